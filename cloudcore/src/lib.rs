@@ -1,1 +1,13 @@
-//! cloudcore
+//! The cluster side of Tombolo: each edge node's stand-in at the API server.
+
+pub mod autonomy;
+pub mod cli;
+pub mod cluster;
+pub mod config;
+pub mod desired;
+pub mod enroll;
+pub mod hub;
+pub mod observe;
+pub mod reported;
+pub mod supervise;
+pub mod tunnel;

@@ -1,0 +1,1 @@
+//! edgecore.yaml, parsed into types that cannot be wrong.

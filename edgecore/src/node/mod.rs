@@ -1,0 +1,1 @@
+//! What this device is: capacity, conditions, addresses, labels.

@@ -1,0 +1,1 @@
+//! What this node observed, on its way to the cluster.

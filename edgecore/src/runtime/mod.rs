@@ -1,0 +1,1 @@
+//! The container runtime: CRI over a unix socket.

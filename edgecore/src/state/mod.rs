@@ -1,0 +1,1 @@
+//! What this node must hold, in memory and on disk.

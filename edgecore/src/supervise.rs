@@ -1,0 +1,1 @@
+//! Tasks with a name, an owner and a fate.

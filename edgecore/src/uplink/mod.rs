@@ -1,0 +1,1 @@
+//! The link to cloudcore: dialing, backing off, the session and its flows.
