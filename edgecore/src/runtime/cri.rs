@@ -1,0 +1,439 @@
+//! CRI v1 over a unix socket.
+//!
+//! One HTTP/2 channel carries every call; it dials on first use and again after a break, so a
+//! runtime that restarts costs the calls in flight and nothing else.
+
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use futures::{FutureExt, StreamExt};
+use hyper_util::rt::TokioIo;
+use k8s_cri::v1::image_service_client::ImageServiceClient;
+use k8s_cri::v1::runtime_service_client::RuntimeServiceClient;
+use k8s_cri::v1::{self as api};
+use thiserror::Error;
+use tokio::net::UnixStream;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Response, Status};
+use tower::service_fn;
+
+use super::{Call, Events, Labels, Runtime, RuntimeError};
+
+/// The largest message in either direction; the kubelet's limit too.
+const MESSAGE_LIMIT: usize = 16 << 20;
+/// How long an ordinary call may take: the kubelet's `runtimeRequestTimeout`.
+const DEADLINE: Duration = Duration::from_secs(120);
+/// A sandbox waits for its network plugins, so it gets twice as long, as in the kubelet.
+const SANDBOX_DEADLINE: Duration = Duration::from_secs(240);
+/// How long a list may take: it only reads the runtime's memory.
+const LIST_DEADLINE: Duration = Duration::from_secs(30);
+
+/// The client of a container runtime.
+#[derive(Clone)]
+pub struct Cri {
+    runtime: RuntimeServiceClient<Channel>,
+    images: ImageServiceClient<Channel>,
+}
+
+/// An endpoint that is not a unix socket's path.
+#[derive(Debug, Error)]
+#[error("runtime_endpoint {endpoint:?} is not a unix socket; write unix:///run/containerd/containerd.sock")]
+pub struct BadEndpoint {
+    endpoint: String,
+}
+
+impl Cri {
+    /// A client for `endpoint` (`unix:///path` or `/path`). Does not dial.
+    ///
+    /// Must be called inside a tokio runtime.
+    pub fn new(endpoint: &str) -> Result<Self, BadEndpoint> {
+        let bad = || BadEndpoint {
+            endpoint: endpoint.to_owned(),
+        };
+        let path = endpoint.strip_prefix("unix://").unwrap_or(endpoint);
+        if !Path::new(path).is_absolute() {
+            return Err(bad());
+        }
+        let channel = dial_lazily(PathBuf::from(path)).map_err(|_| bad())?;
+        Ok(Self {
+            runtime: RuntimeServiceClient::new(channel.clone())
+                .max_decoding_message_size(MESSAGE_LIMIT)
+                .max_encoding_message_size(MESSAGE_LIMIT),
+            images: ImageServiceClient::new(channel)
+                .max_decoding_message_size(MESSAGE_LIMIT)
+                .max_encoding_message_size(MESSAGE_LIMIT),
+        })
+    }
+}
+
+fn dial_lazily(path: PathBuf) -> Result<Channel, tonic::transport::Error> {
+    let connector = service_fn(move |_| {
+        let path = path.clone();
+        async move { UnixStream::connect(path).await.map(TokioIo::new) }
+    });
+    // The address is never dialled: the connector knows the socket.
+    let endpoint = Endpoint::from_shared("http://runtime.invalid")?.connect_timeout(Duration::from_secs(5));
+    Ok(endpoint.connect_with_connector_lazy(connector))
+}
+
+/// One unary call with its deadline and its typed error.
+async fn within<T>(
+    call: &'static str,
+    after: Duration,
+    answer: impl Future<Output = Result<Response<T>, Status>>,
+) -> Result<T, RuntimeError> {
+    match tokio::time::timeout(after, answer).await {
+        Err(_) => Err(RuntimeError::Deadline { call, after }),
+        Ok(Err(status)) => Err(RuntimeError::from_status(call, &status)),
+        Ok(Ok(response)) => Ok(response.into_inner()),
+    }
+}
+
+/// Makes "it is not there" a success, for the calls that remove.
+fn idempotent(result: Result<(), RuntimeError>) -> Result<(), RuntimeError> {
+    match result {
+        Err(error) if error.is_not_found() => Ok(()),
+        other => other,
+    }
+}
+
+fn seconds(value: i64) -> Duration {
+    Duration::from_secs(u64::try_from(value).unwrap_or(0))
+}
+
+fn image_spec(image: &str) -> Option<api::ImageSpec> {
+    Some(api::ImageSpec {
+        image: image.to_owned(),
+        ..api::ImageSpec::default()
+    })
+}
+
+impl Runtime for Cri {
+    fn version(&self) -> Call<'_, api::VersionResponse> {
+        let mut client = self.runtime.clone();
+        let request = api::VersionRequest {
+            version: "v1".to_owned(),
+        };
+        async move { within("Version", LIST_DEADLINE, client.version(request)).await }.boxed()
+    }
+
+    fn status(&self, verbose: bool) -> Call<'_, api::StatusResponse> {
+        let mut client = self.runtime.clone();
+        let request = api::StatusRequest { verbose };
+        async move { within("Status", LIST_DEADLINE, client.status(request)).await }.boxed()
+    }
+
+    fn runtime_config(&self) -> Call<'_, api::RuntimeConfigResponse> {
+        let mut client = self.runtime.clone();
+        let request = api::RuntimeConfigRequest {};
+        async move { within("RuntimeConfig", LIST_DEADLINE, client.runtime_config(request)).await }.boxed()
+    }
+
+    fn update_runtime_config(&self, pod_cidr: String) -> Call<'_, ()> {
+        let mut client = self.runtime.clone();
+        let network_config = Some(api::NetworkConfig { pod_cidr });
+        let request = api::UpdateRuntimeConfigRequest {
+            runtime_config: Some(api::RuntimeConfig { network_config }),
+        };
+        async move {
+            let answer = client.update_runtime_config(request);
+            within("UpdateRuntimeConfig", DEADLINE, answer).await.map(|_| ())
+        }
+        .boxed()
+    }
+
+    fn events(&self) -> Call<'_, Events> {
+        const CALL: &str = "GetContainerEvents";
+        let mut client = self.runtime.clone();
+        async move {
+            // The runtime answers the headers with the first event, so there is no deadline here.
+            let stream = client
+                .get_container_events(api::GetEventsRequest {})
+                .await
+                .map_err(|status| RuntimeError::from_status(CALL, &status))?
+                .into_inner();
+            let typed =
+                |event: Result<_, Status>| event.map_err(|status| RuntimeError::from_status(CALL, &status));
+            Ok(stream.map(typed).boxed())
+        }
+        .boxed()
+    }
+
+    fn run_sandbox(&self, config: api::PodSandboxConfig, handler: String) -> Call<'_, String> {
+        let mut client = self.runtime.clone();
+        let request = api::RunPodSandboxRequest {
+            config: Some(config),
+            runtime_handler: handler,
+        };
+        async move {
+            let answer = client.run_pod_sandbox(request);
+            within("RunPodSandbox", SANDBOX_DEADLINE, answer)
+                .await
+                .map(|r| r.pod_sandbox_id)
+        }
+        .boxed()
+    }
+
+    fn stop_sandbox(&self, id: &str) -> Call<'_, ()> {
+        let mut client = self.runtime.clone();
+        let request = api::StopPodSandboxRequest {
+            pod_sandbox_id: id.to_owned(),
+        };
+        async move {
+            let answer = client.stop_pod_sandbox(request);
+            idempotent(within("StopPodSandbox", DEADLINE, answer).await.map(|_| ()))
+        }
+        .boxed()
+    }
+
+    fn remove_sandbox(&self, id: &str) -> Call<'_, ()> {
+        let mut client = self.runtime.clone();
+        let request = api::RemovePodSandboxRequest {
+            pod_sandbox_id: id.to_owned(),
+        };
+        async move {
+            let answer = client.remove_pod_sandbox(request);
+            idempotent(within("RemovePodSandbox", DEADLINE, answer).await.map(|_| ()))
+        }
+        .boxed()
+    }
+
+    fn sandbox_status(&self, id: &str) -> Call<'_, api::PodSandboxStatus> {
+        const CALL: &str = "PodSandboxStatus";
+        let mut client = self.runtime.clone();
+        let request = api::PodSandboxStatusRequest {
+            pod_sandbox_id: id.to_owned(),
+            verbose: false,
+        };
+        async move {
+            let answer = within(CALL, LIST_DEADLINE, client.pod_sandbox_status(request)).await?;
+            answer.status.ok_or(RuntimeError::Incomplete {
+                call: CALL,
+                field: "status",
+            })
+        }
+        .boxed()
+    }
+
+    fn list_sandboxes(&self, labels: Labels) -> Call<'_, Vec<api::PodSandbox>> {
+        let mut client = self.runtime.clone();
+        let filter = Some(api::PodSandboxFilter {
+            label_selector: labels,
+            ..Default::default()
+        });
+        async move {
+            let answer = client.list_pod_sandbox(api::ListPodSandboxRequest { filter });
+            within("ListPodSandbox", LIST_DEADLINE, answer)
+                .await
+                .map(|r| r.items)
+        }
+        .boxed()
+    }
+
+    fn create_container(
+        &self,
+        sandbox: &str,
+        config: api::ContainerConfig,
+        sandbox_config: api::PodSandboxConfig,
+    ) -> Call<'_, String> {
+        let mut client = self.runtime.clone();
+        let request = api::CreateContainerRequest {
+            pod_sandbox_id: sandbox.to_owned(),
+            config: Some(config),
+            sandbox_config: Some(sandbox_config),
+        };
+        async move {
+            let answer = client.create_container(request);
+            within("CreateContainer", DEADLINE, answer)
+                .await
+                .map(|r| r.container_id)
+        }
+        .boxed()
+    }
+
+    fn start_container(&self, id: &str) -> Call<'_, ()> {
+        let mut client = self.runtime.clone();
+        let request = api::StartContainerRequest {
+            container_id: id.to_owned(),
+        };
+        async move {
+            within("StartContainer", DEADLINE, client.start_container(request))
+                .await
+                .map(|_| ())
+        }
+        .boxed()
+    }
+
+    fn stop_container(&self, id: &str, grace_seconds: i64) -> Call<'_, ()> {
+        let mut client = self.runtime.clone();
+        let request = api::StopContainerRequest {
+            container_id: id.to_owned(),
+            timeout: grace_seconds,
+        };
+        let after = DEADLINE + seconds(grace_seconds);
+        async move {
+            let answer = client.stop_container(request);
+            idempotent(within("StopContainer", after, answer).await.map(|_| ()))
+        }
+        .boxed()
+    }
+
+    fn remove_container(&self, id: &str) -> Call<'_, ()> {
+        let mut client = self.runtime.clone();
+        let request = api::RemoveContainerRequest {
+            container_id: id.to_owned(),
+        };
+        async move {
+            let answer = client.remove_container(request);
+            idempotent(within("RemoveContainer", DEADLINE, answer).await.map(|_| ()))
+        }
+        .boxed()
+    }
+
+    fn container_status(&self, id: &str) -> Call<'_, api::ContainerStatus> {
+        const CALL: &str = "ContainerStatus";
+        let mut client = self.runtime.clone();
+        let request = api::ContainerStatusRequest {
+            container_id: id.to_owned(),
+            verbose: false,
+        };
+        async move {
+            let answer = within(CALL, LIST_DEADLINE, client.container_status(request)).await?;
+            answer.status.ok_or(RuntimeError::Incomplete {
+                call: CALL,
+                field: "status",
+            })
+        }
+        .boxed()
+    }
+
+    fn list_containers(&self, labels: Labels) -> Call<'_, Vec<api::Container>> {
+        let mut client = self.runtime.clone();
+        let filter = Some(api::ContainerFilter {
+            label_selector: labels,
+            ..Default::default()
+        });
+        async move {
+            let answer = client.list_containers(api::ListContainersRequest { filter });
+            within("ListContainers", LIST_DEADLINE, answer)
+                .await
+                .map(|r| r.containers)
+        }
+        .boxed()
+    }
+
+    fn update_container(&self, id: &str, resources: api::LinuxContainerResources) -> Call<'_, ()> {
+        let mut client = self.runtime.clone();
+        let request = api::UpdateContainerResourcesRequest {
+            container_id: id.to_owned(),
+            linux: Some(resources),
+            ..Default::default()
+        };
+        async move {
+            let answer = client.update_container_resources(request);
+            within("UpdateContainerResources", DEADLINE, answer)
+                .await
+                .map(|_| ())
+        }
+        .boxed()
+    }
+
+    fn reopen_log(&self, id: &str) -> Call<'_, ()> {
+        let mut client = self.runtime.clone();
+        let request = api::ReopenContainerLogRequest {
+            container_id: id.to_owned(),
+        };
+        async move {
+            let answer = client.reopen_container_log(request);
+            within("ReopenContainerLog", DEADLINE, answer).await.map(|_| ())
+        }
+        .boxed()
+    }
+
+    fn exec_sync(
+        &self,
+        id: &str,
+        command: Vec<String>,
+        timeout_seconds: i64,
+    ) -> Call<'_, api::ExecSyncResponse> {
+        let mut client = self.runtime.clone();
+        let request = api::ExecSyncRequest {
+            container_id: id.to_owned(),
+            cmd: command,
+            timeout: timeout_seconds,
+        };
+        let after = DEADLINE + seconds(timeout_seconds);
+        async move { within("ExecSync", after, client.exec_sync(request)).await }.boxed()
+    }
+
+    fn image_status(&self, image: &str) -> Call<'_, Option<api::Image>> {
+        let mut client = self.images.clone();
+        let request = api::ImageStatusRequest {
+            image: image_spec(image),
+            verbose: false,
+        };
+        async move {
+            let answer = client.image_status(request);
+            within("ImageStatus", DEADLINE, answer).await.map(|r| r.image)
+        }
+        .boxed()
+    }
+
+    fn pull_image(&self, pull: api::PullImageRequest) -> Call<'_, String> {
+        let mut client = self.images.clone();
+        async move {
+            let answer = client.pull_image(pull).await;
+            answer
+                .map(|response| response.into_inner().image_ref)
+                .map_err(|status| RuntimeError::from_status("PullImage", &status))
+        }
+        .boxed()
+    }
+
+    fn list_images(&self) -> Call<'_, Vec<api::Image>> {
+        let mut client = self.images.clone();
+        async move {
+            let answer = client.list_images(api::ListImagesRequest { filter: None });
+            within("ListImages", DEADLINE, answer).await.map(|r| r.images)
+        }
+        .boxed()
+    }
+
+    fn remove_image(&self, image: &str) -> Call<'_, ()> {
+        let mut client = self.images.clone();
+        let request = api::RemoveImageRequest {
+            image: image_spec(image),
+        };
+        async move {
+            let answer = client.remove_image(request);
+            idempotent(within("RemoveImage", DEADLINE, answer).await.map(|_| ()))
+        }
+        .boxed()
+    }
+
+    fn image_fs_info(&self) -> Call<'_, api::ImageFsInfoResponse> {
+        let mut client = self.images.clone();
+        let request = api::ImageFsInfoRequest {};
+        async move { within("ImageFsInfo", DEADLINE, client.image_fs_info(request)).await }.boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_endpoint_must_be_a_unix_socket() {
+        assert!(Cri::new("unix:///run/containerd/containerd.sock").is_ok());
+        assert!(Cri::new("/run/crio/crio.sock").is_ok());
+        assert!(Cri::new("tcp://127.0.0.1:1").is_err());
+    }
+
+    #[tokio::test]
+    async fn a_runtime_that_is_not_up_is_unavailable() {
+        let cri = Cri::new("unix:///nonexistent/containerd.sock").unwrap();
+        let error = cri.version().await.unwrap_err();
+        assert!(matches!(error, RuntimeError::Unavailable { .. }), "{error}");
+    }
+}
