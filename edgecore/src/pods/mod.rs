@@ -14,6 +14,7 @@ pub mod probes;
 pub mod resources;
 pub mod sandbox_config;
 pub mod security;
+pub mod spec;
 pub mod status;
 pub mod termination;
 pub mod volumes;

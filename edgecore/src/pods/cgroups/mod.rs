@@ -1,1 +1,10 @@
-//! Pods: cgroups.
+//! The cgroups of pods: how they are called, what limits they get, and their end.
+//!
+//! [`CgroupLayout`] is the naming, [`Cgroups`] the hand on the tree. Containers' own cgroups are made by the
+//! runtime below the pod's.
+
+mod layout;
+mod tree;
+
+pub use layout::{CgroupDriver, CgroupLayout};
+pub use tree::{CgroupError, Cgroups};

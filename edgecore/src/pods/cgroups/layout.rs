@@ -1,0 +1,135 @@
+//! How pod cgroups are called under both drivers, as the kubelet calls them.
+//!
+//! Pure naming, no I/O. **Invariant:** a name is made of the configured root, `kubepods`, the QoS class and
+//! the pod's UID, and of nothing that a pod can choose.
+
+use super::super::resources::Qos;
+
+/// Who makes cgroups: we ourselves, or systemd.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CgroupDriver {
+    /// Plain directories.
+    Cgroupfs,
+    /// Slices.
+    Systemd,
+}
+
+/// The configured root and the driver: enough to name any pod's cgroup.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CgroupLayout {
+    root: Vec<String>,
+    driver: CgroupDriver,
+}
+
+impl CgroupLayout {
+    /// A layout below `root` (`/` or `/a/b`).
+    pub fn new(root: &str, driver: CgroupDriver) -> Self {
+        let root = root
+            .split('/')
+            .filter(|part| !part.is_empty() && *part != "..")
+            .map(str::to_owned)
+            .collect();
+        Self { root, driver }
+    }
+
+    /// The driver.
+    pub fn driver(&self) -> CgroupDriver {
+        self.driver
+    }
+
+    /// What the runtime is told as `cgroup_parent` of a pod.
+    pub fn pod_parent(&self, qos: Qos, uid: &str) -> String {
+        match self.driver {
+            CgroupDriver::Cgroupfs => format!("/{}", self.pod_path(qos, uid)),
+            CgroupDriver::Systemd => last_slice(&self.pod_path(qos, uid)),
+        }
+    }
+
+    /// The path of the pod's cgroup below a controller's mount, without a leading slash.
+    pub fn pod_path(&self, qos: Qos, uid: &str) -> String {
+        let mut parts = self.qos_parts(qos);
+        parts.push(format!("pod{uid}"));
+        self.render(&parts)
+    }
+
+    /// The path of a QoS class's cgroup (Guaranteed: of `kubepods` itself).
+    pub fn qos_path(&self, qos: Qos) -> String {
+        self.render(&self.qos_parts(qos))
+    }
+
+    fn qos_parts(&self, qos: Qos) -> Vec<String> {
+        let mut parts = self.root.clone();
+        parts.push("kubepods".to_owned());
+        match qos {
+            Qos::Guaranteed => {}
+            Qos::Burstable => parts.push("burstable".to_owned()),
+            Qos::BestEffort => parts.push("besteffort".to_owned()),
+        }
+        parts
+    }
+
+    fn render(&self, parts: &[String]) -> String {
+        match self.driver {
+            CgroupDriver::Cgroupfs => parts.join("/"),
+            CgroupDriver::Systemd => slices(parts),
+        }
+    }
+}
+
+/// `[a, b-c]` becomes `a.slice/a-b_c.slice`: systemd reads a dash as a level.
+fn slices(parts: &[String]) -> String {
+    let mut prefix = String::new();
+    let mut path = Vec::with_capacity(parts.len());
+    for part in parts {
+        if !prefix.is_empty() {
+            prefix.push('-');
+        }
+        prefix.push_str(&part.replace('-', "_"));
+        path.push(format!("{prefix}.slice"));
+    }
+    path.join("/")
+}
+
+fn last_slice(path: &str) -> String {
+    path.rsplit('/').next().unwrap_or(path).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_equal_the_kubelets_under_cgroupfs() {
+        let layout = CgroupLayout::new("/", CgroupDriver::Cgroupfs);
+        assert_eq!(
+            layout.pod_parent(Qos::Burstable, "ab-cd"),
+            "/kubepods/burstable/podab-cd"
+        );
+        assert_eq!(layout.pod_parent(Qos::Guaranteed, "ab-cd"), "/kubepods/podab-cd");
+        let nested = CgroupLayout::new("/lab/edge-1/", CgroupDriver::Cgroupfs);
+        assert_eq!(
+            nested.pod_parent(Qos::BestEffort, "u"),
+            "/lab/edge-1/kubepods/besteffort/podu"
+        );
+    }
+
+    #[test]
+    fn names_equal_the_kubelets_under_systemd() {
+        let layout = CgroupLayout::new("/", CgroupDriver::Systemd);
+        assert_eq!(
+            layout.pod_parent(Qos::Burstable, "ab-cd"),
+            "kubepods-burstable-podab_cd.slice"
+        );
+        assert_eq!(
+            layout.pod_path(Qos::Burstable, "ab-cd"),
+            "kubepods.slice/kubepods-burstable.slice/kubepods-burstable-podab_cd.slice"
+        );
+        assert_eq!(layout.qos_path(Qos::Guaranteed), "kubepods.slice");
+    }
+
+    #[test]
+    fn a_root_cannot_climb() {
+        let layout = CgroupLayout::new("/../../a", CgroupDriver::Cgroupfs);
+        assert_eq!(layout.qos_path(Qos::Guaranteed), "a/kubepods");
+    }
+}
