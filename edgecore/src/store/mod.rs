@@ -1,1 +1,313 @@
-//! The durable store.
+//! The durable store: a narrow trait, its sled implementation, and an in-memory one.
+//!
+//! A [`Store`] is a blocking, single-threaded map of tables. Everybody else holds a [`Db`]: a handle to
+//! the one thread that owns a store, with a bounded queue and group commit. The edge keeps its state in
+//! memory and reads the store at start only, so no read ever waits for the disk later.
+//!
+//! ```text
+//! Db ──bounded queue──► writer thread ──► SledStore ──► <root>/<name>/        small values
+//!  (cloned, async)       group commit               └──► <root>/objects/<name>/<aa>/<hash>   large ones
+//! ```
+//!
+//! What it does not do: encode values, watch for changes, or repair on its own while running.
+//!
+//! **Invariant:** what [`Store::commit`] has returned `Ok` for survives a power cut at any later instant,
+//! whole; a batch that was cut short leaves nothing behind.
+
+mod db;
+mod envelope;
+mod memory;
+mod objects;
+mod recovery;
+mod sled_store;
+#[cfg(test)]
+mod suite;
+
+use bytes::Bytes;
+use std::{fmt, io, path::PathBuf, sync::Arc};
+use thiserror::Error;
+
+pub use db::{Db, WriterEnded};
+pub use memory::MemoryStore;
+pub use recovery::{Opened, RootLock, Stores, open, open_stores};
+pub use sled_store::{Damage, SledStore};
+
+/// Most operations that one batch may hold.
+pub const MAX_OPS: usize = 512;
+/// Most bytes of keys and small values that one batch writes to the log; what is over it goes to files.
+pub const MAX_BATCH_BYTES: usize = 256 * 1024;
+/// The largest value: an object in etcd is at most 1.5 MiB, and a body may grow by what we add to it.
+pub const MAX_VALUE: usize = 8 * 1024 * 1024;
+/// Values above this size become content-addressed files beside the log.
+pub const INLINE_LIMIT: usize = 4 * 1024;
+/// The longest key: kind, namespace and name of Kubernetes fit three times over.
+pub const MAX_KEY: usize = 1024;
+
+/// Every table there is. A table not listed here does not exist.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Table {
+    /// Objects that this node must hold, by kind, namespace and name.
+    Desired,
+    /// What a pod names and the cluster does not have, with the reason.
+    Absent,
+    /// The highest view revision seen, per kind.
+    Fence,
+    /// Single values: the store's epoch, the boot counter, the last server time, the cluster's identity.
+    Meta,
+    /// What the pod manager must remember of a pod across a restart, by UID.
+    PodState,
+    /// Service-account tokens, so that a pod starts offline with its last one.
+    Token,
+    /// Reports that the API server does not have yet: the newest per key.
+    Outbox,
+    /// Reports that are appended, not replaced.
+    Event,
+}
+
+impl Table {
+    /// Every table.
+    pub const ALL: [Self; 8] = [
+        Self::Desired,
+        Self::Absent,
+        Self::Fence,
+        Self::Meta,
+        Self::PodState,
+        Self::Token,
+        Self::Outbox,
+        Self::Event,
+    ];
+
+    /// The name on disk. It never changes.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Desired => "desired",
+            Self::Absent => "absent",
+            Self::Fence => "fence",
+            Self::Meta => "meta",
+            Self::PodState => "podstate",
+            Self::Token => "token",
+            Self::Outbox => "outbox",
+            Self::Event => "event",
+        }
+    }
+}
+
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// One change of one key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Op {
+    /// Set the key to the value.
+    Put(Bytes),
+    /// Forget the key; it need not exist.
+    Delete,
+}
+
+/// Changes that become durable together or not at all.
+///
+/// The last change of a key wins.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Batch {
+    ops: Vec<(Table, String, Op)>,
+}
+
+impl Batch {
+    /// An empty batch.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets `key` of `table` to `value`.
+    #[must_use]
+    pub fn put(mut self, table: Table, key: impl Into<String>, value: impl Into<Bytes>) -> Self {
+        self.push(table, key.into(), Op::Put(value.into()));
+        self
+    }
+
+    /// Forgets `key` of `table`.
+    #[must_use]
+    pub fn delete(mut self, table: Table, key: impl Into<String>) -> Self {
+        self.push(table, key.into(), Op::Delete);
+        self
+    }
+
+    /// Adds one change.
+    pub fn push(&mut self, table: Table, key: String, op: Op) {
+        self.ops.push((table, key, op));
+    }
+
+    /// The changes, oldest first.
+    pub fn ops(&self) -> &[(Table, String, Op)] {
+        &self.ops
+    }
+
+    /// How many changes there are.
+    pub fn len(&self) -> usize {
+        self.ops.len()
+    }
+
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.ops.is_empty()
+    }
+
+    fn append(&mut self, other: &Self) {
+        self.ops.extend(other.ops.iter().cloned());
+    }
+
+    /// Bytes that this batch weighs in the log when large values are files.
+    fn weight(&self) -> usize {
+        self.ops
+            .iter()
+            .map(|(_, key, op)| key.len() + op_weight(op))
+            .sum()
+    }
+
+    /// Whether a store may be asked to take this batch.
+    fn check(&self) -> Result<(), StoreError> {
+        if self.ops.len() > MAX_OPS {
+            return Err(StoreError::TooManyOps { ops: self.ops.len() });
+        }
+        for (table, key, op) in &self.ops {
+            let len = if let Op::Put(value) = op { value.len() } else { 0 };
+            if key.len() > MAX_KEY || len > MAX_VALUE {
+                return Err(StoreError::TooLarge {
+                    table: *table,
+                    key: key.chars().take(80).collect(),
+                    len,
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+fn op_weight(op: &Op) -> usize {
+    match op {
+        Op::Put(value) if value.len() <= INLINE_LIMIT => value.len(),
+        Op::Put(_) | Op::Delete => 0,
+    }
+}
+
+/// A durable, ordered map of tables. Blocking; owned by one thread.
+///
+/// # Guarantees
+///
+/// `commit` is atomic over all tables and returns only when the batch is durable. After an `Err` that
+/// [breaks](StoreError::breaks) the store, no further commit succeeds until it is opened again.
+pub trait Store: Send {
+    /// The value of a key.
+    fn get(&self, table: Table, key: &str) -> Result<Option<Bytes>, StoreError>;
+
+    /// At most `limit` keys of a table in order, behind `after`.
+    fn scan(
+        &self,
+        table: Table,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<(String, Bytes)>, StoreError>;
+
+    /// Makes a batch durable.
+    fn commit(&mut self, batch: &Batch) -> Result<(), StoreError>;
+}
+
+/// Why the store did not do what it was asked.
+#[derive(Clone, Debug, Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// The batch is over the limit; nothing was written.
+    #[error("a batch of {ops} changes is over the store's limit of 512")]
+    TooManyOps {
+        /// How many it held.
+        ops: usize,
+    },
+    /// A key or a value is over its limit; nothing was written.
+    #[error("{table}/{key} with {len} bytes is over the store's limits")]
+    TooLarge {
+        /// The table it was meant for.
+        table: Table,
+        /// The key, cut to 80 characters.
+        key: String,
+        /// The length of the value.
+        len: usize,
+    },
+    /// A stored value is not what was written.
+    #[error("the value of {table}/{key} is damaged: {why}")]
+    Damaged {
+        /// The table.
+        table: Table,
+        /// The key.
+        key: String,
+        /// What does not fit.
+        why: &'static str,
+    },
+    /// The file system refused.
+    #[error("cannot {what} {path}")]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// What the file system said.
+        source: Arc<io::Error>,
+    },
+    /// The storage engine refused.
+    #[error("the storage engine of {path} failed")]
+    Engine {
+        /// The database's directory.
+        path: PathBuf,
+        /// What it said.
+        source: Arc<sled::Error>,
+    },
+    /// The storage engine panicked while opening.
+    #[error("the storage engine of {path} panicked: {message}")]
+    Panicked {
+        /// The database's directory.
+        path: PathBuf,
+        /// What it panicked with.
+        message: String,
+    },
+    /// Another process has the store open.
+    #[error("the store in {path} is in use by another process")]
+    InUse {
+        /// The store's directory.
+        path: PathBuf,
+    },
+    /// The writer has stopped after an earlier failure; only opening the store again helps.
+    #[error("the store has stopped after an earlier failure; edgecore must be restarted")]
+    Stopped,
+}
+
+impl StoreError {
+    fn io(what: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io {
+            what,
+            path,
+            source: Arc::new(source),
+        }
+    }
+
+    /// Whether the store must be opened again before anything else is written.
+    ///
+    /// A refused batch leaves the store as it was; everything else may have left it half way.
+    pub const fn breaks(&self) -> bool {
+        !matches!(
+            self,
+            Self::TooManyOps { .. } | Self::TooLarge { .. } | Self::Damaged { .. }
+        )
+    }
+
+    /// Whether the disk is full: the one failure that an operator ends by making room.
+    pub fn is_full(&self) -> bool {
+        let full = |e: &io::Error| e.kind() == io::ErrorKind::StorageFull;
+        if let Self::Engine { source, .. } = self {
+            return matches!(&**source, sled::Error::Io(e) if full(e));
+        }
+        matches!(self, Self::Io { source, .. } if full(source))
+    }
+}

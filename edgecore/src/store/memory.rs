@@ -1,0 +1,54 @@
+//! The in-memory store, for tests: the same rules, nothing on disk.
+
+use super::{Batch, Op, Store, StoreError, Table};
+use bytes::Bytes;
+use std::{collections::BTreeMap, ops::Bound};
+
+/// A store that forgets everything when it is dropped.
+#[derive(Debug, Default)]
+pub struct MemoryStore {
+    rows: BTreeMap<(Table, String), Bytes>,
+}
+
+impl MemoryStore {
+    /// An empty store.
+    pub fn new() -> Self {
+        Self::default()
+    }
+}
+
+impl Store for MemoryStore {
+    fn get(&self, table: Table, key: &str) -> Result<Option<Bytes>, StoreError> {
+        Ok(self.rows.get(&(table, key.to_owned())).cloned())
+    }
+
+    fn scan(
+        &self,
+        table: Table,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<(String, Bytes)>, StoreError> {
+        let from = match after {
+            Some(key) => Bound::Excluded((table, key.to_owned())),
+            None => Bound::Included((table, String::new())),
+        };
+        let rows = self.rows.range((from, Bound::Unbounded));
+        Ok(rows
+            .take_while(|((of, _), _)| *of == table)
+            .take(limit)
+            .map(|((_, key), value)| (key.clone(), value.clone()))
+            .collect())
+    }
+
+    fn commit(&mut self, batch: &Batch) -> Result<(), StoreError> {
+        batch.check()?;
+        for (table, key, op) in batch.ops() {
+            let at = (*table, key.clone());
+            match op {
+                Op::Put(value) => self.rows.insert(at, value.clone()),
+                Op::Delete => self.rows.remove(&at),
+            };
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,312 @@
+//! sled 0.34.7, used by the one recipe that kept every acknowledged write.
+//!
+//! sled's own `flush` does not reach the platter: no fsync, and no flush of the device's cache. What does:
+//! `apply_batch` on a single tree, `flush`, then `fdatasync` of a descriptor of our own on the same file,
+//! after every batch. An unflushed pile of batches can deadlock sled, so there is never one; its background
+//! flusher, which syncs an idle disk twice a second, is off. Large values would become unsynced blobs, so
+//! they go to [content files](super::objects) first.
+//!
+//! What it does not do: several trees (their transaction was not crash-tested), or syncing again after a
+//! failed sync: the kernel may have dropped the pages that could not be written, so the store breaks.
+
+use super::{
+    Batch, INLINE_LIMIT, MAX_BATCH_BYTES, Op, Store, StoreError, Table,
+    envelope::{Content, ContentHash, seal, unseal},
+    objects::{Objects, sync_dir},
+};
+use bytes::Bytes;
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// A page table and the hot leaves fit; the edge reads from memory, not from here.
+const CACHE_BYTES: u64 = 4 * 1024 * 1024;
+
+/// A store on disk.
+pub struct SledStore {
+    path: PathBuf,
+    db: sled::Db,
+    /// Our own descriptor on sled's file, for the sync that sled leaves out.
+    file: File,
+    objects: Objects,
+    broken: bool,
+}
+
+impl std::fmt::Debug for SledStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SledStore")
+            .field("path", &self.path)
+            .field("broken", &self.broken)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A key whose value was not believed at load, and why; it is gone from the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damage {
+    /// Table and key as written on disk.
+    pub key: String,
+    /// What did not fit.
+    pub why: String,
+}
+
+impl SledStore {
+    /// Opens the database in `path` with its large values in `objects`, and reads everything once: values
+    /// whose digest does not fit are dropped and named in the result.
+    ///
+    /// The engine may panic on a damaged file: [`open`](super::open) is the ladder around this.
+    pub fn open(path: &Path, objects: &Path) -> Result<(Self, Vec<Damage>), StoreError> {
+        remove_generating(path)?;
+        let db = sled::Config::new()
+            .path(path)
+            .cache_capacity(CACHE_BYTES)
+            .flush_every_ms(None)
+            .open()
+            .map_err(|source| engine(path, source))?;
+        make_durable(path)?;
+        let log = path.join("db");
+        let file = File::open(&log).map_err(StoreError::io("open", &log))?;
+        let objects = Objects::open(objects.to_owned())?;
+        let mut store = Self {
+            path: path.to_owned(),
+            db,
+            file,
+            objects,
+            broken: false,
+        };
+        let damage = store.verify()?;
+        store.objects.sweep();
+        Ok((store, damage))
+    }
+
+    /// Reads every value, counts the files in use, and drops what is not believed.
+    fn verify(&mut self) -> Result<Vec<Damage>, StoreError> {
+        let mut damage = Vec::new();
+        let mut drop_these = sled::Batch::default();
+        for row in self.db.iter() {
+            let (raw, sealed) = row.map_err(|source| engine(&self.path, source))?;
+            match self.believe(&raw, &sealed) {
+                Ok(Content::File { hash, .. }) => self.objects.name(hash),
+                Ok(Content::Inline(_)) => {}
+                Err(why) => {
+                    drop_these.remove(&raw);
+                    damage.push(Damage {
+                        key: String::from_utf8_lossy(&raw).replace('\0', "/"),
+                        why,
+                    });
+                }
+            }
+        }
+        if !damage.is_empty() {
+            self.apply(drop_these)?;
+        }
+        Ok(damage)
+    }
+
+    fn believe(&self, raw: &[u8], sealed: &[u8]) -> Result<Content, String> {
+        let (table, key) = parse_key(raw).ok_or("a key of no known table")?;
+        let content = unseal(table, key, sealed).map_err(|error| error.to_string())?;
+        if let Content::File { hash, len } = &content {
+            let fits = self.objects.read(hash).is_some_and(|bytes| bytes.len() == *len);
+            return if fits {
+                Ok(content)
+            } else {
+                Err("its content file is missing or damaged".to_owned())
+            };
+        }
+        Ok(content)
+    }
+
+    fn value(&self, table: Table, key: &str, sealed: &[u8]) -> Result<Bytes, StoreError> {
+        match unseal(table, key, sealed)? {
+            Content::Inline(value) => Ok(value),
+            Content::File { hash, .. } => self.objects.read(&hash).ok_or_else(|| StoreError::Damaged {
+                table,
+                key: key.to_owned(),
+                why: "its content file is missing or damaged",
+            }),
+        }
+    }
+
+    /// The recipe: one batch, one flush, one sync.
+    fn apply(&mut self, batch: sled::Batch) -> Result<(), StoreError> {
+        self.broken = true; // Until all three have succeeded.
+        self.db
+            .apply_batch(batch)
+            .map_err(|source| engine(&self.path, source))?;
+        self.db.flush().map_err(|source| engine(&self.path, source))?;
+        self.file
+            .sync_data()
+            .map_err(StoreError::io("sync", self.path.join("db")))?;
+        self.broken = false;
+        Ok(())
+    }
+
+    /// Puts large values into files and says what the log shall hold.
+    fn prepare<'a>(&self, batch: &'a Batch) -> Result<BTreeMap<Place<'a>, Option<Content>>, StoreError> {
+        let last: BTreeMap<_, _> = batch
+            .ops()
+            .iter()
+            .map(|(table, key, op)| ((*table, key.as_str()), op))
+            .collect();
+        let threshold = inline_threshold(&last.values().copied());
+        let mut prepared = BTreeMap::new();
+        for (place, op) in last {
+            let content = match op {
+                Op::Delete => None,
+                Op::Put(value) if value.len() <= threshold => Some(Content::Inline(value.clone())),
+                Op::Put(value) => Some(Content::File {
+                    hash: self.objects.write(value)?,
+                    len: value.len(),
+                }),
+            };
+            prepared.insert(place, content);
+        }
+        Ok(prepared)
+    }
+
+    /// The content file that a key names now.
+    fn named_by(&self, (table, key): Place<'_>) -> Result<Option<ContentHash>, StoreError> {
+        let sealed = self
+            .db
+            .get(raw_key(table, key))
+            .map_err(|source| engine(&self.path, source))?;
+        Ok(sealed.and_then(|sealed| match unseal(table, key, &sealed) {
+            Ok(Content::File { hash, .. }) => Some(hash),
+            Ok(Content::Inline(_)) | Err(_) => None,
+        }))
+    }
+}
+
+/// A table and a key in it.
+type Place<'a> = (Table, &'a str);
+
+impl Store for SledStore {
+    fn get(&self, table: Table, key: &str) -> Result<Option<Bytes>, StoreError> {
+        let sealed = self
+            .db
+            .get(raw_key(table, key))
+            .map_err(|source| engine(&self.path, source))?;
+        sealed.map(|sealed| self.value(table, key, &sealed)).transpose()
+    }
+
+    fn scan(
+        &self,
+        table: Table,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<(String, Bytes)>, StoreError> {
+        let prefix = raw_key(table, "");
+        let mut from = raw_key(table, after.unwrap_or_default());
+        if after.is_some() {
+            from.push(0); // The first key behind `after`.
+        }
+        let mut rows = Vec::new();
+        for row in self.db.range(from..) {
+            let (raw, sealed) = row.map_err(|source| engine(&self.path, source))?;
+            if rows.len() == limit || !raw.starts_with(&prefix) {
+                break;
+            }
+            let key = String::from_utf8_lossy(&raw[prefix.len()..]).into_owned();
+            let value = self.value(table, &key, &sealed)?;
+            rows.push((key, value));
+        }
+        Ok(rows)
+    }
+
+    fn commit(&mut self, batch: &Batch) -> Result<(), StoreError> {
+        if self.broken {
+            return Err(StoreError::Stopped);
+        }
+        batch.check()?;
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let prepared = self.prepare(batch).inspect_err(|_| self.broken = true)?;
+        let mut released = Vec::new();
+        let mut rows = sled::Batch::default();
+        for (place @ (table, key), content) in &prepared {
+            released.extend(self.named_by(*place)?);
+            match content {
+                Some(content) => rows.insert(raw_key(*table, key), seal(*table, key, content)),
+                None => rows.remove(raw_key(*table, key)),
+            }
+        }
+        self.apply(rows)?;
+        for content in prepared.into_values().flatten() {
+            if let Content::File { hash, .. } = content {
+                self.objects.name(hash);
+            }
+        }
+        for hash in released {
+            self.objects.release(hash);
+        }
+        if self.objects.sweep_is_due() {
+            self.objects.sweep();
+        }
+        Ok(())
+    }
+}
+
+/// The largest value that stays in the log, so that the whole batch does not outgrow its limit.
+fn inline_threshold<'a>(ops: &(impl Iterator<Item = &'a Op> + Clone)) -> usize {
+    let mut threshold = INLINE_LIMIT;
+    let inline = |limit: usize| -> usize {
+        let sizes = ops
+            .clone()
+            .map(|op| if let Op::Put(value) = op { value.len() } else { 0 });
+        sizes.filter(|len| *len <= limit).sum()
+    };
+    while threshold > 256 && inline(threshold) > MAX_BATCH_BYTES {
+        threshold /= 2;
+    }
+    threshold
+}
+
+fn raw_key(table: Table, key: &str) -> Vec<u8> {
+    [table.as_str().as_bytes(), &[0], key.as_bytes()].concat()
+}
+
+fn parse_key(raw: &[u8]) -> Option<(Table, &str)> {
+    let (table, key) = std::str::from_utf8(raw).ok()?.split_once('\0')?;
+    let table = Table::ALL.into_iter().find(|known| known.as_str() == table)?;
+    Some((table, key))
+}
+
+fn engine(path: &Path, source: sled::Error) -> StoreError {
+    StoreError::Engine {
+        path: path.to_owned(),
+        source: Arc::new(source),
+    }
+}
+
+/// A snapshot that was being written when the power went is taken for a whole one and fails the open.
+fn remove_generating(path: &Path) -> Result<(), StoreError> {
+    remove_matching(path, |name| {
+        name.starts_with("snap.") && name.ends_with(".generating")
+    })
+}
+
+/// Removes the files of a database whose names fit. A database that does not exist has none.
+pub(super) fn remove_matching(path: &Path, fits: impl Fn(&str) -> bool) -> Result<(), StoreError> {
+    for entry in fs::read_dir(path).into_iter().flatten().flatten() {
+        if entry.file_name().to_str().is_some_and(&fits) {
+            let path = entry.path();
+            fs::remove_file(&path).map_err(StoreError::io("remove", &path))?;
+        }
+    }
+    Ok(())
+}
+
+/// sled creates `conf` and the directory without a sync: a cut soon after would be corruption for ever.
+fn make_durable(path: &Path) -> Result<(), StoreError> {
+    let conf = path.join("conf");
+    File::open(&conf)
+        .and_then(|file| file.sync_all())
+        .map_err(StoreError::io("sync", &conf))?;
+    sync_dir(path)?;
+    path.parent().map_or(Ok(()), sync_dir)
+}
