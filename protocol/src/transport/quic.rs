@@ -1,0 +1,14 @@
+//! QUIC (RFC 9000) with the limits that a small device and a large cloud need.
+//!
+//! No datagrams, no unidirectional streams, no early data. Only the edge keeps the path alive.
+//! What is accepted, retried or refused is the caller's decision ([`Incoming`]).
+//!
+//! **Invariant:** what the peer may make this end hold is bounded: 256 KiB a stream, 1 MiB a
+//! connection, 270 streams.
+
+mod config;
+mod connection;
+mod listener;
+
+pub use connection::connect;
+pub use listener::{Incoming, ListenError, QuicListener};

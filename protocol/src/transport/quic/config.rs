@@ -1,0 +1,91 @@
+//! The numbers, and quinn's view of them.
+
+use std::{sync::Arc, time::Duration};
+
+use quinn::{
+    ClientConfig, EndpointConfig, IdleTimeout, ServerConfig, TransportConfig, VarInt,
+    crypto::rustls::{NoInitialCipherSuite, QuicClientConfig, QuicServerConfig},
+};
+
+/// One stream's unread bytes.
+const STREAM_WINDOW: u32 = 256 << 10;
+/// All streams' unread bytes: quinn's own default is no limit.
+const CONNECTION_WINDOW: u32 = 1 << 20;
+/// What this end may have unacknowledged.
+const SEND_WINDOW: u64 = 1 << 20;
+/// 256 tunnels, three flows, and some room for what ends while something else begins.
+const STREAMS: u32 = 270;
+/// NATs forget a UDP path after 30 s (RFC 9308).
+const KEEP_ALIVE: Duration = Duration::from_secs(25);
+/// Three missed beats and a little.
+const IDLE: Duration = Duration::from_secs(90);
+/// Handshakes waiting for our verdict.
+const INCOMING: usize = 4096;
+const INCOMING_BYTES: u64 = 64 << 10;
+const ALL_INCOMING_BYTES: u64 = 32 << 20;
+
+/// Whether this end sends keep-alives.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Side {
+    Edge,
+    Cloud,
+}
+
+pub(super) fn transport(side: Side) -> Arc<TransportConfig> {
+    let mut config = TransportConfig::default();
+    config
+        .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
+        .receive_window(VarInt::from_u32(CONNECTION_WINDOW))
+        .send_window(SEND_WINDOW)
+        .max_concurrent_bidi_streams(VarInt::from_u32(STREAMS))
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .datagram_receive_buffer_size(None)
+        .max_idle_timeout(IdleTimeout::try_from(IDLE).ok())
+        .keep_alive_interval((side == Side::Edge).then_some(KEEP_ALIVE));
+    Arc::new(config)
+}
+
+pub(super) fn client(tls: Arc<rustls::ClientConfig>) -> Result<ClientConfig, NoInitialCipherSuite> {
+    let mut config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls)?));
+    config.transport_config(transport(Side::Edge));
+    Ok(config)
+}
+
+pub(super) fn server(tls: Arc<rustls::ServerConfig>) -> Result<ServerConfig, NoInitialCipherSuite> {
+    let mut config = ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls)?));
+    config
+        .transport_config(transport(Side::Cloud))
+        .max_incoming(INCOMING)
+        .incoming_buffer_size(INCOMING_BYTES)
+        .incoming_buffer_size_total(ALL_INCOMING_BYTES);
+    Ok(config)
+}
+
+/// With a key that all replicas share, each can tell an edge that its connection is no more.
+pub(super) fn endpoint(reset_key: [u8; 32]) -> EndpointConfig {
+    EndpointConfig::new(Arc::new(ResetKey(reset_key)))
+}
+
+struct ResetKey([u8; 32]);
+
+impl quinn::crypto::HmacKey for ResetKey {
+    fn sign(&self, data: &[u8], signature: &mut [u8]) {
+        let hash = blake3::keyed_hash(&self.0, data);
+        let most = signature.len().min(blake3::OUT_LEN);
+        signature[..most].copy_from_slice(&hash.as_bytes()[..most]);
+    }
+
+    fn signature_len(&self) -> usize {
+        blake3::OUT_LEN
+    }
+
+    fn verify(&self, data: &[u8], signature: &[u8]) -> Result<(), quinn::crypto::CryptoError> {
+        let signature: [u8; 32] = signature.try_into().map_err(|_| quinn::crypto::CryptoError)?;
+        // Compares in constant time.
+        if blake3::keyed_hash(&self.0, data) == signature {
+            Ok(())
+        } else {
+            Err(quinn::crypto::CryptoError)
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! A quinn connection behind the [`Connection`] seam, and the edge's way to make one.
+
+use std::{
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+};
+
+use futures::{StreamExt, stream::FuturesUnordered};
+use quinn::{ConnectError, ConnectionError, Endpoint, RecvStream, SendStream, VarInt};
+use tokio::{sync::Mutex, time::timeout};
+
+use super::config;
+use crate::{
+    class::Class,
+    tls::{ClientTls, PeerIdentity, SERVER_NAME, TlsFault},
+    transport::{BoxFuture, CloseCode, Connection, HANDSHAKE_LIMIT, Stream, TransportError},
+    wire::{FrameReader, FrameWriter, Open},
+};
+
+/// Dials a replica, from a socket of its own.
+pub async fn connect(remote: SocketAddr, tls: &ClientTls) -> Result<Arc<dyn Connection>, TransportError> {
+    let endpoint =
+        Endpoint::client(any_port(remote)).map_err(|source| TransportError::Socket { remote, source })?;
+    let config =
+        config::client(Arc::clone(&tls.config)).map_err(|e| TransportError::Failed(e.to_string()))?;
+    tls.faults.take();
+    let connecting = endpoint
+        .connect_with(config, remote, SERVER_NAME)
+        .map_err(|error| refused_to_try(remote, error))?;
+    match timeout(HANDSHAKE_LIMIT, connecting).await {
+        Ok(Ok(inner)) => Ok(Arc::new(Quic::new(inner, None, Some(endpoint)))),
+        Ok(Err(error)) => Err(tls
+            .faults
+            .take()
+            .map_or_else(|| why(remote, &error), TransportError::Tls)),
+        Err(_) => Err(TransportError::TimedOut { remote }),
+    }
+}
+
+fn any_port(remote: SocketAddr) -> SocketAddr {
+    if remote.is_ipv4() {
+        (Ipv4Addr::UNSPECIFIED, 0).into()
+    } else {
+        (Ipv6Addr::UNSPECIFIED, 0).into()
+    }
+}
+
+fn refused_to_try(remote: SocketAddr, error: ConnectError) -> TransportError {
+    TransportError::Failed(format!("cannot dial {remote}: {error}"))
+}
+
+type Opening = BoxFuture<'static, Option<(Open, Stream)>>;
+
+/// A QUIC connection.
+pub(super) struct Quic {
+    inner: quinn::Connection,
+    peer: Option<PeerIdentity>,
+    /// Streams whose first frame has not come.
+    opening: Mutex<FuturesUnordered<Opening>>,
+    /// The edge's socket lives as long as its one connection.
+    _endpoint: Option<Endpoint>,
+}
+
+impl Quic {
+    pub(super) fn new(
+        inner: quinn::Connection,
+        peer: Option<PeerIdentity>,
+        endpoint: Option<Endpoint>,
+    ) -> Self {
+        Self {
+            inner,
+            peer,
+            opening: Mutex::default(),
+            _endpoint: endpoint,
+        }
+    }
+
+    fn why(&self, error: &ConnectionError) -> TransportError {
+        why(self.remote(), error)
+    }
+}
+
+impl Drop for Quic {
+    fn drop(&mut self) {
+        self.inner.close(VarInt::from_u32(CloseCode::Done as u32), b"");
+    }
+}
+
+impl Connection for Quic {
+    fn open(&self, open: Open) -> BoxFuture<'_, Result<Stream, TransportError>> {
+        Box::pin(async move {
+            let (send, recv) = self.inner.open_bi().await.map_err(|error| self.why(&error))?;
+            prioritise(&send, &open);
+            let mut writer = FrameWriter::new(send);
+            writer.write(&open).await?;
+            Ok(Stream {
+                recv: Box::new(recv),
+                send: Box::new(writer.into_inner()),
+            })
+        })
+    }
+
+    fn accept(&self) -> BoxFuture<'_, Result<(Open, Stream), TransportError>> {
+        Box::pin(async move {
+            let mut opening = self.opening.lock().await;
+            loop {
+                tokio::select! {
+                    accepted = self.inner.accept_bi() => {
+                        let (send, recv) = accepted.map_err(|error| self.why(&error))?;
+                        opening.push(Box::pin(first_frame(send, recv)));
+                    }
+                    Some(opened) = opening.next(), if !opening.is_empty() => {
+                        if let Some(opened) = opened {
+                            return Ok(opened);
+                        }
+                    }
+                }
+            }
+        })
+    }
+
+    fn peer(&self) -> Option<&PeerIdentity> {
+        self.peer.as_ref()
+    }
+
+    fn remote(&self) -> SocketAddr {
+        self.inner.remote_address()
+    }
+
+    fn close(&self, code: CloseCode, reason: &str) {
+        self.inner.close(VarInt::from_u32(code as u32), reason.as_bytes());
+    }
+
+    fn closed(&self) -> BoxFuture<'_, TransportError> {
+        Box::pin(async move { self.why(&self.inner.closed().await) })
+    }
+}
+
+/// Reads the frame that says what a stream is; `None` when it is late or not one.
+async fn first_frame(mut send: SendStream, recv: RecvStream) -> Option<(Open, Stream)> {
+    let mut reader = FrameReader::new(recv);
+    let read = timeout(HANDSHAKE_LIMIT, reader.read::<Open>()).await;
+    let Ok(Ok(Some(open))) = read else {
+        tracing::debug!(outcome = ?read.map(|frame| frame.map(drop)), "a stream did not say what it is");
+        let refused = VarInt::from_u32(CloseCode::Protocol as u32);
+        // Both fail only when the stream is gone already.
+        let _ = send.reset(refused);
+        let _ = reader.into_inner().stop(refused);
+        return None;
+    };
+    prioritise(&send, &open);
+    Some((
+        open,
+        Stream {
+            recv: Box::new(reader.into_inner()),
+            send: Box::new(send),
+        },
+    ))
+}
+
+fn prioritise(send: &SendStream, open: &Open) {
+    // Fails only on a stream that is closed already, and then says nothing new.
+    let _ = send.set_priority(Class::of(open).priority());
+}
+
+/// Puts quinn's reason into ours.
+pub(super) fn why(remote: SocketAddr, error: &ConnectionError) -> TransportError {
+    match error {
+        ConnectionError::ApplicationClosed(close) => TransportError::ClosedByPeer {
+            code: CloseCode::from(close.error_code.into_inner()),
+            reason: crate::name::shown(&String::from_utf8_lossy(&close.reason)),
+        },
+        ConnectionError::ConnectionClosed(close) => refused(u64::from(close.error_code), &close.to_string()),
+        ConnectionError::TransportError(fault) => TransportError::Tls(TlsFault::Other(fault.to_string())),
+        ConnectionError::Reset => TransportError::Reset,
+        ConnectionError::TimedOut => TransportError::TimedOut { remote },
+        ConnectionError::LocallyClosed => TransportError::ClosedHere,
+        ConnectionError::VersionMismatch | ConnectionError::CidsExhausted => {
+            TransportError::Failed(error.to_string())
+        }
+    }
+}
+
+/// The peer's transport closed: a TLS alert says that it did not take our certificate.
+fn refused(code: u64, text: &str) -> TransportError {
+    const CRYPTO: u64 = 0x100;
+    let alert = match code.checked_sub(CRYPTO) {
+        Some(42) => "it is malformed",
+        Some(44) => "it is revoked",
+        Some(45) => "it has expired by the peer's clock",
+        Some(46 | 49) => "it is not acceptable",
+        Some(48) => "it is signed by another CA",
+        Some(116) => "none was shown",
+        Some(_) | None => return TransportError::Failed(crate::name::shown(text)),
+    };
+    TransportError::CertificateRefused(alert.to_owned())
+}
