@@ -1,0 +1,184 @@
+#!/usr/bin/env bash
+# Installs what the testbed needs: Debian packages, and the Kubernetes programs, the container
+# runtime and the images, built into a cache outside of the tree.
+#
+#   tests/control-plane/setup.sh          install and build what is missing, and say so
+#   SETUP=no tests/control-plane/setup.sh install nothing; fail with the command for what is missing
+#
+# The cache is $TOMBOLO_CACHE (default ~/.cache/tombolo). Each part has a stamp with its version;
+# a part whose stamp is there is not built again.
+set -euo pipefail
+cd "$(dirname "$0")"
+
+KUBERNETES=1.36.3
+ETCD=3.6.8
+CONTAINERD=2.4.2
+RUNC=1.5.2
+HELM=3.22.0
+IMAGES=2
+
+PACKAGES=(
+  busybox-static ca-certificates conntrack containernetworking-plugins curl gcc iproute2 iptables
+  kmod libc6-dev libseccomp-dev make pkg-config procps protobuf-compiler tar util-linux
+)
+
+cache=${TOMBOLO_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/tombolo}
+bin=$cache/bin
+stamps=$cache/stamps
+mkdir -p "$bin" "$stamps" "$cache/images" "$cache/log"
+
+say() { printf 'setup: %s\n' "$*"; }
+die() { printf 'setup: error: %s\n' "$*" >&2; exit 1; }
+
+# part NAME VERSION COMMAND...: runs the command unless the stamp says it was done.
+part() {
+  local name=$1 version=$2; shift 2
+  [ -e "$stamps/$name-$version" ] && return
+  [ "${SETUP:-yes}" = no ] && die "$name $version is missing; run: make setup"
+  say "building $name $version ..."
+  local log=$cache/log/$name.log began=$SECONDS
+  if ! "$@" >"$log" 2>&1; then
+    tail -n 20 "$log" >&2
+    die "$name could not be built; the whole log is $log"
+  fi
+  rm -f "$stamps/$name-"*
+  touch "$stamps/$name-$version"
+  say "built $name $version in $((SECONDS - began)) s"
+}
+
+packages() {
+  local missing=() name
+  for name in "${PACKAGES[@]}"; do
+    [ "$(dpkg-query -W -f '${db:Status-Status}' "$name" 2>/dev/null)" = installed ] || missing+=("$name")
+  done
+  [ ${#missing[@]} -eq 0 ] && return
+  [ "${SETUP:-yes}" = no ] && die "packages are missing; run: apt-get install --no-install-recommends ${missing[*]}"
+  say "installing ${missing[*]}"
+  export DEBIAN_FRONTEND=noninteractive
+  apt-get update -qq >"$cache/log/apt.log" 2>&1 || true
+  apt-get install -y -qq --no-install-recommends "${missing[@]}" >>"$cache/log/apt.log" 2>&1 ||
+    { tail -n 20 "$cache/log/apt.log" >&2; die "apt-get could not install ${missing[*]}"; }
+}
+
+tools() {
+  local tool
+  for tool in cargo go; do
+    command -v "$tool" >/dev/null || die "$tool is not installed; install Rust 1.95 and Go 1.26 or later"
+  done
+}
+
+build_kubernetes() (
+  cd kubernetes
+  local pkg flags=()
+  for pkg in k8s.io/component-base/version k8s.io/client-go/pkg/version; do
+    flags+=(-X "$pkg.gitVersion=v$KUBERNETES" -X "$pkg.gitMajor=1" -X "$pkg.gitMinor=${KUBERNETES:2:2}"
+            -X "$pkg.gitTreeState=clean" -X "$pkg.gitCommit=unknown")
+  done
+  export CGO_ENABLED=0
+  go build -ldflags "-s -w ${flags[*]}" -o "$bin/" \
+    k8s.io/kubernetes/cmd/{kube-apiserver,kube-controller-manager,kube-scheduler,kubectl,kubelet,kube-proxy} \
+    k8s.io/kubernetes/test/images/agnhost
+)
+
+build_etcd() (
+  cd etcd
+  CGO_ENABLED=0 go build -ldflags '-s -w' -o "$bin/etcd" go.etcd.io/etcd/server/v3
+)
+
+build_containerd() {
+  local at=github.com/containerd/containerd/v2/cmd
+  CGO_ENABLED=0 GOBIN=$bin go install -ldflags '-s -w' \
+    "$at/containerd@v$CONTAINERD" "$at/containerd-shim-runc-v2@v$CONTAINERD" "$at/ctr@v$CONTAINERD"
+}
+
+build_runc() {
+  GOBIN=$bin go install -tags seccomp -ldflags '-s -w' "github.com/opencontainers/runc@v$RUNC"
+}
+
+build_helm() {
+  CGO_ENABLED=0 GOBIN=$bin go install -ldflags '-s -w' "helm.sh/helm/v3/cmd/helm@v$HELM"
+}
+
+# archive ROOT TAG ENTRYPOINT-JSON FILE: packs a root directory as a docker archive.
+archive() {
+  local root=$1 tag=$2 entrypoint=$3 file=$4 work
+  work=$(mktemp -d)
+  tar -C "$root" --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner -cf "$work/layer.tar" .
+  local layer; layer=$(sha256sum "$work/layer.tar" | cut -d' ' -f1)
+  cat >"$work/config.json" <<JSON
+{"architecture":"amd64","os":"linux","created":"1970-01-01T00:00:00Z",
+ "config":{"Entrypoint":$entrypoint,"Env":["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]},
+ "rootfs":{"type":"layers","diff_ids":["sha256:$layer"]},"history":[{"created":"1970-01-01T00:00:00Z"}]}
+JSON
+  printf '[{"Config":"config.json","RepoTags":["%s"],"Layers":["layer.tar"]}]\n' "$tag" >"$work/manifest.json"
+  tar -C "$work" --sort=name --mtime=@0 --owner=0 --group=0 -cf "$file" manifest.json config.json layer.tar
+  rm -rf "$work"
+}
+
+# debian_root ROOT PACKAGE...: unpacks packages with all that they need.
+debian_root() (
+  local root=$1; shift
+  local work; work=$(mktemp -d)
+  cd "$work"
+  chmod 755 .
+  # shellcheck disable=SC2046
+  apt-get download $(apt-cache depends --recurse --no-recommends --no-suggests --no-conflicts \
+    --no-breaks --no-replaces --no-enhances "$@" | grep '^[a-z0-9]' | sort -u |
+    grep -vE '^(debconf|perl|cdebconf|python)' | while read -r name; do
+      apt-cache policy "$name" | grep -q 'Candidate: [0-9]' && echo "$name"; done)
+  mkdir -p "$root/usr/bin" "$root/usr/sbin" "$root/usr/lib" "$root/usr/lib64"
+  local name
+  for name in bin sbin lib lib64; do ln -sfn "usr/$name" "$root/$name"; done
+  for name in *.deb; do dpkg-deb --fsys-tarfile "$name" | tar -C "$root" --keep-directory-symlink -xf -; done
+  rm -rf "$work" "$root"/usr/share/{doc,man,locale,info}
+)
+
+build_images() {
+  local work; work=$(mktemp -d)
+  mkdir -p "$work/pause" "$work/busybox/bin" "$work/busybox/etc" "$work/busybox/tmp"
+  cat >"$work/pause.c" <<'C'
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
+static void stop(int n) { (void)n; _exit(0); }
+static void reap(int n) { (void)n; while (waitpid(-1, NULL, WNOHANG) > 0) {} }
+int main(void) {
+  signal(SIGINT, stop);
+  signal(SIGTERM, stop);
+  signal(SIGCHLD, reap);
+  for (;;) pause();
+}
+C
+  gcc -Os -static -s -o "$work/pause/pause" "$work/pause.c"
+  archive "$work/pause" registry.k8s.io/pause:3.10.2 '["/pause"]' "$cache/images/pause.tar"
+
+  cp /bin/busybox "$work/busybox/bin/busybox"
+  local applet
+  for applet in $(/bin/busybox --list); do
+    [ "$applet" = busybox ] || ln -s busybox "$work/busybox/bin/$applet"
+  done
+  printf 'root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n' >"$work/busybox/etc/passwd"
+  printf 'root:x:0:\nnogroup:x:65534:\n' >"$work/busybox/etc/group"
+  chmod 1777 "$work/busybox/tmp"
+  archive "$work/busybox" docker.io/library/busybox:1.35 '[]' "$cache/images/busybox.tar"
+
+  debian_root "$work/agnhost" bash coreutils grep sed hostname procps curl netcat-openbsd iproute2 ca-certificates base-passwd
+  cp "$bin/agnhost" "$work/agnhost/agnhost"
+  ln -sf bash "$work/agnhost/usr/bin/sh"
+  mkdir -p -m 1777 "$work/agnhost/tmp"
+  mkdir -p "$work/agnhost/etc"
+  cp "$work/busybox/etc/passwd" "$work/busybox/etc/group" "$work/agnhost/etc/"
+  archive "$work/agnhost" registry.k8s.io/e2e-test-images/agnhost:2.63.0 '["/agnhost"]' "$cache/images/agnhost.tar"
+  rm -rf "$work"
+}
+
+packages
+tools
+part containerd "$CONTAINERD" build_containerd
+part runc "$RUNC" build_runc
+part etcd "$ETCD" build_etcd
+part helm "$HELM" build_helm
+part kubernetes "$KUBERNETES" build_kubernetes
+part images "$IMAGES-$KUBERNETES" build_images
+say "ready: $cache"
