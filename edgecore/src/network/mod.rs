@@ -1,1 +1,14 @@
 //! The default pod network and the way of pods to the API server.
+//!
+//! [`conflist`] writes the network configuration of a fresh machine, once, at join. [`api`]
+//! listens on the cluster IP of `default/kubernetes`, which edgecore adds to `lo`, and splices
+//! each connection through the tunnel: TLS runs end to end between the pod and the API server,
+//! with the pod's own token.
+//!
+//! **Invariant:** a network configuration that someone else wrote is never touched, and an
+//! address that was added to `lo` is removed when nobody listens on it any more.
+
+pub mod api;
+pub mod conflist;
+pub mod netlink;
+pub mod routes;

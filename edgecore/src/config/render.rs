@@ -1,0 +1,103 @@
+//! The configuration as a file that a person reads and edits.
+//!
+//! Only what differs from the defaults is written; the rest stands there as comments, so that
+//! a later default reaches a device that never chose otherwise.
+
+use std::fmt::{Display, Write as _};
+
+use super::{Config, Taint};
+
+const HEADER: &str = "\
+# Tombolo: the configuration of this edge node. Restart edgecore after a change
+# (systemctl restart edgecore). Unknown keys are refused.
+";
+
+/// The text of edgecore.yaml.
+pub(super) fn yaml(config: &Config) -> String {
+    let default = Config::new(config.node_name.clone(), config.addresses.clone());
+    let mut out = String::from(HEADER);
+    line(&mut out, "node_name", &quoted(&config.node_name), true);
+    list(&mut out, "addresses", &config.addresses, true);
+    scalars(&mut out, config, &default);
+    list(
+        &mut out,
+        "cluster_dns",
+        &config.cluster_dns,
+        config.cluster_dns != default.cluster_dns,
+    );
+    labels(&mut out, config);
+    list::<Taint>(
+        &mut out,
+        "taints",
+        &config.taints,
+        config.taints != default.taints,
+    );
+    out
+}
+
+fn scalars(out: &mut String, config: &Config, default: &Config) {
+    let endpoint = quoted(&config.runtime_endpoint);
+    line(
+        out,
+        "runtime_endpoint",
+        &endpoint,
+        config.runtime_endpoint != default.runtime_endpoint,
+    );
+    line(
+        out,
+        "cgroup_root",
+        &quoted(&config.cgroup_root),
+        config.cgroup_root != default.cgroup_root,
+    );
+    let domain = quoted(&config.cluster_domain);
+    line(
+        out,
+        "cluster_domain",
+        &domain,
+        config.cluster_domain != default.cluster_domain,
+    );
+    line(
+        out,
+        "pod_cidr",
+        &quoted(&config.pod_cidr),
+        config.pod_cidr != default.pod_cidr,
+    );
+    line(
+        out,
+        "max_pods",
+        &config.max_pods.to_string(),
+        config.max_pods != default.max_pods,
+    );
+    line(out, "zone", &quoted(&config.zone), config.zone != default.zone);
+    line(
+        out,
+        "region",
+        &quoted(&config.region),
+        config.region != default.region,
+    );
+}
+
+fn labels(out: &mut String, config: &Config) {
+    if config.labels.is_empty() {
+        return line(out, "labels", "{}", false);
+    }
+    out.push_str("labels:\n");
+    for (key, value) in &config.labels {
+        let _ = writeln!(out, "  {}: {}", quoted(key), quoted(value));
+    }
+}
+
+fn list<T: Display>(out: &mut String, key: &str, items: &[T], chosen: bool) {
+    let items: Vec<String> = items.iter().map(|item| quoted(item)).collect();
+    line(out, key, &format!("[{}]", items.join(", ")), chosen);
+}
+
+fn line(out: &mut String, key: &str, value: &str, chosen: bool) {
+    let mark = if chosen { "" } else { "# " };
+    let _ = writeln!(out, "{mark}{key}: {value}");
+}
+
+/// A double-quoted YAML scalar; JSON strings are a subset of those.
+fn quoted(value: &impl Display) -> String {
+    serde_json::Value::String(value.to_string()).to_string()
+}

@@ -1,0 +1,122 @@
+//! What a configuration file may say, and what an operator is told when it is wrong.
+
+use super::*;
+
+const SMALL: &str = "node_name: pump-7\naddresses: [cloud.example.org]\n";
+
+fn mistakes(text: &str) -> String {
+    Config::parse(text).unwrap_err().to_string()
+}
+
+#[test]
+fn the_smallest_file_is_a_name_and_an_address() {
+    let config = Config::parse(SMALL).unwrap();
+    assert_eq!(config.node_name.to_string(), "pump-7");
+    assert_eq!(config.addresses[0].to_string(), "cloud.example.org:10000");
+    assert_eq!(config.zone, "pump-7");
+    assert_eq!(config.max_pods, 110);
+    assert_eq!(config.pod_cidr.to_string(), "10.86.0.0/16");
+    assert_eq!(config.runtime_endpoint.to_string(), DEFAULT_RUNTIME_ENDPOINT);
+}
+
+#[test]
+fn every_key_is_read_into_its_type() {
+    let config = Config::parse(
+        "node_name: pump-7\naddresses: ['198.18.0.1:31000', '[2001:db8::1]']\n\
+         runtime_endpoint: /run/crio/crio.sock\ncgroup_root: /machine-e1\ncluster_dns: 10.96.0.10\n\
+         cluster_domain: corp.local\npod_cidr: 10.99.0.0/24\nlabels: {site: north, line: \"7\"}\n\
+         taints: []\nmax_pods: 30\nzone: plant-1\nregion: eu\n",
+    )
+    .unwrap();
+    assert_eq!(config.addresses.len(), 2);
+    assert_eq!(config.runtime_endpoint.socket(), Path::new("/run/crio/crio.sock"));
+    assert_eq!(config.cgroup_root, "/machine-e1");
+    assert_eq!(config.cluster_dns, ["10.96.0.10".parse::<IpAddr>().unwrap()]);
+    assert_eq!(config.labels["line"], "7");
+    assert!(config.taints.is_empty());
+    assert_eq!(
+        (config.max_pods, config.zone.as_str(), config.region.as_str()),
+        (30, "plant-1", "eu")
+    );
+}
+
+#[test]
+fn an_unknown_key_is_refused_with_the_nearest_known_one_and_its_line() {
+    let told = mistakes(&format!("{SMALL}adresses: [x]\n"));
+    assert_eq!(
+        told,
+        "  line 3: adresses is not a known key; did you mean addresses?"
+    );
+    let told = mistakes(&format!("{SMALL}colour: blue\n"));
+    assert!(
+        told.contains("colour is not a known key; the keys are node_name, addresses"),
+        "{told}"
+    );
+}
+
+#[test]
+fn all_mistakes_are_told_at_once_in_the_order_of_the_file() {
+    let told = mistakes(
+        "node_name: Pump_7\naddresses: ['cloud:0', 'ok', 'https://x']\nmax_pods: many\n\
+         cluster_dns: [dns]\npod_cidr: 10.86.0.1/16\nlabels: {node-role.kubernetes.io/x: y, line: 7}\n\
+         taints: [edge]\nzonne: a\n",
+    );
+    for (index, part) in [
+        "line 1: node_name: ",
+        "line 2: addresses: \"cloud:0\"",
+        "line 2: addresses: \"https://x\"",
+        "line 3: max_pods: must be a number from 1 to 1000",
+        "line 4: cluster_dns: \"dns\" is not an IP address",
+        "line 5: pod_cidr: ",
+        "line 6: labels: ",
+        "line 6: labels: ",
+        "line 7: taints: ",
+        "line 8: zonne is not a known key; did you mean zone?",
+    ]
+    .iter()
+    .enumerate()
+    {
+        let line = told.lines().nth(index).unwrap_or_default();
+        assert!(
+            line.trim_start().starts_with(part),
+            "{part} not in line {index} of\n{told}"
+        );
+    }
+}
+
+#[test]
+fn what_must_be_there_is_named_when_it_is_missing() {
+    let told = mistakes("");
+    assert!(
+        told.contains("node_name is missing") && told.contains("addresses is missing"),
+        "{told}"
+    );
+    assert!(mistakes("node_name: a\naddresses: []\n").contains("at least one address"));
+}
+
+#[test]
+fn text_that_is_no_mapping_or_no_yaml_is_refused() {
+    assert!(mistakes("- a\n- b\n").contains("must be a mapping"));
+    assert!(!mistakes("a: [b\n").is_empty());
+    assert!(!mistakes(&format!("{SMALL}zone: a\nzone: b\n")).is_empty());
+}
+
+#[test]
+fn a_written_configuration_reads_back_equal() {
+    let mut config = Config::parse(SMALL).unwrap();
+    assert_eq!(Config::parse(&config.to_yaml()).unwrap(), config);
+    config.labels.insert("line".to_owned(), "7".to_owned());
+    config.taints.clear();
+    config.cluster_dns.push("10.96.0.10".parse().unwrap());
+    config.cgroup_root = "/machine-e1".to_owned();
+    config.zone = "true".to_owned();
+    assert_eq!(Config::parse(&config.to_yaml()).unwrap(), config);
+}
+
+#[test]
+fn a_device_that_has_not_joined_is_told_how_to() {
+    let told = Config::load(Path::new("/nowhere/edgecore.yaml"))
+        .unwrap_err()
+        .to_string();
+    assert!(told.contains("edgecore join ADDRESS --token T"), "{told}");
+}

@@ -1,0 +1,176 @@
+//! The API server as pods reach it: `default/kubernetes`, on the device, through the tunnel.
+//!
+//! ```text
+//! pod ── TLS to 10.96.0.1:443 ──► lo ──► this listener ══ kube-api-tcp ══► cloudcore ──► API server
+//! ```
+//!
+//! Bytes pass as they are: no certificate, no token and no request is read here. While the link
+//! is down a connection is closed at once, so that clients in pods see an error and try again
+//! instead of hanging.
+//!
+//! **Invariant:** at most [`MAX_CONNECTIONS`] connections are open; what is over that is closed.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use k8s_openapi::api::core::v1::Service;
+use nix::sys::socket::{setsockopt, sockopt};
+use protocol::transport::Stream;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::netlink;
+
+/// Of the 256 tunnels that a node may have, those that pods may hold; the rest stays for
+/// `kubectl logs` and `exec`.
+pub const MAX_CONNECTIONS: usize = 192;
+/// How long to wait before the address or the port is tried again.
+const RETRY: Duration = Duration::from_secs(10);
+/// How long a pod that vanished without a word keeps its connection: three probes after this.
+const KEEPALIVE_SECONDS: u32 = 60;
+
+/// An error of whatever opens tunnels.
+pub type DialError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Opens a tunnel to the API server; fails at once while the link is down.
+pub type Dial = Arc<dyn Fn() -> BoxFuture<'static, Result<Stream, DialError>> + Send + Sync>;
+
+/// Where pods expect the API server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ApiEndpoint {
+    /// The Service's cluster IP.
+    pub address: IpAddr,
+    /// The Service's port, not its target port.
+    pub port: u16,
+}
+
+impl ApiEndpoint {
+    /// Reads it from the Service `default/kubernetes`.
+    pub fn of(service: &Service) -> Option<Self> {
+        let spec = service.spec.as_ref()?;
+        let address = spec.cluster_ip.as_ref()?.parse().ok()?;
+        let ports = spec.ports.as_ref()?;
+        let named = ports.iter().find(|port| port.name.as_deref() == Some("https"));
+        let port = u16::try_from(named.or_else(|| ports.first())?.port).ok()?;
+        Some(Self { address, port })
+    }
+}
+
+impl fmt::Display for ApiEndpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        SocketAddr::new(self.address, self.port).fmt(f)
+    }
+}
+
+/// Serves whatever `wanted` says until `stop`, following every change of it.
+pub async fn run(mut wanted: watch::Receiver<Option<ApiEndpoint>>, dial: Dial, stop: CancellationToken) {
+    while !stop.is_cancelled() {
+        let over = stop.child_token();
+        let endpoint = *wanted.borrow_and_update();
+        tokio::join!(hold(endpoint, &dial, &over), async {
+            tokio::select! {
+                () = changed(&mut wanted) => over.cancel(),
+                () = stop.cancelled() => {}
+            }
+        });
+    }
+}
+
+/// Ends at the next change; never, when nobody can change it any more.
+async fn changed(wanted: &mut watch::Receiver<Option<ApiEndpoint>>) {
+    if wanted.changed().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Claims the address, serves it, and gives it back.
+async fn hold(endpoint: Option<ApiEndpoint>, dial: &Dial, stop: &CancellationToken) {
+    let Some(endpoint) = endpoint else {
+        stop.cancelled().await;
+        return;
+    };
+    while !stop.is_cancelled() {
+        match claim(endpoint).await {
+            Ok(listener) => {
+                tracing::info!(%endpoint, "pods reach the API server here");
+                serve(listener, dial, stop).await;
+            }
+            Err(error) => {
+                tracing::warn!(%endpoint, error = %describe(&*error), "pods cannot reach the API server; trying again");
+                tokio::select! {
+                    () = stop.cancelled() => {}
+                    () = tokio::time::sleep(RETRY) => {}
+                }
+            }
+        }
+    }
+    if let Err(error) = netlink::remove(endpoint.address) {
+        tracing::warn!(%endpoint, error = %describe(&error), "the address stays on the loopback device");
+    }
+}
+
+fn describe(error: &dyn std::error::Error) -> String {
+    error
+        .source()
+        .map_or_else(|| error.to_string(), |source| format!("{error}: {source}"))
+}
+
+async fn claim(endpoint: ApiEndpoint) -> Result<TcpListener, DialError> {
+    netlink::add(endpoint.address)?;
+    Ok(TcpListener::bind((endpoint.address, endpoint.port)).await?)
+}
+
+/// Splices every connection that arrives, until `stop`; then ends them all.
+async fn serve(listener: TcpListener, dial: &Dial, stop: &CancellationToken) {
+    let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let mut open = JoinSet::new();
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            Some(_) = open.join_next() => {}
+            accepted = listener.accept() => match accepted {
+                Ok((pod, _)) => admit(pod, dial, &room, &mut open),
+                Err(error) => {
+                    tracing::warn!(%error, "a pod's connection to the API server was not accepted");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+    }
+}
+
+fn admit(pod: TcpStream, dial: &Dial, room: &Arc<Semaphore>, open: &mut JoinSet<()>) {
+    let Ok(place) = Arc::clone(room).try_acquire_owned() else {
+        tracing::warn!("pods hold {MAX_CONNECTIONS} connections to the API server; one more is refused");
+        return;
+    };
+    let tunnel = dial();
+    open.spawn(async move {
+        if let Err(error) = splice(pod, tunnel).await {
+            tracing::debug!(%error, "a pod's connection to the API server ended");
+        }
+        drop(place);
+    });
+}
+
+/// Carries bytes both ways; each side's end is passed on by itself.
+async fn splice(
+    mut pod: TcpStream,
+    tunnel: BoxFuture<'static, Result<Stream, DialError>>,
+) -> Result<(), DialError> {
+    pod.set_nodelay(true)?;
+    setsockopt(&pod, sockopt::TcpKeepIdle, &KEEPALIVE_SECONDS)?;
+    setsockopt(&pod, sockopt::KeepAlive, &true)?;
+    let Stream { recv, send, .. } = tunnel.await?;
+    let mut tunnel = tokio::io::join(recv, send);
+    tokio::io::copy_bidirectional(&mut pod, &mut tunnel).await?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

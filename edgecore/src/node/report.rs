@@ -1,0 +1,191 @@
+//! Looks at the device every ten seconds and reports the node when it changed.
+//!
+//! The only waiting part of `node`. It decides nothing: [`Watch::look`] says what to send.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+use super::conditions::{Conditions, Now};
+use super::document::{self, Identity};
+use super::{Machine, Observation, observe};
+use crate::runtime::Runtime;
+
+/// The kubelet's own interval.
+const EVERY: Duration = Duration::from_secs(10);
+/// How long the runtime may take to describe itself before it counts as down.
+const PATIENCE: Duration = Duration::from_secs(8);
+
+/// An error of whatever takes the documents.
+pub type SinkError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Where node documents go: the outbox, in the running node.
+pub trait NodeSink: Send + Sync + 'static {
+    /// Takes the document; returns when it is durable.
+    fn node_status<'a>(&'a self, document: &'a Node) -> BoxFuture<'a, Result<(), SinkError>>;
+}
+
+/// What the reporter is made of.
+pub struct NodeReporter {
+    /// What the configuration says of the Node.
+    pub identity: Identity,
+    /// The container runtime.
+    pub runtime: Arc<dyn Runtime>,
+    /// Where documents go.
+    pub sink: Arc<dyn NodeSink>,
+    /// The wall clock.
+    pub clock: protocol::clock::Clock,
+    /// The directory whose file system pods fill.
+    pub pods_dir: PathBuf,
+    /// Where cloudcore is, when that is an address: the route there names the device's own.
+    pub peer: Option<IpAddr>,
+    /// The newest document, for whoever shows the node locally.
+    pub shown: tokio::sync::watch::Sender<Option<Node>>,
+}
+
+/// What was last told, and since when what holds. Pure.
+#[derive(Debug, Default)]
+pub struct Watch {
+    conditions: Conditions,
+    address: Option<IpAddr>,
+    told: Option<Node>,
+}
+
+impl Watch {
+    /// The document of this observation, when it says something new.
+    pub fn look(&mut self, identity: &Identity, seen: &Observation, now: Now) -> Option<Node> {
+        let conditions = self.conditions.judge(seen, now);
+        // Without a network there is no address to name, and the last one is still the best.
+        self.address = seen.device_address.or(self.address);
+        let node = document::node(identity, seen, self.address, conditions);
+        (self.told.as_ref() != Some(&node)).then_some(node)
+    }
+
+    /// Notes that the document is on its way for good.
+    pub fn told(&mut self, node: Node) {
+        self.told = Some(node);
+    }
+}
+
+impl NodeReporter {
+    /// Runs until `stop`. A document that the sink did not take is offered again next time.
+    pub async fn run(self, stop: CancellationToken) {
+        let machine = observe::machine(std::path::Path::new("/"));
+        let mut watch = Watch::default();
+        let mut ticks = interval(EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = ticks.tick() => self.once(&machine, &mut watch).await,
+            }
+        }
+    }
+
+    async fn once(&self, machine: &Machine, watch: &mut Watch) {
+        let seen = self.observe(machine).await;
+        let now = Now {
+            wall: self.wall(),
+            steady: Instant::now(),
+        };
+        let Some(node) = watch.look(&self.identity, &seen, now) else {
+            return;
+        };
+        let stamped = document::with_heartbeat(node.clone(), &Time(now.wall));
+        match self.sink.node_status(&stamped).await {
+            Ok(()) => watch.told(node),
+            Err(error) => tracing::warn!(%error, "the node document was not stored; trying again"),
+        }
+        self.shown.send_replace(Some(stamped));
+    }
+
+    async fn observe(&self, machine: &Machine) -> Observation {
+        let asked = tokio::time::timeout(PATIENCE, observe::runtime(&*self.runtime)).await;
+        let runtime = match asked {
+            Ok(Ok(facts)) => Ok(facts),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err(format!(
+                "the container runtime did not answer within {} s",
+                PATIENCE.as_secs()
+            )),
+        };
+        Observation {
+            machine: machine.clone(),
+            load: observe::load(std::path::Path::new("/"), &self.pods_dir),
+            runtime,
+            device_address: observe::device_address(self.peer).await,
+        }
+    }
+
+    /// The wall clock in whole seconds, the API server's precision.
+    fn wall(&self) -> Timestamp {
+        let since = self
+            .clock
+            .now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap_or_default();
+        i64::try_from(since.as_secs())
+            .ok()
+            .and_then(|s| Timestamp::from_second(s).ok())
+            .unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::{Load, RuntimeFacts};
+
+    fn seen() -> Observation {
+        Observation {
+            machine: Machine::default(),
+            load: Load::default(),
+            runtime: Ok(RuntimeFacts::default()),
+            device_address: Some(IpAddr::from([198, 18, 0, 7])),
+        }
+    }
+
+    fn now(seconds: i64) -> Now {
+        Now {
+            wall: Timestamp::from_second(seconds).unwrap(),
+            steady: Instant::now(),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_that_did_not_change_is_not_reported_again() {
+        let (mut watch, identity) = (Watch::default(), Identity::default());
+        let first = watch.look(&identity, &seen(), now(100)).unwrap();
+        assert!(
+            watch.look(&identity, &seen(), now(105)).is_some(),
+            "it was not stored yet"
+        );
+        watch.told(first);
+        assert_eq!(watch.look(&identity, &seen(), now(110)), None);
+        let changed = Observation {
+            runtime: Err("down".to_owned()),
+            ..seen()
+        };
+        assert!(watch.look(&identity, &changed, now(120)).is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_device_that_lost_its_network_keeps_the_address_it_had() {
+        let (mut watch, identity) = (Watch::default(), Identity::default());
+        let first = watch.look(&identity, &seen(), now(100)).unwrap();
+        watch.told(first);
+        let dark = Observation {
+            device_address: None,
+            ..seen()
+        };
+        assert_eq!(watch.look(&identity, &dark, now(110)), None);
+    }
+}
