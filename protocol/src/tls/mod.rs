@@ -23,6 +23,7 @@ use rustls::{
 use thiserror::Error;
 
 pub use fault::{TlsFault, TlsFaults, human};
+pub(crate) use identity::node_name;
 pub use identity::{BadKeyHash, IdentityError, KeyHash, PeerIdentity, expiry, key_hash, peer_identity};
 pub use verify::PinnedAuthority;
 

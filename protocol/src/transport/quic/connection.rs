@@ -26,7 +26,7 @@ pub async fn connect(remote: SocketAddr, tls: &ClientTls) -> Result<Arc<dyn Conn
     tls.faults.take();
     let connecting = endpoint
         .connect_with(config, remote, SERVER_NAME)
-        .map_err(|error| refused_to_try(remote, error))?;
+        .map_err(|error| refused_to_try(remote, &error))?;
     match timeout(HANDSHAKE_LIMIT, connecting).await {
         Ok(Ok(inner)) => Ok(Arc::new(Quic::new(inner, None, Some(endpoint)))),
         Ok(Err(error)) => Err(tls
@@ -45,7 +45,7 @@ fn any_port(remote: SocketAddr) -> SocketAddr {
     }
 }
 
-fn refused_to_try(remote: SocketAddr, error: ConnectError) -> TransportError {
+fn refused_to_try(remote: SocketAddr, error: &ConnectError) -> TransportError {
     TransportError::Failed(format!("cannot dial {remote}: {error}"))
 }
 
@@ -189,7 +189,7 @@ fn refused(code: u64, text: &str) -> TransportError {
         Some(44) => "it is revoked",
         Some(45) => "it has expired by the peer's clock",
         Some(46 | 49) => "it is not acceptable",
-        Some(48) => "it is signed by another CA",
+        Some(48 | 51) => "it is signed by another CA",
         Some(116) => "none was shown",
         Some(_) | None => return TransportError::Failed(crate::name::shown(text)),
     };
