@@ -1,0 +1,286 @@
+//! What to send next, and with what. A pod goes with the `ConfigMaps` and Secrets that it names,
+//! or waits until all of them are known; removals go last.
+
+use std::ops::Bound;
+use std::sync::Arc;
+
+use crate::desired::{AbsentReason, Found, View, absent_version, frames};
+use crate::object::{Body, Kind, Object, ObjectKey, Revision, Version};
+use crate::wire::{Absent, Begin, End, Remove, Upsert, desired_down};
+
+use super::comparison::Stage;
+use super::{Publisher, Sent};
+
+/// The largest body that still fits a frame beside its status and key.
+const MAX_SENT: usize = 3 * 1024 * 1024;
+
+/// What can be said of a key.
+pub(super) enum Offer {
+    Put(Arc<Object>),
+    Absent(AbsentReason, Revision),
+    /// Not read yet: wait for it.
+    Unread,
+    /// Nothing can be said; what the edge holds stays.
+    Silence,
+    Nothing,
+}
+
+impl Offer {
+    pub(super) fn version(&self) -> Option<Version> {
+        match self {
+            Self::Put(object) => Some(object.version.clone()),
+            Self::Absent(reason, view) => Some(absent_version(*reason, *view)),
+            Self::Unread | Self::Silence | Self::Nothing => None,
+        }
+    }
+}
+
+pub(super) fn offer(view: &dyn View, key: &ObjectKey) -> Offer {
+    let is_reference = matches!(key.kind, Kind::ConfigMap | Kind::Secret);
+    match view.find(key) {
+        Found::Object(object) if object.body.bytes.len() <= MAX_SENT => Offer::Put(object),
+        Found::Object(_) if is_reference => Offer::Absent(AbsentReason::TooLarge, view.revision(key.kind)),
+        Found::Absent(reason) => Offer::Absent(reason, view.revision(key.kind)),
+        Found::Unknown => Offer::Unread,
+        // A deleted Node is made again by cloudcore, if need be from what the edge holds.
+        Found::Nothing if key.kind == Kind::Node => Offer::Silence,
+        Found::Object(_) => Offer::Silence,
+        Found::Nothing => Offer::Nothing,
+    }
+}
+
+/// What is committed together at the edge.
+#[derive(Default)]
+pub(super) struct Group(Vec<Item>);
+
+enum Item {
+    Put(Arc<Object>),
+    Absent(ObjectKey, AbsentReason, Version),
+    Remove(ObjectKey),
+}
+
+/// What becomes of a dirty key in a pass.
+enum Verdict {
+    Send(Group),
+    /// The edge has it already.
+    Settled,
+    /// Not in this pass, or not yet.
+    Later,
+}
+
+/// A pass over the dirty keys of one kind. The first that has something to send wins.
+#[derive(Clone, Copy)]
+enum Pass {
+    /// Versions of what the edge holds already.
+    Update,
+    /// Pods, with what they name.
+    Closure,
+    /// Whatever the view has.
+    Put,
+    /// What the view no longer has; only once the pods are known to be right.
+    Remove,
+}
+
+const PASSES: [(Kind, Pass); 12] = [
+    (Kind::Service, Pass::Put),
+    (Kind::RuntimeClass, Pass::Put),
+    (Kind::ConfigMap, Pass::Update),
+    (Kind::Secret, Pass::Update),
+    (Kind::Pod, Pass::Closure),
+    (Kind::Node, Pass::Put),
+    (Kind::ConfigMap, Pass::Put),
+    (Kind::Secret, Pass::Put),
+    (Kind::Secret, Pass::Remove),
+    (Kind::ConfigMap, Pass::Remove),
+    (Kind::RuntimeClass, Pass::Remove),
+    (Kind::Service, Pass::Remove),
+];
+
+impl Publisher {
+    /// The next closure that has anything to send.
+    pub(super) fn next_group(&mut self, view: &dyn View) -> Option<Group> {
+        PASSES
+            .into_iter()
+            .find_map(|(kind, pass)| self.run_pass(view, kind, pass))
+    }
+
+    fn run_pass(&mut self, view: &dyn View, kind: Kind, pass: Pass) -> Option<Group> {
+        if !self.may_run(kind, pass) {
+            return None;
+        }
+        let mut after = Bound::Included(ObjectKey::new(kind, "", ""));
+        loop {
+            let next = self.dirty.range((after, Bound::Unbounded)).next();
+            let key = next.filter(|key| key.kind == kind)?.clone();
+            match self.consider(view, &key, pass) {
+                Verdict::Send(group) => return Some(group),
+                Verdict::Settled => self.settle(&key),
+                Verdict::Later => {}
+            }
+            after = Bound::Excluded(key);
+        }
+    }
+
+    fn may_run(&self, kind: Kind, pass: Pass) -> bool {
+        let known = |kind: Kind| self.stages[kind.index()].may_send();
+        let pending = |kind: Kind| matches!(self.stages[kind.index()], Stage::Waiting(_) | Stage::Frozen(_));
+        known(kind)
+            && match pass {
+                Pass::Update | Pass::Put => true,
+                Pass::Closure => {
+                    known(Kind::ConfigMap)
+                        && known(Kind::Secret)
+                        && !pending(Kind::Service)
+                        && !pending(Kind::RuntimeClass)
+                }
+                Pass::Remove => matches!(self.stages[Kind::Pod.index()], Stage::Synced),
+            }
+    }
+
+    fn consider(&self, view: &dyn View, key: &ObjectKey, pass: Pass) -> Verdict {
+        let offered = offer(view, key);
+        let held = self.sent.contains_key(key) || self.refused.contains(key);
+        match (offered, pass) {
+            (Offer::Silence, _) => Verdict::Settled,
+            (Offer::Nothing, _) if !held => Verdict::Settled,
+            (Offer::Nothing, Pass::Closure | Pass::Remove) => {
+                Verdict::Send(Group(vec![Item::Remove(key.clone())]))
+            }
+            (Offer::Unread, _) | (Offer::Nothing, Pass::Update | Pass::Put) | (_, Pass::Remove) => {
+                Verdict::Later
+            }
+            (_, Pass::Update) if !held => Verdict::Later,
+            (offered, Pass::Closure) => self.closure(view, key, offered),
+            (offered, Pass::Update | Pass::Put) => self.lone(key, offered),
+        }
+    }
+
+    fn lone(&self, key: &ObjectKey, offered: Offer) -> Verdict {
+        match self.item(key, offered) {
+            Some(item) => Verdict::Send(Group(vec![item])),
+            None => Verdict::Settled,
+        }
+    }
+
+    /// The pod with all that it names and the edge lacks; later, while any of it is not read.
+    fn closure(&self, view: &dyn View, pod: &ObjectKey, offered: Offer) -> Verdict {
+        let mut group = Group::default();
+        for key in view.closure(pod) {
+            match offer(view, &key) {
+                Offer::Unread | Offer::Silence | Offer::Nothing => return Verdict::Later,
+                offered @ (Offer::Put(_) | Offer::Absent(..)) => group.0.extend(self.item(&key, offered)),
+            }
+        }
+        group.0.extend(self.item(pod, offered));
+        if group.0.is_empty() {
+            Verdict::Settled
+        } else {
+            Verdict::Send(group)
+        }
+    }
+
+    /// What to send of an offer, if the edge lacks it.
+    fn item(&self, key: &ObjectKey, offered: Offer) -> Option<Item> {
+        let version = offered.version().filter(|version| self.lacks(key, version))?;
+        match offered {
+            Offer::Put(object) => Some(Item::Put(object)),
+            Offer::Absent(reason, _) => Some(Item::Absent(key.clone(), reason, version)),
+            Offer::Unread | Offer::Silence | Offer::Nothing => None,
+        }
+    }
+
+    /// Nothing more is to be sent of this key for now.
+    fn settle(&mut self, key: &ObjectKey) {
+        self.dirty.remove(key);
+        if let Stage::Catching(outstanding) = &mut self.stages[key.kind.index()] {
+            outstanding.remove(key);
+        }
+    }
+
+    /// Puts a closure on its way.
+    pub(super) fn send(&mut self, group: Group, view: &dyn View) {
+        let seq = self.flight.start(group.bytes());
+        self.out
+            .push_back(frames::down(desired_down::Kind::Begin(Begin { seq })));
+        for item in group.0 {
+            let frame = self.send_item(seq, item, view);
+            self.out.push_back(frames::down(frame));
+        }
+        self.out
+            .push_back(frames::down(desired_down::Kind::End(End { seq })));
+    }
+
+    fn send_item(&mut self, seq: u64, item: Item, view: &dyn View) -> desired_down::Kind {
+        let key = item.key().clone();
+        let view_revision = self.view_revision(view, key.kind).0;
+        self.settle(&key);
+        self.refused.remove(&key);
+        match item {
+            Item::Put(object) => {
+                let Version { uid, digest, .. } = object.version.clone();
+                let before = self.sent.insert(key, Sent { uid, digest, seq });
+                let is_new = before.is_none_or(|before| before.uid != object.version.uid);
+                desired_down::Kind::Upsert(upsert(seq, &object, view_revision, is_new))
+            }
+            Item::Absent(key, reason, Version { uid, digest, .. }) => {
+                let absent = Absent {
+                    seq,
+                    kind: key.kind.wire(),
+                    key: Some(frames::to_name(&key)),
+                    reason: reason.wire(),
+                    text: String::new(),
+                    view_revision,
+                };
+                self.sent.insert(key, Sent { uid, digest, seq });
+                desired_down::Kind::Absent(absent)
+            }
+            Item::Remove(key) => {
+                // Without a uid (the edge's state is unknown), the view alone guards the removal.
+                let uid = self.sent.remove(&key).map_or_else(String::new, |sent| sent.uid);
+                let (kind, name) = (key.kind.wire(), Some(frames::to_name(&key)));
+                desired_down::Kind::Remove(Remove {
+                    seq,
+                    kind,
+                    key: name,
+                    uid,
+                    revision: view_revision,
+                    view_revision,
+                })
+            }
+        }
+    }
+}
+
+impl Item {
+    fn key(&self) -> &ObjectKey {
+        match self {
+            Self::Put(object) => &object.key,
+            Self::Absent(key, ..) | Self::Remove(key) => key,
+        }
+    }
+}
+
+impl Group {
+    fn bytes(&self) -> usize {
+        let size = |item: &Item| match item {
+            Item::Put(object) => object.body.bytes.len() + 256,
+            Item::Absent(..) | Item::Remove(_) => 256,
+        };
+        self.0.iter().map(size).sum()
+    }
+}
+
+fn upsert(seq: u64, object: &Object, view_revision: u64, is_new: bool) -> Upsert {
+    let seed = object.seed_status.as_ref().filter(|_| is_new);
+    Upsert {
+        seq,
+        kind: object.key.kind.wire(),
+        key: Some(frames::to_name(&object.key)),
+        uid: object.version.uid.clone(),
+        revision: object.version.revision.0,
+        digest: frames::of_digest(object.version.digest),
+        body: Some(object.body.to_wire()),
+        seed_status: seed.map(Body::to_wire),
+        view_revision,
+    }
+}
