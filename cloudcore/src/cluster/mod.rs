@@ -1,1 +1,195 @@
-//! cloudcore: cluster.
+//! The API server's side: watches in, writes for nodes out.
+//!
+//! What it is: one watch per kind (and one per named ConfigMap or Secret), an index of what each
+//! connected node needs, and every write that is made for a node. What it is not: a cache of
+//! typed objects, or a ledger; whatever is here can be read again from the API server.
+//!
+//! ```text
+//! API server ──watch──► kinds, named ──► index ──► NodeView, NodeFeed ──► desired flow
+//!            ◄─as node── write, nodes, pods, lease ◄────────────────────── reported flow, hub
+//! ```
+//!
+//! **Invariant:** cloudcore itself reads no Secret or ConfigMap of a user: each is watched as a
+//! node whose bound pod names it.
+
+mod api;
+mod connect;
+mod document;
+mod feed;
+mod health;
+mod index;
+mod kinds;
+pub mod labels;
+mod lease;
+mod named;
+mod nodes;
+mod pods;
+mod thin;
+mod view;
+mod watch;
+mod write;
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::RwLock;
+use protocol::clock::Clock;
+use protocol::name::NodeName;
+use protocol::object::Kind;
+use tokio::sync::{Notify, watch as watch_channel};
+use tokio::time::sleep;
+use tracing::warn;
+
+pub use api::{Actor, Api, ApiError, Call, Content, Impersonation};
+pub use connect::{ConnectError, Right, client, cluster_id, examine};
+pub use document::DocumentError;
+pub use feed::NodeFeed;
+pub use health::Health;
+pub use lease::{Fence, LeaseError, RENEW_EVERY};
+pub use pods::PodRef;
+pub use view::NodeView;
+pub use write::{BoxError, Enrolment, WriteError};
+
+use feed::Dirty;
+use index::Index;
+
+/// How often a replica without lease writes asks for a sign of life.
+const PROBE_EVERY: Duration = Duration::from_secs(5);
+
+/// What the cluster side needs from outside.
+pub struct Settings {
+    /// Requests to the API server.
+    pub api: Api,
+    /// The program's clock.
+    pub clock: Clock,
+    /// Who may be acted for.
+    pub enrolment: Arc<dyn Enrolment>,
+    /// Who hears of pods bound to edge nodes.
+    pub bindings: Arc<dyn PodObserver>,
+    /// This replica's own address: what edge nodes show as theirs to the API server.
+    pub advertise: Option<IpAddr>,
+}
+
+/// Hears of every pod bound to an edge node that keeps its pods, connected here or not.
+pub trait PodObserver: Send + Sync + 'static {
+    /// A pod is so now, as the API server's JSON; `here` says whether a session of its node is.
+    fn bound(&self, namespace: &str, name: &str, here: bool, json: &[u8]);
+    /// A pod is gone.
+    fn gone(&self, namespace: &str, name: &str);
+}
+
+/// The API server, for nodes. Cheap to clone.
+#[derive(Clone)]
+pub struct Cluster {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    settings: Settings,
+    index: RwLock<Index>,
+    health: Health,
+    /// Rung when the set of named objects may have changed.
+    wants: Notify,
+    /// Rung to make the shared kinds list again.
+    relists: kinds::Relists,
+    synced: watch_channel::Sender<kinds::Synced>,
+    rebirths: nodes::Rebirths,
+    /// The session that last took each node's Lease here.
+    sessions: RwLock<HashMap<NodeName, String>>,
+}
+
+impl Cluster {
+    /// The cluster side, not yet watching: give [`Cluster::run`] to the supervisor.
+    pub fn new(settings: Settings) -> Self {
+        let inner = Inner {
+            settings,
+            index: RwLock::default(),
+            health: Health::default(),
+            wants: Notify::new(),
+            relists: kinds::Relists::default(),
+            synced: watch_channel::Sender::new(kinds::Synced::default()),
+            rebirths: nodes::Rebirths::default(),
+            sessions: RwLock::default(),
+        };
+        Self {
+            inner: Arc::new(inner),
+        }
+    }
+
+    /// Requests to the API server under cloudcore's own name or a node's.
+    pub fn api(&self) -> &Api {
+        &self.inner.settings.api
+    }
+
+    /// Whether the API server answers.
+    pub fn health(&self) -> &Health {
+        &self.inner.health
+    }
+
+    fn clock(&self) -> &Clock {
+        &self.inner.settings.clock
+    }
+
+    fn enrolment(&self) -> &dyn Enrolment {
+        &*self.inner.settings.enrolment
+    }
+
+    /// Starts to listen for a node's session. Its view is complete after
+    /// [`Cluster::consistent_pods`]; before that it must not be compared.
+    pub fn subscribe(&self, node: &NodeName) -> NodeFeed {
+        let dirty = Arc::new(Dirty::default());
+        self.inner.index.write().attach(node, Arc::clone(&dirty));
+        NodeFeed::new(self.clone(), node.clone(), dirty)
+    }
+
+    /// What the node must hold, as far as it is known here.
+    pub fn view(&self, node: &NodeName) -> Arc<NodeView> {
+        Arc::new(NodeView::new(self.clone(), node.clone()))
+    }
+
+    /// Watches, makes deleted Nodes again and keeps an eye on the API server, until dropped.
+    pub async fn run(&self) {
+        tokio::join!(
+            self.watch_kind(Kind::Node),
+            self.watch_kind(Kind::Pod),
+            self.watch_kind(Kind::Service),
+            self.watch_kind(Kind::RuntimeClass),
+            self.watch_named(),
+            self.rebirth_nodes(),
+            self.probe(),
+        );
+    }
+
+    /// Waits until every shared kind has been listed once: before that, no view is complete.
+    pub async fn synced(&self) {
+        for kind in [Kind::Node, Kind::Pod, Kind::Service, Kind::RuntimeClass] {
+            self.listed(kind, 1).await;
+        }
+    }
+
+    /// A replica without sessions writes no leases: it reads one, to know whether it could.
+    async fn probe(&self) {
+        loop {
+            if self.health().quiet_for().is_none_or(|quiet| quiet >= PROBE_EVERY) {
+                match self.probe_leases().await {
+                    Ok(()) => self.health().answered(),
+                    Err(error) => {
+                        warn!(
+                            error = &error as &dyn std::error::Error,
+                            "the API server does not answer"
+                        );
+                        self.health().silent();
+                    }
+                }
+            }
+            sleep(PROBE_EVERY).await;
+        }
+    }
+
+    fn detach(&self, node: &NodeName, dirty: &Arc<Dirty>) {
+        self.inner.index.write().detach(node, dirty);
+        self.inner.wants.notify_one();
+    }
+}

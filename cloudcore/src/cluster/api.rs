@@ -1,0 +1,387 @@
+//! Raw requests to the API server, as cloudcore or as a node.
+//!
+//! What it is: one place that builds requests, sets the identity, bounds time and size, and turns
+//! answers into [`ApiError`]. What it is not: typed; bodies stay bytes.
+//!
+//! **Invariant:** `Impersonate-*` headers are set here and nowhere else, and the only identity ever
+//! assumed is `system:node:<name>` of a parsed [`NodeName`].
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::{Method, Request, Response, StatusCode, header};
+use http_body_util::BodyExt;
+use kube::client::Body;
+use protocol::name::NodeName;
+use serde::Deserialize;
+use thiserror::Error;
+use tokio::time::timeout;
+
+/// How long one request that is not a watch may take, answer included.
+const CALL_TIMEOUT: Duration = Duration::from_secs(15);
+/// What one answer may weigh: lists are paged well below it.
+const ANSWER_LIMIT: usize = 64 << 20;
+
+/// How the API server lets cloudcore act for a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Impersonation {
+    /// Kubernetes 1.36 and later: rights per verb, only nodes, and no group header.
+    Constrained,
+    /// Older servers: the classic right, with the group `system:nodes` in a header.
+    Classic,
+}
+
+/// In whose name a request is made.
+#[derive(Clone, Copy, Debug)]
+pub enum Actor<'a> {
+    /// cloudcore's own `ServiceAccount`.
+    Cloudcore,
+    /// The node, so that the API server's own NodeRestriction judges.
+    Node(&'a NodeName),
+}
+
+/// How a body is to be understood by the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// A whole object.
+    Json,
+    /// RFC 7386: what status writes use (a strategic merge of `podIPs` is refused by validation).
+    MergePatch,
+    /// RFC 6902: what the autonomy patch uses, for its `test` operations.
+    JsonPatch,
+}
+
+impl Content {
+    const fn media_type(self) -> &'static str {
+        match self {
+            Self::Json => "application/json",
+            Self::MergePatch => "application/merge-patch+json",
+            Self::JsonPatch => "application/json-patch+json",
+        }
+    }
+}
+
+/// One request: what to do, where, and with which body.
+#[derive(Clone, Debug)]
+pub struct Call {
+    method: Method,
+    path: String,
+    content: Content,
+    body: Vec<u8>,
+}
+
+impl Call {
+    /// Reads an object or a list.
+    pub fn get(path: impl Into<String>) -> Self {
+        Self::bare(Method::GET, path)
+    }
+
+    /// Creates an object.
+    pub fn post(path: impl Into<String>, body: Vec<u8>) -> Self {
+        Self {
+            body,
+            ..Self::bare(Method::POST, path)
+        }
+    }
+
+    /// Replaces an object; with a resourceVersion in the body it is a compare-and-swap.
+    pub fn put(path: impl Into<String>, body: Vec<u8>) -> Self {
+        Self {
+            body,
+            ..Self::bare(Method::PUT, path)
+        }
+    }
+
+    /// Changes a part of an object.
+    pub fn patch(path: impl Into<String>, content: Content, body: Vec<u8>) -> Self {
+        Self {
+            content,
+            body,
+            ..Self::bare(Method::PATCH, path)
+        }
+    }
+
+    /// Deletes an object; the body holds the preconditions.
+    pub fn delete(path: impl Into<String>, body: Vec<u8>) -> Self {
+        Self {
+            body,
+            ..Self::bare(Method::DELETE, path)
+        }
+    }
+
+    fn bare(method: Method, path: impl Into<String>) -> Self {
+        Self {
+            method,
+            path: path.into(),
+            content: Content::Json,
+            body: Vec::new(),
+        }
+    }
+
+    /// What an error message says was tried.
+    fn action(&self) -> String {
+        let path = self.path.split('?').next().unwrap_or_default();
+        format!("{} {path}", self.method)
+    }
+}
+
+/// Why the API server did not do what was asked.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ApiError {
+    /// The server answered, and the answer is no.
+    #[error("the API server refused {action}: {message} ({code} {reason})")]
+    Refused {
+        /// Method and path.
+        action: String,
+        /// HTTP status.
+        code: u16,
+        /// The machine-readable reason of the Status object.
+        reason: String,
+        /// The human-readable message of the Status object.
+        message: String,
+        /// When the server wants to be asked again.
+        retry_after: Option<Duration>,
+    },
+    /// No answer came.
+    #[error("the API server could not be reached for {action}")]
+    Unreachable {
+        /// Method and path.
+        action: String,
+        /// What the connection said.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The answer took too long.
+    #[error("the API server did not answer {action} within {} s", CALL_TIMEOUT.as_secs())]
+    TimedOut {
+        /// Method and path.
+        action: String,
+    },
+    /// The answer is larger than anything the API server stores.
+    #[error("the answer to {action} is larger than {ANSWER_LIMIT} bytes")]
+    TooLarge {
+        /// Method and path.
+        action: String,
+    },
+    /// The answer is not what the API promises.
+    #[error("the answer to {action} is not understood")]
+    Garbled {
+        /// Method and path.
+        action: String,
+        /// What the parser said.
+        source: serde_json::Error,
+    },
+}
+
+impl ApiError {
+    /// The HTTP status of a refusal; 0 when no answer came.
+    pub const fn code(&self) -> u16 {
+        match self {
+            Self::Refused { code, .. } => *code,
+            Self::Unreachable { .. }
+            | Self::TimedOut { .. }
+            | Self::TooLarge { .. }
+            | Self::Garbled { .. } => 0,
+        }
+    }
+
+    /// Whether the object (or its namespace) does not exist.
+    pub const fn is_not_found(&self) -> bool {
+        self.code() == 404
+    }
+
+    /// Whether another writer was faster, or another object bears the name.
+    pub const fn is_conflict(&self) -> bool {
+        self.code() == 409
+    }
+
+    /// Whether a right is missing (or the authorizer lags behind a binding).
+    pub const fn is_forbidden(&self) -> bool {
+        self.code() == 403
+    }
+
+    /// Whether the server answered at all: a refusal shows that it is alive.
+    pub const fn answered(&self) -> bool {
+        matches!(
+            self,
+            Self::Refused { .. } | Self::TooLarge { .. } | Self::Garbled { .. }
+        )
+    }
+}
+
+/// A client of the API server that can act as a node.
+#[derive(Clone)]
+pub struct Api {
+    client: kube::Client,
+    impersonation: Impersonation,
+}
+
+impl Api {
+    /// A client with the given way of impersonation.
+    pub const fn new(client: kube::Client, impersonation: Impersonation) -> Self {
+        Self {
+            client,
+            impersonation,
+        }
+    }
+
+    /// The way of impersonation in use.
+    pub const fn impersonation(&self) -> Impersonation {
+        self.impersonation
+    }
+
+    /// Makes a request and returns the body of the answer.
+    ///
+    /// # Cancel safety
+    ///
+    /// A write that is cut short may or may not have happened: callers read before they retry.
+    pub async fn call(&self, actor: Actor<'_>, call: Call) -> Result<Bytes, ApiError> {
+        let action = call.action();
+        let work = async {
+            let answer = self.open(actor, call, false).await?;
+            collect(answer, &action).await
+        };
+        timeout(CALL_TIMEOUT, work)
+            .await
+            .unwrap_or(Err(ApiError::TimedOut {
+                action: action.clone(),
+            }))
+    }
+
+    /// Like [`Api::call`], and reads the answer as JSON.
+    pub async fn call_as<T: serde::de::DeserializeOwned>(
+        &self,
+        actor: Actor<'_>,
+        call: Call,
+    ) -> Result<T, ApiError> {
+        let action = call.action();
+        let answer = self.call(actor, call).await?;
+        serde_json::from_slice(&answer).map_err(|source| ApiError::Garbled { action, source })
+    }
+
+    /// Opens a watch and returns its body, uncompressed, once the server has accepted it.
+    pub async fn watch(&self, actor: Actor<'_>, path: String) -> Result<Body, ApiError> {
+        let call = Call::get(path);
+        let action = call.action();
+        let opened = timeout(CALL_TIMEOUT, self.open(actor, call, true)).await;
+        Ok(opened.unwrap_or(Err(ApiError::TimedOut { action }))?.into_body())
+    }
+
+    async fn open(&self, actor: Actor<'_>, call: Call, streaming: bool) -> Result<Response<Body>, ApiError> {
+        let action = call.action();
+        let request = self
+            .request(actor, call, streaming)
+            .map_err(|error| unreachable(&action, error))?;
+        let answer = self
+            .client
+            .send(request)
+            .await
+            .map_err(|error| unreachable(&action, error))?;
+        if answer.status().is_success() {
+            Ok(answer)
+        } else {
+            Err(refusal(answer, action).await)
+        }
+    }
+
+    fn request(&self, actor: Actor<'_>, call: Call, streaming: bool) -> Result<Request<Body>, http::Error> {
+        let mut request = Request::builder().method(call.method).uri(call.path);
+        if streaming {
+            // Decompressing layers stop at the first member of a compressed watch.
+            request = request.header(header::ACCEPT_ENCODING, "identity");
+        }
+        if !call.body.is_empty() {
+            request = request.header(header::CONTENT_TYPE, call.content.media_type());
+        }
+        for (name, value) in self.identity(actor) {
+            request = request.header(name, value);
+        }
+        request.body(Body::from(call.body))
+    }
+
+    fn identity(&self, actor: Actor<'_>) -> Vec<(&'static str, String)> {
+        match (actor, self.impersonation) {
+            (Actor::Cloudcore, _) => Vec::new(),
+            // A group header would make the server fall back to the classic check.
+            (Actor::Node(node), Impersonation::Constrained) => vec![("Impersonate-User", user_of(node))],
+            (Actor::Node(node), Impersonation::Classic) => {
+                vec![
+                    ("Impersonate-User", user_of(node)),
+                    ("Impersonate-Group", "system:nodes".into()),
+                ]
+            }
+        }
+    }
+}
+
+/// The user name that the Node authorizer knows a node by.
+fn user_of(node: &NodeName) -> String {
+    format!("system:node:{node}")
+}
+
+fn unreachable(action: &str, error: impl std::error::Error + Send + Sync + 'static) -> ApiError {
+    ApiError::Unreachable {
+        action: action.to_owned(),
+        source: Box::new(error),
+    }
+}
+
+/// Reads a body to its end, within the limit.
+async fn collect(answer: Response<Body>, action: &str) -> Result<Bytes, ApiError> {
+    let mut body = answer.into_body();
+    let mut gathered = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| unreachable(action, error))?;
+        let Ok(data) = frame.into_data() else { continue };
+        if gathered.len() + data.len() > ANSWER_LIMIT {
+            return Err(ApiError::TooLarge {
+                action: action.to_owned(),
+            });
+        }
+        gathered.extend_from_slice(&data);
+    }
+    Ok(gathered.freeze())
+}
+
+/// The parts of a Status object that matter to whoever must act.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct Status {
+    #[serde(default)]
+    pub(super) reason: String,
+    #[serde(default)]
+    pub(super) message: String,
+    #[serde(default)]
+    pub(super) code: u16,
+}
+
+async fn refusal(answer: Response<Body>, action: String) -> ApiError {
+    let code = answer.status();
+    let retry_after = answer
+        .headers()
+        .get(header::RETRY_AFTER)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.parse().ok())
+        .map(Duration::from_secs);
+    let text = collect(answer, &action).await.unwrap_or_default();
+    let status = serde_json::from_slice(&text).unwrap_or_else(|_| plain_status(code, &text));
+    ApiError::Refused {
+        action,
+        code: code.as_u16(),
+        reason: status.reason,
+        message: status.message,
+        retry_after,
+    }
+}
+
+fn plain_status(code: StatusCode, text: &[u8]) -> Status {
+    let text: String = String::from_utf8_lossy(text)
+        .chars()
+        .filter(|c| !c.is_control())
+        .take(256)
+        .collect();
+    Status {
+        reason: code.canonical_reason().unwrap_or_default().into(),
+        message: text,
+        code: code.as_u16(),
+    }
+}

@@ -1,0 +1,224 @@
+//! Reaching the API server, and finding out what it lets cloudcore do.
+//!
+//! What it is: the client, the identity of the cluster, and the check at start that every right
+//! is there. What it is not: a retry loop; a replica without rights is restarted by its pod.
+//!
+//! **Invariant:** a missing right is named before anything is served, with the rule to add.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use futures::future::join_all;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use protocol::name::NodeName;
+use serde_json::{Value, json};
+use thiserror::Error;
+
+use super::api::{Actor, Api, ApiError, Call, Impersonation};
+
+/// A node that does not exist: what the way of impersonation is tried with.
+const PROBE: &str = "tombolo-impersonation-probe";
+const REVIEWS: &str = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+
+/// Why cloudcore cannot work with the API server.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// The kubeconfig file is missing or unreadable.
+    #[error(
+        "the kubeconfig {path} cannot be used: give an existing file to --kubeconfig, or run in a cluster"
+    )]
+    Kubeconfig {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: Box<kube::config::KubeconfigError>,
+    },
+    /// Not in a cluster, and no kubeconfig was given.
+    #[error("not running in a cluster: give the path of a kubeconfig with --kubeconfig")]
+    NotInCluster(#[source] Box<kube::config::InClusterError>),
+    /// The credentials or the TLS settings cannot be used.
+    #[error("the credentials for the API server cannot be used")]
+    Client(#[source] Box<kube::Error>),
+    /// Rights are missing.
+    #[error("cloudcore lacks rights; install the chart's RBAC, or add these rules:{}", list(.0))]
+    Rights(Vec<Right>),
+    /// No way of impersonation works.
+    #[error(
+        "cloudcore may not act for nodes. On Kubernetes 1.36 and later it needs the verb impersonate:arbitrary-node on \
+         nodes.authentication.k8s.io and impersonate-on:arbitrary-node:get on nodes (chart value impersonation=constrained); \
+         on older servers the verb impersonate on users, and on the group system:nodes (impersonation=classic)"
+    )]
+    Impersonation(#[source] ApiError),
+    /// The API server does not answer, or not as it should.
+    #[error(transparent)]
+    Api(#[from] ApiError),
+}
+
+fn list(rights: &[Right]) -> String {
+    rights
+        .iter()
+        .fold(String::new(), |text, right| text + "\n  - " + &right.to_string())
+}
+
+/// A right that cloudcore needs, as an RBAC rule names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Right {
+    group: &'static str,
+    resource: &'static str,
+    verb: &'static str,
+    namespace: Option<&'static str>,
+}
+
+impl fmt::Display for Right {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            group,
+            resource,
+            verb,
+            namespace,
+        } = self;
+        write!(
+            out,
+            "apiGroups: [\"{group}\"], resources: [\"{resource}\"], verbs: [\"{verb}\"]"
+        )?;
+        namespace.map_or(Ok(()), |namespace| write!(out, ", in namespace {namespace}"))
+    }
+}
+
+/// What cloudcore does under its own name, outside its own namespace.
+const RIGHTS: [Right; 13] = [
+    cluster_wide("", "pods", "list"),
+    cluster_wide("", "pods", "watch"),
+    cluster_wide("", "pods", "patch"),
+    cluster_wide("", "services", "list"),
+    cluster_wide("", "services", "watch"),
+    cluster_wide("", "nodes", "get"),
+    cluster_wide("", "nodes", "list"),
+    cluster_wide("", "nodes", "watch"),
+    cluster_wide("", "nodes", "create"),
+    cluster_wide("node.k8s.io", "runtimeclasses", "list"),
+    cluster_wide("node.k8s.io", "runtimeclasses", "watch"),
+    cluster_wide("", "namespaces", "get"),
+    Right {
+        group: "coordination.k8s.io",
+        resource: "leases",
+        verb: "get",
+        namespace: Some("kube-node-lease"),
+    },
+];
+
+const fn cluster_wide(group: &'static str, resource: &'static str, verb: &'static str) -> Right {
+    Right {
+        group,
+        resource,
+        verb,
+        namespace: None,
+    }
+}
+
+/// A client of the API server, from a kubeconfig or from the pod's own credentials.
+pub async fn client(kubeconfig: Option<&Path>) -> Result<kube::Client, ConnectError> {
+    let mut config = match kubeconfig {
+        Some(path) => from_file(path).await?,
+        None => kube::Config::incluster().map_err(|error| ConnectError::NotInCluster(Box::new(error)))?,
+    };
+    // Retries are decided by those who know what was asked.
+    config.default_retry = false;
+    kube::Client::try_from(config).map_err(|error| ConnectError::Client(Box::new(error)))
+}
+
+async fn from_file(path: &Path) -> Result<kube::Config, ConnectError> {
+    let unusable = |error| ConnectError::Kubeconfig {
+        path: path.to_owned(),
+        source: Box::new(error),
+    };
+    let file = Kubeconfig::read_from(path).map_err(unusable)?;
+    kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
+        .await
+        .map_err(unusable)
+}
+
+/// Checks every right and chooses the way of impersonation by trying.
+pub async fn examine(client: kube::Client) -> Result<Api, ConnectError> {
+    let own = Api::new(client.clone(), Impersonation::Constrained);
+    let missing = missing_rights(&own).await?;
+    if !missing.is_empty() {
+        return Err(ConnectError::Rights(missing));
+    }
+    for way in [Impersonation::Constrained, Impersonation::Classic] {
+        let api = Api::new(client.clone(), way);
+        match try_impersonation(&api).await {
+            Err(error) if error.is_forbidden() && way == Impersonation::Constrained => {}
+            Err(error) if error.is_forbidden() => return Err(ConnectError::Impersonation(error)),
+            Err(error) => return Err(error.into()),
+            Ok(()) => return Ok(api),
+        }
+    }
+    Ok(own)
+}
+
+/// As a node one may read its own Node; there is none, so 404 means that it worked.
+async fn try_impersonation(api: &Api) -> Result<(), ApiError> {
+    let Ok(node) = PROBE.parse::<NodeName>() else {
+        return Ok(());
+    };
+    match api
+        .call(Actor::Node(&node), Call::get(format!("/api/v1/nodes/{node}")))
+        .await
+    {
+        Err(error) if !error.is_not_found() => Err(error),
+        _ => Ok(()),
+    }
+}
+
+async fn missing_rights(api: &Api) -> Result<Vec<Right>, ApiError> {
+    let answers = join_all(RIGHTS.iter().map(|right| has(api, right))).await;
+    let mut missing = Vec::new();
+    for (right, answer) in RIGHTS.iter().zip(answers) {
+        if !answer? {
+            missing.push(*right);
+        }
+    }
+    Ok(missing)
+}
+
+async fn has(api: &Api, right: &Right) -> Result<bool, ApiError> {
+    let Right {
+        group,
+        resource,
+        verb,
+        namespace,
+    } = right;
+    let review = json!({
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SelfSubjectAccessReview",
+        "spec": { "resourceAttributes": { "group": group, "resource": resource, "verb": verb, "namespace": namespace } },
+    });
+    let call = Call::post(REVIEWS, review.to_string().into_bytes());
+    let answer: Value = api.call_as(Actor::Cloudcore, call).await?;
+    Ok(answer["status"]["allowed"] == json!(true))
+}
+
+/// The cluster's identity: the UID of the namespace that every cluster has, and keeps.
+pub async fn cluster_id(api: &Api) -> Result<String, ApiError> {
+    let found: Value = api
+        .call_as(Actor::Cloudcore, Call::get("/api/v1/namespaces/kube-system"))
+        .await?;
+    Ok(found["metadata"]["uid"].as_str().unwrap_or_default().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn missing_rights_are_named_as_the_rules_to_add() {
+        let error = ConnectError::Rights(vec![RIGHTS[0], RIGHTS[12]]).to_string();
+        assert!(
+            error.contains(r#"resources: ["pods"], verbs: ["list"]"#),
+            "{error}"
+        );
+        assert!(error.contains(r#"apiGroups: ["coordination.k8s.io"], resources: ["leases"], verbs: ["get"], in namespace kube-node-lease"#), "{error}");
+    }
+}

@@ -1,0 +1,556 @@
+//! What a node says of itself, checked and turned into what is written for it. Pure.
+//!
+//! What it is: the allow-list of a registration, the Node that cloudcore creates from it, and the
+//! merge patches of status. What it is not: a request; `nodes.rs` and `pods.rs` send these.
+//!
+//! **Invariant:** cloudcore creates Nodes under its own name, where NodeRestriction does not look.
+//! Whatever NodeRestriction would refuse is therefore refused here, before cloudcore adds what
+//! only it may say.
+
+use std::collections::BTreeMap;
+
+use protocol::name::NodeName;
+use protocol::object::owned;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use thiserror::Error;
+
+use super::labels;
+
+/// Labels in Kubernetes' own domains that a node may set of itself (as NodeRestriction has it).
+const OWN_LABELS: [&str; 9] = [
+    "kubernetes.io/hostname",
+    "kubernetes.io/os",
+    "kubernetes.io/arch",
+    "beta.kubernetes.io/os",
+    "beta.kubernetes.io/arch",
+    "beta.kubernetes.io/instance-type",
+    "node.kubernetes.io/instance-type",
+    "topology.kubernetes.io/region",
+    "topology.kubernetes.io/zone",
+];
+/// Namespaces of labels that are the node's own.
+const OWN_LABEL_DOMAINS: [&str; 2] = ["kubelet.kubernetes.io", "node.kubernetes.io"];
+/// Fields of a Pod's status that the edge owns; what it leaves out is removed.
+const POD_FIELDS: [&str; 16] = [
+    "phase",
+    "conditions",
+    "message",
+    "reason",
+    "hostIP",
+    "hostIPs",
+    "podIP",
+    "podIPs",
+    "startTime",
+    "initContainerStatuses",
+    "containerStatuses",
+    "ephemeralContainerStatuses",
+    "resize",
+    "resources",
+    "allocatedResources",
+    "observedGeneration",
+];
+/// What is wrong with a node's document.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum DocumentError {
+    /// Not JSON, or a field that a node may not set (`ownerReferences`, `podCIDR`, `providerID`, ...).
+    #[error("it is not a node document")]
+    Malformed(#[source] serde_json::Error),
+    /// It names another node.
+    #[error("it names node {0}")]
+    OtherName(String),
+    /// A label that a node may not set of itself.
+    #[error("a node may not set the label {0}")]
+    Label(String),
+    /// A taint that a node may not set of itself.
+    #[error("a node may not set the taint {0}")]
+    Taint(String),
+    /// A name that cannot be one.
+    #[error("\"{0}\" is not a name")]
+    Name(String),
+    /// An event about another node.
+    #[error("its event is about {0}, which is not its own")]
+    Foreign(String),
+    /// A status without the fields that make a node usable.
+    #[error("its status has no {0}")]
+    Incomplete(&'static str),
+}
+
+/// A node's description of itself, as the edge sends it: a Node with nothing but these fields.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(super) struct NodeDocument {
+    #[serde(default, rename = "apiVersion")]
+    _api_version: String,
+    #[serde(default, rename = "kind")]
+    _kind: String,
+    #[serde(default)]
+    metadata: DocumentMeta,
+    #[serde(default)]
+    spec: DocumentSpec,
+    status: Map<String, Value>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DocumentMeta {
+    #[serde(default)]
+    name: Option<String>,
+    #[serde(default)]
+    labels: BTreeMap<String, String>,
+    #[serde(default)]
+    annotations: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DocumentSpec {
+    taints: Option<Vec<Taint>>,
+    #[serde(default)]
+    unschedulable: bool,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct Taint {
+    key: String,
+    #[serde(default)]
+    value: String,
+    effect: String,
+}
+
+impl NodeDocument {
+    /// Reads and checks a document.
+    pub(super) fn parse(node: &NodeName, text: &[u8]) -> Result<Self, DocumentError> {
+        let document: Self = serde_json::from_slice(text).map_err(DocumentError::Malformed)?;
+        document.check(node)?;
+        Ok(document)
+    }
+
+    fn check(&self, node: &NodeName) -> Result<(), DocumentError> {
+        if let Some(name) = self
+            .metadata
+            .name
+            .as_ref()
+            .filter(|name| name.as_str() != node.as_ref())
+        {
+            return Err(DocumentError::OtherName(name.clone()));
+        }
+        if let Some(label) = self.metadata.labels.keys().find(|label| !may_set_label(label)) {
+            return Err(DocumentError::Label(label.clone()));
+        }
+        let taints = self.spec.taints.iter().flatten();
+        if let Some(taint) = taints.into_iter().find(|taint| !may_set_taint(&taint.key)) {
+            return Err(DocumentError::Taint(taint.key.clone()));
+        }
+        let needed = ["conditions", "capacity", "allocatable", "nodeInfo"];
+        match needed.into_iter().find(|field| !self.status.contains_key(*field)) {
+            Some(field) => Err(DocumentError::Incomplete(field)),
+            None => Ok(()),
+        }
+    }
+
+    /// The Node that cloudcore creates, in one POST with full status.
+    pub(super) fn registration(&self, node: &NodeName, addresses: Option<&Value>) -> Value {
+        let mut status: Map<String, Value> = self.owned_status().collect();
+        status.extend(addresses.map(|addresses| ("addresses".into(), addresses.clone())));
+        json!({
+            "apiVersion": "v1",
+            "kind": "Node",
+            "metadata": { "name": node.to_string(), "labels": self.all_labels(node), "annotations": self.metadata.annotations },
+            "spec": { "taints": self.taints(), "unschedulable": self.spec.unschedulable },
+            "status": status,
+        })
+    }
+
+    /// The merge patch that brings a Node's status up to date, given the Node as it is.
+    pub(super) fn status_patch(&self, current: &Value, addresses: Option<&Value>) -> Value {
+        let before = &current["status"];
+        let mut status: Map<String, Value> = self.owned_status().collect();
+        keep_foreign(&mut status, before, owned::is_node_condition);
+        for field in ["capacity", "allocatable"] {
+            remove_missing(&mut status, before, field);
+        }
+        if let Some(addresses) = addresses.filter(|addresses| before["addresses"] != **addresses) {
+            status.insert("addresses".into(), addresses.clone());
+        }
+        json!({ "metadata": precondition(current), "status": status })
+    }
+
+    /// The annotations of the document that the Node does not have so.
+    pub(super) fn differing_annotations(&self, current: &Value) -> Option<Value> {
+        let before = &current["metadata"]["annotations"];
+        let differs =
+            |(name, value): &(&String, &String)| before[name.as_str()].as_str() != Some(value.as_str());
+        let differing: BTreeMap<_, _> = self.metadata.annotations.iter().filter(differs).collect();
+        (!differing.is_empty()).then(|| json!(differing))
+    }
+
+    fn owned_status(&self) -> impl Iterator<Item = (String, Value)> {
+        let owned = self.status.iter().filter(|(field, _)| is_node_field(field));
+        owned.map(|(field, value)| (field.clone(), value.clone()))
+    }
+
+    fn all_labels(&self, node: &NodeName) -> BTreeMap<String, String> {
+        let mut all = BTreeMap::from([
+            (labels::HOSTNAME.into(), node.to_string()),
+            (labels::REGION.into(), "edge".into()),
+            (labels::ZONE.into(), node.to_string()),
+            (labels::AUTONOMY.into(), "true".into()),
+        ]);
+        all.extend(self.metadata.labels.clone());
+        all.extend(
+            [labels::OURS, labels::ROLE, labels::NO_LOAD_BALANCER].map(|label| (label.into(), String::new())),
+        );
+        all
+    }
+
+    /// The configured taints; the edge's own one where none are configured.
+    fn taints(&self) -> Value {
+        match &self.spec.taints {
+            None => json!([{ "key": labels::ROLE, "effect": "NoSchedule" }]),
+            Some(taints) => taints
+                .iter()
+                .map(|t| json!({"key": t.key, "value": t.value, "effect": t.effect}))
+                .collect(),
+        }
+    }
+}
+
+/// Whether a node may set a label of itself.
+fn may_set_label(label: &str) -> bool {
+    let Some((domain, _)) = label.split_once('/') else {
+        return true;
+    };
+    let kubernetes = ["kubernetes.io", "k8s.io"]
+        .iter()
+        .any(|own| in_domain(domain, own));
+    !kubernetes
+        || OWN_LABELS.contains(&label)
+        || label == labels::NO_LOAD_BALANCER
+        || OWN_LABEL_DOMAINS.iter().any(|own| in_domain(domain, own))
+}
+
+fn in_domain(domain: &str, of: &str) -> bool {
+    domain == of || domain.strip_suffix(of).is_some_and(|rest| rest.ends_with('.'))
+}
+
+/// Whether a node may set a taint of itself: not those that controllers read as facts.
+fn may_set_taint(key: &str) -> bool {
+    let domain = key.split_once('/').map_or("", |(domain, _)| domain);
+    ![
+        "node.kubernetes.io",
+        "node-restriction.kubernetes.io",
+        "node.cloudprovider.kubernetes.io",
+    ]
+    .contains(&domain)
+}
+
+/// The Node that takes the place of one that was deleted while enrolled.
+///
+/// Labels, annotations, taints, unschedulable and the last status are kept; what the server or
+/// other controllers assign (uid, podCIDR, owners, finalizers) is not.
+pub(super) fn reborn(deleted: &Value) -> Value {
+    let meta = &deleted["metadata"];
+    json!({
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": { "name": meta["name"], "labels": meta["labels"], "annotations": meta["annotations"] },
+        "spec": {
+            "taints": deleted["spec"]["taints"].as_array().map(|all| without_lifecycle_taints(all)),
+            "unschedulable": deleted["spec"]["unschedulable"],
+        },
+        "status": deleted["status"],
+    })
+}
+
+/// The node controller adds its taints again where they are still true.
+fn without_lifecycle_taints(taints: &[Value]) -> Vec<Value> {
+    let ours = |taint: &&Value| {
+        taint["key"]
+            .as_str()
+            .is_some_and(|key| !key.starts_with("node.kubernetes.io/"))
+    };
+    taints.iter().filter(ours).cloned().collect()
+}
+
+/// The merge patch that makes a Pod's status what the edge reports.
+///
+/// `current` is the Pod as it is, or as much of it as matters: metadata with uid and
+/// resourceVersion, and `status.conditions`.
+pub(super) fn pod_status_patch(current: &Value, reported: &Map<String, Value>) -> Value {
+    let mut status = Map::new();
+    for field in POD_FIELDS {
+        status.insert(field.into(), reported.get(field).cloned().unwrap_or(Value::Null));
+    }
+    if let Some(class) = reported.get("qosClass") {
+        status.insert("qosClass".into(), class.clone());
+    }
+    keep_foreign(&mut status, &current["status"], is_the_edges);
+    json!({ "metadata": precondition(current), "status": status })
+}
+
+/// Addresses and daemonEndpoints are cloudcore's; `declaredFeatures` says what the node can do.
+fn is_node_field(field: &str) -> bool {
+    owned::NODE_STATUS.contains(&field) || matches!(field, "conditions" | "declaredFeatures")
+}
+
+/// Whether the edge alone writes a condition of a Pod, so that leaving it out removes it.
+fn is_the_edges(condition: &str) -> bool {
+    owned::is_pod_condition(condition) && !owned::POD_CONDITIONS_SHARED.contains(&condition)
+}
+
+/// An event from a node, with its namespace: about itself or a pod, and in its own name.
+pub(super) fn event_of(node: &NodeName, event: &[u8]) -> Result<(String, Value), DocumentError> {
+    let mut event: Value = serde_json::from_slice(event).map_err(DocumentError::Malformed)?;
+    let about = &event["involvedObject"];
+    let (kind, name) = (
+        about["kind"].as_str().unwrap_or_default(),
+        about["name"].as_str().unwrap_or_default(),
+    );
+    let own = match kind {
+        "Node" => name == node.as_ref(),
+        "Pod" => true,
+        _ => false,
+    };
+    if !own {
+        return Err(DocumentError::Foreign(
+            format!("{kind} {name}").escape_default().take(256).collect(),
+        ));
+    }
+    let namespace = event["metadata"]["namespace"]
+        .as_str()
+        .unwrap_or("default")
+        .to_owned();
+    if !super::pods::is_path_segment(&namespace) {
+        return Err(DocumentError::Name(
+            namespace.escape_default().take(256).collect(),
+        ));
+    }
+    event["source"]["host"] = json!(node.as_ref());
+    event["reportingInstance"] = json!(node.as_ref());
+    Ok((namespace, event))
+}
+
+fn precondition(current: &Value) -> Value {
+    json!({ "uid": current["metadata"]["uid"], "resourceVersion": current["metadata"]["resourceVersion"] })
+}
+
+/// Adds the conditions that others wrote: a merge patch replaces the whole list.
+fn keep_foreign(status: &mut Map<String, Value>, before: &Value, is_owned: fn(&str) -> bool) {
+    let Some(conditions) = status.get_mut("conditions").and_then(Value::as_array_mut) else {
+        return;
+    };
+    let named: Vec<String> = conditions
+        .iter()
+        .filter_map(|c| c["type"].as_str().map(str::to_owned))
+        .collect();
+    let foreign = before["conditions"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter(|condition| {
+            condition["type"]
+                .as_str()
+                .is_some_and(|kind| !is_owned(kind) && !named.iter().any(|n| n == kind))
+        });
+    conditions.extend(foreign.cloned());
+}
+
+/// In a merge patch a map loses only the entries that are set to null.
+fn remove_missing(status: &mut Map<String, Value>, before: &Value, field: &str) {
+    let Some(now) = status.get_mut(field).and_then(Value::as_object_mut) else {
+        return;
+    };
+    for old in before[field]
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(name, _)| name)
+    {
+        now.entry(old.clone()).or_insert(Value::Null);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node() -> NodeName {
+        "e1".parse().unwrap()
+    }
+
+    fn document(metadata: &Value, spec: &Value) -> Result<NodeDocument, DocumentError> {
+        let status = json!({"conditions": [{"type": "Ready", "status": "True"}], "capacity": {"cpu": "2"},
+            "allocatable": {"cpu": "2"}, "nodeInfo": {}, "addresses": [{"type": "InternalIP", "address": "6.6.6.6"}]});
+        let text = json!({"metadata": metadata, "spec": spec, "status": status}).to_string();
+        NodeDocument::parse(&node(), text.as_bytes())
+    }
+
+    #[test]
+    fn a_registration_carries_what_only_cloudcore_may_say() {
+        let made = document(&json!({"labels": {"tombolo.dev/site": "pier"}}), &json!({})).unwrap();
+        let made = made.registration(&node(), Some(&json!([])));
+        let labels = &made["metadata"]["labels"];
+        for label in [labels::OURS, labels::ROLE, labels::NO_LOAD_BALANCER] {
+            assert_eq!(labels[label], "", "{label}");
+        }
+        assert_eq!(labels[labels::AUTONOMY], "true");
+        assert_eq!(
+            (&labels[labels::ZONE], &labels[labels::REGION]),
+            (&json!("e1"), &json!("edge"))
+        );
+        assert_eq!(labels["tombolo.dev/site"], "pier");
+        assert_eq!(made["spec"]["taints"][0]["key"], labels::ROLE);
+        assert_eq!(
+            made["status"]["addresses"],
+            json!([]),
+            "addresses are cloudcore's"
+        );
+    }
+
+    #[test]
+    fn an_empty_list_of_taints_means_none() {
+        let made = document(&json!({}), &json!({"taints": []}))
+            .unwrap()
+            .registration(&node(), Some(&json!([])));
+        assert_eq!(made["spec"]["taints"], json!([]));
+    }
+
+    #[test]
+    fn what_a_node_may_not_say_of_itself_is_refused_by_name() {
+        for label in [
+            labels::OURS,
+            labels::ROLE,
+            "node-restriction.kubernetes.io/anything",
+            "kubernetes.io/cluster-service",
+            "sub.k8s.io/x",
+        ] {
+            let refused = document(&json!({"labels": {label: ""}}), &json!({})).unwrap_err();
+            assert!(refused.to_string().contains(label), "{refused}");
+        }
+        for label in [
+            "kubernetes.io/arch",
+            "node.kubernetes.io/gpu",
+            "x.kubelet.kubernetes.io/y",
+            "notkubernetes.io/z",
+            "plain",
+        ] {
+            assert!(
+                document(&json!({"labels": {label: ""}}), &json!({})).is_ok(),
+                "{label}"
+            );
+        }
+    }
+
+    #[test]
+    fn fields_that_others_assign_are_refused() {
+        for field in ["ownerReferences", "finalizers"] {
+            assert!(
+                matches!(
+                    document(&json!({field: []}), &json!({})),
+                    Err(DocumentError::Malformed(_))
+                ),
+                "{field}"
+            );
+        }
+        for field in ["podCIDR", "podCIDRs", "providerID", "configSource"] {
+            assert!(
+                matches!(
+                    document(&json!({}), &json!({field: "x"})),
+                    Err(DocumentError::Malformed(_))
+                ),
+                "{field}"
+            );
+        }
+        let taint = json!({"taints": [{"key": "node.kubernetes.io/unreachable", "effect": "NoExecute"}]});
+        assert!(matches!(
+            document(&json!({}), &taint),
+            Err(DocumentError::Taint(_))
+        ));
+        assert!(matches!(
+            document(&json!({"name": "w1"}), &json!({})),
+            Err(DocumentError::OtherName(_))
+        ));
+    }
+
+    #[test]
+    fn a_status_patch_keeps_foreign_conditions_and_drops_what_is_gone() {
+        let current = json!({"metadata": {"uid": "u", "resourceVersion": "9"}, "status": {
+            "conditions": [{"type": "Ready", "status": "Unknown"}, {"type": "NetworkUnavailable", "status": "False"}],
+            "capacity": {"cpu": "2", "example.com/gpu": "1"}, "addresses": []}});
+        let patch = document(&json!({}), &json!({}))
+            .unwrap()
+            .status_patch(&current, Some(&json!([])));
+        assert_eq!(patch["metadata"], json!({"uid": "u", "resourceVersion": "9"}));
+        assert_eq!(
+            patch["status"]["conditions"],
+            json!([{"type": "Ready", "status": "True"}, {"type": "NetworkUnavailable", "status": "False"}])
+        );
+        assert_eq!(
+            patch["status"]["capacity"],
+            json!({"cpu": "2", "example.com/gpu": null})
+        );
+        assert!(patch["status"].get("addresses").is_none(), "unchanged");
+    }
+
+    #[test]
+    fn a_pod_status_patch_is_whole_and_touches_nothing_of_others() {
+        let current = json!({"metadata": {"uid": "u", "resourceVersion": "9"}, "status": {"conditions": [
+            {"type": "example.com/gate", "status": "True"}, {"type": "Ready", "status": "False"},
+            {"type": "PodResizePending", "status": "True"}]}});
+        let reported = json!({"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}],
+            "resourceClaimStatuses": [], "nominatedNodeName": "w1"});
+        let patch = pod_status_patch(&current, reported.as_object().unwrap());
+        let kinds: Vec<_> = patch["status"]["conditions"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|c| c["type"].as_str().unwrap())
+            .collect();
+        assert_eq!(kinds, ["Ready", "example.com/gate"]);
+        assert_eq!(
+            patch["status"]["reason"],
+            Value::Null,
+            "a reason that is over is removed"
+        );
+        assert!(patch["status"].get("resourceClaimStatuses").is_none());
+        assert!(patch["status"].get("nominatedNodeName").is_none());
+    }
+
+    #[test]
+    fn an_event_is_in_the_nodes_own_name_and_about_its_own() {
+        let about = |kind: &str, name: &str| {
+            let event = json!({"metadata": {"name": "x", "namespace": "shop"}, "source": {"host": "w1"},
+                "involvedObject": {"kind": kind, "name": name}});
+            event_of(&node(), event.to_string().as_bytes())
+        };
+        let (namespace, event) = about("Pod", "web-0").unwrap();
+        assert_eq!(
+            (namespace.as_str(), &event["source"]["host"]),
+            ("shop", &json!("e1"))
+        );
+        assert!(about("Node", "e1").is_ok());
+        assert!(about("Node", "w1").is_err() && about("Secret", "s").is_err());
+    }
+
+    #[test]
+    fn a_node_made_again_keeps_its_marks_and_nothing_that_was_assigned() {
+        let deleted = json!({"metadata": {"name": "e1", "uid": "u", "labels": {labels::OURS: ""}, "annotations": {"a": "b"},
+                "ownerReferences": [{}], "finalizers": ["x"], "resourceVersion": "3", "deletionTimestamp": "now"},
+            "spec": {"podCIDR": "10.0.0.0/24", "unschedulable": true, "taints": [
+                {"key": "node.kubernetes.io/unreachable", "effect": "NoExecute"}, {"key": "edge", "effect": "NoSchedule"}]},
+            "status": {"capacity": {"cpu": "2"}}});
+        let made = reborn(&deleted);
+        assert_eq!(
+            made["metadata"],
+            json!({"name": "e1", "labels": {labels::OURS: ""}, "annotations": {"a": "b"}})
+        );
+        assert_eq!(
+            made["spec"],
+            json!({"taints": [{"key": "edge", "effect": "NoSchedule"}], "unschedulable": true})
+        );
+        assert_eq!(made["status"]["capacity"]["cpu"], "2");
+    }
+}

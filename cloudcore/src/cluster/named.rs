@@ -1,0 +1,147 @@
+//! The watches of single ConfigMaps and Secrets, each as a node whose pod names the object.
+//!
+//! What it is: a reconciler between what pods name (the index says) and the watches that run.
+//! What it is not: a right of cloudcore's own; the Node authorizer judges each watch.
+//!
+//! **Invariant:** a watch is as a node that has a bound pod naming the object *now*; when that
+//! pod goes the watch is begun again as another, or ends.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use protocol::desired::AbsentReason;
+use protocol::name::NodeName;
+use protocol::object::{Kind, ObjectKey, Revision, canonical};
+use tokio::sync::Notify;
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::Instant;
+use tracing::{debug, warn};
+
+use super::Cluster;
+use super::api::{Actor, ApiError};
+use super::index::Lookup;
+use super::thin::ThinMeta;
+use super::watch::{Sink, Source, follow};
+
+/// The authorizer's graph lags behind a binding: a refusal is believed only after this long.
+const LAG: Duration = Duration::from_secs(30);
+
+struct Running {
+    node: NodeName,
+    task: AbortHandle,
+}
+
+impl Cluster {
+    /// Keeps one watch for each object that pods of connected nodes name, for ever.
+    pub(super) async fn watch_named(&self) {
+        let mut tasks = JoinSet::new();
+        let mut running: HashMap<ObjectKey, Running> = HashMap::new();
+        loop {
+            let current = running
+                .iter()
+                .map(|(key, run)| (key.clone(), run.node.clone()))
+                .collect();
+            let wanted = self.inner.index.read().wanted(&current);
+            running.retain(|key, run| keep(key, run, &wanted));
+            for (key, node) in wanted {
+                running.entry(key.clone()).or_insert_with(|| {
+                    let task = tasks.spawn(self.clone().watch_one(key, node.clone()));
+                    Running { node, task }
+                });
+            }
+            tokio::select! {
+                () = self.inner.wants.notified() => {}
+                Some(_) = tasks.join_next() => running.retain(|_, run| !run.task.is_finished()),
+            }
+        }
+    }
+
+    async fn watch_one(self, key: ObjectKey, node: NodeName) {
+        let selector = format!("fieldSelector=metadata.name%3D{}", key.name);
+        let source = Source {
+            path: path(&key),
+            selector,
+        };
+        let mut sink = NamedSink {
+            cluster: self.clone(),
+            key,
+            present: false,
+            refused_since: None,
+        };
+        follow(self.api(), Actor::Node(&node), &source, &mut sink, &Notify::new()).await;
+    }
+}
+
+/// Keeps a watch that is still wanted as the same node, and ends every other.
+fn keep(key: &ObjectKey, run: &Running, wanted: &HashMap<ObjectKey, NodeName>) -> bool {
+    let wanted = wanted.get(key).is_some_and(|node| *node == run.node);
+    if !wanted {
+        run.task.abort();
+    }
+    wanted
+}
+
+fn path(key: &ObjectKey) -> String {
+    let collection = if key.kind == Kind::Secret {
+        "secrets"
+    } else {
+        "configmaps"
+    };
+    format!("/api/v1/namespaces/{}/{collection}", key.namespace)
+}
+
+struct NamedSink {
+    cluster: Cluster,
+    key: ObjectKey,
+    /// Whether the list under way has shown the object.
+    present: bool,
+    refused_since: Option<Instant>,
+}
+
+impl NamedSink {
+    fn resolve(&self, state: Lookup) {
+        self.cluster.inner.index.write().resolve(&self.key, state);
+    }
+}
+
+impl Sink for NamedSink {
+    fn listing(&mut self) {
+        self.present = false;
+        self.refused_since = None;
+    }
+
+    fn put(&mut self, _: &ThinMeta<'_>, object: &[u8]) {
+        self.present = true;
+        match canonical(self.key.kind, object) {
+            Ok(object) => self.resolve(Lookup::Present(Arc::new(object))),
+            Err(error) => {
+                warn!(key = %self.key, error = &error as &dyn std::error::Error, "cannot be delivered");
+                self.resolve(Lookup::Absent(AbsentReason::TooLarge));
+            }
+        }
+    }
+
+    fn gone(&mut self, _: &ThinMeta<'_>, _: &[u8]) {
+        self.resolve(Lookup::Absent(AbsentReason::Missing));
+    }
+
+    fn listed(&mut self, _: Revision) {
+        if !self.present {
+            self.resolve(Lookup::Absent(AbsentReason::Missing));
+        }
+    }
+
+    fn at(&mut self, _: Revision) {}
+
+    fn failed(&mut self, error: &ApiError) -> bool {
+        debug!(key = %self.key, error = error as &dyn std::error::Error, "watch failed, will be tried again");
+        if error.is_forbidden() {
+            let since = *self.refused_since.get_or_insert_with(Instant::now);
+            if since.elapsed() >= LAG {
+                self.resolve(Lookup::Absent(AbsentReason::Forbidden));
+            }
+        }
+        true
+    }
+}

@@ -1,0 +1,255 @@
+//! Writing Node objects: registration, status, and the Node that was deleted while enrolled.
+//!
+//! What it is: requests. What may be in them is `document.rs`.
+//!
+//! **Invariant:** under cloudcore's own name a Node is only ever created, never changed: all that
+//! follows is written as the node.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use protocol::name::NodeName;
+use protocol::object::{Body, Kind, ObjectKey, canonical};
+use serde_json::{Value, json};
+use tokio::sync::Notify;
+use tokio::time::sleep;
+use tracing::{info, warn};
+
+use super::Cluster;
+use super::api::{Actor, Call, Content};
+use super::document::{NodeDocument, reborn};
+use super::labels;
+use super::watch::full_jitter;
+use super::write::{BoxError, WriteError};
+
+const NODES: &str = "/api/v1/nodes";
+/// Conflicts in a row after which the outbox may try again later.
+const TRIES: usize = 3;
+/// Between attempts to make a deleted Node again: the pod garbage collector waits 40 s.
+const REBIRTH_PAUSE: Duration = Duration::from_secs(2);
+
+/// Nodes that were deleted and have to be made again.
+#[derive(Debug, Default)]
+pub(super) struct Rebirths {
+    waiting: Mutex<BTreeMap<String, Body>>,
+    bell: Notify,
+}
+
+impl Cluster {
+    /// Whether the watch knows a Node of ours by that name.
+    pub(super) fn knows_node(&self, node: &NodeName) -> bool {
+        self.inner.index.read().node(node.as_ref()).is_some()
+    }
+
+    /// Writes what a node says of itself: registers it in one POST where it does not exist yet,
+    /// else brings its status up to date.
+    pub async fn write_node(&self, node: &NodeName, document: &[u8]) -> Result<(), WriteError> {
+        let document = parse_document(node, document)?;
+        match self.cached_node(node) {
+            None => self.register(node, &document).await,
+            Some(current) => match self.bring_up_to_date(node, &document, current).await {
+                // Deleted a moment ago: the node registers again.
+                Err(error) if error.is_not_found() => self.register(node, &document).await,
+                other => other,
+            },
+        }
+    }
+
+    /// Registers a node in one POST with full status, under cloudcore's own name.
+    pub async fn register_node(&self, node: &NodeName, document: &[u8]) -> Result<(), WriteError> {
+        let document = parse_document(node, document)?;
+        self.register(node, &document).await
+    }
+
+    /// Brings the status of a Node up to date, as the node; fails with 404 where there is none.
+    pub async fn patch_node_status(&self, node: &NodeName, document: &[u8]) -> Result<(), WriteError> {
+        let document = parse_document(node, document)?;
+        let current = match self.cached_node(node) {
+            Some(current) => current,
+            None => self.read_node(node).await?,
+        };
+        self.bring_up_to_date(node, &document, current).await
+    }
+
+    async fn register(&self, node: &NodeName, document: &NodeDocument) -> Result<(), WriteError> {
+        self.admit(node).await?;
+        let made = document.registration(node, self.addresses().as_ref());
+        match self
+            .api()
+            .call(Actor::Cloudcore, Call::post(NODES, made.to_string().into_bytes()))
+            .await
+        {
+            Ok(answer) => {
+                info!(%node, "registered");
+                self.saw_node_now(node, &answer);
+                Ok(())
+            }
+            Err(error) if error.is_conflict() => {
+                let current = self.read_node(node).await?;
+                self.bring_up_to_date(node, document, current).await
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn bring_up_to_date(
+        &self,
+        node: &NodeName,
+        document: &NodeDocument,
+        mut current: Value,
+    ) -> Result<(), WriteError> {
+        for attempt in 1.. {
+            match self.patch_status_once(node, document, &current).await {
+                Err(WriteError::Api(error)) if error.is_conflict() && attempt < TRIES => {
+                    self.still_ours(node).await?;
+                    current = self.read_node(node).await?;
+                }
+                Err(error) => return Err(error),
+                Ok(()) => break,
+            }
+        }
+        self.patch_annotations(node, document, &current).await
+    }
+
+    async fn patch_status_once(
+        &self,
+        node: &NodeName,
+        document: &NodeDocument,
+        current: &Value,
+    ) -> Result<(), WriteError> {
+        let patch = document
+            .status_patch(current, self.addresses().as_ref())
+            .to_string()
+            .into_bytes();
+        let call = Call::patch(format!("{NODES}/{node}/status"), Content::MergePatch, patch);
+        let answer = self.request_as_node(node, call).await?;
+        self.saw_node_now(node, &answer);
+        Ok(())
+    }
+
+    /// The device's address and the like: a write only where they differ.
+    async fn patch_annotations(
+        &self,
+        node: &NodeName,
+        document: &NodeDocument,
+        current: &Value,
+    ) -> Result<(), WriteError> {
+        let Some(differing) = document.differing_annotations(current) else {
+            return Ok(());
+        };
+        let patch = json!({ "metadata": { "uid": current["metadata"]["uid"], "annotations": differing } });
+        let call = Call::patch(
+            format!("{NODES}/{node}"),
+            Content::MergePatch,
+            patch.to_string().into_bytes(),
+        );
+        self.request_as_node(node, call).await.map(drop)
+    }
+
+    fn cached_node(&self, node: &NodeName) -> Option<Value> {
+        let whole = self.inner.index.read().node(node.as_ref())?.whole.clone();
+        serde_json::from_slice(&whole.json().ok()?).ok()
+    }
+
+    async fn read_node(&self, node: &NodeName) -> Result<Value, WriteError> {
+        let found: Value = self
+            .api()
+            .call_as(Actor::Cloudcore, Call::get(format!("{NODES}/{node}")))
+            .await?;
+        if labels::is_ours(&found) {
+            Ok(found)
+        } else {
+            Err(WriteError::NotOurs { node: node.clone() })
+        }
+    }
+
+    /// The `InternalIP` that edge nodes show: where the API server reaches them.
+    fn addresses(&self) -> Option<Value> {
+        let address = self.inner.settings.advertise?;
+        Some(json!([{ "type": "InternalIP", "address": address.to_string() }]))
+    }
+
+    /// What a write returned, so that the next one needs no read. An older watch event that comes
+    /// later costs at most one conflict.
+    fn saw_node_now(&self, node: &NodeName, json: &[u8]) {
+        let key = ObjectKey::new(Kind::Node, "", node.as_ref());
+        let written = canonical(Kind::Node, json).map(|object| object.version.revision);
+        let held = self
+            .inner
+            .index
+            .read()
+            .node(node.as_ref())
+            .map(|entry| entry.object.version.revision);
+        if written.is_ok_and(|written| held.is_none_or(|held| held < written)) {
+            self.saw_node(&key, json);
+        }
+    }
+}
+
+fn parse_document(node: &NodeName, document: &[u8]) -> Result<NodeDocument, WriteError> {
+    NodeDocument::parse(node, document).map_err(|source| WriteError::Document {
+        node: node.clone(),
+        source,
+    })
+}
+
+/// Nodes deleted while enrolled.
+impl Cluster {
+    /// A Node of ours is gone from the watch, with its last state if the watch told it.
+    pub(super) fn lost_node(&self, key: &ObjectKey, last: Option<&[u8]>) {
+        let held = self
+            .inner
+            .index
+            .read()
+            .node(&key.name)
+            .map(|entry| entry.whole.clone());
+        self.inner.index.write().remove(key);
+        if let Some(last) = last.map(Body::compress).or(held) {
+            self.inner.rebirths.waiting.lock().insert(key.name.clone(), last);
+            self.inner.rebirths.bell.notify_one();
+        }
+    }
+
+    /// Makes deleted Nodes again while their names are enrolled, for ever.
+    pub(super) async fn rebirth_nodes(&self) {
+        loop {
+            let next = self.inner.rebirths.waiting.lock().pop_first();
+            let Some((name, last)) = next else {
+                self.inner.rebirths.bell.notified().await;
+                continue;
+            };
+            if let Err(error) = self.rebirth(&name, &last).await {
+                warn!(
+                    node = name,
+                    error = &*error as &dyn std::error::Error,
+                    "could not be made again yet"
+                );
+                self.inner.rebirths.waiting.lock().entry(name).or_insert(last);
+                sleep(REBIRTH_PAUSE + full_jitter(REBIRTH_PAUSE)).await;
+            }
+        }
+    }
+
+    async fn rebirth(&self, name: &str, last: &Body) -> Result<(), BoxError> {
+        let Ok(node) = name.parse::<NodeName>() else {
+            return Ok(());
+        };
+        // Read, not remembered: `node remove` deletes the key first and then the Node.
+        if !self.enrolment().confirm(&node).await? {
+            return Ok(());
+        }
+        let last: Value = serde_json::from_slice(&last.json()?)?;
+        let made = reborn(&last).to_string().into_bytes();
+        match self.api().call(Actor::Cloudcore, Call::post(NODES, made)).await {
+            Ok(answer) => {
+                warn!(%node, "was deleted while enrolled: made again (cloudcore node remove is the way out)");
+                self.saw_node_now(&node, &answer);
+                Ok(())
+            }
+            // Another replica was faster, or the Node only lost its label.
+            Err(error) if error.is_conflict() => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}

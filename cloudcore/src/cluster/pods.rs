@@ -1,0 +1,285 @@
+//! Reading and writing pods for a node: consistent lists, status, the last delete, events.
+//!
+//! **Invariant:** every write names the UID that was meant, so a pod that merely bears the same
+//! name is never touched.
+
+use protocol::name::NodeName;
+use protocol::object::{Kind, ObjectKey, Revision};
+use serde_json::{Map, Value, json};
+
+use super::Cluster;
+use super::api::{Actor, ApiError, Call, Content};
+use super::document::{DocumentError, event_of, pod_status_patch};
+use super::index::PodEntry;
+use super::kinds::source;
+use super::thin::ThinMeta;
+use super::watch::{Sink, Source, list};
+use super::write::WriteError;
+
+/// Conflicts in a row after which the outbox may try again later.
+const TRIES: usize = 3;
+
+/// One pod of one node, in one incarnation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodRef {
+    /// The node it is bound to.
+    pub node: NodeName,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Which pod of that name is meant.
+    pub uid: String,
+}
+
+impl PodRef {
+    fn path(&self) -> Result<String, WriteError> {
+        for part in [&self.namespace, &self.name] {
+            if !is_path_segment(part) {
+                return Err(self.refused(DocumentError::Name(part.escape_default().to_string())));
+            }
+        }
+        Ok(format!(
+            "/api/v1/namespaces/{}/pods/{}",
+            self.namespace, self.name
+        ))
+    }
+
+    fn key(&self) -> ObjectKey {
+        ObjectKey::new(Kind::Pod, self.namespace.as_str(), self.name.as_str())
+    }
+
+    fn refused(&self, source: DocumentError) -> WriteError {
+        WriteError::Document {
+            node: self.node.clone(),
+            source,
+        }
+    }
+}
+
+/// Whether a name from the edge can stand in a path as it is (a DNS-1123 subdomain).
+pub(super) fn is_path_segment(name: &str) -> bool {
+    let allowed =
+        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'.');
+    let ends = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
+    let bytes = name.as_bytes();
+    name.len() <= 253 && ends(bytes.first()) && ends(bytes.last()) && bytes.iter().all(|byte| allowed(*byte))
+}
+
+impl Cluster {
+    /// Lists the node's pods consistently and folds the list into its view. Watch events up to
+    /// the list's revision are dropped from then on.
+    pub async fn consistent_pods(&self, node: &NodeName) -> Result<Revision, ApiError> {
+        self.inner.index.write().fold_begins(node);
+        // Undone also when this is cancelled half-way.
+        let mut undo = Undo {
+            cluster: self,
+            node,
+            armed: true,
+        };
+        let shared = source(Kind::Pod);
+        let source = Source {
+            path: shared.path,
+            selector: format!("fieldSelector=spec.nodeName%3D{node}"),
+        };
+        let mut gathered = Gathered {
+            cluster: self,
+            node,
+            pods: Vec::new(),
+            revision: Revision(0),
+        };
+        list(self.api(), Actor::Cloudcore, &source, &mut gathered).await?;
+        let Gathered { pods, revision, .. } = gathered;
+        undo.armed = false;
+        self.inner.index.write().fold(node, pods, revision);
+        self.inner.wants.notify_one();
+        Ok(revision)
+    }
+
+    /// Makes the view of a kind consistent and returns its revision.
+    pub async fn consistent(&self, node: &NodeName, kind: Kind) -> Result<Revision, ApiError> {
+        match kind {
+            Kind::Pod | Kind::ConfigMap | Kind::Secret => self.consistent_pods(node).await,
+            Kind::Service | Kind::RuntimeClass | Kind::Node => {
+                let before = self.inner.synced.borrow().lists_of(kind);
+                self.inner.relists.of(kind).notify_one();
+                self.listed(kind, before + 1).await;
+                Ok(self.inner.index.read().view_revision(node, kind))
+            }
+        }
+    }
+
+    /// Writes a pod's status as the node, merged into what others own of it.
+    pub async fn patch_pod_status(&self, pod: &PodRef, status: &[u8]) -> Result<(), WriteError> {
+        let malformed = |error| pod.refused(DocumentError::Malformed(error));
+        let reported: Map<String, Value> = serde_json::from_slice(status).map_err(malformed)?;
+        let mut current = match self.cached_pod(pod) {
+            Some(current) => current,
+            None => self.read_pod(pod).await?,
+        };
+        for attempt in 1.. {
+            match self.patch_pod_once(pod, &current, &reported).await {
+                Err(WriteError::Api(error)) if error.is_conflict() && attempt < TRIES => {
+                    self.still_ours(&pod.node).await?;
+                    current = self.read_pod(pod).await?;
+                }
+                other => return other,
+            }
+        }
+        Ok(())
+    }
+
+    async fn patch_pod_once(
+        &self,
+        pod: &PodRef,
+        current: &Value,
+        reported: &Map<String, Value>,
+    ) -> Result<(), WriteError> {
+        let found = current["metadata"]["uid"].as_str().unwrap_or_default();
+        if found != pod.uid {
+            let what = format!("pod {}/{}", pod.namespace, pod.name);
+            return Err(WriteError::AnotherUid {
+                what,
+                found: found.to_owned(),
+            });
+        }
+        let patch = pod_status_patch(current, reported).to_string().into_bytes();
+        let call = Call::patch(format!("{}/status", pod.path()?), Content::MergePatch, patch);
+        let answer = self.request_as_node(&pod.node, call).await?;
+        self.wrote_pod(pod, &answer);
+        Ok(())
+    }
+
+    /// Removes a pod all of whose containers are gone. That it is gone already is as good.
+    pub async fn delete_pod(&self, pod: &PodRef) -> Result<(), WriteError> {
+        let options = json!({
+            "apiVersion": "v1",
+            "kind": "DeleteOptions",
+            "gracePeriodSeconds": 0,
+            "preconditions": { "uid": pod.uid },
+        });
+        let call = Call::delete(pod.path()?, options.to_string().into_bytes());
+        match self.request_as_node(&pod.node, call).await {
+            // 409: another pod has the name, so the one that was meant is gone.
+            Err(WriteError::Api(error)) if error.is_not_found() || error.is_conflict() => Ok(()),
+            other => other.map(drop),
+        }
+    }
+
+    /// Writes an event of the node. One that exists already is as good.
+    pub async fn create_event(&self, node: &NodeName, event: &[u8]) -> Result<(), WriteError> {
+        let refused = |source| WriteError::Document {
+            node: node.clone(),
+            source,
+        };
+        let (namespace, event) = event_of(node, event).map_err(refused)?;
+        let call = Call::post(
+            format!("/api/v1/namespaces/{namespace}/events"),
+            event.to_string().into_bytes(),
+        );
+        match self.request_as_node(node, call).await {
+            Err(WriteError::Api(error)) if error.is_conflict() => Ok(()),
+            other => other.map(drop),
+        }
+    }
+
+    /// As much of the pod as a status patch needs, from the index.
+    fn cached_pod(&self, pod: &PodRef) -> Option<Value> {
+        let object = self.inner.index.read().pod(&pod.node, &pod.key())?.object.clone();
+        let status: Value = match &object.seed_status {
+            Some(status) => serde_json::from_slice(&status.json().ok()?).ok()?,
+            None => json!({}),
+        };
+        let metadata = json!({
+            "uid": object.version.uid,
+            "resourceVersion": object.version.revision.to_string(),
+        });
+        Some(json!({ "metadata": metadata, "status": status }))
+    }
+
+    async fn read_pod(&self, pod: &PodRef) -> Result<Value, WriteError> {
+        let answer = self.request_as_node(&pod.node, Call::get(pod.path()?)).await?;
+        self.wrote_pod(pod, &answer);
+        serde_json::from_slice(&answer).map_err(|source| pod.refused(DocumentError::Malformed(source)))
+    }
+
+    /// What a request returned, so that the next write needs no read. Only a pod that is held is
+    /// refreshed: one whose deletion was seen stays deleted.
+    fn wrote_pod(&self, pod: &PodRef, json: &[u8]) {
+        if let Some(entry) = self.pod_entry(&pod.node, json) {
+            self.inner.index.write().refresh_pod(&pod.node, entry);
+        }
+    }
+}
+
+struct Undo<'a> {
+    cluster: &'a Cluster,
+    node: &'a NodeName,
+    armed: bool,
+}
+
+impl Drop for Undo<'_> {
+    fn drop(&mut self) {
+        if self.armed {
+            self.cluster.inner.index.write().fold_failed(self.node);
+        }
+    }
+}
+
+/// Gathers a node's pods from a list.
+struct Gathered<'a> {
+    cluster: &'a Cluster,
+    node: &'a NodeName,
+    pods: Vec<PodEntry>,
+    revision: Revision,
+}
+
+impl Sink for Gathered<'_> {
+    fn listing(&mut self) {
+        self.pods.clear();
+    }
+
+    fn put(&mut self, meta: &ThinMeta<'_>, object: &[u8]) {
+        if !meta.is_mirror() {
+            self.pods.extend(self.cluster.pod_entry(self.node, object));
+        }
+    }
+
+    fn gone(&mut self, _: &ThinMeta<'_>, _: &[u8]) {}
+
+    fn listed(&mut self, revision: Revision) {
+        self.revision = revision;
+    }
+
+    fn at(&mut self, _: Revision) {}
+
+    fn failed(&mut self, _: &ApiError) -> bool {
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_from_the_edge_cannot_leave_their_place_in_a_path() {
+        for good in ["a", "web-0", "kube-root-ca.crt", "10.0.0.1"] {
+            assert!(is_path_segment(good), "{good}");
+        }
+        for bad in [
+            "",
+            "..",
+            ".",
+            "a/b",
+            "a?b",
+            "A",
+            "-a",
+            "a%2f",
+            "a b",
+            &"a".repeat(254),
+        ] {
+            assert!(!is_path_segment(bad), "{bad}");
+        }
+    }
+}
