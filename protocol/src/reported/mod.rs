@@ -1,1 +1,28 @@
-//! protocol: reported.
+//! The reported flow: what a node observed, written to the API server. Both halves are values:
+//! no I/O, no task; time is a `Duration` since any fixed origin that the shell hands in.
+//!
+//! The edge's [`Outbox`] holds the newest value per key and a capped log of events; an entry
+//! leaves it only when the API server has it, or has said that it never will. The cloud's
+//! [`Intake`] hands out writes, in order within a lane and in parallel across lanes.
+//!
+//! **Invariant:** every report is answered, and every answer frees its place in the window.
+
+mod intake;
+mod key;
+mod outbox;
+
+pub use intake::{Intake, IntakeViolation, Outcome, Write};
+pub use key::{OutboxKey, PodIdentity, RefusalCode, Seq};
+pub use outbox::{Change, Outbox, OutboxError, Settled, SettledAs, Trouble};
+
+/// Node, pod and gone reports that may be unanswered.
+pub const STATE_WINDOW: usize = 64;
+
+/// Events that may be unanswered.
+pub const EVENT_WINDOW: usize = 64;
+
+/// Bytes of unanswered payloads, beyond which no further report is sent. One may always be.
+pub const WINDOW_BYTES: usize = 1024 * 1024;
+
+/// The largest payload of a report, decompressed: what the API server would take.
+pub const MAX_PAYLOAD: usize = 1536 * 1024;

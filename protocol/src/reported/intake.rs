@@ -1,0 +1,228 @@
+//! The cloud half of the reported flow.
+//!
+//! [`Intake`] writes nothing itself. Feed it frames and the outcomes of writes; drain writes and
+//! answers. Writes of one lane (the node; a pod's status and its end) go one after the other, in
+//! the order of arrival; lanes go in parallel.
+//!
+//! **Invariant:** what is unanswered stays within the windows that the edge was told.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use thiserror::Error;
+
+use crate::object::Body;
+use crate::wire::{Committed, Refused, Report, ReportedDown, ReportedUp, reported_down, reported_up};
+
+use super::key::Lane;
+use super::{EVENT_WINDOW, MAX_PAYLOAD, OutboxKey, RefusalCode, STATE_WINDOW, Seq, WINDOW_BYTES};
+
+/// The edge broke the rules of the reported flow; reset the stream.
+#[derive(Debug, Error, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum IntakeViolation {
+    /// A frame without content, or of a type that this version does not know.
+    #[error("the edge sent an empty or unknown frame on the reported stream")]
+    Empty,
+    /// A number that was not answered yet.
+    #[error("the edge sent report {seq} twice before it had an answer")]
+    Unanswered {
+        /// The number.
+        seq: u64,
+    },
+    /// More unanswered reports, or bytes of them, than were granted.
+    #[error("the edge sent more reports than its window allows")]
+    Window,
+}
+
+/// What the shell writes to the API server, impersonating the node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Write {
+    /// To answer with.
+    pub seq: Seq,
+    /// What it is about.
+    pub key: OutboxKey,
+    /// The JSON; empty for [`OutboxKey::Gone`].
+    pub payload: Vec<u8>,
+}
+
+/// What became of a write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The API server has it.
+    Committed,
+    /// It has not.
+    Refused {
+        /// Why.
+        code: RefusalCode,
+        /// For people.
+        text: String,
+    },
+}
+
+/// The reports of one edge on one reported stream.
+#[derive(Debug, Default)]
+pub struct Intake {
+    waiting: VecDeque<Write>,
+    writing: BTreeMap<Seq, Share>,
+    busy: BTreeSet<Lane>,
+    state: usize,
+    events: usize,
+    bytes: usize,
+    out: VecDeque<ReportedDown>,
+}
+
+/// What an unanswered report takes of the windows, and its lane.
+#[derive(Debug)]
+struct Share {
+    lane: Lane,
+    is_event: bool,
+    bytes: usize,
+}
+
+impl Intake {
+    /// The intake of a reported stream that was just opened.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes a frame from the edge.
+    pub fn handle_frame(&mut self, frame: ReportedUp) -> Result<(), IntakeViolation> {
+        match frame.kind.ok_or(IntakeViolation::Empty)? {
+            reported_up::Kind::Report(report) => self.report(report),
+            // Comparing owned fields by digest is an optional ability that was not offered.
+            reported_up::Kind::OwnedDigest(_) | reported_up::Kind::OwnedEntries(_) => Ok(()),
+        }
+    }
+
+    /// The next write whose lane is free; state goes before events.
+    pub fn poll_write(&mut self) -> Option<Write> {
+        let free = |write: &Write| !self.busy.contains(&write.key.lane(write.seq));
+        let position = |events: bool| {
+            let mut lanes_ahead = BTreeSet::new();
+            self.waiting.iter().position(|write| {
+                // Within a lane the first to arrive goes first.
+                let first = lanes_ahead.insert(write.key.lane(write.seq));
+                first && write.key.is_event() == events && free(write)
+            })
+        };
+        let next = position(false).or_else(|| position(true))?;
+        let write = self.waiting.remove(next)?;
+        let share = Share::of(&write);
+        self.busy.insert(share.lane.clone());
+        self.writing.insert(write.seq, share);
+        Some(write)
+    }
+
+    /// What became of a write.
+    pub fn done(&mut self, seq: Seq, outcome: Outcome) {
+        let Some(share) = self.writing.remove(&seq) else {
+            return;
+        };
+        self.busy.remove(&share.lane);
+        self.release(&share);
+        self.answer(seq, outcome);
+    }
+
+    /// The next answer for the edge.
+    pub fn poll_transmit(&mut self) -> Option<ReportedDown> {
+        self.out.pop_front()
+    }
+
+    /// Reports that have no answer yet.
+    pub fn unanswered(&self) -> usize {
+        self.state + self.events
+    }
+
+    fn report(&mut self, report: Report) -> Result<(), IntakeViolation> {
+        let seq = Seq(report.seq);
+        if self.writing.contains_key(&seq) || self.waiting.iter().any(|write| write.seq == seq) {
+            return Err(IntakeViolation::Unanswered { seq: report.seq });
+        }
+        let Some(key) = OutboxKey::from_wire(report.key) else {
+            self.answer(
+                seq,
+                Outcome::unreadable("a report of a kind that this version does not know"),
+            );
+            return Ok(());
+        };
+        let payload = match payload(&key, report.payload) {
+            Ok(payload) => payload,
+            Err(text) => {
+                self.answer(seq, Outcome::unreadable(&text));
+                return Ok(());
+            }
+        };
+        self.admit(Write { seq, key, payload })
+    }
+
+    fn admit(&mut self, write: Write) -> Result<(), IntakeViolation> {
+        let (used, window) = if write.key.is_event() {
+            (&mut self.events, EVENT_WINDOW)
+        } else {
+            (&mut self.state, STATE_WINDOW)
+        };
+        if *used >= window || self.bytes > WINDOW_BYTES {
+            return Err(IntakeViolation::Window);
+        }
+        *used += 1;
+        self.bytes += write.payload.len();
+        self.waiting.push_back(write);
+        Ok(())
+    }
+
+    fn release(&mut self, share: &Share) {
+        let used = if share.is_event {
+            &mut self.events
+        } else {
+            &mut self.state
+        };
+        *used -= 1;
+        self.bytes -= share.bytes;
+    }
+
+    fn answer(&mut self, seq: Seq, outcome: Outcome) {
+        let kind = match outcome {
+            Outcome::Committed => reported_down::Kind::Committed(Committed { seq: seq.0 }),
+            Outcome::Refused { code, text } => reported_down::Kind::Refused(Refused {
+                seq: seq.0,
+                code: code.wire(),
+                text,
+                permanent: code.is_permanent(),
+            }),
+        };
+        self.out.push_back(ReportedDown { kind: Some(kind) });
+    }
+}
+
+impl Outcome {
+    fn unreadable(text: &str) -> Self {
+        Self::Refused {
+            code: RefusalCode::Unreadable,
+            text: text.to_owned(),
+        }
+    }
+}
+
+impl Share {
+    fn of(write: &Write) -> Self {
+        Self {
+            lane: write.key.lane(write.seq),
+            is_event: write.key.is_event(),
+            bytes: write.payload.len(),
+        }
+    }
+}
+
+fn payload(key: &OutboxKey, body: Option<crate::wire::ObjectBody>) -> Result<Vec<u8>, String> {
+    if matches!(key, OutboxKey::Gone(_)) {
+        return Ok(Vec::new());
+    }
+    let body = Body::from_wire(body).map_err(|error| error.to_string())?;
+    if body.raw_len > MAX_PAYLOAD {
+        return Err(format!(
+            "a report of {} bytes is larger than the {MAX_PAYLOAD} allowed",
+            body.raw_len
+        ));
+    }
+    body.json().map_err(|error| error.to_string())
+}

@@ -1,0 +1,227 @@
+//! What to send when, and what an answer means.
+
+use std::time::Duration;
+
+use crate::object::Body;
+use crate::reported::{EVENT_WINDOW, OutboxKey, RefusalCode, STATE_WINDOW, Seq, WINDOW_BYTES};
+use crate::wire::{Committed, Refused, ReportedDown, ReportedUp, reported_down, reported_up};
+
+use super::{Change, Flying, MAX_CONFIRMED, Outbox, OutboxError, Pending, Settled, SettledAs, report};
+
+/// The first pause after a refusal, at full jitter.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+
+/// The longest pause between two tries.
+const LONGEST_PAUSE: Duration = Duration::from_mins(1);
+
+impl Outbox {
+    /// A reported stream was opened: all that is unanswered is sent again, and the node and its
+    /// pods are reported anew, for the API server may show something else by now.
+    pub fn connected(&mut self) -> Change {
+        self.disconnected();
+        self.connected = true;
+        let mut change = Change::default();
+        for (key, body) in std::mem::take(&mut self.confirmed) {
+            if !self.state.contains_key(&key) {
+                let (seq, reserved) = self.number();
+                change.reserved = reserved.or(change.reserved);
+                self.state.insert(key, Pending::new(seq, body));
+            }
+        }
+        let events = self.events.iter_mut().map(|(_, pending)| pending);
+        for pending in self.state.values_mut().chain(events) {
+            pending.attempts = 0;
+            pending.due = Duration::ZERO;
+        }
+        change
+    }
+
+    /// The stream is gone; its unanswered reports are sent again on the next one.
+    pub fn disconnected(&mut self) {
+        self.connected = false;
+        self.flight.clear();
+        self.busy.clear();
+    }
+
+    /// The next report to send: state before events, in the order of their numbers, one at a
+    /// time for the node and for each pod.
+    pub fn poll_transmit(&mut self, now: Duration) -> Option<ReportedUp> {
+        if !self.connected || self.bytes_in_flight() >= WINDOW_BYTES {
+            return None;
+        }
+        let (key, seq) = self.next_state(now).or_else(|| self.next_event(now))?;
+        let report = report(&key, self.find(&key, seq)?);
+        let bytes = report
+            .payload
+            .as_ref()
+            .map_or(0, |body| usize::try_from(body.raw_len).unwrap_or(usize::MAX));
+        self.busy.insert(key.lane(seq));
+        self.flight.insert(seq, Flying { key, bytes });
+        Some(ReportedUp {
+            kind: Some(reported_up::Kind::Report(report)),
+        })
+    }
+
+    /// When [`Self::poll_transmit`] may have something again that it does not have now.
+    pub fn poll_timeout(&self, now: Duration) -> Option<Duration> {
+        let events = self.events.iter().map(|(_, pending)| pending);
+        let due = self.state.values().chain(events).map(|pending| pending.due);
+        due.filter(|due| self.connected && *due > now).min()
+    }
+
+    /// Takes a frame from the cloud. `jitter` is a fresh random number from 0 to 1.
+    pub fn handle_frame(
+        &mut self,
+        frame: ReportedDown,
+        now: Duration,
+        jitter: f64,
+    ) -> Result<Option<Settled>, OutboxError> {
+        match frame.kind.ok_or(OutboxError::Empty)? {
+            reported_down::Kind::Committed(Committed { seq }) => Ok(self.committed(Seq(seq))),
+            reported_down::Kind::Refused(refused) => Ok(self.refused(refused, now, jitter)),
+            // Comparing owned fields by digest was not asked for.
+            reported_down::Kind::OwnedSame(_)
+            | reported_down::Kind::OwnedDiffer(_)
+            | reported_down::Kind::OwnedWanted(_) => Ok(None),
+        }
+    }
+
+    fn committed(&mut self, seq: Seq) -> Option<Settled> {
+        let key = self.land(seq)?;
+        let taken = self.take(&key, seq);
+        let delete = taken.as_ref().map(|_| seq);
+        match (&key, taken) {
+            (OutboxKey::Node | OutboxKey::Pod(_), Some(pending)) => self.confirm(key.clone(), pending.body),
+            (OutboxKey::Gone(pod), _) => {
+                self.confirmed.remove(&OutboxKey::Pod(pod.clone()));
+            }
+            (OutboxKey::Node | OutboxKey::Pod(_) | OutboxKey::Event { .. }, _) => {}
+        }
+        Some(Settled {
+            key,
+            outcome: SettledAs::Committed,
+            delete,
+        })
+    }
+
+    fn refused(&mut self, refused: Refused, now: Duration, jitter: f64) -> Option<Settled> {
+        let seq = Seq(refused.seq);
+        let key = self.land(seq)?;
+        let code = RefusalCode::from_wire(refused.code);
+        if refused.permanent {
+            let delete = self.take(&key, seq).map(|_| seq);
+            self.confirmed.remove(&key);
+            return Some(Settled {
+                key,
+                outcome: SettledAs::Dropped(code),
+                delete,
+            });
+        }
+        let pause = |attempts: u32| {
+            let most = FIRST_PAUSE
+                .saturating_mul(1 << attempts.min(16))
+                .min(LONGEST_PAUSE);
+            most.mul_f64(jitter.clamp(0.0, 1.0))
+        };
+        if let Some(pending) = self.newest(&key, seq) {
+            pending.due = now + pause(pending.attempts);
+            pending.attempts += 1;
+            pending.refused = Some((code, refused.text));
+        }
+        Some(Settled {
+            key,
+            outcome: SettledAs::Deferred(code),
+            delete: None,
+        })
+    }
+
+    /// The answer frees the window and the lane, whatever it says.
+    fn land(&mut self, seq: Seq) -> Option<OutboxKey> {
+        let Flying { key, .. } = self.flight.remove(&seq)?;
+        self.busy.remove(&key.lane(seq));
+        Some(key)
+    }
+
+    /// Takes the entry out, unless a newer value has replaced it.
+    fn take(&mut self, key: &OutboxKey, seq: Seq) -> Option<Pending> {
+        if key.is_event() {
+            let position = self.events.iter().position(|(_, pending)| pending.seq == seq)?;
+            let (_, pending) = self.events.remove(position)?;
+            self.event_bytes -= pending.body.bytes.len();
+            return Some(pending);
+        }
+        if self.state.get(key)?.seq != seq {
+            return None;
+        }
+        self.state.remove(key)
+    }
+
+    /// The newest value of the key whose older (or same) one was refused.
+    fn newest(&mut self, key: &OutboxKey, seq: Seq) -> Option<&mut Pending> {
+        if key.is_event() {
+            return self
+                .events
+                .iter_mut()
+                .map(|(_, pending)| pending)
+                .find(|pending| pending.seq == seq);
+        }
+        self.state.get_mut(key)
+    }
+
+    fn find(&self, key: &OutboxKey, seq: Seq) -> Option<&Pending> {
+        if key.is_event() {
+            return self
+                .events
+                .iter()
+                .map(|(_, pending)| pending)
+                .find(|pending| pending.seq == seq);
+        }
+        self.state.get(key)
+    }
+
+    fn confirm(&mut self, key: OutboxKey, body: Body) {
+        self.confirmed.insert(key, body);
+        if self.confirmed.len() > MAX_CONFIRMED {
+            self.confirmed.pop_last();
+        }
+    }
+
+    fn next_state(&self, now: Duration) -> Option<(OutboxKey, Seq)> {
+        if self.in_flight(false) >= STATE_WINDOW {
+            return None;
+        }
+        let ready = |(key, pending): &(&OutboxKey, &Pending)| {
+            pending.due <= now && !self.busy.contains(&key.lane(pending.seq))
+        };
+        let next = self
+            .state
+            .iter()
+            .filter(ready)
+            .min_by_key(|(_, pending)| pending.seq);
+        next.map(|(key, pending)| (key.clone(), pending.seq))
+    }
+
+    fn next_event(&self, now: Duration) -> Option<(OutboxKey, Seq)> {
+        if self.in_flight(true) >= EVENT_WINDOW {
+            return None;
+        }
+        let ready = |(_, pending): &&(OutboxKey, Pending)| {
+            pending.due <= now && !self.flight.contains_key(&pending.seq)
+        };
+        self.events
+            .iter()
+            .find(ready)
+            .map(|(key, pending)| (key.clone(), pending.seq))
+    }
+
+    fn in_flight(&self, events: bool) -> usize {
+        self.flight
+            .values()
+            .filter(|flying| flying.key.is_event() == events)
+            .count()
+    }
+
+    fn bytes_in_flight(&self) -> usize {
+        self.flight.values().map(|flying| flying.bytes).sum()
+    }
+}
