@@ -1,1 +1,30 @@
-//! cloudcore: enroll.
+//! Who may be a node: the CA, join tokens, accepted keys and bans.
+//!
+//! All of it is Secrets of the release's namespace, labelled `tombolo.dev/kind`; nothing else is
+//! kept. What decides is pure (`judge`); what is here carries it out, each step one
+//! compare-and-swap, so that replicas may race and a lost reply may be asked for again.
+//!
+//! ```text
+//! request -> banned? -> token good? -> name and key free? -> record the use -> accept the key -> sign
+//! ```
+//!
+//! **Invariant:** nothing is signed before the token's use, with the key's hash, is recorded, and a
+//! name has at most one accepted key.
+
+mod authority;
+mod ca;
+mod exchange;
+mod judge;
+mod known;
+mod nodes;
+mod records;
+mod secrets;
+mod serving;
+mod tokens;
+
+pub use authority::{Authority, AuthorityError, Settings};
+pub use ca::CaError;
+pub use judge::Rejected;
+pub use nodes::EnrolledNode;
+pub use records::Damaged;
+pub use tokens::{TokenInfo, TokenSpec};

@@ -1,0 +1,258 @@
+//! Holds the CA and the Secrets together.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use kube::Client;
+use protocol::{
+    clock::Clock,
+    tls::{KeyHash, PeerIdentity},
+};
+use rustls::server::ResolvesServerCert;
+use rustls_pki_types::CertificateDer;
+use thiserror::Error;
+
+use super::{
+    ca::{Ca, CaError, CaPem},
+    judge::{Rejected, judge_peer},
+    known::Known,
+    records::{BanRecord, Damaged, KeyRecord, ban_secret, node_secret},
+    secrets::{Data, Race, Secrets},
+    serving::Serving,
+};
+use protocol::name::NodeName;
+
+const CA_SECRET: &str = "tombolo-ca";
+const CA_KIND: &str = "ca";
+const CERTIFICATE: &str = "ca.crt";
+const KEY: &str = "ca.key";
+const EPOCH: &str = "tombolo.dev/epoch";
+
+/// What the authority needs from outside.
+#[derive(Clone)]
+pub struct Settings {
+    /// cloudcore's own client.
+    pub client: Client,
+    /// The release's namespace.
+    pub namespace: String,
+    /// The cluster's identity, told to devices.
+    pub cluster_id: String,
+    /// The program's clock.
+    pub clock: Clock,
+}
+
+/// Why the authority could not do something.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum AuthorityError {
+    /// The API server did not do it.
+    #[error("could not {what}")]
+    Api {
+        /// What was tried.
+        what: String,
+        /// The cause.
+        source: Box<kube::Error>,
+    },
+    /// A Secret is damaged.
+    #[error(transparent)]
+    Damaged(#[from] Damaged),
+    /// The CA cannot be used.
+    #[error("the CA in Secret {CA_SECRET} cannot be used")]
+    Ca(#[from] CaError),
+    /// Others were faster, again and again.
+    #[error("Secret {secret} changes too fast; try again")]
+    Contended {
+        /// The Secret.
+        secret: String,
+    },
+    /// What was asked for makes no sense.
+    #[error("{0}")]
+    Unsound(&'static str),
+    /// There is no such node.
+    #[error("no device is enrolled as node {0}")]
+    NoSuchNode(NodeName),
+}
+
+impl AuthorityError {
+    pub(super) fn api(what: impl Into<String>) -> impl FnOnce(kube::Error) -> Self {
+        let what = what.into();
+        move |source| Self::Api {
+            what,
+            source: Box::new(source),
+        }
+    }
+}
+
+/// Decides who is a node. Give [`Authority::run`] to the supervisor.
+pub struct Authority {
+    pub(super) settings: Settings,
+    pub(super) secrets: Secrets,
+    pub(super) ca: Arc<Ca>,
+    pub(super) known: Known,
+    serving: Arc<Serving>,
+    epoch: u64,
+}
+
+impl Authority {
+    /// Reads the CA, or makes it where there is none.
+    pub async fn open(settings: Settings) -> Result<Arc<Self>, AuthorityError> {
+        let secrets = Secrets::new(settings.client.clone(), &settings.namespace);
+        let (pem, epoch) = read_or_make_ca(&secrets, &settings.clock).await?;
+        let ca = Arc::new(Ca::read(pem, settings.clock.now())?);
+        let serving = Arc::new(Serving::new(Arc::clone(&ca), settings.clock.clone())?);
+        Ok(Arc::new(Self {
+            settings,
+            secrets,
+            ca,
+            known: Known::default(),
+            serving,
+            epoch,
+        }))
+    }
+
+    /// Keeps what is known of keys and bans up to date, until dropped.
+    pub async fn run(&self) {
+        self.known.follow(self.secrets.api().clone()).await;
+    }
+
+    /// Waits until keys and bans have been read once.
+    pub async fn synced(&self) {
+        self.known.synced().await;
+    }
+
+    /// The CA's certificate: what edges trust, and what cloudcore trusts of edges.
+    pub fn certificate(&self) -> &CertificateDer<'static> {
+        &self.ca.certificate
+    }
+
+    /// The SHA-256 of the CA's certificate, as join tokens carry it.
+    pub fn pin(&self) -> [u8; 32] {
+        self.ca.pin()
+    }
+
+    /// Raised by an operator after the cluster was restored from a backup.
+    pub const fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// The cluster's identity.
+    pub fn cluster_id(&self) -> &str {
+        &self.settings.cluster_id
+    }
+
+    /// The key of stateless resets: the same for all replicas.
+    pub fn reset_key(&self) -> [u8; 32] {
+        self.ca.reset_key()
+    }
+
+    /// This replica's own certificate, renewed by itself.
+    pub fn server_certificates(&self) -> Arc<dyn ResolvesServerCert> {
+        Arc::clone(&self.serving) as Arc<dyn ResolvesServerCert>
+    }
+
+    /// Whether a peer is who its name says, as far as is known here. Costs nothing.
+    pub fn check(&self, peer: &PeerIdentity) -> Result<(), Rejected> {
+        judge_peer(
+            peer,
+            self.known.accepted(&peer.node),
+            self.known.is_banned(&peer.key),
+        )
+    }
+
+    /// As [`check`](Self::check), but where the answer would be no, the Secrets are read first: a
+    /// device may dial one replica a moment after another has enrolled it.
+    pub async fn admit(&self, peer: &PeerIdentity) -> Result<Result<(), Rejected>, AuthorityError> {
+        match self.check(peer) {
+            Err(Rejected::NotEnrolled { .. } | Rejected::KeyReplaced { .. }) => {
+                let key = self.read_key(&peer.node).await?.map(|record| record.key);
+                let banned = self.read_ban(&peer.key).await?;
+                Ok(judge_peer(peer, key, banned).inspect(|()| self.known.learn(&peer.node, peer.key)))
+            }
+            known => Ok(known),
+        }
+    }
+
+    /// Whether a name has an accepted key that is not banned, as far as is known here.
+    pub fn is_enrolled(&self, node: &NodeName) -> bool {
+        self.known
+            .accepted(node)
+            .is_some_and(|key| !self.known.is_banned(&key))
+    }
+
+    /// The same, read from the cluster.
+    pub async fn confirm(&self, node: &NodeName) -> Result<bool, AuthorityError> {
+        let Some(record) = self.read_key(node).await? else {
+            return Ok(false);
+        };
+        Ok(!self.read_ban(&record.key).await?)
+    }
+
+    /// Changes whenever keys or bans do: sessions check themselves anew.
+    pub fn changes(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.known.changes()
+    }
+
+    pub(super) async fn read_key(&self, node: &NodeName) -> Result<Option<KeyRecord>, AuthorityError> {
+        let name = node_secret(node);
+        let read = self.secrets.read(&name).await;
+        let read = read.map_err(AuthorityError::api(format!("read Secret {name}")))?;
+        Ok(read.as_ref().map(KeyRecord::read).transpose()?)
+    }
+
+    pub(super) async fn read_ban(&self, key: &KeyHash) -> Result<bool, AuthorityError> {
+        let name = ban_secret(key);
+        let read = self
+            .secrets
+            .read(&name)
+            .await
+            .map_err(AuthorityError::api("read the bans"))?;
+        if let Some(damaged) = read.as_ref().and_then(|ban| BanRecord::read(ban).err()) {
+            tracing::warn!(error = %damaged, "a damaged ban still holds");
+        }
+        Ok(read.is_some())
+    }
+}
+
+async fn read_or_make_ca(secrets: &Secrets, clock: &Clock) -> Result<(CaPem, u64), AuthorityError> {
+    for _ in 0..3 {
+        let read = secrets.read(CA_SECRET).await;
+        let read = read.map_err(AuthorityError::api(format!("read Secret {CA_SECRET}")))?;
+        if let Some(stored) = read {
+            let text = |field: &'static str| {
+                let missing = Damaged {
+                    secret: CA_SECRET.to_owned(),
+                    field,
+                };
+                stored.data.get(field).cloned().ok_or(missing)
+            };
+            let epoch = stored
+                .annotations
+                .get(EPOCH)
+                .and_then(|epoch| epoch.parse().ok())
+                .unwrap_or(1);
+            return Ok((
+                CaPem {
+                    certificate: text(CERTIFICATE)?,
+                    key: text(KEY)?,
+                },
+                epoch,
+            ));
+        }
+        if make_ca(secrets, clock).await? == Race::Won {
+            tracing::info!("made the cluster's CA");
+        }
+    }
+    Err(AuthorityError::Contended {
+        secret: CA_SECRET.to_owned(),
+    })
+}
+
+async fn make_ca(secrets: &Secrets, clock: &Clock) -> Result<Race, AuthorityError> {
+    let made = Ca::generate(clock.now()).map_err(CaError::from)?;
+    let data = Data::from([
+        (CERTIFICATE.to_owned(), made.certificate),
+        (KEY.to_owned(), made.key),
+    ]);
+    let epoch = BTreeMap::from([(EPOCH.to_owned(), "1".to_owned())]);
+    let created = secrets.create(CA_SECRET, CA_KIND, data, epoch).await;
+    created.map_err(AuthorityError::api(format!("create Secret {CA_SECRET}")))
+}

@@ -1,0 +1,83 @@
+//! Enrolled devices for the people who look after them: listed, banned, forgotten.
+
+use std::{collections::BTreeMap, collections::HashSet, time::SystemTime};
+
+use protocol::{name::NodeName, tls::KeyHash};
+use tracing::warn;
+
+use super::{
+    authority::{Authority, AuthorityError},
+    records::{BAN, BanRecord, KeyRecord, NODE, ban_secret, node_secret},
+};
+
+/// A device that was enrolled.
+#[derive(Clone, Debug)]
+pub struct EnrolledNode {
+    /// Its name.
+    pub node: NodeName,
+    /// Its key.
+    pub key: KeyHash,
+    /// Since when the key is accepted.
+    pub since: SystemTime,
+    /// Whether the key is banned.
+    pub banned: bool,
+}
+
+impl Authority {
+    /// Every enrolled device.
+    pub async fn enrolled(&self) -> Result<Vec<EnrolledNode>, AuthorityError> {
+        let keys = self
+            .secrets
+            .list(NODE)
+            .await
+            .map_err(AuthorityError::api("list the nodes' keys"))?;
+        let bans = self
+            .secrets
+            .list(BAN)
+            .await
+            .map_err(AuthorityError::api("list the bans"))?;
+        let bans: HashSet<String> = bans.into_iter().map(|ban| ban.name).collect();
+        let read = |record: KeyRecord| {
+            let banned = bans.contains(&ban_secret(&record.key));
+            EnrolledNode {
+                node: record.node,
+                key: record.key,
+                since: record.since,
+                banned,
+            }
+        };
+        let records = keys.iter().filter_map(|stored| {
+            KeyRecord::read(stored)
+                .inspect_err(|damaged| warn!(error = %damaged, "a key is passed over"))
+                .ok()
+        });
+        Ok(records.map(read).collect())
+    }
+
+    /// Bans the key of a node, under any name: its session and tunnels end at once on every
+    /// replica. The name stays taken; a token with `--replace-key` gives it to another device.
+    pub async fn ban(&self, node: &NodeName) -> Result<KeyHash, AuthorityError> {
+        let record = self.read_key(node).await?;
+        let record = record.ok_or_else(|| AuthorityError::NoSuchNode(node.clone()))?;
+        let ban = BanRecord {
+            key: record.key,
+            node: node.clone(),
+            since: self.settings.clock.now(),
+        };
+        let name = ban_secret(&record.key);
+        // Where it exists already, it holds already.
+        let created = self.secrets.create(&name, BAN, ban.data(), BTreeMap::new()).await;
+        created.map_err(AuthorityError::api(format!("create Secret {name}")))?;
+        Ok(record.key)
+    }
+
+    /// Forgets the key of a node, which frees its name; false where there was none. To be done
+    /// before its Node is deleted, or the Node is made again.
+    pub async fn forget(&self, node: &NodeName) -> Result<bool, AuthorityError> {
+        let name = node_secret(node);
+        self.secrets
+            .remove(&name)
+            .await
+            .map_err(AuthorityError::api(format!("delete Secret {name}")))
+    }
+}

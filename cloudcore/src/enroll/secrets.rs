@@ -1,0 +1,152 @@
+//! The release's Secrets as small maps, written by create and by compare-and-swap only.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::{ByteString, api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+use kube::{
+    Api, Client,
+    api::{DeleteParams, ListParams, PostParams},
+};
+
+/// Says what a Secret is; all of ours carry it.
+pub(super) const KIND_LABEL: &str = "tombolo.dev/kind";
+
+/// What a Secret holds.
+pub(super) type Data = BTreeMap<String, String>;
+
+/// A Secret as it was read.
+#[derive(Clone, Debug)]
+pub(super) struct Stored {
+    pub(super) name: String,
+    pub(super) data: Data,
+    pub(super) annotations: BTreeMap<String, String>,
+    meta: ObjectMeta,
+}
+
+impl Stored {
+    pub(super) fn of(secret: Secret) -> Self {
+        let text = |bytes: ByteString| String::from_utf8(bytes.0).unwrap_or_default();
+        let data = secret
+            .data
+            .unwrap_or_default()
+            .into_iter()
+            .map(|(key, value)| (key, text(value)))
+            .collect();
+        Self {
+            name: secret.metadata.name.clone().unwrap_or_default(),
+            data,
+            annotations: secret.metadata.annotations.clone().unwrap_or_default(),
+            meta: secret.metadata,
+        }
+    }
+
+    /// What kind of record it is, by its label.
+    pub(super) fn kind(&self) -> &str {
+        self.meta
+            .labels
+            .as_ref()
+            .and_then(|labels| labels.get(KIND_LABEL))
+            .map_or("", String::as_str)
+    }
+}
+
+/// What became of a write that may lose a race.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Race {
+    Won,
+    Lost,
+}
+
+/// The Secrets of one namespace.
+#[derive(Clone)]
+pub(super) struct Secrets {
+    api: Api<Secret>,
+}
+
+impl Secrets {
+    pub(super) fn new(client: Client, namespace: &str) -> Self {
+        Self {
+            api: Api::namespaced(client, namespace),
+        }
+    }
+
+    pub(super) const fn api(&self) -> &Api<Secret> {
+        &self.api
+    }
+
+    pub(super) async fn read(&self, name: &str) -> Result<Option<Stored>, kube::Error> {
+        Ok(self.api.get_opt(name).await?.map(Stored::of))
+    }
+
+    pub(super) async fn list(&self, kind: &str) -> Result<Vec<Stored>, kube::Error> {
+        let ours = ListParams::default().labels(&format!("{KIND_LABEL}={kind}"));
+        Ok(self
+            .api
+            .list(&ours)
+            .await?
+            .items
+            .into_iter()
+            .map(Stored::of)
+            .collect())
+    }
+
+    /// Creates a Secret; loses where one of that name exists.
+    pub(super) async fn create(
+        &self,
+        name: &str,
+        kind: &str,
+        data: Data,
+        annotations: BTreeMap<String, String>,
+    ) -> Result<Race, kube::Error> {
+        let meta = ObjectMeta {
+            name: Some(name.to_owned()),
+            labels: Some([(KIND_LABEL.to_owned(), kind.to_owned())].into()),
+            annotations: (!annotations.is_empty()).then_some(annotations),
+            ..ObjectMeta::default()
+        };
+        race(self.api.create(&PostParams::default(), &secret(meta, data)).await)
+    }
+
+    /// Replaces what was read; loses where somebody else wrote or removed it since.
+    pub(super) async fn replace(&self, read: &Stored, data: Data) -> Result<Race, kube::Error> {
+        let replaced = secret(read.meta.clone(), data);
+        match self
+            .api
+            .replace(&read.name, &PostParams::default(), &replaced)
+            .await
+        {
+            Err(kube::Error::Api(status)) if status.is_not_found() => Ok(Race::Lost),
+            other => race(other),
+        }
+    }
+
+    /// Removes a Secret; false where there was none.
+    pub(super) async fn remove(&self, name: &str) -> Result<bool, kube::Error> {
+        match self.api.delete(name, &DeleteParams::default()).await {
+            Ok(_) => Ok(true),
+            Err(kube::Error::Api(status)) if status.is_not_found() => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn secret(metadata: ObjectMeta, data: Data) -> Secret {
+    let data = data
+        .into_iter()
+        .map(|(key, value)| (key, ByteString(value.into_bytes())))
+        .collect();
+    Secret {
+        metadata,
+        data: Some(data),
+        type_: Some("Opaque".to_owned()),
+        ..Secret::default()
+    }
+}
+
+fn race(written: Result<Secret, kube::Error>) -> Result<Race, kube::Error> {
+    match written {
+        Ok(_) => Ok(Race::Won),
+        Err(kube::Error::Api(status)) if status.is_conflict() || status.is_already_exists() => Ok(Race::Lost),
+        Err(error) => Err(error),
+    }
+}
