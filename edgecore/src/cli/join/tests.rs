@@ -1,0 +1,1 @@
+//! Join, without a cluster.

@@ -1,0 +1,207 @@
+//! `edgecore status`: how the node is, for people and for programs.
+//!
+//! The running node is asked; when it does not run, that is said first, and then what the disk
+//! tells without it.
+
+mod offline;
+mod table;
+
+use serde::{Deserialize, Serialize};
+
+use super::control::{self, ControlError};
+use super::{Output, Paths};
+
+/// How the node is. Times are RFC 3339; what is not known is empty or absent.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Status {
+    /// Whether the daemon answered; false when this was read from the disk.
+    pub running: bool,
+    /// The node's name.
+    pub node: String,
+    /// The program's version.
+    pub version: String,
+    /// Since when the daemon runs.
+    pub since: Option<String>,
+    /// The link to cloudcore.
+    pub link: Link,
+    /// The cluster.
+    pub cluster: Cluster,
+    /// When the node's certificate ends.
+    pub certificate_expires: Option<String>,
+    /// The node's conditions.
+    pub conditions: Vec<Condition>,
+    /// The pods that the node holds.
+    pub pods: Vec<PodLine>,
+    /// The store.
+    pub store: Store,
+    /// What waits to be reported.
+    pub outbox: Outbox,
+    /// What an operator should know beside all that.
+    pub warnings: Vec<String>,
+}
+
+/// The link to cloudcore.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Link {
+    /// `connected`, `connecting`, `offline`.
+    pub state: String,
+    /// Since when.
+    pub since: Option<String>,
+    /// The address in use, or tried last.
+    pub address: String,
+    /// `quic`.
+    pub transport: String,
+    /// The replica at the other end.
+    pub replica: String,
+    /// Why the last attempt failed, or the last session ended.
+    pub last_error: String,
+    /// Seconds to the next attempt.
+    pub next_attempt_seconds: Option<u64>,
+    /// Kinds of objects that equal the cluster's view in this session.
+    pub synced: Vec<String>,
+}
+
+/// The cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Cluster {
+    /// Its id: the UID of its namespace kube-system.
+    pub id: String,
+    /// Its epoch.
+    pub epoch: u64,
+    /// Whether cloudcore reaches the API server, while it says so.
+    pub api_reachable: Option<bool>,
+}
+
+/// One condition of the node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Condition {
+    /// `Ready`, `MemoryPressure`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// `True` or `False`.
+    pub status: String,
+    /// A word.
+    pub reason: String,
+    /// A sentence.
+    pub message: String,
+    /// Since when.
+    pub since: Option<String>,
+}
+
+/// One pod.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct PodLine {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its UID.
+    pub uid: String,
+    /// `Running`, or why not: `CrashLoopBackOff`.
+    pub state: String,
+    /// Containers that are ready.
+    pub ready: u32,
+    /// Containers in all.
+    pub containers: u32,
+    /// Restarts of all containers.
+    pub restarts: u32,
+    /// Its address.
+    pub ip: String,
+}
+
+/// The store.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Store {
+    /// Bytes on disk: what the node must hold.
+    pub meta_bytes: u64,
+    /// Bytes on disk: what waits to be reported.
+    pub outbox_bytes: u64,
+    /// Bytes on disk: large values.
+    pub objects_bytes: u64,
+    /// Objects held.
+    pub objects: u64,
+}
+
+/// What waits to be reported.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Outbox {
+    /// Entries.
+    pub waiting: u64,
+    /// What the cluster refused and is tried again, with its words.
+    pub refused: Vec<String>,
+}
+
+impl Status {
+    /// The conditions of a Node, as they are shown here.
+    pub fn conditions_of(node: &k8s_openapi::api::core::v1::Node) -> Vec<Condition> {
+        let conditions = node
+            .status
+            .iter()
+            .filter_map(|status| status.conditions.as_ref())
+            .flatten();
+        conditions
+            .map(|condition| Condition {
+                kind: condition.type_.clone(),
+                status: condition.status.clone(),
+                reason: condition.reason.clone().unwrap_or_default(),
+                message: condition.message.clone().unwrap_or_default(),
+                since: condition
+                    .last_transition_time
+                    .as_ref()
+                    .map(|time| time.0.to_string()),
+            })
+            .collect()
+    }
+}
+
+impl Store {
+    /// Measures the directories of the store.
+    pub fn measure(state_dir: &std::path::Path) -> Self {
+        let size = |name: &str| directory_bytes(&state_dir.join(name));
+        Self {
+            meta_bytes: size("meta"),
+            outbox_bytes: size("outbox"),
+            objects_bytes: size("objects"),
+            objects: 0,
+        }
+    }
+}
+
+fn directory_bytes(dir: &std::path::Path) -> u64 {
+    let entries = std::fs::read_dir(dir)
+        .into_iter()
+        .flatten()
+        .filter_map(Result::ok);
+    let size = |entry: std::fs::DirEntry| match entry.metadata() {
+        Ok(data) if data.is_dir() => directory_bytes(&entry.path()),
+        Ok(data) => data.len(),
+        Err(_) => 0,
+    };
+    entries.map(size).sum()
+}
+
+/// Prints how the node is. Fails when the daemon does not run, after saying what is known.
+pub(super) async fn show(output: Output, paths: &Paths) -> anyhow::Result<()> {
+    super::join::must_be_root(paths)?;
+    let asked = control::ask(&paths.control_socket()).await;
+    let (status, trouble) = match asked {
+        Ok(status) => (status, None),
+        Err(error @ ControlError::NotRunning(_)) => (offline::read(paths).await?, Some(error)),
+        Err(error) => return Err(error.into()),
+    };
+    match output {
+        Output::Json => println!("{}", serde_json::to_string_pretty(&status)?),
+        Output::Table => print!("{}", table::render(&status)),
+    }
+    trouble.map_or(Ok(()), |error| Err(error.into()))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,171 @@
+//! The status for people. Pure.
+
+use std::fmt::Write as _;
+
+use super::{Condition, Link, Status};
+
+/// The whole text.
+pub(super) fn render(status: &Status) -> String {
+    let mut out = String::new();
+    let known = |text: &Option<String>| text.clone().unwrap_or_else(|| "unknown".to_owned());
+    if !status.running {
+        out.push_str(
+            "edgecore does not run; this is what the disk says (start it: systemctl start edgecore)\n\n",
+        );
+    }
+    line(&mut out, "Node", &status.node);
+    line(&mut out, "Version", &status.version);
+    line(&mut out, "Link", &link(&status.link));
+    if !status.link.last_error.is_empty() {
+        line(&mut out, "", &format!("last error: {}", status.link.last_error));
+    }
+    line(&mut out, "Cluster", &cluster(status));
+    line(
+        &mut out,
+        "Certificate",
+        &format!("until {}", known(&status.certificate_expires)),
+    );
+    line(&mut out, "Store", &store(status));
+    line(&mut out, "Outbox", &outbox(status));
+    for refused in &status.outbox.refused {
+        line(&mut out, "", &format!("refused: {refused}"));
+    }
+    for warning in &status.warnings {
+        line(&mut out, "Warning", warning);
+    }
+    conditions(&mut out, &status.conditions);
+    pods(&mut out, status);
+    out
+}
+
+fn line(out: &mut String, label: &str, text: &str) {
+    let label = if label.is_empty() {
+        String::new()
+    } else {
+        format!("{label}:")
+    };
+    let _ = writeln!(out, "{label:<13}{text}");
+}
+
+fn link(link: &Link) -> String {
+    let mut text = if link.state.is_empty() {
+        "unknown".to_owned()
+    } else {
+        link.state.clone()
+    };
+    for (word, value) in [
+        ("to", &link.address),
+        ("over", &link.transport),
+        ("replica", &link.replica),
+    ] {
+        if !value.is_empty() {
+            let _ = write!(text, " {word} {value}");
+        }
+    }
+    if let Some(since) = &link.since {
+        let _ = write!(text, " since {since}");
+    }
+    if let Some(seconds) = link.next_attempt_seconds {
+        let _ = write!(text, ", next attempt in {seconds} s");
+    }
+    text
+}
+
+fn cluster(status: &Status) -> String {
+    let id = if status.cluster.id.is_empty() {
+        "unknown"
+    } else {
+        &status.cluster.id
+    };
+    match status.cluster.api_reachable {
+        Some(false) => format!("{id} (cloudcore does not reach the API server)"),
+        _ => id.to_owned(),
+    }
+}
+
+fn store(status: &Status) -> String {
+    let store = &status.store;
+    let bytes = store.meta_bytes + store.outbox_bytes + store.objects_bytes;
+    format!("{} objects, {} on disk", store.objects, size(bytes))
+}
+
+fn outbox(status: &Status) -> String {
+    match status.outbox.waiting {
+        0 => "empty: the cluster knows everything".to_owned(),
+        1 => "1 report waits for the link".to_owned(),
+        many => format!("{many} reports wait for the link"),
+    }
+}
+
+fn size(bytes: u64) -> String {
+    match bytes {
+        0..10_000 => format!("{bytes} B"),
+        10_000..10_000_000 => format!("{} kB", bytes / 1000),
+        _ => format!("{} MB", bytes / 1_000_000),
+    }
+}
+
+fn conditions(out: &mut String, conditions: &[Condition]) {
+    if conditions.is_empty() {
+        return;
+    }
+    let row = |c: &Condition| {
+        [
+            c.kind.clone(),
+            c.status.clone(),
+            c.reason.clone(),
+            c.message.clone(),
+        ]
+    };
+    out.push('\n');
+    table(
+        out,
+        ["CONDITION", "STATUS", "REASON", "MESSAGE"],
+        conditions.iter().map(row),
+    );
+}
+
+fn pods(out: &mut String, status: &Status) {
+    out.push('\n');
+    if status.pods.is_empty() {
+        out.push_str("No pods.\n");
+        return;
+    }
+    let rows = status.pods.iter().map(|pod| {
+        let ready = format!("{}/{}", pod.ready, pod.containers);
+        [
+            pod.namespace.clone(),
+            pod.name.clone(),
+            ready,
+            pod.state.clone(),
+            pod.restarts.to_string(),
+            pod.ip.clone(),
+        ]
+    });
+    table(
+        out,
+        ["NAMESPACE", "POD", "READY", "STATE", "RESTARTS", "IP"],
+        rows,
+    );
+}
+
+/// Columns as wide as their widest cell; the last one is not padded.
+fn table<const N: usize>(out: &mut String, head: [&str; N], rows: impl Iterator<Item = [String; N]>) {
+    let head = head.map(str::to_owned);
+    let rows: Vec<[String; N]> = std::iter::once(head).chain(rows).collect();
+    let width = |column: usize| {
+        rows.iter()
+            .map(|row| row[column].chars().count())
+            .max()
+            .unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..N).map(width).collect();
+    for row in &rows {
+        let cells: Vec<String> = row
+            .iter()
+            .zip(&widths)
+            .map(|(cell, width)| format!("{cell:<width$}"))
+            .collect();
+        let _ = writeln!(out, "{}", cells.join("  ").trim_end());
+    }
+}

@@ -1,0 +1,83 @@
+//! What `status` prints.
+
+use super::*;
+
+fn status() -> Status {
+    Status {
+        running: true,
+        node: "pump-7".to_owned(),
+        version: "0.1.0".to_owned(),
+        link: Link {
+            state: "connected".to_owned(),
+            address: "cloud:10000".to_owned(),
+            transport: "quic".to_owned(),
+            replica: "cloudcore-abc".to_owned(),
+            ..Link::default()
+        },
+        cluster: Cluster {
+            id: "c1".to_owned(),
+            ..Cluster::default()
+        },
+        conditions: vec![Condition {
+            kind: "Ready".to_owned(),
+            status: "True".to_owned(),
+            reason: "KubeletReady".to_owned(),
+            ..Condition::default()
+        }],
+        pods: vec![PodLine {
+            namespace: "default".to_owned(),
+            name: "hello-1".to_owned(),
+            state: "Running".to_owned(),
+            ready: 1,
+            containers: 2,
+            ip: "10.86.0.3".to_owned(),
+            ..PodLine::default()
+        }],
+        store: Store {
+            meta_bytes: 12_345,
+            objects: 7,
+            ..Store::default()
+        },
+        ..Status::default()
+    }
+}
+
+#[test]
+fn people_see_the_link_the_conditions_and_the_pods() {
+    let text = table::render(&status());
+    for part in [
+        "Node:        pump-7\n",
+        "Link:        connected to cloud:10000 over quic replica cloudcore-abc\n",
+        "Store:       7 objects, 12 kB on disk\n",
+        "Outbox:      empty: the cluster knows everything\n",
+        "CONDITION  STATUS  REASON        MESSAGE\nReady      True    KubeletReady\n",
+        "NAMESPACE  POD      READY  STATE    RESTARTS  IP\ndefault    hello-1  1/2    Running  0         10.86.0.3\n",
+    ] {
+        assert!(text.contains(part), "{part}\nnot in\n{text}");
+    }
+}
+
+#[test]
+fn a_node_that_does_not_run_says_so_first() {
+    let status = Status {
+        running: false,
+        ..status()
+    };
+    assert!(table::render(&status).starts_with("edgecore does not run;"));
+}
+
+#[test]
+fn programs_read_back_what_was_printed() {
+    let json = serde_json::to_string(&status()).unwrap();
+    assert_eq!(serde_json::from_str::<Status>(&json).unwrap(), status());
+    assert!(
+        json.contains("\"apiReachable\":null") && json.contains("\"type\":\"Ready\""),
+        "{json}"
+    );
+}
+
+#[test]
+fn an_older_or_newer_daemon_is_understood() {
+    let read: Status = serde_json::from_str(r#"{"node": "a", "running": true, "moon": "full"}"#).unwrap();
+    assert_eq!((read.node.as_str(), read.running), ("a", true));
+}
