@@ -1,9 +1,17 @@
 //! dnsPolicy: which resolver configuration a pod gets.
+//!
+//! [`pod_dns`] reads the device's resolver file; the rest is pure. **Invariant:** the result keeps glibc's
+//! limits (3 servers, 32 domains, 2048 characters), and what was left out is told in a warning.
 
 use k8s_cri::v1::DnsConfig;
 use k8s_openapi::api::core::v1::Pod;
 
-use super::spec::NodeFacts;
+use super::spec::{self, NodeFacts};
+
+const MAX_SERVERS: usize = 3;
+const MAX_SEARCHES: usize = 32;
+const MAX_SEARCH_CHARS: usize = 2048;
+const MAX_DOMAIN: usize = 253;
 
 /// What a pod resolves names with.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -14,8 +22,185 @@ pub struct PodDns {
     pub warnings: Vec<(&'static str, String)>,
 }
 
-/// The pod's resolver configuration.
+/// The pod's resolver configuration. A device without a resolver file counts as one with an empty file.
 pub fn pod_dns(facts: &NodeFacts, pod: &Pod) -> PodDns {
-    let _ = (facts, pod);
-    PodDns::default()
+    let device = std::fs::read_to_string(&facts.resolv_conf).unwrap_or_default();
+    decide(facts, pod, parse(&device))
+}
+
+fn decide(facts: &NodeFacts, pod: &Pod, device: DnsConfig) -> PodDns {
+    let mut dns = PodDns {
+        config: device,
+        warnings: Vec::new(),
+    };
+    if wants_cluster(pod) && facts.cluster_dns.is_empty() {
+        dns.warnings.push(("MissingClusterDNS", missing_cluster_dns(pod)));
+    } else if wants_cluster(pod) {
+        dns.config.servers = facts.cluster_dns.iter().map(ToString::to_string).collect();
+        dns.config.searches = cluster_searches(&facts.cluster_domain, pod, &dns.config.searches);
+        dns.config.options = vec!["ndots:5".to_owned()];
+    }
+    keep_limits(&mut dns);
+    dns
+}
+
+fn wants_cluster(pod: &Pod) -> bool {
+    match spec::spec(pod).and_then(|spec| spec.dns_policy.as_deref()) {
+        Some("Default") => false,
+        Some("ClusterFirstWithHostNet") => true,
+        _ => !spec::host_network(pod),
+    }
+}
+
+fn missing_cluster_dns(pod: &Pod) -> String {
+    let pod = format!("{}_{}({})", spec::name(pod), spec::namespace(pod), spec::uid(pod));
+    format!(
+        "pod: {pod:?}. kubelet does not have ClusterDNS IP configured and cannot create Pod using \
+         \"ClusterFirst\" policy. Falling back to \"Default\" policy."
+    )
+}
+
+fn cluster_searches(domain: &str, pod: &Pod, device: &[String]) -> Vec<String> {
+    let mut searches = Vec::new();
+    if !domain.is_empty() {
+        searches.push(format!("{}.svc.{domain}", spec::namespace(pod)));
+        searches.push(format!("svc.{domain}"));
+        searches.push(domain.to_owned());
+    }
+    for search in device {
+        if !searches.contains(search) {
+            searches.push(search.clone());
+        }
+    }
+    searches
+}
+
+fn keep_limits(dns: &mut PodDns) {
+    let PodDns { config, warnings } = dns;
+    if config.servers.len() > MAX_SERVERS {
+        config.servers.truncate(MAX_SERVERS);
+        warnings.push((
+            "DNSConfigForming",
+            format!(
+                "Nameserver limits were exceeded, some nameservers have been omitted, the applied nameserver line is: {}",
+                config.servers.join(" ")
+            ),
+        ));
+    }
+    let before = config.searches.len();
+    config.searches.truncate(MAX_SEARCHES);
+    config.searches.retain(|domain| domain.len() <= MAX_DOMAIN);
+    while config.searches.join(" ").len() > MAX_SEARCH_CHARS {
+        config.searches.pop();
+    }
+    if config.searches.len() < before {
+        warnings.push((
+            "DNSConfigForming",
+            format!(
+                "Search Line limits were exceeded, some search paths have been omitted, the applied search line is: {}",
+                config.searches.join(" ")
+            ),
+        ));
+    }
+}
+
+/// Reads a resolver file: servers add up, the last search line counts, an option counts once.
+fn parse(text: &str) -> DnsConfig {
+    let mut config = DnsConfig::default();
+    for line in text.lines().map(str::trim).filter(|line| !line.starts_with('#')) {
+        let mut words = line.split_whitespace();
+        match words.next() {
+            Some("nameserver") => config.servers.extend(words.next().map(str::to_owned)),
+            Some("search") => {
+                let domains = words
+                    .filter(|word| *word != ".")
+                    .map(|word| word.trim_end_matches('.').to_owned());
+                config.searches = domains.collect();
+            }
+            Some("options") => words.for_each(|option| set_option(&mut config.options, option)),
+            _ => {}
+        }
+    }
+    config
+}
+
+fn set_option(options: &mut Vec<String>, option: &str) {
+    let name = |option: &str| option.split(':').next().unwrap_or_default().to_owned();
+    options.retain(|old| name(old) != name(option));
+    options.push(option.to_owned());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::spec::testing::{facts, pod};
+    use super::*;
+
+    fn device() -> DnsConfig {
+        parse(
+            "# c\nnameserver 9.9.9.9\nsearch old\nsearch home. lan .\noptions ndots:1 rotate\noptions ndots:2\n",
+        )
+    }
+
+    #[test]
+    fn the_devices_file_is_read_as_the_resolver_reads_it() {
+        let config = device();
+        assert_eq!(config.servers, ["9.9.9.9"]);
+        assert_eq!(config.searches, ["home", "lan"]);
+        assert_eq!(config.options, ["rotate", "ndots:2"]);
+    }
+
+    #[test]
+    fn cluster_first_asks_the_cluster_and_searches_its_domains() {
+        let dns = decide(&facts(), &pod(r#"{"dnsPolicy":"ClusterFirst"}"#), device());
+        assert_eq!(dns.config.servers, ["10.96.0.10"]);
+        assert_eq!(
+            dns.config.searches,
+            [
+                "ns.svc.cluster.local",
+                "svc.cluster.local",
+                "cluster.local",
+                "home",
+                "lan"
+            ]
+        );
+        assert_eq!(dns.config.options, ["ndots:5"]);
+        assert_eq!(dns.warnings, []);
+    }
+
+    #[test]
+    fn without_cluster_dns_the_device_answers_and_the_kubelets_event_says_so() {
+        let mut facts = facts();
+        facts.cluster_dns.clear();
+        let dns = decide(&facts, &pod(r#"{"dnsPolicy":"ClusterFirst"}"#), device());
+        assert_eq!(dns.config, device());
+        let expected = "pod: \"web-0_ns(u-1)\". kubelet does not have ClusterDNS IP configured and cannot create Pod \
+            using \"ClusterFirst\" policy. Falling back to \"Default\" policy.";
+        assert_eq!(dns.warnings, [("MissingClusterDNS", expected.to_owned())]);
+    }
+
+    #[test]
+    fn pods_on_the_host_network_ask_the_device_unless_they_say_otherwise() {
+        let dns = |spec: &str| decide(&facts(), &pod(spec), device()).config.servers;
+        assert_eq!(
+            dns(r#"{"dnsPolicy":"ClusterFirst","hostNetwork":true}"#),
+            ["9.9.9.9"]
+        );
+        assert_eq!(
+            dns(r#"{"dnsPolicy":"ClusterFirstWithHostNet","hostNetwork":true}"#),
+            ["10.96.0.10"]
+        );
+        assert_eq!(dns(r#"{"dnsPolicy":"Default"}"#), ["9.9.9.9"]);
+    }
+
+    #[test]
+    fn what_glibc_cannot_take_is_left_out_and_told() {
+        let mut text = "nameserver 1.1.1.1\n".repeat(5);
+        text.push_str("search");
+        for n in 0..40 {
+            text.push_str(&format!(" d{n}"));
+        }
+        let dns = decide(&facts(), &pod(r#"{"dnsPolicy":"Default"}"#), parse(&text));
+        assert_eq!((dns.config.servers.len(), dns.config.searches.len()), (3, 32));
+        assert_eq!(dns.warnings.len(), 2);
+    }
 }

@@ -67,6 +67,17 @@ pub enum Lookup<T> {
     Unknown,
 }
 
+impl<T> Lookup<T> {
+    /// The same answer about a part of the object.
+    pub fn map<U>(&self, part: impl FnOnce(&T) -> U) -> Lookup<U> {
+        match self {
+            Self::Found(object) => Lookup::Found(Arc::new(part(object))),
+            Self::Absent => Lookup::Absent,
+            Self::Unknown => Lookup::Unknown,
+        }
+    }
+}
+
 /// The objects that pods of this node name, answered from memory.
 pub trait Objects: Send + Sync {
     /// A ConfigMap.
@@ -102,6 +113,12 @@ pub fn host_network(pod: &Pod) -> bool {
     spec(pod).and_then(|spec| spec.host_network).unwrap_or(false)
 }
 
+/// The group that volumes belong to, when the pod names one.
+pub fn fs_group(pod: &Pod) -> Option<u32> {
+    let group = spec(pod)?.security_context.as_ref()?.fs_group?;
+    u32::try_from(group).ok()
+}
+
 /// All containers, init containers first.
 pub fn all_containers(pod: &Pod) -> impl Iterator<Item = &Container> {
     let spec = spec(pod);
@@ -116,6 +133,9 @@ pub fn all_containers(pod: &Pod) -> impl Iterator<Item = &Container> {
 pub fn is_plain_name(text: &str) -> bool {
     !text.is_empty() && text.len() <= 253 && text != "." && text != ".." && !text.contains(['/', '\0'])
 }
+
+#[cfg(test)]
+pub(crate) mod testing;
 
 #[cfg(test)]
 mod tests {

@@ -1,23 +1,38 @@
 //! Volumes: brought to disk before a pod's containers start, kept fresh while they run, taken down after.
 //!
 //! One file a volume type, one atomic writer. [`Volumes::mount`] is idempotent: it is also the refresh.
-//! Layout as the kubelet's: `<root>/pods/<uid>/volumes/kubernetes.io~<plugin>/<name>`.
+//! Layout as the kubelet's: `<root>/pods/<uid>/volumes/kubernetes.io~<plugin>/<name>`. Volumes that hold a
+//! Secret or a token live on tmpfs.
 //!
 //! **Invariant:** nothing is written or removed through a path that a pod could have swapped: every step
 //! below the volume's directory goes by descriptor and follows no link.
 
+mod atomic;
+mod empty_dir;
+pub(super) mod file;
+mod host_path;
+mod mounts;
+mod plan;
+mod sources;
+pub(super) mod subpath;
+#[cfg(test)]
+pub(super) mod testing;
 pub mod tokens;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::ffi::OsStr;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, Volume};
 use thiserror::Error;
 
-use super::spec::{NodeFacts, Objects};
-use tokens::TokenCache;
+use super::spec::{self, NodeFacts, Objects};
+use plan::Planned;
+use sources::Sources;
+use tokens::{TokenCache, TokenRequest};
 
 /// Where a pod's volumes stand on this device.
 #[derive(Clone, Debug, Default)]
@@ -37,8 +52,9 @@ pub struct MountedVolume {
     pub read_only: bool,
 }
 
-/// Why a volume is not there yet. The pod waits in `ContainerCreating`, with an event `FailedMount`.
-#[derive(Debug, Error)]
+/// Why a volume is not there yet. The pod waits in `ContainerCreating`, with an event `FailedMount`; a pod
+/// that runs goes on with what it has.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[error("MountVolume.SetUp failed for volume {volume:?} : {cause}")]
 pub struct MountError {
     /// The volume's name.
@@ -49,12 +65,12 @@ pub struct MountError {
 
 /// Why a pod's directory could not be taken down; try again later.
 #[derive(Debug, Error)]
-#[error("cannot take down {path}: {cause}")]
+#[error("cannot take down {path}")]
 pub struct UnmountError {
     /// What resisted.
     pub path: PathBuf,
     /// Why.
-    pub cause: String,
+    pub source: io::Error,
 }
 
 /// Brings volumes to disk.
@@ -75,19 +91,125 @@ impl Volumes {
     }
 
     /// Brings every volume of `pod` to disk, or up to date. Idempotent.
+    ///
+    /// # Synchronization
+    ///
+    /// One call a pod at a time.
     pub async fn mount(&self, pod: &Pod) -> Result<Mounted, MountError> {
-        let _ = (pod, &self.objects, &self.tokens);
-        Ok(Mounted::default())
+        let volumes = spec::spec(pod)
+            .and_then(|spec| spec.volumes.as_deref())
+            .unwrap_or_default();
+        let mut planned = Vec::with_capacity(volumes.len());
+        let mut refresh_after = None;
+        for volume in volumes {
+            let (plan, due) = self.plan(pod, volume).await?;
+            refresh_after = refresh_after.into_iter().chain(due).min();
+            planned.push(plan);
+        }
+        let pod_dir = self.facts.pod_dir(spec::uid(pod));
+        let carried_out = blocking(move || carry_out(&pod_dir, planned)).await;
+        let volumes = carried_out.unwrap_or_else(|error| Err(failed("", error.to_string())))?;
+        Ok(Mounted {
+            volumes,
+            refresh_after,
+        })
     }
 
-    /// Takes a pod's directory down, once none of its containers is left.
+    /// Takes a pod's directory down, once none of its containers is left, and forgets its tokens.
     pub async fn unmount(&self, uid: &str) -> Result<(), UnmountError> {
-        let _ = self.facts.pod_dir(uid);
-        Ok(())
+        let path = self.facts.pod_dir(uid);
+        if !spec::is_plain_name(uid) {
+            return Err(UnmountError {
+                path,
+                source: io::Error::from(io::ErrorKind::InvalidInput),
+            });
+        }
+        self.tokens.forget(uid).await;
+        let (parent, name) = (self.facts.root_dir.join("pods"), uid.to_owned());
+        let taken = blocking(move || take_down(&parent, &name)).await;
+        taken
+            .and_then(|result| result)
+            .map_err(|source| UnmountError { path, source })
     }
 
     /// The UIDs of pods that have a directory on disk, so that those of no pod can be taken down.
     pub async fn on_disk(&self) -> Vec<String> {
-        Vec::new()
+        let pods = self.facts.root_dir.join("pods");
+        let listed = blocking(move || {
+            std::fs::read_dir(pods).map(|dir| dir.flatten().map(|e| e.file_name()).collect())
+        });
+        let names: Vec<_> = listed.await.and_then(|result| result).unwrap_or_default();
+        names
+            .into_iter()
+            .filter_map(|name| name.into_string().ok())
+            .collect()
+    }
+
+    async fn plan(&self, pod: &Pod, volume: &Volume) -> Result<(Planned, Option<Duration>), MountError> {
+        let told = |cause: String| failed(&volume.name, cause);
+        if !spec::is_plain_name(&volume.name) || !spec::is_plain_name(spec::uid(pod)) {
+            return Err(told("the name cannot be a directory".to_owned()));
+        }
+        let requests = sources::token_requests(pod, volume);
+        let tokens = self.tokens(&requests).await.map_err(told)?;
+        let due = requests.iter().map(|request| self.tokens.due_in(request)).min();
+        let sources = Sources {
+            objects: self.objects.as_ref(),
+            pod,
+            tokens: &tokens,
+        };
+        let payload = sources::payload(&sources, volume).map_err(told)?;
+        Ok((
+            Planned::new(pod, volume, payload, self.facts.memory_capacity).map_err(told)?,
+            due,
+        ))
+    }
+
+    async fn tokens(&self, requests: &[TokenRequest]) -> Result<BTreeMap<TokenRequest, String>, String> {
+        let mut tokens = BTreeMap::new();
+        for request in requests {
+            let token = self
+                .tokens
+                .token(request)
+                .await
+                .map_err(|error| error.to_string())?;
+            tokens.insert(request.clone(), token);
+        }
+        Ok(tokens)
     }
 }
+
+fn carry_out(pod_dir: &Path, planned: Vec<Planned>) -> Result<BTreeMap<String, MountedVolume>, MountError> {
+    let mut volumes = BTreeMap::new();
+    for plan in planned {
+        let mounted = plan
+            .carry_out(pod_dir)
+            .map_err(|cause| failed(&plan.name, cause))?;
+        volumes.insert(plan.name, mounted);
+    }
+    Ok(volumes)
+}
+
+fn take_down(pods: &Path, uid: &str) -> io::Result<()> {
+    mounts::unmount_below(&pods.join(uid))?;
+    match file::open_dir(pods) {
+        Ok(dir) => file::remove_tree_at(dir, OsStr::new(uid)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+fn failed(volume: &str, cause: String) -> MountError {
+    MountError {
+        volume: volume.to_owned(),
+        cause,
+    }
+}
+
+/// Disk work, off the threads that carry the link.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)
+}
+
+#[cfg(test)]
+mod tests;

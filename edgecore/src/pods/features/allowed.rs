@@ -1,0 +1,180 @@
+//! The allow-list: what this node honours, by path.
+//!
+//! `[]` stands for every item, `**` for everything below, `=a|b` for the only values, `x*` for a beginning.
+
+/// (where the paths start, the paths).
+pub(super) const LISTS: &[(&str, &str)] = &[
+    ("", POD),
+    ("", FOR_THE_SCHEDULER),
+    ("volumes.[]", VOLUME),
+    ("containers.[]", CONTAINER),
+    ("initContainers.[]", CONTAINER),
+    ("containers.[].livenessProbe", PROBE),
+    ("containers.[].readinessProbe", PROBE),
+    ("containers.[].startupProbe", PROBE),
+];
+
+const POD: &str = "
+    restartPolicy=Always|OnFailure|Never
+    terminationGracePeriodSeconds
+    activeDeadlineSeconds
+    readinessGates.**
+    dnsPolicy=ClusterFirst|ClusterFirstWithHostNet|Default
+    hostNetwork
+    hostPID
+    hostIPC
+    hostUsers=true
+    shareProcessNamespace
+    hostname
+    subdomain
+    setHostnameAsFQDN
+    hostAliases.[].ip
+    hostAliases.[].hostnames.[]
+    enableServiceLinks
+    serviceAccountName
+    serviceAccount
+    automountServiceAccountToken
+    os.name=linux
+    securityContext.runAsUser
+    securityContext.runAsGroup
+    securityContext.runAsNonRoot
+    securityContext.fsGroup
+    securityContext.fsGroupChangePolicy=Always|OnRootMismatch
+    securityContext.supplementalGroups.[]
+    securityContext.supplementalGroupsPolicy=Merge
+    securityContext.seccompProfile.type=RuntimeDefault|Unconfined
+    securityContext.appArmorProfile.type=RuntimeDefault|Unconfined
+";
+
+/// Read by the scheduler and the controllers alone.
+const FOR_THE_SCHEDULER: &str = "
+    nodeName
+    nodeSelector.**
+    affinity.**
+    tolerations.**
+    topologySpreadConstraints.**
+    schedulerName
+    schedulingGates.**
+    priority
+    priorityClassName
+    preemptionPolicy
+    workloadRef.**
+";
+
+const VOLUME: &str = "
+    name
+    emptyDir.medium=Memory
+    emptyDir.sizeLimit
+    hostPath.path
+    hostPath.type=DirectoryOrCreate|Directory|FileOrCreate|File|Socket|CharDevice|BlockDevice
+    configMap.name
+    configMap.optional
+    configMap.defaultMode
+    configMap.items.[].key
+    configMap.items.[].path
+    configMap.items.[].mode
+    secret.secretName
+    secret.optional
+    secret.defaultMode
+    secret.items.[].key
+    secret.items.[].path
+    secret.items.[].mode
+    downwardAPI.defaultMode
+    downwardAPI.items.[].path
+    downwardAPI.items.[].mode
+    downwardAPI.items.[].fieldRef.apiVersion=v1
+    downwardAPI.items.[].fieldRef.fieldPath=metadata.name|metadata.namespace|metadata.uid|metadata.labels*|metadata.annotations*
+    projected.defaultMode
+    projected.sources.[].configMap.name
+    projected.sources.[].configMap.optional
+    projected.sources.[].configMap.items.[].key
+    projected.sources.[].configMap.items.[].path
+    projected.sources.[].configMap.items.[].mode
+    projected.sources.[].secret.name
+    projected.sources.[].secret.optional
+    projected.sources.[].secret.items.[].key
+    projected.sources.[].secret.items.[].path
+    projected.sources.[].secret.items.[].mode
+    projected.sources.[].serviceAccountToken.audience
+    projected.sources.[].serviceAccountToken.expirationSeconds
+    projected.sources.[].serviceAccountToken.path
+    projected.sources.[].downwardAPI.items.[].path
+    projected.sources.[].downwardAPI.items.[].mode
+    projected.sources.[].downwardAPI.items.[].fieldRef.apiVersion=v1
+    projected.sources.[].downwardAPI.items.[].fieldRef.fieldPath=metadata.name|metadata.namespace|metadata.uid|metadata.labels*|metadata.annotations*
+";
+
+const CONTAINER: &str = "
+    name
+    image
+    imagePullPolicy=Always|IfNotPresent|Never
+    command.[]
+    args.[]
+    workingDir
+    stdin
+    stdinOnce
+    tty
+    terminationMessagePath
+    terminationMessagePolicy=File|FallbackToLogsOnError
+    ports.[].name
+    ports.[].containerPort
+    ports.[].protocol=TCP|UDP|SCTP
+    env.[].name
+    env.[].value
+    env.[].valueFrom.configMapKeyRef.name
+    env.[].valueFrom.configMapKeyRef.key
+    env.[].valueFrom.configMapKeyRef.optional
+    env.[].valueFrom.secretKeyRef.name
+    env.[].valueFrom.secretKeyRef.key
+    env.[].valueFrom.secretKeyRef.optional
+    env.[].valueFrom.fieldRef.apiVersion=v1
+    env.[].valueFrom.fieldRef.fieldPath=metadata.name|metadata.namespace|metadata.uid|metadata.labels['*|metadata.annotations['*|spec.nodeName|spec.serviceAccountName|status.hostIP|status.hostIPs|status.podIP|status.podIPs
+    envFrom.[].prefix
+    envFrom.[].configMapRef.name
+    envFrom.[].configMapRef.optional
+    envFrom.[].secretRef.name
+    envFrom.[].secretRef.optional
+    resources.requests.cpu
+    resources.requests.memory
+    resources.requests.ephemeral-storage
+    resources.limits.cpu
+    resources.limits.memory
+    resizePolicy.[].resourceName=cpu|memory
+    resizePolicy.[].restartPolicy=NotRequired
+    volumeMounts.[].name
+    volumeMounts.[].mountPath
+    volumeMounts.[].readOnly
+    volumeMounts.[].recursiveReadOnly=Disabled
+    volumeMounts.[].subPath
+    volumeMounts.[].subPathExpr
+    volumeMounts.[].mountPropagation=None
+    securityContext.capabilities.add.[]
+    securityContext.capabilities.drop.[]
+    securityContext.privileged
+    securityContext.runAsUser
+    securityContext.runAsGroup
+    securityContext.runAsNonRoot
+    securityContext.readOnlyRootFilesystem
+    securityContext.allowPrivilegeEscalation
+    securityContext.procMount=Default
+    securityContext.seccompProfile.type=RuntimeDefault|Unconfined
+    securityContext.appArmorProfile.type=RuntimeDefault|Unconfined
+";
+
+const PROBE: &str = "
+    initialDelaySeconds
+    periodSeconds
+    timeoutSeconds
+    successThreshold
+    failureThreshold
+    terminationGracePeriodSeconds
+    exec.command.[]
+    httpGet.path
+    httpGet.port
+    httpGet.host
+    httpGet.scheme=HTTP|HTTPS
+    httpGet.httpHeaders.[].name
+    httpGet.httpHeaders.[].value
+    tcpSocket.port
+    tcpSocket.host
+";

@@ -1,0 +1,170 @@
+use super::*;
+use serde_json::json;
+
+fn refused(spec: Value) -> Vec<String> {
+    check(&json!({ "spec": spec }))
+        .err()
+        .map(|unsupported| unsupported.paths)
+        .unwrap_or_default()
+}
+
+fn refused_in_container(fields: Value) -> Vec<String> {
+    refused(json!({ "containers": [fields] }))
+}
+
+/// What the API server makes of a bare busybox pod.
+fn defaulted() -> Value {
+    json!({
+        "volumes": [{"name": "kube-api-access-x", "projected": {"defaultMode": 420, "sources": [
+            {"serviceAccountToken": {"expirationSeconds": 3607, "path": "token"}},
+            {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
+            {"downwardAPI": {"items": [{"path": "namespace", "fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.namespace"}}]}}]}}],
+        "containers": [{"name": "c", "image": "busybox", "resources": {}, "imagePullPolicy": "Always",
+            "volumeMounts": [{"name": "kube-api-access-x", "readOnly": true, "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount"}],
+            "terminationMessagePath": "/dev/termination-log", "terminationMessagePolicy": "File",
+            "securityContext": {"capabilities": {}},
+            "resizePolicy": [{"resourceName": "cpu", "restartPolicy": "NotRequired"}]}],
+        "restartPolicy": "Always", "terminationGracePeriodSeconds": 30, "dnsPolicy": "ClusterFirst",
+        "serviceAccountName": "default", "serviceAccount": "default", "nodeName": "edge-1",
+        "securityContext": {}, "schedulerName": "default-scheduler", "priority": 0,
+        "tolerations": [{"key": "node.kubernetes.io/not-ready", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300}],
+        "enableServiceLinks": true, "preemptionPolicy": "PreemptLowerPriority",
+        "affinity": {"nodeAffinity": {"anything": [1, {"deep": true}]}}
+    })
+}
+
+#[test]
+fn what_the_api_server_defaults_passes() {
+    assert_eq!(refused(defaulted()), Vec::<String>::new());
+}
+
+#[test]
+fn every_feature_that_is_not_honoured_is_refused_by_its_path() {
+    for (field, value, path) in [
+        (
+            "lifecycle",
+            json!({"preStop": {"exec": {"command": ["x"]}}}),
+            "lifecycle",
+        ),
+        ("restartPolicy", json!("Always"), "restartPolicy"),
+        (
+            "ports",
+            json!([{"containerPort": 80, "hostPort": 80}]),
+            "ports[0].hostPort",
+        ),
+        ("volumeDevices", json!([{"name": "x"}]), "volumeDevices"),
+        (
+            "volumeMounts",
+            json!([{"mountPropagation": "Bidirectional"}]),
+            "volumeMounts[0].mountPropagation (Bidirectional)",
+        ),
+        (
+            "env",
+            json!([{"name": "A", "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu"}}}]),
+            "env[0].valueFrom.resourceFieldRef",
+        ),
+        (
+            "livenessProbe",
+            json!({"grpc": {"port": 1}}),
+            "livenessProbe.grpc",
+        ),
+        (
+            "resources",
+            json!({"limits": {"hugepages-2Mi": "1"}}),
+            "resources.limits.hugepages-2Mi",
+        ),
+        (
+            "resources",
+            json!({"limits": {"ephemeral-storage": "1"}}),
+            "resources.limits.ephemeral-storage",
+        ),
+        (
+            "resources",
+            json!({"claims": [{"name": "x"}]}),
+            "resources.claims",
+        ),
+        (
+            "securityContext",
+            json!({"seccompProfile": {"type": "Localhost"}}),
+            "securityContext.seccompProfile.type (Localhost)",
+        ),
+        (
+            "securityContext",
+            json!({"seLinuxOptions": {}}),
+            "securityContext.seLinuxOptions",
+        ),
+    ] {
+        let fields: serde_json::Map<_, _> = [(field.to_owned(), value)].into_iter().collect();
+        let expected = vec![format!("spec.containers[0].{path}")];
+        assert_eq!(refused_in_container(Value::Object(fields)), expected);
+    }
+    for (field, value, path) in [
+        (
+            "ephemeralContainers",
+            json!([{"name": "x"}]),
+            "ephemeralContainers",
+        ),
+        ("imagePullSecrets", json!([{"name": "x"}]), "imagePullSecrets"),
+        ("runtimeClassName", json!("gvisor"), "runtimeClassName"),
+        ("dnsPolicy", json!("None"), "dnsPolicy (None)"),
+        ("dnsConfig", json!({}), "dnsConfig"),
+        ("overhead", json!({"cpu": "1"}), "overhead"),
+        ("resourceClaims", json!([{}]), "resourceClaims"),
+        ("hostnameOverride", json!("x"), "hostnameOverride"),
+        (
+            "volumes",
+            json!([{"name": "a", "persistentVolumeClaim": {"claimName": "x"}}]),
+            "volumes[0].persistentVolumeClaim",
+        ),
+        (
+            "volumes",
+            json!([{"name": "a", "emptyDir": {"sizeLimit": "1Mi"}}]),
+            "volumes[0].emptyDir.sizeLimit",
+        ),
+        (
+            "volumes",
+            json!([{"name": "a", "emptyDir": {"medium": "HugePages"}}]),
+            "volumes[0].emptyDir.medium (HugePages)",
+        ),
+        (
+            "securityContext",
+            json!({"sysctls": [{"name": "x"}]}),
+            "securityContext.sysctls",
+        ),
+        ("somethingNew", json!({}), "somethingNew"),
+    ] {
+        let fields: serde_json::Map<_, _> = [(field.to_owned(), value)].into_iter().collect();
+        assert_eq!(refused(Value::Object(fields)), vec![format!("spec.{path}")]);
+    }
+}
+
+#[test]
+fn a_host_port_is_no_feature_on_the_host_network() {
+    let containers = json!([{"ports": [{"containerPort": 80, "hostPort": 80}]}]);
+    assert_eq!(
+        refused(json!({"hostNetwork": true, "containers": containers})),
+        Vec::<String>::new()
+    );
+}
+
+#[test]
+fn memory_backed_volumes_may_be_limited() {
+    let volumes = json!([{"name": "a", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}}]);
+    assert_eq!(refused(json!({ "volumes": volumes })), Vec::<String>::new());
+}
+
+#[test]
+fn what_says_nothing_is_not_refused() {
+    assert_eq!(
+        refused(json!({"imagePullSecrets": [], "runtimeClassName": null, "hostnameOverride": ""})),
+        Vec::<String>::new()
+    );
+}
+
+#[test]
+fn a_long_list_is_told_in_part() {
+    let containers: Vec<_> = (0..40).map(|_| json!({"lifecycle": {}})).collect();
+    let error = check(&json!({"spec": {"containers": containers}})).unwrap_err();
+    assert_eq!(error.paths.len(), 40);
+    assert!(error.to_string().ends_with("and 24 more"), "{error}");
+}

@@ -1,0 +1,294 @@
+//! Files below a directory that a pod may write to: opened, made and removed by descriptor.
+//!
+//! **Invariant:** no function here follows a symbolic link in the last step, leaves the directory it was
+//! given, or crosses into another mount when it removes.
+
+use std::ffi::{CStr, OsStr};
+use std::fs::{File, Permissions};
+use std::io::{self, Read as _, Write as _};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::Path;
+
+use nix::NixPath;
+use nix::dir::Dir;
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, openat, renameat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat, mkdirat};
+use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, unlinkat};
+
+const DIR: OFlag = OFlag::O_DIRECTORY
+    .union(OFlag::O_NOFOLLOW)
+    .union(OFlag::O_CLOEXEC);
+const DEEPEST: usize = 48;
+
+/// Who a file belongs to and what may be done with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Access {
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+    pub(super) mode: u32,
+}
+
+/// Opens a directory that we made ourselves.
+pub(super) fn open_dir(path: &Path) -> io::Result<OwnedFd> {
+    let file = std::fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(DIR.bits())
+        .open(path)?;
+    Ok(file.into())
+}
+
+/// Opens the directory `name` in `dir`.
+pub(super) fn open_dir_at<P: NixPath + ?Sized>(dir: impl AsFd, name: &P) -> io::Result<OwnedFd> {
+    Ok(openat(dir, name, DIR | OFlag::O_RDONLY, Mode::empty())?)
+}
+
+/// Opens the directory `name` in `dir`, made if it is not there.
+pub(super) fn make_dir_at<P: NixPath + ?Sized>(dir: impl AsFd, name: &P, mode: u32) -> io::Result<OwnedFd> {
+    match mkdirat(&dir, name, Mode::from_bits_truncate(0o700)) {
+        Ok(()) => {
+            let made = open_dir_at(&dir, name)?;
+            set_mode(&made, mode)?;
+            Ok(made)
+        }
+        Err(Errno::EEXIST) => open_dir_at(dir, name),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Makes a new file in `dir` with everything it must have, on disk when this returns.
+pub(super) fn create_at<P: NixPath + ?Sized>(
+    dir: impl AsFd,
+    name: &P,
+    bytes: &[u8],
+    access: Access,
+) -> io::Result<()> {
+    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let mut file = File::from(openat(dir, name, flags, Mode::empty())?);
+    file.write_all(bytes)?;
+    set_access(&file, access)?;
+    file.sync_all()
+}
+
+/// Sets owner, group and mode of an open file or directory.
+pub(super) fn set_access(file: impl AsFd, access: Access) -> io::Result<()> {
+    fchown(
+        &file,
+        Some(Uid::from_raw(access.uid)),
+        Some(Gid::from_raw(access.gid)),
+    )?;
+    set_mode(file, access.mode)
+}
+
+fn set_mode(file: impl AsFd, mode: u32) -> io::Result<()> {
+    Ok(nix::sys::stat::fchmod(file, Mode::from_bits_truncate(mode))?)
+}
+
+/// Reads a regular file in `dir`, at most `limit` bytes and one more.
+pub(super) fn read_at<P: NixPath + ?Sized>(
+    dir: impl AsFd,
+    name: &P,
+    limit: usize,
+) -> io::Result<(Vec<u8>, Access)> {
+    let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+    let file = File::from(openat(dir, name, flags, Mode::empty())?);
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(io::Error::from(io::ErrorKind::InvalidInput));
+    }
+    let mut bytes = Vec::new();
+    file.take(limit as u64 + 1).read_to_end(&mut bytes)?;
+    Ok((
+        bytes,
+        Access {
+            uid: metadata.uid(),
+            gid: metadata.gid(),
+            mode: metadata.mode() & 0o7777,
+        },
+    ))
+}
+
+/// Writes a file of ours in place, so that containers that have it mounted see the new text.
+pub(in super::super) fn overwrite(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    let flags = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits();
+    let mut options = std::fs::OpenOptions::new();
+    let mut file = options
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(mode)
+        .custom_flags(flags)
+        .open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other(format!(
+            "{} is not a regular file",
+            path.display()
+        )));
+    }
+    file.set_permissions(Permissions::from_mode(mode))?;
+    file.set_len(0)?;
+    file.write_all(bytes)
+}
+
+/// Reads at most `limit` bytes of a regular file, without following a link or waiting for a pipe.
+pub(in super::super) fn read_bounded(path: &Path, limit: usize) -> io::Result<Vec<u8>> {
+    let flags = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits();
+    let file = std::fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(flags)
+        .open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other(format!(
+            "{} is not a regular file",
+            path.display()
+        )));
+    }
+    let mut bytes = Vec::new();
+    file.take(limit as u64).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Names in a directory.
+pub(super) fn names(dir: impl AsFd) -> io::Result<Vec<Vec<u8>>> {
+    let again = openat(dir, c".", DIR | OFlag::O_RDONLY, Mode::empty())?;
+    let mut names = Vec::new();
+    for entry in Dir::from_fd(again)? {
+        let name = entry?.file_name().to_bytes().to_vec();
+        if name != b"." && name != b".." {
+            names.push(name);
+        }
+    }
+    Ok(names)
+}
+
+/// Removes `name` in `dir` with everything below it. Fails rather than enter another mount.
+pub(super) fn remove_tree_at(dir: impl AsFd, name: &OsStr) -> io::Result<()> {
+    let stat = match lstat_at(&dir, name) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other?,
+    };
+    if !is_dir(&stat) {
+        return Ok(unlinkat(dir, name, UnlinkatFlags::NoRemoveDir)?);
+    }
+    let device = fstat(&dir)?.st_dev;
+    if stat.st_dev != device {
+        return Err(io::Error::other(format!("{} is a mount", name.display())));
+    }
+    let top = open_dir_at(&dir, name)?;
+    let mut sweep = Sweep {
+        top: &top,
+        device,
+        moved: 0,
+    };
+    while sweep.clear(&top, 0)? {}
+    Ok(unlinkat(dir, name, UnlinkatFlags::RemoveDir)?)
+}
+
+/// `lstat` of `name` in `dir`.
+pub(super) fn lstat_at<P: NixPath + ?Sized>(dir: impl AsFd, name: &P) -> io::Result<FileStat> {
+    Ok(fstatat(dir, name, AtFlags::AT_SYMLINK_NOFOLLOW)?)
+}
+
+/// Whether a `stat` is of a directory.
+pub(super) fn is_dir(stat: &FileStat) -> bool {
+    SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR
+}
+
+/// One removal. What is nested too deep is moved to the top first, so neither the stack nor the number of
+/// open files grows with what a pod has made.
+struct Sweep<'a> {
+    top: &'a OwnedFd,
+    device: nix::libc::dev_t,
+    moved: u64,
+}
+
+impl Sweep<'_> {
+    /// Empties `dir`; says whether something was moved to the top and waits there.
+    fn clear(&mut self, dir: &OwnedFd, depth: usize) -> io::Result<bool> {
+        let mut again = false;
+        for name in names(dir)? {
+            let name = terminated(name);
+            let name = CStr::from_bytes_with_nul(&name).map_err(io::Error::other)?;
+            let stat = lstat_at(dir, name)?;
+            if !is_dir(&stat) {
+                unlinkat(dir, name, UnlinkatFlags::NoRemoveDir)?;
+            } else if stat.st_dev != self.device {
+                return Err(io::Error::other(format!("{} is a mount", name.to_string_lossy())));
+            } else if depth >= DEEPEST {
+                self.lift(dir, name)?;
+                again = true;
+            } else {
+                again |= self.clear(&open_dir_at(dir, name)?, depth + 1)?;
+                unlinkat(dir, name, UnlinkatFlags::RemoveDir)?;
+            }
+        }
+        Ok(again)
+    }
+
+    fn lift(&mut self, dir: &OwnedFd, name: &CStr) -> io::Result<()> {
+        loop {
+            self.moved += 1;
+            match renameat(dir, name, self.top, format!("..deep-{}", self.moved).as_str()) {
+                Ok(()) => return Ok(()),
+                Err(Errno::EEXIST | Errno::ENOTEMPTY | Errno::ENOTDIR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
+fn terminated(mut name: Vec<u8>) -> Vec<u8> {
+    name.push(0);
+    name
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::Scratch;
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn removing_a_tree_never_follows_a_link_out_of_it() {
+        let scratch = Scratch::new("remove-links");
+        let outside = scratch.path().join("outside");
+        std::fs::create_dir_all(&outside).unwrap();
+        std::fs::write(outside.join("precious"), "x").unwrap();
+        std::fs::create_dir_all(scratch.path().join("tree/sub")).unwrap();
+        symlink(&outside, scratch.path().join("tree/link")).unwrap();
+        symlink(&outside, scratch.path().join("tree/sub/link")).unwrap();
+
+        remove_tree_at(open_dir(scratch.path()).unwrap(), OsStr::new("tree")).unwrap();
+
+        assert!(!scratch.path().join("tree").exists());
+        assert_eq!(std::fs::read_to_string(outside.join("precious")).unwrap(), "x");
+    }
+
+    #[test]
+    fn a_tree_of_any_depth_is_removed() {
+        let scratch = Scratch::new("remove-deep");
+        let mut at = open_dir(scratch.path()).unwrap();
+        for _ in 0..1500 {
+            at = make_dir_at(&at, "d", 0o755).unwrap();
+        }
+        drop(at);
+        remove_tree_at(open_dir(scratch.path()).unwrap(), OsStr::new("d")).unwrap();
+        assert_eq!(std::fs::read_dir(scratch.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_is_no_regular_file_is_neither_read_nor_written() {
+        let scratch = Scratch::new("special");
+        let link = scratch.path().join("link");
+        std::fs::write(scratch.path().join("real"), "secret").unwrap();
+        symlink(scratch.path().join("real"), &link).unwrap();
+        assert!(read_bounded(&link, 10).is_err());
+        assert!(overwrite(&link, b"x", 0o644).is_err());
+        let pipe = scratch.path().join("pipe");
+        nix::unistd::mkfifo(&pipe, Mode::from_bits_truncate(0o600)).unwrap();
+        assert!(read_bounded(&pipe, 10).is_err());
+        assert!(read_bounded(scratch.path(), 10).is_err());
+        assert_eq!(read_bounded(&scratch.path().join("real"), 3).unwrap(), b"sec");
+    }
+}

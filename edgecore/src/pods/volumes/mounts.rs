@@ -1,0 +1,124 @@
+//! Mounts below a pod's directory: memory-backed volumes and sub paths, and their end.
+//!
+//! **Invariant:** only what stands in `/proc/self/mountinfo` below the given directory is unmounted.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd as _};
+use std::os::unix::ffi::OsStringExt as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+
+/// Mounts a tmpfs at `path`, unless one is there. `options` as for `mount -o`.
+pub(super) fn ensure_tmpfs(path: &Path, flags: MsFlags, options: &str) -> io::Result<()> {
+    if is_mount_point(path)? {
+        return Ok(());
+    }
+    Ok(mount(Some("tmpfs"), path, Some("tmpfs"), flags, Some(options))?)
+}
+
+/// Binds what `source` is open on to `target`, in place of what was bound there before.
+pub(super) fn bind(source: impl AsFd, target: &Path) -> io::Result<()> {
+    if is_mount_point(target)? {
+        unmount(target)?;
+    }
+    let source = PathBuf::from(format!("/proc/self/fd/{}", source.as_fd().as_raw_fd()));
+    Ok(mount(
+        Some(&source),
+        target,
+        None::<&str>,
+        MsFlags::MS_BIND,
+        None::<&str>,
+    )?)
+}
+
+/// Unmounts everything mounted at or below `dir`, the innermost first.
+pub(in super::super) fn unmount_below(dir: &Path) -> io::Result<()> {
+    let mut points = mount_points()?;
+    points.retain(|point| point.starts_with(dir));
+    for point in points.iter().rev() {
+        unmount(point)?;
+    }
+    Ok(())
+}
+
+fn unmount(path: &Path) -> io::Result<()> {
+    let told = |error| io::Error::other(format!("unmount {}: {error}", path.display()));
+    umount2(path, MntFlags::UMOUNT_NOFOLLOW).map_err(told)
+}
+
+fn is_mount_point(path: &Path) -> io::Result<bool> {
+    let Some(parent) = path.parent() else {
+        return Ok(true);
+    };
+    let here = std::fs::symlink_metadata(path)?;
+    if here.dev() != std::fs::symlink_metadata(parent)?.dev() {
+        return Ok(true);
+    }
+    // A bind mount of the same file system shows only in the table.
+    Ok(mount_points()?.iter().any(|point| point == path))
+}
+
+/// Mount points in the order they were mounted.
+fn mount_points() -> io::Result<Vec<PathBuf>> {
+    let table = std::fs::read("/proc/self/mountinfo")?;
+    let point = |line: &[u8]| line.split(|byte| *byte == b' ').nth(4).map(unescape);
+    Ok(table.split(|byte| *byte == b'\n').filter_map(point).collect())
+}
+
+/// `\040` and its like as the bytes they stand for.
+fn unescape(text: &[u8]) -> PathBuf {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((&first, tail)) = rest.split_first() {
+        let octal = tail.get(..3).and_then(|digits| std::str::from_utf8(digits).ok());
+        match octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(byte) if first == b'\\' => {
+                bytes.push(byte);
+                rest = &tail[3..];
+            }
+            _ => {
+                bytes.push(first);
+                rest = tail;
+            }
+        }
+    }
+    PathBuf::from(std::ffi::OsString::from_vec(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Scratch, is_root};
+    use super::*;
+
+    #[test]
+    fn mount_points_are_read_with_their_spaces() {
+        assert_eq!(unescape(br"/a\040b\134c"), PathBuf::from("/a b\\c"));
+        assert_eq!(unescape(br"/a\04"), PathBuf::from("/a\\04"));
+        assert!(mount_points().unwrap().contains(&PathBuf::from("/")));
+    }
+
+    #[test]
+    fn a_tmpfs_is_mounted_once_and_taken_down() {
+        if !is_root() {
+            return;
+        }
+        let scratch = Scratch::new("tmpfs");
+        let point = scratch.path().join("with space");
+        std::fs::create_dir(&point).unwrap();
+        for _ in 0..2 {
+            ensure_tmpfs(&point, MsFlags::empty(), "size=1m,mode=0777").unwrap();
+        }
+        assert_eq!(
+            mount_points()
+                .unwrap()
+                .iter()
+                .filter(|mounted| **mounted == point)
+                .count(),
+            1
+        );
+        unmount_below(scratch.path()).unwrap();
+        assert!(!is_mount_point(&point).unwrap());
+    }
+}
