@@ -68,6 +68,7 @@ pub struct Right {
     resource: &'static str,
     verb: &'static str,
     namespace: Option<&'static str>,
+    name: Option<&'static str>,
 }
 
 impl fmt::Display for Right {
@@ -77,11 +78,13 @@ impl fmt::Display for Right {
             resource,
             verb,
             namespace,
+            name,
         } = self;
         write!(
             out,
             "apiGroups: [\"{group}\"], resources: [\"{resource}\"], verbs: [\"{verb}\"]"
         )?;
+        name.map_or(Ok(()), |name| write!(out, ", resourceNames: [\"{name}\"]"))?;
         namespace.map_or(Ok(()), |namespace| write!(out, ", in namespace {namespace}"))
     }
 }
@@ -99,12 +102,13 @@ const RIGHTS: [Right; 13] = [
     cluster_wide("", "nodes", "create"),
     cluster_wide("node.k8s.io", "runtimeclasses", "list"),
     cluster_wide("node.k8s.io", "runtimeclasses", "watch"),
-    cluster_wide("", "namespaces", "get"),
     Right {
-        group: "coordination.k8s.io",
-        resource: "leases",
-        verb: "get",
+        name: Some("kube-system"),
+        ..cluster_wide("", "namespaces", "get")
+    },
+    Right {
         namespace: Some("kube-node-lease"),
+        ..cluster_wide("coordination.k8s.io", "leases", "get")
     },
 ];
 
@@ -114,6 +118,7 @@ const fn cluster_wide(group: &'static str, resource: &'static str, verb: &'stati
         resource,
         verb,
         namespace: None,
+        name: None,
     }
 }
 
@@ -189,11 +194,12 @@ async fn has(api: &Api, right: &Right) -> Result<bool, ApiError> {
         resource,
         verb,
         namespace,
+        name,
     } = right;
     let review = json!({
         "apiVersion": "authorization.k8s.io/v1",
         "kind": "SelfSubjectAccessReview",
-        "spec": { "resourceAttributes": { "group": group, "resource": resource, "verb": verb, "namespace": namespace } },
+        "spec": { "resourceAttributes": { "group": group, "resource": resource, "verb": verb, "namespace": namespace, "name": name } },
     });
     let call = Call::post(REVIEWS, review.to_string().into_bytes());
     let answer: Value = api.call_as(Actor::Cloudcore, call).await?;
