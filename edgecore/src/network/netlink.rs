@@ -168,4 +168,39 @@ mod tests {
         );
         assert!(acknowledged(&[]).is_err());
     }
+
+    /// Runs in a network namespace of its own, started by the test below.
+    #[test]
+    #[ignore = "needs a network namespace of its own; the next test makes one and runs this in it"]
+    fn inside_a_namespace() {
+        for address in ["10.96.0.1".parse().unwrap(), "fd00::1".parse().unwrap()] {
+            let on_lo = || std::net::TcpListener::bind((address, 0)).is_ok();
+            assert!(!on_lo());
+            add(address).unwrap();
+            add(address).unwrap();
+            assert!(on_lo(), "{address} is usable at once");
+            remove(address).unwrap();
+            remove(address).unwrap();
+            assert!(!on_lo());
+        }
+    }
+
+    #[test]
+    fn the_kernel_takes_an_address_and_gives_it_back_any_number_of_times() {
+        let script =
+            "ip link set lo up && exec \"$0\" --exact network::netlink::tests::inside_a_namespace --ignored";
+        let program = std::env::current_exe().unwrap();
+        let ran = std::process::Command::new("unshare")
+            .args(["-rn", "sh", "-c", script])
+            .arg(program)
+            .output();
+        let output = ran.expect("unshare, of the package util-linux");
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(
+            output.status.success(),
+            "{said}\n{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        assert!(said.contains("1 passed"), "{said}");
+    }
 }

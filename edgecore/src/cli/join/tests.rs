@@ -1,1 +1,0 @@
-//! Join, without a cluster.

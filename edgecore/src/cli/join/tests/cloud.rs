@@ -1,0 +1,180 @@
+//! A cloudcore of a few lines: a real CA and real TLS, with a say of its own.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use http::{Request, Response, StatusCode};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
+use protocol::clock::Clock;
+use protocol::join::{EnrollAnswer, EnrollRefusal, EnrollRequest, JoinToken, RefusalCode};
+use protocol::tls::{self, ClientCertificate, Credentials, SERVER_NAME};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, CertifiedIssuer, DnType, IsCa,
+    KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
+};
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use rustls_pki_types::PrivateKeyDer;
+use sha2::{Digest as _, Sha256};
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+
+/// What the fake says to the next request.
+#[derive(Clone, Debug)]
+pub(super) enum Say {
+    Yes,
+    No(RefusalCode, &'static str),
+    /// The connection breaks off after the request.
+    Nothing,
+    /// A certificate for somebody else.
+    AnotherName,
+    /// A yes, with a clock that is two hours away.
+    LateClock,
+}
+
+#[derive(Debug)]
+pub(super) struct Cloud {
+    pub(super) address: SocketAddr,
+    pub(super) token: JoinToken,
+    /// The CSRs that were seen.
+    pub(super) seen: Arc<Mutex<Vec<String>>>,
+    _tasks: JoinSet<()>,
+}
+
+#[derive(Debug)]
+struct Fixed(Arc<CertifiedKey>);
+
+impl ResolvesServerCert for Fixed {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.0))
+    }
+}
+
+type Issuer = Arc<CertifiedIssuer<'static, KeyPair>>;
+
+fn authority() -> Issuer {
+    let mut params = CertificateParams::default();
+    params
+        .distinguished_name
+        .push(DnType::CommonName, "tombolo test CA");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
+    Arc::new(CertifiedIssuer::self_signed(params, key).unwrap())
+}
+
+fn served(issuer: &Issuer) -> Arc<CertifiedKey> {
+    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
+    let params = CertificateParams::new(vec![SERVER_NAME.to_owned()]).unwrap();
+    let leaf = params.signed_by(&key, issuer).unwrap();
+    let chain = vec![leaf.der().clone(), issuer.der().clone()];
+    let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+    Arc::new(tls::certified_key(&Credentials { chain, key }).unwrap())
+}
+
+impl Cloud {
+    /// Says these things, one a request; the last one for ever.
+    pub(super) async fn saying(says: Vec<Say>) -> Self {
+        let issuer = authority();
+        let clock = Clock::system();
+        let certificates = Arc::new(Fixed(served(&issuer)));
+        let config = tls::server(issuer.der(), certificates, ClientCertificate::Optional, &clock).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let token = JoinToken::generate(Sha256::digest(issuer.der()).into());
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let desk = Desk {
+            says: Arc::new(Mutex::new(says)),
+            seen: Arc::clone(&seen),
+            issuer,
+        };
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
+            let mut open = JoinSet::new();
+            let acceptor = tokio_rustls::TlsAcceptor::from(config);
+            while let Ok((stream, _)) = listener.accept().await {
+                let (acceptor, desk) = (acceptor.clone(), desk.clone());
+                open.spawn(async move {
+                    let Ok(stream) = acceptor.accept(stream).await else {
+                        return;
+                    };
+                    let service = service_fn(move |request| desk.clone().answer(request));
+                    let served = hyper::server::conn::http1::Builder::new();
+                    let _ = served.serve_connection(TokioIo::new(stream), service).await;
+                });
+            }
+        });
+        Self {
+            address,
+            token,
+            seen,
+            _tasks: tasks,
+        }
+    }
+}
+
+#[derive(Clone)]
+struct Desk {
+    says: Arc<Mutex<Vec<Say>>>,
+    seen: Arc<Mutex<Vec<String>>>,
+    issuer: Issuer,
+}
+
+impl Desk {
+    async fn answer(self, request: Request<Incoming>) -> Result<Response<Full<bytes::Bytes>>, &'static str> {
+        let body = request.into_body().collect().await.unwrap().to_bytes();
+        let asked: EnrollRequest = serde_json::from_slice(&body).unwrap();
+        self.seen.lock().push(asked.csr.clone());
+        let say = {
+            let mut says = self.says.lock();
+            if says.len() > 1 {
+                says.remove(0)
+            } else {
+                says[0].clone()
+            }
+        };
+        let now = Clock::system().now_millis();
+        match say {
+            Say::Nothing => Err("the cable was cut"),
+            Say::Yes => Ok(self.signed(&asked.csr, None, now)),
+            Say::LateClock => Ok(self.signed(&asked.csr, None, now + 7_200_000)),
+            Say::AnotherName => Ok(self.signed(&asked.csr, Some("system:node:somebody"), now)),
+            Say::No(code, text) => {
+                let refusal = EnrollRefusal {
+                    code,
+                    text: text.to_owned(),
+                    server_time_ms: now,
+                };
+                Ok(reply(
+                    StatusCode::FORBIDDEN,
+                    serde_json::to_vec(&refusal).unwrap(),
+                ))
+            }
+        }
+    }
+
+    fn signed(&self, csr: &str, name: Option<&str>, now: u64) -> Response<Full<bytes::Bytes>> {
+        let mut request = CertificateSigningRequestParams::from_pem(csr).unwrap();
+        if let Some(name) = name {
+            request.params.distinguished_name.push(DnType::CommonName, name);
+        }
+        let leaf = request.signed_by(&self.issuer).unwrap();
+        let answer = EnrollAnswer {
+            certificate: leaf.pem(),
+            authority: self.issuer.pem(),
+            cluster_id: "c1".to_owned(),
+            server_time_ms: now,
+        };
+        reply(StatusCode::OK, serde_json::to_vec(&answer).unwrap())
+    }
+}
+
+fn reply(status: StatusCode, body: Vec<u8>) -> Response<Full<bytes::Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    response
+}
