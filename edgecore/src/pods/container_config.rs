@@ -1,12 +1,43 @@
-//! A container as the runtime is told it.
+//! A container as the runtime is told it, as the kubelet tells it.
+//!
+//! [`build`] puts the parts together: environment, mounts, resources, security. The only files it writes are
+//! the container's own (log directory, hosts file, termination message, sub paths).
+//!
+//! **Invariant:** labels and annotations are those by which a restarted edgecore finds the container again.
 
-use k8s_cri::v1::ContainerConfig;
+mod mounts;
+
+use std::collections::HashMap;
+use std::io;
+
+use k8s_cri::v1::{
+    ContainerConfig, ContainerMetadata, ImageSpec, LinuxContainerConfig, LinuxContainerResources,
+};
 use k8s_openapi::api::core::v1::{Container, Pod};
 use thiserror::Error;
 
+use super::env::{self, EnvInput, Environment};
+use super::expansion::expand;
 use super::images::PresentImage;
-use super::spec::{NodeFacts, Objects};
+use super::resources::{self, QUOTA_PERIOD_US};
+use super::sandbox_config::identity_labels;
+use super::security;
+use super::spec::{self, NodeFacts, Objects};
+use super::termination::{PATH_ANNOTATION, POLICY_ANNOTATION};
 use super::volumes::Mounted;
+
+/// Label: the container's name.
+pub const CONTAINER_NAME: &str = "io.kubernetes.container.name";
+/// Annotation: [`container_hash`].
+pub const HASH: &str = "io.kubernetes.container.hash";
+/// Annotation: how often the container has been restarted.
+pub const RESTART_COUNT: &str = "io.kubernetes.container.restartCount";
+/// Annotation: the pod's terminationGracePeriodSeconds.
+pub const TERMINATION_GRACE: &str = "io.kubernetes.pod.terminationGracePeriod";
+/// Annotation: the pod's deletionGracePeriodSeconds.
+pub const DELETION_GRACE: &str = "io.kubernetes.pod.deletionGracePeriod";
+/// Annotation: the container's ports as JSON.
+pub const PORTS: &str = "io.kubernetes.container.ports";
 
 /// Everything that goes into a container's config.
 #[derive(Clone, Copy)]
@@ -29,7 +60,7 @@ pub struct ContainerInput<'a> {
     pub volumes: &'a Mounted,
 }
 
-/// Why a container cannot be configured: it waits with reason `CreateContainerConfigError`.
+/// Why a container cannot be configured: it waits with [`ConfigError::REASON`].
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[error("{0}")]
 pub struct ConfigError(pub String);
@@ -37,17 +68,142 @@ pub struct ConfigError(pub String);
 impl ConfigError {
     /// The waiting reason.
     pub const REASON: &'static str = "CreateContainerConfigError";
+
+    fn io(action: &str, error: &io::Error) -> Self {
+        Self(format!("{action}: {error}"))
+    }
 }
 
 /// Writes the files the container needs (log directory, hosts file, termination message file, sub paths) and
 /// says how the runtime must make it. Blocking, but short: a few small files.
 pub fn build(input: &ContainerInput<'_>) -> Result<ContainerConfig, ConfigError> {
-    let _ = input.attempt;
-    Ok(ContainerConfig::default())
+    let ContainerInput {
+        facts,
+        objects,
+        pod,
+        container,
+        pod_ips,
+        ..
+    } = *input;
+    let environment = env::build(&EnvInput {
+        facts,
+        objects,
+        pod,
+        container,
+        pod_ips,
+    })
+    .map_err(|error| ConfigError(error.to_string()))?;
+    let security_context = security::container(pod, container, input.image)?;
+    make_log_dir(input)?;
+    Ok(ContainerConfig {
+        metadata: Some(ContainerMetadata {
+            name: container.name.clone(),
+            attempt: input.attempt,
+        }),
+        image: Some(image(input)),
+        command: expanded(container.command.as_deref(), &environment),
+        args: expanded(container.args.as_deref(), &environment),
+        working_dir: container.working_dir.clone().unwrap_or_default(),
+        envs: environment.key_values(),
+        mounts: mounts::build(input, &environment)?,
+        labels: labels(pod, container),
+        annotations: annotations(pod, container, input.attempt),
+        log_path: format!("{}/{}.log", container.name, input.attempt),
+        stdin: container.stdin == Some(true),
+        stdin_once: container.stdin_once == Some(true),
+        tty: container.tty == Some(true),
+        linux: Some(LinuxContainerConfig {
+            resources: Some(linux_resources(pod, container, facts.memory_capacity)),
+            security_context: Some(security_context),
+        }),
+        ..ContainerConfig::default()
+    })
 }
 
-/// What identifies a container's version: a change of it restarts the container. As the kubelet since 1.35,
-/// only the name and the image count.
+/// What identifies a container's version: a change of it restarts the container. As with the kubelet, only
+/// the name and the image count.
 pub fn container_hash(container: &Container) -> String {
-    container.name.clone()
+    let identity = serde_json::json!({"image": container.image, "name": container.name}).to_string();
+    let hash = identity.bytes().fold(0x811c_9dc5_u32, |hash, byte| {
+        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+    });
+    format!("{hash:x}")
 }
+
+/// The limits the runtime sets on a container.
+pub fn linux_resources(pod: &Pod, container: &Container, memory_capacity: u64) -> LinuxContainerResources {
+    let (requests, limits) = (resources::requests(container), resources::limits(container));
+    let shares = requests.cpu_milli.or(limits.cpu_milli).unwrap_or(0);
+    LinuxContainerResources {
+        cpu_period: QUOTA_PERIOD_US,
+        cpu_quota: resources::cpu_quota(limits.cpu_milli.unwrap_or(0)),
+        cpu_shares: i64::try_from(resources::cpu_shares(shares)).unwrap_or(i64::MAX),
+        memory_limit_in_bytes: limits.memory.unwrap_or(0),
+        oom_score_adj: resources::oom_score(pod, container, memory_capacity),
+        ..LinuxContainerResources::default()
+    }
+}
+
+fn image(input: &ContainerInput<'_>) -> ImageSpec {
+    ImageSpec {
+        image: input.image.image_ref.clone(),
+        user_specified_image: input.container.image.clone().unwrap_or_default(),
+        ..ImageSpec::default()
+    }
+}
+
+fn expanded(words: Option<&[String]>, environment: &Environment) -> Vec<String> {
+    let expand = |word: &String| expand(word, |name| environment.value(name));
+    words.unwrap_or_default().iter().map(expand).collect()
+}
+
+fn labels(pod: &Pod, container: &Container) -> HashMap<String, String> {
+    let mut labels = identity_labels(pod);
+    labels.insert(CONTAINER_NAME.to_owned(), container.name.clone());
+    labels
+}
+
+fn annotations(pod: &Pod, container: &Container, attempt: u32) -> HashMap<String, String> {
+    let grace = spec::spec(pod).and_then(|spec| spec.termination_grace_period_seconds);
+    let ports = container.ports.as_ref().filter(|ports| !ports.is_empty());
+    let said = [
+        (HASH, Some(container_hash(container))),
+        (RESTART_COUNT, Some(attempt.to_string())),
+        (
+            PATH_ANNOTATION,
+            Some(container.termination_message_path.clone().unwrap_or_default()),
+        ),
+        (
+            POLICY_ANNOTATION,
+            Some(container.termination_message_policy.clone().unwrap_or_default()),
+        ),
+        (
+            DELETION_GRACE,
+            pod.metadata
+                .deletion_grace_period_seconds
+                .map(|seconds| seconds.to_string()),
+        ),
+        (TERMINATION_GRACE, grace.map(|seconds| seconds.to_string())),
+        (PORTS, ports.and_then(|ports| serde_json::to_string(ports).ok())),
+    ];
+    said.into_iter()
+        .filter_map(|(key, value)| Some((key.to_owned(), value?)))
+        .collect()
+}
+
+fn make_log_dir(input: &ContainerInput<'_>) -> Result<(), ConfigError> {
+    let dir = input.facts.pod_log_dir(input.pod).join(&input.container.name);
+    let failed = |error: io::Error| {
+        ConfigError::io(
+            &format!(
+                "create container log directory for container {} failed",
+                input.container.name
+            ),
+            &error,
+        )
+    };
+    std::fs::create_dir_all(dir).map_err(failed)
+}
+
+#[cfg(test)]
+mod tests;

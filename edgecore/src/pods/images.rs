@@ -1,34 +1,48 @@
-//! Images: when to pull, and when to try again.
+//! Images: when to pull, when to try again, and what to say about it.
+//!
+//! Pulls are bounded in number and back off by pod and image, 10 s doubled up to 300 s. An image that is
+//! on the device is never asked of a registry unless its policy is Always.
+//!
+//! **Invariant:** a failed pull is not tried again before its back-off is over, whoever asks.
 
+mod backoff;
+mod name;
+
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::BoxFuture;
-use k8s_cri::v1::{Image, ImageSpec, PodSandboxConfig};
+use k8s_cri::v1::{Image, ImageSpec, PodSandboxConfig, PullImageRequest};
 use k8s_openapi::api::core::v1::{Container, Pod};
+use parking_lot::Mutex;
 use thiserror::Error;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
-/// The part of the runtime that this module needs.
-pub trait ImageService: Send + Sync {
-    /// The image, when it is on the device.
-    fn image_status<'a>(&'a self, image: &'a ImageSpec) -> BoxFuture<'a, Result<Option<Image>, String>>;
-    /// Pulls it and says its id.
-    fn pull_image<'a>(
-        &'a self,
-        image: &'a ImageSpec,
-        sandbox: &'a PodSandboxConfig,
-    ) -> BoxFuture<'a, Result<String, String>>;
-}
+use super::spec;
+use crate::runtime::Runtime;
+use backoff::{Attempts, Key};
 
 /// An image that is on the device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PresentImage {
     /// What the runtime calls it: goes into the container's config.
     pub image_ref: String,
-    /// The user it runs as, by number.
+    /// The user it runs as, by number; 0 where the image says nothing.
     pub uid: Option<i64>,
     /// The user it runs as, by name.
     pub username: String,
+}
+
+/// Something to say about a container's image, as an event of the pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImageEvent {
+    /// Type Warning rather than Normal.
+    pub warning: bool,
+    /// `Pulling`, `Pulled`, `Failed`, `BackOff`, ...
+    pub reason: &'static str,
+    /// In the kubelet's words.
+    pub message: String,
 }
 
 /// Why there is no image. The container waits with [`ImageError::reason`] and the message.
@@ -36,14 +50,14 @@ pub struct PresentImage {
 #[non_exhaustive]
 pub enum ImageError {
     /// The reference does not parse.
-    #[error("Failed to apply default image tag {image:?}: {cause}")]
+    #[error("Failed to apply default image tag {image:?}: couldn't parse image name {image:?}: {why}")]
     InvalidName {
         /// As the pod names it.
         image: String,
         /// Why.
-        cause: String,
+        why: &'static str,
     },
-    /// pullPolicy Never and not there.
+    /// imagePullPolicy Never and not there.
     #[error("Container image {0:?} is not present with pull policy of Never")]
     NeverPull(String),
     /// The runtime could not say whether the image is there.
@@ -85,28 +99,208 @@ impl ImageError {
             Self::BackOff { .. } => "ImagePullBackOff",
         }
     }
+
+    /// What the kubelet says of it in an event.
+    pub fn event(&self) -> ImageEvent {
+        let (warning, reason, message) = match self {
+            Self::InvalidName { .. } | Self::Inspect { .. } => (true, "InspectFailed", self.to_string()),
+            Self::NeverPull(_) => (true, "ErrImageNeverPull", self.to_string()),
+            Self::Pull { image, cause } => {
+                (true, "Failed", format!("Failed to pull image {image:?}: {cause}"))
+            }
+            Self::BackOff { image, .. } => (false, "BackOff", format!("Back-off pulling image {image:?}")),
+        };
+        ImageEvent {
+            warning,
+            reason,
+            message,
+        }
+    }
 }
 
 /// Brings images to the device.
 pub struct Images {
-    service: Arc<dyn ImageService>,
+    runtime: Arc<dyn Runtime>,
+    pulls: Semaphore,
+    attempts: Mutex<Attempts>,
+}
+
+/// One container's wish for its image.
+#[derive(Clone, Copy)]
+pub struct ImageWish<'a> {
+    /// The pod.
+    pub pod: &'a Pod,
+    /// The container.
+    pub container: &'a Container,
+    /// The pod's sandbox, which the runtime may want to know.
+    pub sandbox: &'a PodSandboxConfig,
 }
 
 impl Images {
-    /// Pulls through `service`, at most `parallel` at a time.
-    pub fn new(service: Arc<dyn ImageService>, parallel: usize) -> Self {
-        let _ = parallel;
-        Self { service }
+    /// Pulls through `runtime`, at most `parallel` images at a time.
+    pub fn new(runtime: Arc<dyn Runtime>, parallel: usize) -> Self {
+        Self {
+            runtime,
+            pulls: Semaphore::new(parallel.max(1)),
+            attempts: Mutex::default(),
+        }
     }
 
-    /// The container's image, pulled if its policy wants it.
+    /// The container's image, pulled if its policy wants it. `tell` hears the events, an error's included.
     pub async fn ensure(
         &self,
-        pod: &Pod,
-        container: &Container,
-        sandbox: &PodSandboxConfig,
+        wish: ImageWish<'_>,
+        tell: &(dyn Fn(ImageEvent) + Send + Sync),
     ) -> Result<PresentImage, ImageError> {
-        let _ = (pod, container, sandbox, &self.service);
-        Err(ImageError::NeverPull(container.image.clone().unwrap_or_default()))
+        let ensured = self.find_or_pull(wish, tell).await;
+        if let Err(error) = &ensured {
+            tell(error.event());
+        }
+        ensured
+    }
+
+    async fn find_or_pull(
+        &self,
+        wish: ImageWish<'_>,
+        tell: &(dyn Fn(ImageEvent) + Send + Sync),
+    ) -> Result<PresentImage, ImageError> {
+        let requested = wish.container.image.as_deref().unwrap_or_default();
+        let image = name::with_default_tag(requested).map_err(|why| ImageError::InvalidName {
+            image: requested.to_owned(),
+            why,
+        })?;
+        let policy = policy(wish.container, &image);
+        if policy != Policy::Always {
+            if let Some(present) = self.inspect(&image).await? {
+                let message = format!("Container image {requested:?} already present on machine");
+                tell(ImageEvent {
+                    warning: false,
+                    reason: "Pulled",
+                    message,
+                });
+                return Ok(present);
+            }
+        }
+        if policy == Policy::Never {
+            return Err(ImageError::NeverPull(requested.to_owned()));
+        }
+        self.pull(wish, &image, tell).await
+    }
+
+    async fn inspect(&self, image: &str) -> Result<Option<PresentImage>, ImageError> {
+        let inspected = self.runtime.image_status(image).await;
+        let failed = |cause: String| ImageError::Inspect {
+            image: image.to_owned(),
+            cause,
+        };
+        Ok(inspected.map_err(|error| failed(error.to_string()))?.map(present))
+    }
+
+    async fn pull(
+        &self,
+        wish: ImageWish<'_>,
+        image: &str,
+        tell: &(dyn Fn(ImageEvent) + Send + Sync),
+    ) -> Result<PresentImage, ImageError> {
+        let requested = wish.container.image.clone().unwrap_or_default();
+        let key: Key = (spec::uid(wish.pod).to_owned(), requested.clone());
+        if let Some((retry_after, cause)) = self.attempts.lock().holds_back(&key, Instant::now()) {
+            return Err(ImageError::BackOff {
+                image: requested,
+                cause,
+                retry_after,
+            });
+        }
+        tell(ImageEvent {
+            warning: false,
+            reason: "Pulling",
+            message: format!("Pulling image {requested:?}"),
+        });
+        let asked = Instant::now();
+        let _permit = self.pulls.acquire().await;
+        let started = Instant::now();
+        if let Err(error) = self.runtime.pull_image(request(wish, image)).await {
+            let cause = error.to_string();
+            self.attempts.lock().failed(key, cause.clone(), Instant::now());
+            return Err(ImageError::Pull {
+                image: requested,
+                cause,
+            });
+        }
+        self.attempts.lock().succeeded(&key);
+        tell(pulled(&requested, started.elapsed(), asked.elapsed()));
+        let cause = "the runtime pulled it and does not have it".to_owned();
+        self.inspect(image).await?.ok_or(ImageError::Inspect {
+            image: requested,
+            cause,
+        })
     }
 }
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Policy {
+    Always,
+    IfNotPresent,
+    Never,
+}
+
+/// The API server fills the policy in; where it did not, `:latest` is always pulled.
+fn policy(container: &Container, image: &str) -> Policy {
+    match container.image_pull_policy.as_deref() {
+        Some("Always") => Policy::Always,
+        Some("Never") => Policy::Never,
+        Some("IfNotPresent") => Policy::IfNotPresent,
+        _ if image.ends_with(":latest") => Policy::Always,
+        _ => Policy::IfNotPresent,
+    }
+}
+
+fn request(wish: ImageWish<'_>, image: &str) -> PullImageRequest {
+    let annotations: HashMap<_, _> = wish
+        .pod
+        .metadata
+        .annotations
+        .clone()
+        .unwrap_or_default()
+        .into_iter()
+        .collect();
+    let image = ImageSpec {
+        image: image.to_owned(),
+        annotations,
+        ..ImageSpec::default()
+    };
+    PullImageRequest {
+        image: Some(image),
+        auth: None,
+        sandbox_config: Some(wish.sandbox.clone()),
+    }
+}
+
+fn present(image: Image) -> PresentImage {
+    let by_name = image.uid.is_none() && !image.username.is_empty();
+    let uid = if by_name {
+        None
+    } else {
+        Some(image.uid.map_or(0, |uid| uid.value))
+    };
+    PresentImage {
+        image_ref: image.id,
+        uid,
+        username: image.username,
+    }
+}
+
+fn pulled(image: &str, took: Duration, with_waiting: Duration) -> ImageEvent {
+    let rounded = |time: Duration| Duration::from_millis(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+    let (took, with_waiting) = (rounded(took), rounded(with_waiting));
+    let message =
+        format!("Successfully pulled image {image:?} in {took:?} ({with_waiting:?} including waiting)");
+    ImageEvent {
+        warning: false,
+        reason: "Pulled",
+        message,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,12 +1,171 @@
-//! The sandbox as the runtime is told it.
+//! The sandbox as the runtime is told it, as the kubelet tells it.
+//!
+//! Reads the device's resolver file, nothing else. **Invariant:** names, labels and paths are those by
+//! which `crictl`, log shippers and our own restart find the pod again.
 
-use k8s_cri::v1::PodSandboxConfig;
-use k8s_openapi::api::core::v1::Pod;
+use std::collections::HashMap;
 
-use super::spec::NodeFacts;
+use k8s_cri::v1::{LinuxPodSandboxConfig, PodSandboxConfig, PodSandboxMetadata, PortMapping, Protocol};
+use k8s_openapi::api::core::v1::{Container, ContainerPort, Pod};
+
+use super::dns::{self, PodDns};
+use super::hosts;
+use super::resources;
+use super::security;
+use super::spec::{self, NodeFacts};
+
+/// Label: the pod's name.
+pub const POD_NAME: &str = "io.kubernetes.pod.name";
+/// Label: the pod's namespace.
+pub const POD_NAMESPACE: &str = "io.kubernetes.pod.namespace";
+/// Label: the pod's UID.
+pub const POD_UID: &str = "io.kubernetes.pod.uid";
+
+/// A sandbox's configuration, and what to warn of.
+#[derive(Clone, Debug)]
+pub struct SandboxConfig {
+    /// For the runtime.
+    pub config: PodSandboxConfig,
+    /// Events of type Warning: (reason, message).
+    pub warnings: Vec<(&'static str, String)>,
+}
 
 /// The sandbox of `pod`, on its `attempt`th try.
-pub fn build(facts: &NodeFacts, pod: &Pod, attempt: u32) -> PodSandboxConfig {
-    let _ = (facts, pod, attempt);
-    PodSandboxConfig::default()
+pub fn build(facts: &NodeFacts, pod: &Pod, attempt: u32) -> SandboxConfig {
+    let PodDns {
+        config: dns,
+        warnings,
+    } = dns::pod_dns(facts, pod);
+    let hostname = if spec::host_network(pod) {
+        String::new()
+    } else {
+        hosts::host_name(pod, &facts.cluster_domain).for_kernel(pod)
+    };
+    let config = PodSandboxConfig {
+        metadata: Some(metadata(pod, attempt)),
+        hostname,
+        log_directory: facts.pod_log_dir(pod).display().to_string(),
+        dns_config: Some(dns),
+        port_mappings: port_mappings(pod),
+        labels: labels(pod),
+        annotations: pod
+            .metadata
+            .annotations
+            .clone()
+            .unwrap_or_default()
+            .into_iter()
+            .collect(),
+        linux: Some(linux(facts, pod)),
+        windows: None,
+    };
+    SandboxConfig { config, warnings }
+}
+
+/// The labels that name a pod in the runtime.
+pub fn identity_labels(pod: &Pod) -> HashMap<String, String> {
+    let identity = [
+        (POD_NAME, spec::name(pod)),
+        (POD_NAMESPACE, spec::namespace(pod)),
+        (POD_UID, spec::uid(pod)),
+    ];
+    identity
+        .map(|(label, value)| (label.to_owned(), value.to_owned()))
+        .into()
+}
+
+fn metadata(pod: &Pod, attempt: u32) -> PodSandboxMetadata {
+    PodSandboxMetadata {
+        name: spec::name(pod).to_owned(),
+        uid: spec::uid(pod).to_owned(),
+        namespace: spec::namespace(pod).to_owned(),
+        attempt,
+    }
+}
+
+fn labels(pod: &Pod) -> HashMap<String, String> {
+    let mut labels: HashMap<_, _> = pod
+        .metadata
+        .labels
+        .clone()
+        .unwrap_or_default()
+        .into_iter()
+        .collect();
+    labels.extend(identity_labels(pod));
+    labels
+}
+
+fn linux(facts: &NodeFacts, pod: &Pod) -> LinuxPodSandboxConfig {
+    LinuxPodSandboxConfig {
+        cgroup_parent: facts.cgroups.pod_parent(resources::qos(pod), spec::uid(pod)),
+        security_context: Some(security::sandbox(pod)),
+        ..LinuxPodSandboxConfig::default()
+    }
+}
+
+/// The ports that the containers name; none is mapped to the device.
+fn port_mappings(pod: &Pod) -> Vec<PortMapping> {
+    let containers = spec::spec(pod)
+        .map(|spec| spec.containers.as_slice())
+        .unwrap_or_default();
+    let ports = containers
+        .iter()
+        .flat_map(|container: &Container| container.ports.iter().flatten());
+    ports.map(port_mapping).collect()
+}
+
+fn port_mapping(port: &ContainerPort) -> PortMapping {
+    let protocol = match port.protocol.as_deref() {
+        Some("UDP") => Protocol::Udp,
+        Some("SCTP") => Protocol::Sctp,
+        _ => Protocol::Tcp,
+    };
+    PortMapping {
+        protocol: protocol.into(),
+        container_port: port.container_port,
+        ..PortMapping::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::spec::testing::{facts, pod};
+    use super::*;
+
+    #[test]
+    fn a_sandbox_is_named_and_placed_as_the_kubelet_does() {
+        let mut pod = pod(
+            r#"{"hostname":"db","containers":[{"name":"a","ports":[{"containerPort":53,"protocol":"UDP"}],"resources":{"requests":{"cpu":"1"}}}]}"#,
+        );
+        pod.metadata.annotations = Some([("k".to_owned(), "v".to_owned())].into());
+        let built = build(&facts(), &pod, 3);
+        let config = built.config;
+        let metadata = config.metadata.unwrap();
+        assert_eq!(
+            (
+                metadata.name.as_str(),
+                metadata.namespace.as_str(),
+                metadata.uid.as_str(),
+                metadata.attempt
+            ),
+            ("web-0", "ns", "u-1", 3)
+        );
+        assert_eq!(config.hostname, "db");
+        assert_eq!(config.log_directory, "/nonexistent/logs/ns_web-0_u-1");
+        assert_eq!(config.labels["app"], "web");
+        assert_eq!(config.labels[POD_UID], "u-1");
+        assert_eq!(config.annotations["k"], "v");
+        assert_eq!(config.port_mappings[0].protocol(), Protocol::Udp);
+        assert_eq!(config.dns_config.unwrap().servers, ["10.96.0.10"]);
+        assert_eq!(config.linux.unwrap().cgroup_parent, "/kubepods/burstable/podu-1");
+    }
+
+    #[test]
+    fn a_pod_on_the_host_network_has_no_hostname_of_its_own() {
+        assert_eq!(
+            build(&facts(), &pod(r#"{"hostNetwork":true}"#), 0)
+                .config
+                .hostname,
+            ""
+        );
+    }
 }

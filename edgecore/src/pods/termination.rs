@@ -1,21 +1,209 @@
-//! Termination messages: read from their file when a container ends.
+//! Termination messages: the last words of a container that ended.
+//!
+//! A message is read from the file that was mounted for it, else, with policy FallbackToLogsOnError after a
+//! failure, from the end of the log. **Invariant:** never more than 4096 bytes of a file, 80 lines or 2048
+//! bytes of a log, and 12 KiB a pod; no link is followed and no pipe is waited for.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::path::{Path, PathBuf};
 
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_cri::v1::ContainerStatus;
 
-use super::spec::{self, NodeFacts};
+use super::spec::NodeFacts;
+use super::volumes::file;
+
+/// The annotation that names the path inside the container.
+pub const PATH_ANNOTATION: &str = "io.kubernetes.container.terminationMessagePath";
+/// The annotation that names the policy.
+pub const POLICY_ANNOTATION: &str = "io.kubernetes.container.terminationMessagePolicy";
+
+const FILE_LIMIT: usize = 4096;
+const POD_LIMIT: usize = 12 * 1024;
+const LOG_LINES: usize = 80;
+const LOG_LIMIT: usize = 2048;
+/// CRI adds a time stamp and tags to each line.
+const LOG_TAIL: u64 = 32 * 1024;
 
 /// Where the message of a container's `attempt`th run is written on the device.
-pub fn path(facts: &NodeFacts, pod: &Pod, container: &str, attempt: u32) -> PathBuf {
-    facts
-        .container_dir(spec::uid(pod), container)
-        .join(attempt.to_string())
+pub fn path(facts: &NodeFacts, uid: &str, container: &str, attempt: u32) -> PathBuf {
+    facts.container_dir(uid, container).join(attempt.to_string())
 }
 
-/// The message of a run that ended. Empty when it left none. `log` is the run's log file, read only with
-/// policy FallbackToLogsOnError after a failure.
-pub fn message(facts: &NodeFacts, pod: &Pod, container: &Container, attempt: u32, exit_code: i32) -> String {
-    let _ = (facts, pod, container, attempt, exit_code);
-    String::new()
+/// The message of a run that ended, as its runtime status tells of it. Empty when it left none.
+pub fn message(status: &ContainerStatus) -> String {
+    let inside = status
+        .annotations
+        .get(PATH_ANNOTATION)
+        .map(String::as_str)
+        .unwrap_or_default();
+    let mount = status
+        .mounts
+        .iter()
+        .find(|mount| !inside.is_empty() && mount.container_path == inside);
+    let written = mount
+        .map(|mount| from_file(Path::new(&mount.host_path)))
+        .unwrap_or_default();
+    let policy = status.annotations.get(POLICY_ANNOTATION).map(String::as_str);
+    if written.is_empty() && policy == Some("FallbackToLogsOnError") && status.exit_code != 0 {
+        return from_log(Path::new(&status.log_path));
+    }
+    written
+}
+
+/// Cuts the messages of a pod's containers so that together they keep the pod's limit.
+pub fn fit_pod(messages: &mut [&mut String]) {
+    let Some(share) = POD_LIMIT.checked_div(messages.len()) else {
+        return;
+    };
+    if messages.iter().map(|message| message.len()).sum::<usize>() > POD_LIMIT {
+        for message in messages {
+            let end = (0..=share.min(message.len()))
+                .rev()
+                .find(|at| message.is_char_boundary(*at));
+            message.truncate(end.unwrap_or(0));
+        }
+    }
+}
+
+fn from_file(path: &Path) -> String {
+    match file::read_bounded(path, FILE_LIMIT) {
+        Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+        Err(error) => format!("Error on reading termination log {}: {error}", path.display()),
+    }
+}
+
+fn from_log(path: &Path) -> String {
+    match tail(path) {
+        Ok(bytes) => last_words(&String::from_utf8_lossy(&bytes)),
+        Err(error) => format!("Error on reading termination message from logs: {error}"),
+    }
+}
+
+fn tail(path: &Path) -> io::Result<Vec<u8>> {
+    let mut log = File::open(path)?;
+    let length = log.metadata()?.len();
+    log.seek(SeekFrom::Start(length.saturating_sub(LOG_TAIL)))?;
+    let mut bytes = Vec::new();
+    log.take(LOG_TAIL).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// The end of what the container wrote, without the CRI log's own words.
+fn last_words(log: &str) -> String {
+    let lines: Vec<_> = log.lines().filter_map(content).collect();
+    let text: String = lines[lines.len().saturating_sub(LOG_LINES)..].concat();
+    let from = text.len().saturating_sub(LOG_LIMIT);
+    let start = (from..=text.len())
+        .find(|at| text.is_char_boundary(*at))
+        .unwrap_or(text.len());
+    text[start..].to_owned()
+}
+
+/// `<time> <stream> <F|P> <text>`: a full line ends, a part goes on.
+fn content(line: &str) -> Option<String> {
+    let mut words = line.splitn(4, ' ');
+    let stream = words.nth(1)?;
+    let (tag, text) = (words.next()?, words.next().unwrap_or_default());
+    let end = if tag == "P" { "" } else { "\n" };
+    matches!(stream, "stdout" | "stderr").then(|| format!("{text}{end}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_cri::v1::Mount;
+
+    use super::super::volumes::testing::Scratch;
+    use super::*;
+
+    fn status(host_path: &Path, log: &Path, policy: &str, exit_code: i32) -> ContainerStatus {
+        let annotations = [
+            (PATH_ANNOTATION, "/dev/termination-log"),
+            (POLICY_ANNOTATION, policy),
+        ];
+        ContainerStatus {
+            annotations: annotations
+                .map(|(key, value)| (key.to_owned(), value.to_owned()))
+                .into(),
+            mounts: vec![Mount {
+                container_path: "/dev/termination-log".to_owned(),
+                host_path: host_path.display().to_string(),
+                ..Mount::default()
+            }],
+            log_path: log.display().to_string(),
+            exit_code,
+            ..ContainerStatus::default()
+        }
+    }
+
+    #[test]
+    fn a_message_is_the_first_4096_bytes_of_its_file() {
+        let scratch = Scratch::new("termination");
+        let (file, log) = (scratch.path().join("0"), scratch.path().join("log"));
+        std::fs::write(&file, "x".repeat(1 << 20)).unwrap();
+        assert_eq!(message(&status(&file, &log, "File", 1)).len(), 4096);
+        std::fs::write(&file, "").unwrap();
+        assert_eq!(message(&status(&file, &log, "File", 1)), "");
+        assert_eq!(
+            message(&status(&scratch.path().join("none"), &log, "File", 1)),
+            ""
+        );
+    }
+
+    #[test]
+    fn a_failure_without_words_is_told_by_the_end_of_its_log() {
+        let scratch = Scratch::new("termination-log");
+        let (file, log) = (scratch.path().join("0"), scratch.path().join("log"));
+        std::fs::write(&file, "").unwrap();
+        let line = |n: usize| format!("2026-01-01T00:00:00.0Z stderr F line {n}\n");
+        let part = "2026-01-01T00:00:00.0Z stdout P half \n2026-01-01T00:00:00.0Z stdout F done\n";
+        std::fs::write(&log, (0..100).map(line).collect::<String>() + part).unwrap();
+        let told = message(&status(&file, &log, "FallbackToLogsOnError", 1));
+        assert!(
+            told.starts_with("line 22\n") && told.ends_with("line 99\nhalf done\n"),
+            "{told}"
+        );
+        assert_eq!(message(&status(&file, &log, "FallbackToLogsOnError", 0)), "");
+        std::fs::write(&file, "own words").unwrap();
+        assert_eq!(
+            message(&status(&file, &log, "FallbackToLogsOnError", 1)),
+            "own words"
+        );
+    }
+
+    #[test]
+    fn a_log_without_line_ends_is_bounded() {
+        let scratch = Scratch::new("termination-long");
+        let log = scratch.path().join("log");
+        std::fs::write(
+            &log,
+            format!("2026-01-01T00:00:00.0Z stdout F {}\n", "y".repeat(20_000)),
+        )
+        .unwrap();
+        assert!(
+            message(&status(
+                &scratch.path().join("0"),
+                &log,
+                "FallbackToLogsOnError",
+                1
+            ))
+            .len()
+                <= LOG_LIMIT
+        );
+    }
+
+    #[test]
+    fn a_pods_messages_share_its_limit() {
+        let mut texts = vec!["é".repeat(2000); 8];
+        fit_pod(&mut texts.iter_mut().collect::<Vec<_>>());
+        assert!(
+            texts
+                .iter()
+                .all(|text| text.len() <= POD_LIMIT / 8 && !text.is_empty())
+        );
+        let mut small = vec!["abc".to_owned()];
+        fit_pod(&mut small.iter_mut().collect::<Vec<_>>());
+        assert_eq!(small, ["abc"]);
+    }
 }

@@ -1,0 +1,144 @@
+//! A container's mounts: its volumes, the hosts file, the place for its last words.
+//!
+//! **Invariant:** a mount names a volume that is there, or the container is not made.
+
+use std::path::PathBuf;
+
+use k8s_cri::v1::{Mount, MountPropagation};
+use k8s_openapi::api::core::v1::VolumeMount;
+
+use super::super::env::Environment;
+use super::super::expansion::expand;
+use super::super::volumes::{MountedVolume, file, subpath};
+use super::super::{hosts, spec, termination};
+use super::{ConfigError, ContainerInput};
+
+const ETC_HOSTS: &str = "/etc/hosts";
+
+/// All mounts, in the order the kubelet has them.
+pub(super) fn build(
+    input: &ContainerInput<'_>,
+    environment: &Environment,
+) -> Result<Vec<Mount>, ConfigError> {
+    let wanted = input.container.volume_mounts.as_deref().unwrap_or_default();
+    let mut mounts = Vec::with_capacity(wanted.len() + 2);
+    for (index, mount) in wanted.iter().enumerate() {
+        mounts.push(volume(input, environment, mount, index)?);
+    }
+    if !wanted.iter().any(|mount| mount.mount_path == ETC_HOSTS) {
+        let hosts = hosts::write(input.facts, input.pod, input.pod_ips);
+        let path = hosts.map_err(|error| ConfigError::io("write the pod's hosts file", &error))?;
+        mounts.push(plain(ETC_HOSTS.to_owned(), &path));
+    }
+    mounts.extend(termination_message(input)?);
+    Ok(mounts)
+}
+
+fn volume(
+    input: &ContainerInput<'_>,
+    environment: &Environment,
+    mount: &VolumeMount,
+    index: usize,
+) -> Result<Mount, ConfigError> {
+    let container = &input.container.name;
+    let found = input.volumes.volumes.get(&mount.name);
+    let volume = found.ok_or_else(|| {
+        ConfigError(format!(
+            "cannot find volume {:?} to mount into container {container:?}",
+            mount.name
+        ))
+    })?;
+    let host_path = match sub_path(environment, mount)? {
+        Some(sub_path) => bind_sub_path(input, volume, (mount, index), &sub_path)?,
+        None => volume.host_path.clone(),
+    };
+    let readonly = mount.read_only == Some(true) || volume.read_only;
+    Ok(Mount {
+        readonly,
+        ..plain(absolute(&mount.mount_path), &host_path)
+    })
+}
+
+fn bind_sub_path(
+    input: &ContainerInput<'_>,
+    volume: &MountedVolume,
+    (mount, index): (&VolumeMount, usize),
+    sub_path: &str,
+) -> Result<PathBuf, ConfigError> {
+    let container = &input.container.name;
+    let own = input
+        .facts
+        .pod_dir(spec::uid(input.pod))
+        .join("volume-subpaths")
+        .join(&mount.name);
+    let target = own.join(container).join(index.to_string());
+    subpath::bind(&volume.host_path, sub_path, &target).map_err(|cause| {
+        let volume = &mount.name;
+        ConfigError(format!(
+            "failed to prepare subPath for volumeMount {volume:?} of container {container:?}: {cause}"
+        ))
+    })
+}
+
+/// `subPath`, or `subPathExpr` with every reference resolved.
+fn sub_path(environment: &Environment, mount: &VolumeMount) -> Result<Option<String>, ConfigError> {
+    let Some(expression) = mount
+        .sub_path_expr
+        .as_deref()
+        .filter(|expression| !expression.is_empty())
+    else {
+        return Ok(mount.sub_path.clone().filter(|path| !path.is_empty()));
+    };
+    let missing = std::cell::RefCell::new(Vec::new());
+    let path = expand(expression, |name| {
+        let value = environment.value(name);
+        if value.is_none_or(str::is_empty) {
+            missing.borrow_mut().push(format!("missing value for {name:?}"));
+        }
+        value
+    });
+    let missing = missing.into_inner();
+    if missing.is_empty() {
+        Ok(Some(path))
+    } else {
+        Err(ConfigError(missing.join(", ")))
+    }
+}
+
+/// The file for the container's last words, empty at each start.
+fn termination_message(input: &ContainerInput<'_>) -> Result<Option<Mount>, ConfigError> {
+    let Some(inside) = input
+        .container
+        .termination_message_path
+        .as_deref()
+        .filter(|path| !path.is_empty())
+    else {
+        return Ok(None);
+    };
+    let uid = spec::uid(input.pod);
+    let path = termination::path(input.facts, uid, &input.container.name, input.attempt);
+    let failed = |error| ConfigError::io("make the termination message file", &error);
+    let mut dir = std::fs::DirBuilder::new();
+    std::os::unix::fs::DirBuilderExt::mode(dir.recursive(true), 0o750);
+    dir.create(input.facts.container_dir(uid, &input.container.name))
+        .map_err(failed)?;
+    file::overwrite(&path, b"", 0o666).map_err(failed)?;
+    Ok(Some(plain(absolute(inside), &path)))
+}
+
+fn plain(container_path: String, host_path: &std::path::Path) -> Mount {
+    Mount {
+        container_path,
+        host_path: host_path.display().to_string(),
+        propagation: MountPropagation::PropagationPrivate.into(),
+        ..Mount::default()
+    }
+}
+
+fn absolute(path: &str) -> String {
+    if path.starts_with('/') {
+        path.to_owned()
+    } else {
+        format!("/{path}")
+    }
+}

@@ -1,0 +1,113 @@
+use super::super::spec::testing::{container, pod};
+use super::*;
+use crate::runtime::fake::FakeRuntime;
+
+struct World {
+    images: Images,
+    told: Mutex<Vec<(&'static str, String)>>,
+}
+
+impl World {
+    fn with(present: &[&str]) -> (Self, Arc<FakeRuntime>) {
+        let runtime = Arc::new(FakeRuntime::with_images(present));
+        (
+            Self {
+                images: Images::new(runtime.clone(), 1),
+                told: Mutex::default(),
+            },
+            runtime,
+        )
+    }
+
+    async fn ensure(&self, image: &str, policy: &str) -> Result<PresentImage, ImageError> {
+        let container = container(&format!(
+            r#"{{"name":"c","image":"{image}","imagePullPolicy":"{policy}"}}"#
+        ));
+        let (pod, sandbox) = (pod("{}"), PodSandboxConfig::default());
+        let tell = |event: ImageEvent| self.told.lock().push((event.reason, event.message));
+        self.images
+            .ensure(
+                ImageWish {
+                    pod: &pod,
+                    container: &container,
+                    sandbox: &sandbox,
+                },
+                &tell,
+            )
+            .await
+    }
+
+    fn reasons(&self) -> Vec<&'static str> {
+        self.told.lock().iter().map(|(reason, _)| *reason).collect()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_image_on_the_device_is_not_pulled_unless_always() {
+    let (world, _) = World::with(&["busybox:1"]);
+    world.ensure("busybox:1", "IfNotPresent").await.unwrap();
+    world.ensure("busybox:1", "Never").await.unwrap();
+    assert_eq!(world.reasons(), ["Pulled", "Pulled"]);
+    assert_eq!(
+        world.told.lock()[0].1,
+        "Container image \"busybox:1\" already present on machine"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_image_that_does_not_exist_backs_off_and_says_why() {
+    let (world, _) = World::with(&[]);
+    let first = world.ensure("nowhere:1", "IfNotPresent").await.unwrap_err();
+    assert_eq!(first.reason(), "ErrImagePull");
+    let second = world.ensure("nowhere:1", "IfNotPresent").await.unwrap_err();
+    assert_eq!(second.reason(), "ImagePullBackOff");
+    assert!(
+        second
+            .to_string()
+            .starts_with("Back-off pulling image \"nowhere:1\": ErrImagePull: ")
+    );
+    tokio::time::advance(Duration::from_secs(11)).await;
+    assert_eq!(
+        world
+            .ensure("nowhere:1", "IfNotPresent")
+            .await
+            .unwrap_err()
+            .reason(),
+        "ErrImagePull"
+    );
+    assert_eq!(
+        world.reasons(),
+        ["Pulling", "Failed", "BackOff", "Pulling", "Failed"]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_image_that_turns_up_is_pulled() {
+    let (world, runtime) = World::with(&[]);
+    world.ensure("late:1", "IfNotPresent").await.unwrap_err();
+    runtime.publish("late:1");
+    tokio::time::advance(Duration::from_secs(11)).await;
+    world.ensure("late:1", "IfNotPresent").await.unwrap();
+    assert!(
+        world
+            .told
+            .lock()
+            .last()
+            .unwrap()
+            .1
+            .starts_with("Successfully pulled image \"late:1\" in ")
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_missing_image_with_policy_never_and_a_bad_name_say_so() {
+    let (world, _) = World::with(&[]);
+    let never = world.ensure("none:1", "Never").await.unwrap_err();
+    assert_eq!(never.reason(), "ErrImageNeverPull");
+    assert_eq!(
+        never.to_string(),
+        "Container image \"none:1\" is not present with pull policy of Never"
+    );
+    let bad = world.ensure("Not Valid", "Always").await.unwrap_err();
+    assert_eq!(bad.reason(), "InvalidImageName");
+}
