@@ -11,7 +11,6 @@ mod address;
 mod fields;
 mod labels;
 mod mistakes;
-mod pod_cidr;
 mod render;
 
 use std::collections::BTreeMap;
@@ -21,11 +20,12 @@ use std::path::{Path, PathBuf};
 use protocol::name::NodeName;
 use thiserror::Error;
 
+pub use crate::network::pod_cidr::PodCidr;
 pub use address::{Address, DEFAULT_PORT, InvalidAddress};
 pub use labels::{InvalidLabel, InvalidTaint, Taint, TaintEffect, check_label};
 pub use mistakes::{Mistake, Mistakes, nearest};
-pub use pod_cidr::{InvalidPodCidr, PodCidr};
 
+use crate::node::document::Identity;
 use fields::Fields;
 
 /// The socket of containerd where Debian, Ubuntu and the upstream packages put it.
@@ -177,6 +177,19 @@ impl Config {
     /// The configuration as the text of a file that [`Config::parse`] reads back.
     pub fn to_yaml(&self) -> String {
         render::yaml(self)
+    }
+
+    /// What the Node document takes from the configuration.
+    pub fn identity(&self) -> Identity {
+        let taint = |taint: &Taint| (taint.key.clone(), taint.value.clone(), taint.effect.to_string());
+        Identity {
+            name: self.node_name.to_string(),
+            labels: self.labels.clone(),
+            taints: self.taints.iter().map(taint).collect(),
+            max_pods: self.max_pods,
+            zone: self.zone.clone(),
+            region: self.region.clone(),
+        }
     }
 
     fn from_fields(fields: &mut Fields) -> Option<Self> {

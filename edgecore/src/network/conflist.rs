@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::config::PodCidr;
+use super::pod_cidr::PodCidr;
 
 /// The name of our file. 90: any other configuration sorts before it and wins.
 pub const FILE: &str = "90-tombolo.conflist";

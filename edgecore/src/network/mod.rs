@@ -11,4 +11,5 @@
 pub mod api;
 pub mod conflist;
 pub mod netlink;
+pub mod pod_cidr;
 pub mod routes;

@@ -4,7 +4,7 @@ use std::io;
 use std::net::Ipv4Addr;
 use std::path::Path;
 
-use crate::config::PodCidr;
+use super::pod_cidr::PodCidr;
 
 /// One route of the main table.
 #[derive(Clone, Debug, PartialEq, Eq)]
