@@ -25,6 +25,9 @@ mod replica;
 mod view;
 mod violation;
 
+#[cfg(test)]
+mod tests;
+
 pub use publisher::{Publisher, Request};
 pub use references::{ReferencesError, references};
 pub use replica::{Absence, ClusterRefused, Commit, CommitId, Fences, Held, Notice, RejectReason, Replica};

@@ -39,11 +39,18 @@ impl AbsentReason {
 }
 
 /// The version under which an absence stands in the map: no uid, and the reason as its digest.
-pub fn absent_version(reason: AbsentReason, view: Revision) -> Version {
+/// Only that an object is missing is a statement about its history; whatever else keeps it away
+/// orders nothing.
+pub fn absent_version(reason: AbsentReason, seen: Revision) -> Version {
     let digest = Digest::of(format!("absent/{}", reason.wire()).as_bytes());
+    let revision = if reason == AbsentReason::Missing {
+        seen
+    } else {
+        Revision(0)
+    };
     Version {
         uid: String::new(),
-        revision: view,
+        revision,
         digest,
     }
 }
@@ -77,4 +84,11 @@ pub trait View {
     /// The revision up to which this view has seen everything of the kind: of its list, last
     /// bookmark or last event, whichever is highest. It never falls while a session lasts.
     fn revision(&self, kind: Kind) -> Revision;
+
+    /// The revision up to which this view has seen everything of one key: for what is watched
+    /// object by object, that watch's list, last bookmark or last event. An absence older than
+    /// what the edge holds is not believed.
+    fn seen(&self, key: &ObjectKey) -> Revision {
+        self.revision(key.kind)
+    }
 }

@@ -29,7 +29,7 @@ impl Offer {
     pub(super) fn version(&self) -> Option<Version> {
         match self {
             Self::Put(object) => Some(object.version.clone()),
-            Self::Absent(reason, view) => Some(absent_version(*reason, *view)),
+            Self::Absent(reason, seen) => Some(absent_version(*reason, *seen)),
             Self::Unread | Self::Silence | Self::Nothing => None,
         }
     }
@@ -39,8 +39,8 @@ pub(super) fn offer(view: &dyn View, key: &ObjectKey) -> Offer {
     let is_reference = matches!(key.kind, Kind::ConfigMap | Kind::Secret);
     match view.find(key) {
         Found::Object(object) if object.body.bytes.len() <= MAX_SENT => Offer::Put(object),
-        Found::Object(_) if is_reference => Offer::Absent(AbsentReason::TooLarge, view.revision(key.kind)),
-        Found::Absent(reason) => Offer::Absent(reason, view.revision(key.kind)),
+        Found::Object(_) if is_reference => Offer::Absent(AbsentReason::TooLarge, view.seen(key)),
+        Found::Absent(reason) => Offer::Absent(reason, view.seen(key)),
         Found::Unknown => Offer::Unread,
         // A deleted Node is made again by cloudcore, if need be from what the edge holds.
         Found::Nothing if key.kind == Kind::Node => Offer::Silence,
@@ -55,7 +55,7 @@ pub(super) struct Group(Vec<Item>);
 
 enum Item {
     Put(Arc<Object>),
-    Absent(ObjectKey, AbsentReason, Version),
+    Absent(ObjectKey, AbsentReason, Version, Revision),
     Remove(ObjectKey),
 }
 
@@ -184,7 +184,7 @@ impl Publisher {
         let version = offered.version().filter(|version| self.lacks(key, version))?;
         match offered {
             Offer::Put(object) => Some(Item::Put(object)),
-            Offer::Absent(reason, _) => Some(Item::Absent(key.clone(), reason, version)),
+            Offer::Absent(reason, seen) => Some(Item::Absent(key.clone(), reason, version, seen)),
             Offer::Unread | Offer::Silence | Offer::Nothing => None,
         }
     }
@@ -222,7 +222,7 @@ impl Publisher {
                 let is_new = before.is_none_or(|before| before.uid != object.version.uid);
                 desired_down::Kind::Upsert(upsert(seq, &object, view_revision, is_new))
             }
-            Item::Absent(key, reason, Version { uid, digest, .. }) => {
+            Item::Absent(key, reason, Version { uid, digest, .. }, seen) => {
                 let absent = Absent {
                     seq,
                     kind: key.kind.wire(),
@@ -230,6 +230,7 @@ impl Publisher {
                     reason: reason.wire(),
                     text: String::new(),
                     view_revision,
+                    seen_revision: seen.0,
                 };
                 self.sent.insert(key, Sent { uid, digest, seq });
                 desired_down::Kind::Absent(absent)

@@ -76,7 +76,10 @@ impl Publisher {
             });
         }
         self.dirty.retain(|key| key.kind != kind);
-        self.consistent[kind.index()] = None;
+        if !matches!(self.stages[kind.index()], Stage::Silent) {
+            // A list made for an earlier comparison does not count for this one.
+            self.consistent[kind.index()] = None;
+        }
         self.stages[kind.index()] = Stage::Waiting(Claim {
             count: have.count,
             digest: frames::to_digest(&have.digest)?,

@@ -44,7 +44,10 @@ pub(super) enum What {
         object: Box<Object>,
         references: BTreeSet<ObjectKey>,
     },
-    Absent(AbsentReason),
+    Absent {
+        reason: AbsentReason,
+        seen: Revision,
+    },
     Remove {
         uid: String,
     },
@@ -60,7 +63,7 @@ impl Item {
         match &self.what {
             What::Put { object, .. } => Some(object.version.uid.clone()),
             What::Unreadable { uid } => Some(uid.clone()),
-            What::Absent(_) => Some(String::new()),
+            What::Absent { .. } => Some(String::new()),
             What::Remove { .. } => None,
         }
     }
@@ -136,7 +139,10 @@ impl Assembler {
         let item = Item {
             key,
             view: Revision(absent.view_revision),
-            what: What::Absent(reason),
+            what: What::Absent {
+                reason,
+                seen: Revision(absent.seen_revision),
+            },
         };
         self.closure(absent.seq, "Absent")?.push(item)
     }

@@ -31,10 +31,10 @@ pub struct Absence {
 }
 
 impl Absence {
-    pub(super) fn new(key: ObjectKey, reason: AbsentReason, view: Revision) -> Self {
+    pub(super) fn new(key: ObjectKey, reason: AbsentReason, seen: Revision) -> Self {
         Self {
             key,
-            version: absent_version(reason, view),
+            version: absent_version(reason, seen),
             reason,
         }
     }
@@ -82,15 +82,22 @@ pub(super) struct Batch {
     id: u64,
     session: u64,
     pub(super) changes: BTreeMap<ObjectKey, Change>,
-    deferred: Vec<ObjectKey>,
-    closures: Vec<(Closure, Vec<(ObjectKey, RejectReason)>)>,
+    closures: Vec<Taken>,
     bytes: usize,
     fences: bool,
 }
 
+/// A closure as it was judged.
+#[derive(Debug)]
+struct Taken {
+    closure: Closure,
+    deferred: Vec<ObjectKey>,
+    refused: Vec<(ObjectKey, RejectReason)>,
+}
+
 impl Batch {
     pub(super) fn is_idle(&self) -> bool {
-        self.changes.is_empty() && self.closures.is_empty() && self.deferred.is_empty()
+        self.changes.is_empty() && self.closures.is_empty()
     }
 
     fn needs_writing(&self) -> bool {
@@ -143,7 +150,8 @@ impl Replica {
                 many => {
                     self.alone = many;
                     let closures = std::mem::take(&mut batch.closures).into_iter().rev();
-                    closures.for_each(|(closure, _)| self.inbox.push_front(Received::Closure(closure)));
+                    closures
+                        .for_each(|Taken { closure, .. }| self.inbox.push_front(Received::Closure(closure)));
                 }
             }
         }
@@ -189,8 +197,11 @@ impl Replica {
         } = self.judge(&overlay, &closure)?;
         self.batch.bytes += closure.bytes;
         self.batch.changes.extend(changes);
-        self.batch.deferred.extend(deferred);
-        self.batch.closures.push((closure, refused));
+        self.batch.closures.push(Taken {
+            closure,
+            deferred,
+            refused,
+        });
         Ok(())
     }
 
@@ -228,12 +239,23 @@ impl Replica {
             };
             self.keep_what_it_names(&key, before);
         }
-        self.deferred.extend(batch.deferred);
-        if current {
-            batch
-                .closures
-                .into_iter()
-                .for_each(|(closure, refused)| self.answer(&closure, &refused));
+        for taken in batch.closures {
+            self.follow_deferred(&taken);
+            if current {
+                self.answer(&taken.closure, &taken.refused);
+            }
+        }
+    }
+
+    /// Whatever is offered again is no longer to be removed.
+    fn follow_deferred(&mut self, taken: &Taken) {
+        let refused = |key: &ObjectKey| taken.refused.iter().any(|(refused, _)| refused == key);
+        for item in taken.closure.items.iter().filter(|item| !refused(&item.key)) {
+            if taken.deferred.contains(&item.key) {
+                self.deferred.insert(item.key.clone());
+            } else {
+                self.deferred.remove(&item.key);
+            }
         }
     }
 
@@ -249,7 +271,7 @@ impl Replica {
     }
 
     fn reject_unwritten(&mut self, batch: &mut Batch) {
-        for (closure, _) in std::mem::take(&mut batch.closures) {
+        for Taken { closure, .. } in std::mem::take(&mut batch.closures) {
             let refused = closure
                 .items
                 .iter()

@@ -149,7 +149,7 @@ impl Replica {
                     references: references.clone(),
                 };
                 match held {
-                    Some(held) if held.is_newer_than(&entry, item) => Ruling::Refuse(RejectReason::Older),
+                    Some(held) if held.is_newer_than(&entry) => Ruling::Refuse(RejectReason::Older),
                     Some(held) if held.is_same_as(&entry) => Ruling::Already,
                     Some(_) | None => Ruling::Change(Change::Put {
                         object: object.clone(),
@@ -157,10 +157,10 @@ impl Replica {
                     }),
                 }
             }
-            What::Absent(reason) => {
-                let absence = Absence::new(item.key.clone(), *reason, item.view);
+            What::Absent { reason, seen } => {
+                let absence = Absence::new(item.key.clone(), *reason, *seen);
                 match held {
-                    Some(held) if held.version.revision > item.view => Ruling::Refuse(RejectReason::Older),
+                    Some(held) if held.version.revision > *seen => Ruling::Refuse(RejectReason::Older),
                     Some(held) if held.version.digest == absence.version.digest => Ruling::Already,
                     Some(_) | None => Ruling::Change(Change::Absent(absence)),
                 }
@@ -173,10 +173,13 @@ impl Replica {
     fn rule_removal(&self, overlay: &Overlay<'_>, item: &Item, uid: &str, held: Option<Entry>) -> Ruling {
         let Some(held) = held else { return Ruling::Already };
         let another = !uid.is_empty() && held.version.uid != uid;
-        if another || held.version.revision > item.view {
+        // Which ConfigMaps and Secrets a node needs follows from its pods, whose view the fence
+        // has judged; how new their content is says nothing about that.
+        let follows_pods = matches!(item.key.kind, Kind::ConfigMap | Kind::Secret);
+        if another || (!follows_pods && held.version.revision > item.view) {
             return Ruling::Refuse(RejectReason::Older);
         }
-        if !matches!(item.key.kind, Kind::ConfigMap | Kind::Secret) {
+        if !follows_pods {
             return Ruling::Change(Change::Remove { view: item.view });
         }
         if !self.synced(Kind::Pod) {
@@ -240,13 +243,9 @@ impl Judged {
 
 impl Entry {
     /// Whether this must not be replaced by what is offered. Revisions are the whole store's, so
-    /// they order incarnations of a name too; an absence has only its view's.
-    fn is_newer_than(&self, offered: &Self, item: &Item) -> bool {
-        if self.version.uid.is_empty() {
-            self.version.revision > item.view
-        } else {
-            self.version.revision > offered.version.revision
-        }
+    /// they order incarnations of a name too.
+    fn is_newer_than(&self, offered: &Self) -> bool {
+        self.version.revision > offered.version.revision
     }
 
     fn is_same_as(&self, offered: &Self) -> bool {

@@ -1,0 +1,292 @@
+//! The laws one by one, each in the smallest world that can break it.
+
+use std::collections::BTreeSet;
+
+use super::key;
+use super::world::World;
+use crate::desired::{ClusterRefused, Fences, Notice, RejectReason, Replica, Violation};
+use crate::object::{Body, Digest, Kind, Revision};
+use crate::wire::{
+    Begin, DesiredDown, End, ObjectBody, ObjectName, Plan, Rejected, Same, Synced, Upsert, desired_down,
+    desired_up,
+};
+
+fn world_with_pods(pods: u8) -> World {
+    let mut world = World::new(2);
+    for pod in 0..pods {
+        world.cluster.put(&key(Kind::Pod, pod), &BTreeSet::new(), 0);
+    }
+    world.settle();
+    world
+}
+
+#[test]
+fn an_empty_view_of_a_fresh_replica_removes_nothing() {
+    let mut world = world_with_pods(4);
+    world.connect(1);
+    while world.carry(1) {}
+    assert_eq!(world.held(Kind::Pod).len(), 4);
+    world.settle();
+    world.check_equal();
+    assert_eq!(world.held(Kind::Pod).len(), 4);
+}
+
+#[test]
+fn a_quiet_reconnect_writes_nothing() {
+    let mut world = world_with_pods(3);
+    let before = world.commits;
+    world.connect(0);
+    world.settle();
+    world.check_equal();
+    assert_eq!(world.commits, before);
+}
+
+#[test]
+fn orphans_live_until_the_pods_are_synced_in_this_boot() {
+    let mut world = world_with_pods(1);
+    assert!(world.edge.orphans_may_go());
+    world.reboot();
+    assert!(!world.edge.orphans_may_go());
+    world.settle();
+    assert!(world.edge.orphans_may_go());
+}
+
+#[test]
+fn removing_most_pods_in_one_comparison_is_done_and_said() {
+    let mut world = world_with_pods(4);
+    world.cut();
+    for pod in 0..3 {
+        world.cluster.delete(&key(Kind::Pod, pod));
+    }
+    world.settle();
+    assert_eq!(world.held(Kind::Pod), ["p3"]);
+    assert_eq!(world.notices, [Notice::MassRemoval { removes: 3, held: 4 }]);
+}
+
+#[test]
+fn a_config_map_stays_while_a_removed_pod_still_runs() {
+    let mut world = World::new(1);
+    world.cluster.put(&key(Kind::ConfigMap, 1), &BTreeSet::new(), 0);
+    world.cluster.put(&key(Kind::Pod, 0), &BTreeSet::from([1]), 0);
+    world.settle();
+    world.cluster.delete(&key(Kind::Pod, 0));
+    world.advance(0, Kind::Pod, 9);
+    while world.carry(1) | world.write(true) {}
+    assert_eq!(
+        (world.held(Kind::Pod).len(), world.held(Kind::ConfigMap).len()),
+        (0, 1)
+    );
+    world.pods_gone();
+    while world.carry(1) | world.write(true) {}
+    assert_eq!(world.held(Kind::ConfigMap).len(), 0);
+}
+
+#[test]
+fn after_a_restore_of_the_clusters_store_the_edge_follows_and_says_so() {
+    let mut world = World::new(2);
+    world.cluster.put(&key(Kind::Pod, 0), &BTreeSet::new(), 0);
+    let backup = world.cluster.head;
+    for content in 0..5 {
+        world.cluster.put(&key(Kind::Pod, 0), &BTreeSet::new(), content);
+        world
+            .cluster
+            .put(&key(Kind::Service, 0), &BTreeSet::new(), content);
+    }
+    world.settle();
+    world.cut();
+    world.cluster.restore(backup);
+    world.restored = true;
+    world.connect(1);
+    let mut was_behind = false;
+    for _ in 0..200 {
+        was_behind |= world.edge.is_behind();
+        let _ = world.carry(1) | world.answer() | world.write(true);
+    }
+    world.settle();
+    world.check_equal();
+    assert!(was_behind && !world.edge.is_behind());
+}
+
+#[test]
+fn another_cluster_and_an_older_epoch_are_refused() {
+    let fences = Fences {
+        cluster_id: "ours".into(),
+        epoch: 2,
+        ..Fences::default()
+    };
+    let mut edge = Replica::load(Vec::new(), fences);
+    let another = edge.connected("theirs", 2).unwrap_err();
+    assert!(another.to_string().contains("--replace-cluster"), "{another}");
+    assert_eq!(
+        edge.connected("ours", 1),
+        Err(ClusterRefused::OldEpoch { held: 2, offered: 1 })
+    );
+    assert!(edge.connected("ours", 3).is_ok() && edge.is_behind());
+}
+
+fn down(kind: desired_down::Kind) -> DesiredDown {
+    DesiredDown { kind: Some(kind) }
+}
+
+fn connected() -> Replica {
+    let mut edge = Replica::load(Vec::new(), Fences::default());
+    edge.connected("c", 0).unwrap();
+    edge
+}
+
+#[test]
+fn the_first_comparison_of_a_boot_without_a_consistent_list_is_refused() {
+    let same = Same {
+        kind: Kind::Pod.wire(),
+        view_revision: 9,
+        consistent: false,
+    };
+    assert_eq!(
+        connected().handle_frame(down(desired_down::Kind::Same(same))),
+        Err(Violation::NotConsistent)
+    );
+    let plan = Plan {
+        kind: Kind::Pod.wire(),
+        adds: 1,
+        view_revision: 9,
+        ..Plan::default()
+    };
+    assert_eq!(
+        connected().handle_frame(down(desired_down::Kind::Plan(plan))),
+        Err(Violation::NotConsistent)
+    );
+}
+
+#[test]
+fn a_view_older_than_the_fence_may_not_speak() {
+    let fences = Fences {
+        views: [(Kind::Service, Revision(50))].into(),
+        ..Fences::default()
+    };
+    let mut edge = Replica::load(Vec::new(), fences);
+    edge.connected("c", 0).unwrap();
+    let same = Same {
+        kind: Kind::Service.wire(),
+        view_revision: 49,
+        consistent: true,
+    };
+    let refused = edge.handle_frame(down(desired_down::Kind::Same(same)));
+    assert_eq!(
+        refused,
+        Err(Violation::OldView {
+            kind: Kind::Service,
+            view: 49,
+            fence: 50
+        })
+    );
+}
+
+fn upsert(body: ObjectBody, digest: Digest) -> Upsert {
+    Upsert {
+        seq: 1,
+        kind: Kind::Service.wire(),
+        key: Some(ObjectName {
+            namespace: "n".into(),
+            name: "s".into(),
+        }),
+        uid: "u".into(),
+        revision: 3,
+        digest: digest.0.to_vec().into(),
+        body: Some(body),
+        seed_status: None,
+        view_revision: 9,
+    }
+}
+
+fn offer(edge: &mut Replica, upsert: Upsert) -> Result<(), Violation> {
+    let plan = Plan {
+        kind: Kind::Service.wire(),
+        adds: 1,
+        view_revision: 9,
+        ..Plan::default()
+    };
+    edge.handle_frame(down(desired_down::Kind::Plan(plan)))?;
+    edge.handle_frame(down(desired_down::Kind::Begin(Begin { seq: 1 })))?;
+    edge.handle_frame(down(desired_down::Kind::Upsert(upsert)))?;
+    edge.handle_frame(down(desired_down::Kind::End(End { seq: 1 })))
+}
+
+fn rejections(edge: &mut Replica) -> Vec<Rejected> {
+    let frames = std::iter::from_fn(|| edge.poll_transmit());
+    let rejected = frames.filter_map(|frame| match frame.kind {
+        Some(desired_up::Kind::Rejected(rejected)) => Some(rejected),
+        _ => None,
+    });
+    rejected.collect()
+}
+
+#[test]
+fn a_body_that_is_not_what_its_digest_says_is_rejected_and_never_stored() {
+    let mut edge = connected();
+    offer(
+        &mut edge,
+        upsert(Body::compress(b"{}").to_wire(), Digest::of(b"else")),
+    )
+    .unwrap();
+    assert!(edge.poll_commit().is_none_or(|commit| commit.puts.is_empty()));
+    let rejected = rejections(&mut edge);
+    assert_eq!(rejected[0].code, RejectReason::Damaged.wire());
+}
+
+#[test]
+fn a_commit_that_fails_alone_is_rejected_and_the_older_state_stays() {
+    let mut edge = connected();
+    offer(
+        &mut edge,
+        upsert(Body::compress(b"{}").to_wire(), Digest::of(b"{}")),
+    )
+    .unwrap();
+    let commit = edge.poll_commit().unwrap();
+    assert_eq!(commit.puts.len(), 1);
+    edge.failed(commit.id).unwrap();
+    assert_eq!(rejections(&mut edge)[0].code, RejectReason::NotStored.wire());
+    assert_eq!(edge.entries().count(), 0);
+}
+
+#[test]
+fn objects_before_their_plan_are_a_violation() {
+    let mut edge = connected();
+    edge.handle_frame(down(desired_down::Kind::Begin(Begin { seq: 1 })))
+        .unwrap();
+    let put = upsert(Body::compress(b"{}").to_wire(), Digest::of(b"{}"));
+    edge.handle_frame(down(desired_down::Kind::Upsert(put))).unwrap();
+    let refused = edge.handle_frame(down(desired_down::Kind::End(End { seq: 1 })));
+    assert_eq!(
+        refused,
+        Err(Violation::OutOfTurn {
+            frame: "a closure",
+            kind: Kind::Service
+        })
+    );
+}
+
+#[test]
+fn a_comparison_that_ends_unequal_is_repeated_a_few_times_and_then_said() {
+    let mut edge = connected();
+    let plan = Plan {
+        kind: Kind::Service.wire(),
+        view_revision: 9,
+        ..Plan::default()
+    };
+    edge.handle_frame(down(desired_down::Kind::Plan(plan))).unwrap();
+    let mut notices = Vec::new();
+    for _ in 0..3 {
+        let synced = Synced {
+            kind: Kind::Service.wire(),
+            count: 7,
+            digest: vec![0; 16].into(),
+            view_revision: 9,
+            ..Synced::default()
+        };
+        edge.handle_frame(down(desired_down::Kind::Synced(synced)))
+            .unwrap();
+        notices.extend(edge.poll_notice());
+    }
+    assert_eq!(notices, [Notice::Diverged { kind: Kind::Service }]);
+    assert!(!edge.synced(Kind::Service));
+}
