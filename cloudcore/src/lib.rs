@@ -9,5 +9,6 @@ pub mod enroll;
 pub mod hub;
 pub mod observe;
 pub mod reported;
+pub mod run;
 pub mod supervise;
 pub mod tunnel;

@@ -191,7 +191,7 @@ mod tests {
                 let first = !std::mem::replace(&mut told, true);
                 async move {
                     if !first {
-                        pending().await;
+                        pending::<()>().await;
                     }
                 }
             })

@@ -150,6 +150,7 @@ impl Sink for KindSink {
             self.cluster.shared_listed(self.kind, &seen, revision);
         }
         info!(kind = %self.kind, %revision, "listed");
+        self.cluster.inner.metrics.listed(self.kind);
         self.cluster.count_list(self.kind);
     }
 
@@ -158,6 +159,7 @@ impl Sink for KindSink {
     }
 
     fn failed(&mut self, error: &ApiError) -> bool {
+        self.cluster.inner.metrics.watch_failed(self.kind);
         warn!(kind = %self.kind, error = error as &dyn std::error::Error, "watch failed, will be tried again");
         true
     }

@@ -21,6 +21,7 @@ mod index;
 mod kinds;
 pub mod labels;
 mod lease;
+mod metrics;
 mod named;
 mod nodes;
 mod pods;
@@ -35,6 +36,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::RwLock;
+use prometheus_client::registry::Registry;
 use protocol::clock::Clock;
 use protocol::name::NodeName;
 use protocol::object::Kind;
@@ -54,6 +56,7 @@ pub use write::{BoxError, Enrolment, WriteError};
 
 use feed::Dirty;
 use index::Index;
+use metrics::Metrics;
 
 /// How often a replica without lease writes asks for a sign of life.
 const PROBE_EVERY: Duration = Duration::from_secs(5);
@@ -90,6 +93,7 @@ struct Inner {
     settings: Settings,
     index: RwLock<Index>,
     health: Health,
+    metrics: Metrics,
     /// Rung when the set of named objects may have changed.
     wants: Notify,
     /// Rung to make the shared kinds list again.
@@ -107,6 +111,7 @@ impl Cluster {
             settings,
             index: RwLock::default(),
             health: Health::default(),
+            metrics: Metrics::default(),
             wants: Notify::new(),
             relists: kinds::Relists::default(),
             synced: watch_channel::Sender::new(kinds::Synced::default()),
@@ -126,6 +131,11 @@ impl Cluster {
     /// Whether the API server answers.
     pub fn health(&self) -> &Health {
         &self.inner.health
+    }
+
+    /// Registers what is counted here.
+    pub fn register_metrics(&self, registry: &mut Registry) {
+        self.inner.metrics.register(registry);
     }
 
     fn clock(&self) -> &Clock {

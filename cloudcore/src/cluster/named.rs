@@ -135,6 +135,7 @@ impl Sink for NamedSink {
     fn at(&mut self, _: Revision) {}
 
     fn failed(&mut self, error: &ApiError) -> bool {
+        self.cluster.inner.metrics.watch_failed(self.key.kind);
         debug!(key = %self.key, error = error as &dyn std::error::Error, "watch failed, will be tried again");
         if error.is_forbidden() {
             let since = *self.refused_since.get_or_insert_with(Instant::now);

@@ -244,6 +244,7 @@ impl Cluster {
         match self.api().call(Actor::Cloudcore, Call::post(NODES, made)).await {
             Ok(answer) => {
                 warn!(%node, "was deleted while enrolled: made again (cloudcore node remove is the way out)");
+                self.inner.metrics.rebirths.inc();
                 self.saw_node_now(&node, &answer);
                 Ok(())
             }

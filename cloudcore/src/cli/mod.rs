@@ -1,0 +1,166 @@
+//! The command line: what people type, and what they read.
+//!
+//! What it is: arguments and texts. What it is not: a way into a running replica; every command
+//! speaks to the API server, so it works wherever a kubeconfig or the pod's own rights do.
+
+mod node;
+mod table;
+mod token;
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand};
+use protocol::clock::Clock;
+
+use crate::cluster::{Actor, Api, Call, Impersonation, client, cluster_id};
+use crate::config::{Config, LINK_PORT, OBSERVE_PORT};
+use crate::enroll::{Authority, Settings};
+use crate::run;
+
+/// The cluster side of Tombolo: each edge node's stand-in at the API server.
+#[derive(Debug, Parser)]
+#[command(name = "cloudcore", version, max_term_width = 100)]
+#[command(after_help = "Make a join token, then join a device with it:\n\n  \
+    kubectl -n tombolo-system exec deploy/cloudcore -- cloudcore token create\n  \
+    edgecore join ADDRESS --token TOKEN        (on the device, as root)")]
+pub struct Cli {
+    /// Kubeconfig of the cluster; in a pod its own `ServiceAccount` is used
+    #[arg(long, global = true, value_name = "FILE", env = "TOMBOLO_KUBECONFIG")]
+    kubeconfig: Option<PathBuf>,
+    /// Namespace of the release, where the CA, tokens, keys and bans are
+    #[arg(
+        long,
+        global = true,
+        value_name = "NAME",
+        env = "POD_NAMESPACE",
+        default_value = "tombolo-system"
+    )]
+    namespace: String,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve edges: what the chart's Deployment runs
+    Run(RunArgs),
+    /// Make, list and revoke join tokens
+    #[command(subcommand)]
+    Token(token::TokenCommand),
+    /// List, ban and remove edge nodes
+    #[command(subcommand)]
+    Node(node::NodeCommand),
+}
+
+/// How a replica is run.
+#[derive(Args, Debug)]
+struct RunArgs {
+    /// Where edges are listened for: UDP for QUIC, TCP for enrolment
+    #[arg(long, value_name = "ADDRESS", default_value_t = any_address(LINK_PORT))]
+    listen: SocketAddr,
+    /// Where /healthz, /readyz and /metrics are served
+    #[arg(long, value_name = "ADDRESS", default_value_t = any_address(OBSERVE_PORT))]
+    observe: SocketAddr,
+    /// This replica's address, which edge nodes show as their `InternalIP`
+    #[arg(long, value_name = "IP", env = "POD_IP")]
+    advertise: Option<IpAddr>,
+    /// This replica's name
+    #[arg(long, value_name = "NAME", env = "POD_NAME", default_value = "cloudcore")]
+    replica: String,
+    /// Remove tolerationSeconds from the not-ready and unreachable tolerations of pods on edge
+    /// nodes where they equal this
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    default_toleration_seconds: i64,
+    /// How long sessions and tunnels may take to end
+    #[arg(long, value_name = "SECONDS", default_value_t = 20)]
+    grace_seconds: u64,
+}
+
+/// Both families on one socket, where the kernel has both.
+fn any_address(port: u16) -> SocketAddr {
+    SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, port))
+}
+
+/// Does what the command line says.
+pub async fn main(cli: Cli) -> anyhow::Result<()> {
+    let clock = Clock::from_env()?;
+    let client = client(cli.kubeconfig.as_deref()).await?;
+    match cli.command {
+        Command::Run(args) => run::run(args.config(cli.namespace), client, clock).await,
+        Command::Token(command) => {
+            let authority = open(client, cli.namespace, clock.clone()).await?;
+            token::main(command, &authority, &clock).await
+        }
+        Command::Node(command) => {
+            let authority = open(client.clone(), cli.namespace, clock.clone()).await?;
+            node::main(command, &authority, &own(client), &clock).await
+        }
+    }
+}
+
+impl RunArgs {
+    fn config(self, namespace: String) -> Config {
+        Config {
+            listen: self.listen,
+            observe: self.observe,
+            advertise: self.advertise,
+            replica: self.replica,
+            namespace,
+            default_toleration_seconds: self.default_toleration_seconds,
+            grace: Duration::from_secs(self.grace_seconds),
+        }
+    }
+}
+
+/// Requests under one's own name: commands never act for a node.
+const fn own(client: kube::Client) -> Api {
+    Api::new(client, Impersonation::Constrained)
+}
+
+async fn open(client: kube::Client, namespace: String, clock: Clock) -> anyhow::Result<Arc<Authority>> {
+    let api = own(client.clone());
+    // A look at the namespace first: its absence would otherwise show as a Secret that cannot be made.
+    let list = Call::get(format!("/api/v1/namespaces/{namespace}/secrets?limit=1"));
+    let hint = || {
+        format!(
+            "the Secrets of namespace {namespace} cannot be read: is cloudcore installed there (--namespace), \
+             and may you get, list, create and delete Secrets in it?"
+        )
+    };
+    api.call(Actor::Cloudcore, list).await.with_context(hint)?;
+    let cluster_id = cluster_id(&api).await?;
+    Ok(Authority::open(Settings {
+        client,
+        namespace,
+        cluster_id,
+        clock,
+    })
+    .await?)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_holds_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn defaults_are_what_the_chart_rests_on() {
+        let cli = Cli::parse_from(["cloudcore", "run"]);
+        let Command::Run(args) = cli.command else {
+            panic!("not run")
+        };
+        let config = args.config(cli.namespace);
+        assert_eq!((config.listen.port(), config.observe.port()), (10_000, 10_001));
+        assert_eq!(config.default_toleration_seconds, 300);
+    }
+}
