@@ -62,6 +62,13 @@ const OWN_LABELS: [&str; 9] = [
 /// Label prefixes below `kubernetes.io` that belong to nodes.
 const OWN_PREFIXES: [&str; 2] = ["kubelet.kubernetes.io", "node.kubernetes.io"];
 
+/// Domains of taints that controllers read as facts about a node.
+const CLUSTER_TAINTS: [&str; 3] = [
+    "node.kubernetes.io",
+    "node-restriction.kubernetes.io",
+    "node.cloudprovider.kubernetes.io",
+];
+
 /// Labels that edgecore derives, so that a file must not contradict it.
 const DERIVED: [&str; 5] = [
     "kubernetes.io/hostname",
@@ -165,6 +172,12 @@ fn parse_taint(text: &str) -> Result<Taint, &'static str> {
     let (key, value) = what.split_once('=').unwrap_or((what, ""));
     check_key(key)?;
     check_value(value)?;
+    if key
+        .split_once('/')
+        .is_some_and(|(domain, _)| CLUSTER_TAINTS.contains(&domain))
+    {
+        return Err("the cluster sets these taints from what it sees");
+    }
     let effect = match effect {
         "NoSchedule" => TaintEffect::NoSchedule,
         "PreferNoSchedule" => TaintEffect::PreferNoSchedule,
@@ -237,6 +250,7 @@ mod tests {
     fn a_taint_without_an_effect_is_refused() {
         assert!("edge".parse::<Taint>().is_err());
         assert!("edge=1:Never".parse::<Taint>().is_err());
+        assert!("node.kubernetes.io/not-ready:NoExecute".parse::<Taint>().is_err());
         assert_eq!(
             "a=b:NoExecute".parse::<Taint>().unwrap().to_string(),
             "a=b:NoExecute"

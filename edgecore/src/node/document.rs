@@ -56,7 +56,7 @@ pub fn node(
             ..ObjectMeta::default()
         },
         spec: Some(NodeSpec {
-            taints: taints(identity),
+            taints: Some(taints(identity)),
             ..NodeSpec::default()
         }),
         status: Some(status(identity, seen, conditions)),
@@ -113,14 +113,15 @@ fn annotations(address: IpAddr) -> BTreeMap<String, String> {
     BTreeMap::from([(DEVICE_ADDRESS.to_owned(), address.to_string())])
 }
 
-fn taints(identity: &Identity) -> Option<Vec<Taint>> {
+/// An empty list says "none"; an absent one would leave the choice to cloudcore.
+fn taints(identity: &Identity) -> Vec<Taint> {
     let taint = |(key, value, effect): &(String, String, String)| Taint {
         key: key.clone(),
         value: Some(value.clone()).filter(|value| !value.is_empty()),
         effect: effect.clone(),
         time_added: None,
     };
-    (!identity.taints.is_empty()).then(|| identity.taints.iter().map(taint).collect())
+    identity.taints.iter().map(taint).collect()
 }
 
 fn status(identity: &Identity, seen: &Observation, conditions: Vec<NodeCondition>) -> NodeStatus {

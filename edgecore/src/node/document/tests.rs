@@ -160,3 +160,13 @@ fn a_device_without_a_runtime_still_says_what_it_is() {
     assert_eq!(node["status"]["capacity"]["cpu"], "2");
     assert_eq!(node["status"].get("images"), None);
 }
+
+#[test]
+fn a_configuration_without_taints_says_so_instead_of_saying_nothing() {
+    let identity = Identity {
+        taints: Vec::new(),
+        ..identity()
+    };
+    let node = serde_json::to_value(node(&identity, &seen(), ADDRESS, Vec::new())).unwrap();
+    assert_eq!(node["spec"]["taints"], json!([]));
+}
