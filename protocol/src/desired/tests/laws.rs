@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 
 use super::key;
 use super::world::World;
-use crate::desired::{ClusterRefused, Fences, Notice, RejectReason, Replica, Violation};
-use crate::object::{Body, Digest, Kind, Revision};
+use crate::desired::{ClusterRefused, Fences, Held, Notice, RejectReason, Replica, Violation};
+use crate::object::{Body, Digest, Kind, ObjectKey, Revision, Version};
 use crate::wire::{
-    Begin, DesiredDown, End, ObjectBody, ObjectName, Plan, Rejected, Same, Synced, Upsert, desired_down,
-    desired_up,
+    Begin, DesiredDown, End, ObjectBody, ObjectName, Plan, Rejected, Remove, Same, Synced, Upsert,
+    desired_down, desired_up,
 };
 
 fn world_with_pods(pods: u8) -> World {
@@ -79,6 +79,153 @@ fn a_config_map_stays_while_a_removed_pod_still_runs() {
     world.pods_gone();
     while world.carry(1) | world.write(true) {}
     assert_eq!(world.held(Kind::ConfigMap).len(), 0);
+}
+
+/// A world whose replica 0 has brought everything to the edge, and whose replica 1 has seen the
+/// services up to a revision and everything else.
+fn world_with_a_lagging_replica(services_seen: u64, happens: impl Fn(&mut World)) -> World {
+    let mut world = World::new(2);
+    world.cluster.put(&key(Kind::Service, 0), &BTreeSet::new(), 0);
+    world.settle();
+    happens(&mut world);
+    world.advance(0, Kind::Service, 9);
+    world.rest();
+    world.advance(1, Kind::Service, services_seen);
+    world.connect(1);
+    world.rest();
+    world
+}
+
+#[test]
+fn a_lagging_replica_sets_nothing_back() {
+    let mut world = world_with_a_lagging_replica(1, |world| {
+        world.cluster.put(&key(Kind::Service, 0), &BTreeSet::new(), 1);
+    });
+    world.settle();
+    world.check_equal();
+}
+
+#[test]
+fn a_lagging_replica_removes_nothing() {
+    let mut world = world_with_a_lagging_replica(1, |world| {
+        world.cluster.put(&key(Kind::Service, 1), &BTreeSet::new(), 1);
+    });
+    assert_eq!(world.held(Kind::Service), ["s0", "s1"]);
+    world.settle();
+    world.check_equal();
+}
+
+#[test]
+fn a_lagging_replica_brings_nothing_back() {
+    let mut world = world_with_a_lagging_replica(1, |world| world.cluster.delete(&key(Kind::Service, 0)));
+    assert!(world.held(Kind::Service).is_empty());
+    world.settle();
+    world.check_equal();
+}
+
+#[test]
+fn a_pod_of_a_lagging_replica_is_listed_before_it_is_brought_or_taken() {
+    let mut world = world_with_pods(2);
+    let seen = world.cluster.head;
+    world.cluster.delete(&key(Kind::Pod, 0));
+    world.cluster.put(&key(Kind::Pod, 2), &BTreeSet::new(), 0);
+    world.advance(0, Kind::Pod, 9);
+    world.rest();
+    assert_eq!(world.held(Kind::Pod), ["p1", "p2"]);
+    world.advance(1, Kind::Pod, seen);
+    world.connect(1);
+    world.rest();
+    assert_eq!(world.held(Kind::Pod), ["p1", "p2"]);
+}
+
+#[test]
+fn an_absence_older_than_what_is_held_is_not_believed() {
+    let mut world = World::new(2);
+    world.cluster.put(&key(Kind::ConfigMap, 1), &BTreeSet::new(), 0);
+    world.cluster.put(&key(Kind::Pod, 0), &BTreeSet::from([1]), 0);
+    world.settle();
+    // The other replica knows the pod, and has not heard of the ConfigMap.
+    world.advance(1, Kind::Pod, 9);
+    world.connect(1);
+    world.rest();
+    assert!(world.holds_object(&key(Kind::ConfigMap, 1)));
+}
+
+#[test]
+fn references_go_only_after_the_pods_are_synced() {
+    let plan = |kind: Kind| Plan {
+        kind: kind.wire(),
+        removes: 1,
+        view_revision: 9,
+        consistent: true,
+        ..Plan::default()
+    };
+    let removal = Remove {
+        seq: 1,
+        kind: Kind::ConfigMap.wire(),
+        key: Some(ObjectName {
+            namespace: "n".into(),
+            name: "c".into(),
+        }),
+        view_revision: 9,
+        ..Remove::default()
+    };
+    let held = Held {
+        key: ObjectKey::new(Kind::ConfigMap, "n", "c"),
+        version: Version {
+            uid: "u".into(),
+            revision: Revision(1),
+            digest: Digest::of(b""),
+        },
+        references: BTreeSet::new(),
+    };
+    let mut edge = Replica::load(vec![held], Fences::default());
+    edge.connected("c", 0).unwrap();
+    edge.handle_frame(down(desired_down::Kind::Plan(plan(Kind::ConfigMap))))
+        .unwrap();
+    edge.handle_frame(down(desired_down::Kind::Begin(Begin { seq: 1 })))
+        .unwrap();
+    edge.handle_frame(down(desired_down::Kind::Remove(removal)))
+        .unwrap();
+    edge.handle_frame(down(desired_down::Kind::End(End { seq: 1 })))
+        .unwrap();
+    assert_eq!(rejections(&mut edge)[0].code, RejectReason::TooEarly.wire());
+}
+
+#[test]
+fn a_version_from_a_view_older_than_the_fence_is_refused() {
+    let fences = Fences {
+        views: [(Kind::Service, Revision(9))].into(),
+        ..Fences::default()
+    };
+    let mut edge = Replica::load(Vec::new(), fences);
+    edge.connected("c", 0).unwrap();
+    let put = Upsert {
+        view_revision: 8,
+        ..upsert(Body::compress(b"{}").to_wire(), Digest::of(b"{}"))
+    };
+    offer(&mut edge, put).unwrap();
+    assert_eq!(rejections(&mut edge)[0].code, RejectReason::Older.wire());
+}
+
+#[test]
+fn a_pod_without_what_it_names_is_refused() {
+    let mut edge = connected();
+    let plan = Plan {
+        kind: Kind::Pod.wire(),
+        adds: 1,
+        view_revision: 9,
+        consistent: true,
+        ..Plan::default()
+    };
+    edge.handle_frame(down(desired_down::Kind::Plan(plan))).unwrap();
+    let json = br#"{"metadata":{"namespace":"n"},"spec":{"imagePullSecrets":[{"name":"s"}]}}"#;
+    let put = Upsert {
+        kind: Kind::Pod.wire(),
+        ..upsert(Body::compress(json).to_wire(), Digest::of(json))
+    };
+    send(&mut edge, put).unwrap();
+    assert_eq!(rejections(&mut edge)[0].code, RejectReason::Incomplete.wire());
 }
 
 #[test]
@@ -206,6 +353,10 @@ fn offer(edge: &mut Replica, upsert: Upsert) -> Result<(), Violation> {
         ..Plan::default()
     };
     edge.handle_frame(down(desired_down::Kind::Plan(plan)))?;
+    send(edge, upsert)
+}
+
+fn send(edge: &mut Replica, upsert: Upsert) -> Result<(), Violation> {
     edge.handle_frame(down(desired_down::Kind::Begin(Begin { seq: 1 })))?;
     edge.handle_frame(down(desired_down::Kind::Upsert(upsert)))?;
     edge.handle_frame(down(desired_down::Kind::End(End { seq: 1 })))

@@ -266,6 +266,18 @@ impl World {
         panic!("the two halves never come to rest");
     }
 
+    /// Lets everything take its course with what the replica knows now.
+    pub(super) fn rest(&mut self) {
+        while self.write(true) | self.answer() | self.carry(1) {}
+    }
+
+    pub(super) fn holds_object(&self, key: &ObjectKey) -> bool {
+        self.disk
+            .entries
+            .get(key)
+            .is_some_and(|(version, _)| !version.uid.is_empty())
+    }
+
     pub(super) fn check_equal(&self) {
         let replica = self.link.as_ref().map_or(0, |link| link.replica);
         let cache = &self.caches[replica];
