@@ -68,10 +68,7 @@ impl Observe {
     ) -> Result<Self, ObserveError> {
         let listener = TcpListener::bind(address)
             .await
-            .map_err(|source| match source.kind() {
-                io::ErrorKind::AddrInUse => ObserveError::InUse(address),
-                _ => ObserveError::Bind { address, source },
-            })?;
+            .map_err(|source| bind_error(address, source))?;
         Ok(Self {
             listener,
             registry: Arc::new(registry),
@@ -98,6 +95,14 @@ impl Observe {
                 }
             }
         }
+    }
+}
+
+fn bind_error(address: SocketAddr, source: io::Error) -> ObserveError {
+    if source.kind() == io::ErrorKind::AddrInUse {
+        ObserveError::InUse(address)
+    } else {
+        ObserveError::Bind { address, source }
     }
 }
 

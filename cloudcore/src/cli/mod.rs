@@ -28,7 +28,7 @@ use crate::run;
     kubectl -n tombolo-system exec deploy/cloudcore -- cloudcore token create\n  \
     edgecore join ADDRESS --token TOKEN        (on the device, as root)")]
 pub struct Cli {
-    /// Kubeconfig of the cluster; in a pod its own `ServiceAccount` is used
+    /// Kubeconfig of the cluster; in a pod its own account is used
     #[arg(long, global = true, value_name = "FILE", env = "TOMBOLO_KUBECONFIG")]
     kubeconfig: Option<PathBuf>,
     /// Namespace of the release, where the CA, tokens, keys and bans are
