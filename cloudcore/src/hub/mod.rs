@@ -1,1 +1,200 @@
-//! cloudcore: hub.
+//! The edge side: one port, sessions, and who is connected here.
+//!
+//! What it is: handshakes and enrolment on one port, one task tree per session, the registry. What
+//! it is not: it knows no object and no report; what a session's streams carry is served by
+//! [`Services`], and the Lease by [`Leases`].
+//!
+//! ```text
+//! UDP ─QUIC handshake─► admitted? ─Hello─► Lease fenced ─Welcome─► Live ─silence, Goodbye,─► Over
+//!                          └──────────────── Reject ◄──────┘         Superseded, ban, drain
+//! TCP ─TLS─► POST /v1/enroll ─► Authority
+//! ```
+//!
+//! **Invariant:** a node has at most one session here, the newest; what is not yet authenticated is
+//! bounded in number, bytes and time.
+
+mod admission;
+mod enrolment;
+mod greet;
+mod greeting;
+mod listen;
+mod liveness;
+mod registry;
+mod seams;
+mod session;
+mod streams;
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use protocol::{
+    clock::Clock,
+    tls::{self, ClientCertificate, TlsSetupError},
+    transport::{
+        CloseCode,
+        quic::{ListenError, QuicListener},
+    },
+};
+use rustls::ServerConfig;
+use thiserror::Error;
+use tokio::{net::TcpListener, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use crate::enroll::Authority;
+
+pub use registry::Connected;
+pub use seams::{ClusterLeases, Lease, Leases, Services, SessionInfo};
+
+use admission::Admission;
+use registry::Registry;
+
+/// How often an edge sends a beat over QUIC: NATs forget a UDP path after 30 s.
+pub const KEEPALIVE: Duration = Duration::from_secs(25);
+
+/// What the hub needs from outside.
+pub struct Settings {
+    /// The one port, UDP and TCP.
+    pub listen: SocketAddr,
+    /// This replica's name.
+    pub replica: String,
+    /// How often edges send a beat; [`KEEPALIVE`] but in tests.
+    pub keepalive: Duration,
+    /// How long open tunnels outlive a drain or a newer session.
+    pub tunnel_grace: Duration,
+    /// The program's clock.
+    pub clock: Clock,
+    /// Who may be a node.
+    pub authority: Arc<Authority>,
+    /// The nodes' Leases.
+    pub leases: Arc<dyn Leases>,
+    /// What sessions carry.
+    pub services: Arc<dyn Services>,
+}
+
+/// Why the hub cannot listen.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum HubError {
+    /// The TCP port.
+    #[error("cannot listen on TCP {address}: is the port in use?")]
+    Tcp {
+        /// Where.
+        address: SocketAddr,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// The UDP port.
+    #[error("cannot listen for edges: is the port in use?")]
+    Quic(#[from] ListenError),
+    /// The certificates.
+    #[error("TLS could not be set up")]
+    Tls(#[from] TlsSetupError),
+}
+
+/// Bound to its port, and not yet running.
+pub struct Hub {
+    shared: Arc<Shared>,
+    quic: QuicListener,
+    tcp: TcpListener,
+    enrolment_tls: Arc<ServerConfig>,
+}
+
+/// What every session needs.
+struct Shared {
+    settings: Settings,
+    registry: Registry,
+    admission: Admission,
+}
+
+/// Who is connected, for those who watch the hub.
+#[derive(Clone)]
+pub struct HubView(Arc<Shared>);
+
+impl HubView {
+    /// Every session there is.
+    pub fn connected(&self) -> Vec<Connected> {
+        self.0.registry.list()
+    }
+
+    /// How many sessions there are.
+    pub fn sessions(&self) -> usize {
+        self.0.registry.len()
+    }
+
+    /// How many connections are not authenticated yet.
+    pub fn half_open(&self) -> usize {
+        self.0.admission.len()
+    }
+}
+
+impl Hub {
+    /// Binds the port, UDP and TCP.
+    pub async fn bind(settings: Settings) -> Result<Self, HubError> {
+        let authority = &settings.authority;
+        let config = |client| {
+            tls::server(
+                authority.certificate(),
+                authority.server_certificates(),
+                client,
+                &settings.clock,
+            )
+        };
+        let enrolment_tls = config(ClientCertificate::Optional)?;
+        let tcp = listen::bind_tcp(settings.listen)
+            .await
+            .map_err(|source| HubError::Tcp {
+                address: settings.listen,
+                source,
+            })?;
+        // With port 0 the kernel chose one: both protocols share it.
+        let port = tcp
+            .local_addr()
+            .map_or(settings.listen.port(), |bound| bound.port());
+        let quic = QuicListener::bind(
+            SocketAddr::new(settings.listen.ip(), port),
+            config(ClientCertificate::Required)?,
+            authority.reset_key(),
+            &settings.clock,
+        )?;
+        let shared = Shared {
+            settings,
+            registry: Registry::default(),
+            admission: Admission::default(),
+        };
+        Ok(Self {
+            shared: Arc::new(shared),
+            quic,
+            tcp,
+            enrolment_tls,
+        })
+    }
+
+    /// Where it listens.
+    pub fn local_addr(&self) -> std::io::Result<SocketAddr> {
+        self.tcp.local_addr()
+    }
+
+    /// A window for metrics.
+    pub fn view(&self) -> HubView {
+        HubView(Arc::clone(&self.shared))
+    }
+
+    /// Serves until `stop`, then drains: sessions say Goodbye, tunnels get their grace.
+    pub async fn run(self, stop: CancellationToken) {
+        let mut tasks = JoinSet::new();
+        tasks.spawn(listen::quic(
+            Arc::clone(&self.shared),
+            self.quic.clone(),
+            stop.clone(),
+        ));
+        tasks.spawn(listen::tcp(
+            Arc::clone(&self.shared),
+            self.tcp,
+            self.enrolment_tls,
+            stop,
+        ));
+        while tasks.join_next().await.is_some() {}
+        self.quic.close(CloseCode::GoingAway, "cloudcore shuts down");
+        // Telling the peers must not hold up the end.
+        let _ = tokio::time::timeout(Duration::from_secs(1), self.quic.wait_idle()).await;
+    }
+}

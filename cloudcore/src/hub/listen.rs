@@ -1,0 +1,122 @@
+//! The accept loops: each owns the tasks that it starts.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+};
+
+use protocol::{
+    name::shown,
+    transport::quic::{Incoming, QuicListener},
+};
+use rustls::ServerConfig;
+use tokio::{net::TcpListener, task::JoinSet};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use super::{Shared, admission::RETRY_ABOVE, enrolment, session};
+
+/// A socket error (out of files, mostly) is met with a pause.
+const PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
+
+/// Binds TCP; `[::]` takes IPv4 too, and becomes `0.0.0.0` where there is no IPv6.
+pub(super) async fn bind_tcp(address: SocketAddr) -> std::io::Result<TcpListener> {
+    const EAFNOSUPPORT: i32 = 97;
+    match TcpListener::bind(address).await {
+        Err(error) if address.ip().is_unspecified() && without_ipv6(&error, EAFNOSUPPORT) => {
+            TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await
+        }
+        bound => bound,
+    }
+}
+
+fn without_ipv6(error: &std::io::Error, unsupported: i32) -> bool {
+    error.raw_os_error() == Some(unsupported) || error.kind() == std::io::ErrorKind::AddrNotAvailable
+}
+
+/// Accepts edges; ends when every session has drained after `stop`.
+pub(super) async fn quic(shared: Arc<Shared>, listener: QuicListener, stop: CancellationToken) {
+    let mut sessions = JoinSet::new();
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => break,
+            incoming = listener.accept() => match incoming {
+                Some(incoming) => admit(&shared, incoming, &mut sessions, &stop),
+                None => break,
+            },
+            Some(_) = sessions.join_next(), if !sessions.is_empty() => {}
+        }
+    }
+    listener.stop_accepting();
+    info!(sessions = sessions.len(), "draining");
+    while sessions.join_next().await.is_some() {}
+}
+
+fn admit(shared: &Arc<Shared>, incoming: Incoming, sessions: &mut JoinSet<()>, stop: &CancellationToken) {
+    if shared.admission.len() >= RETRY_ABOVE && !incoming.validated() {
+        incoming.retry();
+        return;
+    }
+    let Some(place) = shared.admission.enter(incoming.remote().ip()) else {
+        debug!(remote = %incoming.remote(), "refused: too many handshakes");
+        incoming.refuse();
+        return;
+    };
+    let (shared, stop) = (Arc::clone(shared), stop.clone());
+    sessions.spawn(async move {
+        let remote = incoming.remote();
+        let connection = tokio::select! {
+            connection = incoming.handshake() => connection,
+            () = place.lost.cancelled() => return,
+        };
+        drop(place);
+        match connection {
+            Ok(connection) => session::serve(shared, connection, stop).await,
+            Err(error) => {
+                warn!(%remote, error = &error as &dyn std::error::Error, "a handshake failed");
+            }
+        }
+    });
+}
+
+/// Accepts devices that want to enrol; ends at `stop`.
+pub(super) async fn tcp(
+    shared: Arc<Shared>,
+    listener: TcpListener,
+    tls: Arc<ServerConfig>,
+    stop: CancellationToken,
+) {
+    let acceptor = TlsAcceptor::from(tls);
+    let mut requests = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            () = stop.cancelled() => break,
+            accepted = listener.accept() => accepted,
+            Some(_) = requests.join_next(), if !requests.is_empty() => continue,
+        };
+        let (socket, remote) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                warn!(%error, "accepting failed");
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
+        };
+        // The place is kept to the end: nobody on this port is ever authenticated.
+        let Some(place) = shared.admission.enter(remote.ip()) else {
+            continue;
+        };
+        let serve = enrolment::serve(Arc::clone(&shared), acceptor.clone(), socket);
+        requests.spawn(async move {
+            tokio::select! {
+                served = serve => {
+                    if let Err(error) = served {
+                        debug!(%remote, error = shown(&error.to_string()), "not an enrolment");
+                    }
+                }
+                () = place.lost.cancelled() => {}
+            }
+        });
+    }
+}

@@ -1,0 +1,319 @@
+//! One session, from the first stream to the end.
+//!
+//! Decisions are in `greeting`, `liveness`, `registry` and the authority; here they are waited for
+//! and carried out. Everything a session starts ends with it.
+
+use std::{sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
+use protocol::{
+    name::shown,
+    tls::PeerIdentity,
+    transport::{ByteReader, ByteWriter, CloseCode, Connection, Stream, TransportError},
+    wire::{
+        BeatAck, Degraded, FrameReader, FrameWriter, Goodbye, Open, SessionDown, SessionUp, Superseded,
+        WireError, session_down, session_up,
+    },
+};
+use thiserror::Error;
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+    time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, debug, info, info_span, warn};
+
+use super::{
+    Shared,
+    greet::{self, Greeted},
+    liveness::Liveness,
+    registry::Registered,
+    seams::{Lease, Leases},
+    streams::Streams,
+};
+use crate::{
+    cluster::{LeaseError, RENEW_EVERY},
+    enroll::Rejected,
+};
+
+/// What one frame to an edge may take: beyond it the edge does not read.
+const WRITE_LIMIT: Duration = Duration::from_secs(10);
+/// Edges of a replica that shuts down come back spread over this time.
+const DRAIN_SPREAD_MS: u64 = 3000;
+
+/// Why a session ended.
+#[derive(Debug, Error)]
+enum Ending {
+    #[error("the edge left: {0}")]
+    EdgeLeft(String),
+    #[error("no beat came")]
+    Silent,
+    #[error("the connection is gone")]
+    Lost(#[source] TransportError),
+    #[error("superseded by {0}")]
+    Superseded(String),
+    #[error(transparent)]
+    Forbidden(Rejected),
+    #[error("the node's certificate has ended")]
+    Expired,
+    #[error("cloudcore shuts down")]
+    Draining,
+    #[error("the edge broke the protocol: {0}")]
+    Violation(String),
+}
+
+impl Ending {
+    /// What the peer is told when the connection is closed.
+    const fn code(&self) -> CloseCode {
+        match self {
+            Self::EdgeLeft(_) | Self::Lost(_) => CloseCode::Done,
+            Self::Silent => CloseCode::Silent,
+            Self::Superseded(_) => CloseCode::Superseded,
+            Self::Forbidden(_) | Self::Expired => CloseCode::Forbidden,
+            Self::Draining => CloseCode::GoingAway,
+            Self::Violation(_) => CloseCode::Protocol,
+        }
+    }
+}
+
+/// What may happen to a session.
+enum Happening {
+    Frame(Result<Option<SessionUp>, WireError>),
+    Stream(Result<(Open, Stream), TransportError>),
+    Note(Note),
+    Recheck,
+    End(Ending),
+}
+
+/// What the renewing task has to say.
+enum Note {
+    Superseded(String),
+    Degraded,
+}
+
+/// Serves one connection to its end.
+pub(super) async fn serve(shared: Arc<Shared>, connection: Arc<dyn Connection>, stop: CancellationToken) {
+    let Some(peer) = connection.peer().cloned() else {
+        return;
+    };
+    let span = info_span!("session", node = %peer.node, remote = %peer.address);
+    let work = async {
+        match greet::greet(&shared, &*connection, &peer).await {
+            Ok(greeted) => Box::pin(live(shared, connection, greeted, stop)).await,
+            Err(why) => info!(why, "the session was not taken"),
+        }
+    };
+    work.instrument(span).await;
+}
+
+async fn live(
+    shared: Arc<Shared>,
+    connection: Arc<dyn Connection>,
+    greeted: Greeted,
+    stop: CancellationToken,
+) {
+    let Greeted {
+        info,
+        registered,
+        lease,
+        reader,
+        writer,
+    } = greeted;
+    info!(session = info.session, "up");
+    let liveness = Arc::new(Mutex::new(Liveness::new(
+        shared.settings.keepalive,
+        Instant::now(),
+    )));
+    let (note, notes) = mpsc::channel(4);
+    let mut renewing = JoinSet::new();
+    let leases = Arc::clone(&shared.settings.leases);
+    renewing.spawn(renew(lease, leases, Arc::clone(&liveness), note).in_current_span());
+    let mut session = Live {
+        changes: shared.settings.authority.changes(),
+        streams: Streams::new(info.clone(), Arc::clone(&shared.settings.services)),
+        peer: info.peer,
+        lost: info.lost,
+        shared,
+        connection,
+        registered,
+        reader,
+        writer,
+        liveness,
+        notes,
+        stop,
+    };
+    let ending = session.run().await;
+    info!(why = &ending as &dyn std::error::Error, "down");
+    session.leave(ending).await;
+}
+
+/// A session that is up.
+struct Live {
+    shared: Arc<Shared>,
+    connection: Arc<dyn Connection>,
+    peer: PeerIdentity,
+    lost: CancellationToken,
+    registered: Registered,
+    reader: FrameReader<ByteReader>,
+    writer: FrameWriter<ByteWriter>,
+    liveness: Arc<Mutex<Liveness>>,
+    streams: Streams,
+    changes: watch::Receiver<u64>,
+    notes: mpsc::Receiver<Note>,
+    stop: CancellationToken,
+}
+
+impl Live {
+    async fn run(&mut self) -> Ending {
+        loop {
+            let done = match self.next().await {
+                Happening::Frame(frame) => self.heard(frame).await,
+                Happening::Stream(Ok((open, stream))) => {
+                    self.streams.take(open, stream);
+                    Ok(())
+                }
+                Happening::Stream(Err(error)) => Err(Ending::Lost(error)),
+                Happening::Note(Note::Superseded(by)) => Err(Ending::Superseded(by)),
+                Happening::Note(Note::Degraded) => {
+                    let reason = "the API server does not answer this replica".to_owned();
+                    self.say(session_down::Kind::Degraded(Degraded { reason })).await
+                }
+                Happening::Recheck => self.recheck().await,
+                Happening::End(ending) => Err(ending),
+            };
+            if let Err(ending) = done {
+                return ending;
+            }
+        }
+    }
+
+    async fn next(&mut self) -> Happening {
+        let deadline = self.liveness.lock().deadline();
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => Happening::End(Ending::Draining),
+            Ok(by) = &mut self.registered.superseded => Happening::End(Ending::Superseded(by)),
+            Some(note) = self.notes.recv() => Happening::Note(note),
+            Ok(()) = self.changes.changed() => Happening::Recheck,
+            frame = self.reader.read() => Happening::Frame(frame),
+            stream = self.connection.accept() => Happening::Stream(stream),
+            () = sleep_until(deadline) => Happening::End(Ending::Silent),
+        }
+    }
+
+    async fn heard(&mut self, frame: Result<Option<SessionUp>, WireError>) -> Result<(), Ending> {
+        let kind = match frame {
+            Ok(Some(frame)) => frame.kind,
+            Ok(None) => return Err(Ending::EdgeLeft("the session stream ended".to_owned())),
+            Err(WireError::Io(error)) => return Err(Ending::EdgeLeft(error.to_string())),
+            Err(error) => return Err(Ending::Violation(error.to_string())),
+        };
+        match kind {
+            Some(session_up::Kind::Beat(beat)) => {
+                if self.shared.settings.clock.now() > self.peer.expires {
+                    return Err(Ending::Expired);
+                }
+                self.liveness.lock().beat(beat.progress, Instant::now());
+                let server_time_ms = self.shared.settings.clock.now_millis();
+                self.say(session_down::Kind::BeatAck(BeatAck {
+                    seq: beat.seq,
+                    server_time_ms,
+                }))
+                .await
+            }
+            Some(session_up::Kind::Goodbye(goodbye)) => Err(Ending::EdgeLeft(shown(&goodbye.reason))),
+            Some(session_up::Kind::Hello(_)) => Err(Ending::Violation("a second Hello".to_owned())),
+            // A newer edge may say what this version does not know.
+            None => Ok(()),
+        }
+    }
+
+    /// Keys or bans changed: is this still who it was? Only a fresh read may end a session.
+    async fn recheck(&mut self) -> Result<(), Ending> {
+        match self.shared.settings.authority.admit(&self.peer).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(rejected)) => Err(Ending::Forbidden(rejected)),
+            Err(error) => {
+                warn!(
+                    error = &error as &dyn std::error::Error,
+                    "keys could not be checked; the session goes on"
+                );
+                Ok(())
+            }
+        }
+    }
+
+    async fn say(&mut self, kind: session_down::Kind) -> Result<(), Ending> {
+        match timeout(WRITE_LIMIT, self.writer.write(&SessionDown { kind: Some(kind) })).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(Ending::EdgeLeft(error.to_string())),
+            Err(_) => Err(Ending::Silent),
+        }
+    }
+
+    /// The last words, the grace of the tunnels, the end of the connection.
+    async fn leave(mut self, ending: Ending) {
+        self.lost.cancel();
+        self.streams.end_flows();
+        if let Ending::Superseded(by) = &ending {
+            self.last_words(session_down::Kind::Superseded(Superseded { by: by.clone() }))
+                .await;
+        }
+        if matches!(ending, Ending::Draining) {
+            let retry_after_ms = rand::random_range(0..DRAIN_SPREAD_MS);
+            let goodbye = Goodbye {
+                reason: ending.to_string(),
+                retry_after_ms,
+            };
+            self.last_words(session_down::Kind::Goodbye(goodbye)).await;
+        }
+        self.connection.close(ending.code(), &ending.to_string());
+    }
+
+    /// Says a last word and lets open tunnels finish.
+    async fn last_words(&mut self, kind: session_down::Kind) {
+        if self.say(kind).await.is_ok() {
+            tokio::select! {
+                () = self.streams.tunnels_done(self.shared.settings.tunnel_grace) => {}
+                _ = self.connection.closed() => {}
+            }
+        }
+    }
+}
+
+/// Renews the Lease while the edge deserves it; ends when another session has it.
+async fn renew(
+    mut lease: Box<dyn Lease>,
+    leases: Arc<dyn Leases>,
+    liveness: Arc<Mutex<Liveness>>,
+    note: mpsc::Sender<Note>,
+) {
+    let mut ticks = interval_at(Instant::now() + RENEW_EVERY, RENEW_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut degraded = false;
+    loop {
+        ticks.tick().await;
+        if !liveness.lock().deserves_lease(Instant::now()) {
+            debug!("the edge's pod loop stands still: its lease is not renewed");
+            continue;
+        }
+        match lease.renew().await {
+            Ok(()) => {}
+            Err(LeaseError::Superseded { by, .. }) => {
+                // Fails when the session is over already.
+                let _ = note.send(Note::Superseded(by)).await;
+                return;
+            }
+            Err(error) => warn!(
+                error = &error as &dyn std::error::Error,
+                "the lease was not renewed"
+            ),
+        }
+        let reachable = leases.reachable();
+        if !reachable && !degraded {
+            let _ = note.send(Note::Degraded).await;
+        }
+        degraded = !reachable;
+    }
+}
