@@ -1,0 +1,242 @@
+//! What watches tell, and who must hear of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use protocol::name::NodeName;
+use protocol::object::{Kind, Object, ObjectKey, Revision};
+
+use super::{Index, Lookup, Named, NodeEntry, PodEntry, needs_service};
+
+/// What watches tell: writing.
+impl Index {
+    /// A pod is so now.
+    pub(in crate::cluster) fn put_pod(&mut self, node: &NodeName, pod: PodEntry) {
+        let revision = pod.object.version.revision;
+        let held = self
+            .pod(node, &pod.object.key)
+            .map_or(Revision(0), |held| held.object.version.revision);
+        if self.believes(node, revision) && revision > held {
+            self.keep_pod(node, pod);
+        }
+    }
+
+    /// A pod that is held is so now, as the answer to a request said.
+    pub(in crate::cluster) fn refresh_pod(&mut self, node: &NodeName, pod: PodEntry) {
+        let held = self.pod(node, &pod.object.key);
+        if held.is_some_and(|held| held.object.version.uid == pod.object.version.uid) {
+            self.put_pod(node, pod);
+        }
+    }
+
+    /// A pod was deleted.
+    pub(in crate::cluster) fn remove_pod(&mut self, node: &NodeName, key: &ObjectKey, revision: Revision) {
+        if !self.believes(node, revision) {
+            return;
+        }
+        if let Some(edge) = self.edges.get_mut(node).filter(|edge| edge.lists > 0) {
+            edge.tombs.insert(key.clone(), revision);
+        }
+        if self
+            .pod(node, key)
+            .is_some_and(|held| held.object.version.revision <= revision)
+        {
+            self.drop_pod(node, key);
+        }
+    }
+
+    /// A full list of all pods, at `revision`: what it did not have is gone, except at nodes
+    /// whose own consistent list is newer.
+    pub(in crate::cluster) fn pods_listed(&mut self, seen: &BTreeSet<ObjectKey>, revision: Revision) {
+        let mut gone = Vec::new();
+        for (node, edge) in &self.edges {
+            if edge.floor <= revision {
+                let missing = edge
+                    .pods
+                    .iter()
+                    .filter(|(key, pod)| !seen.contains(*key) && pod.object.version.revision <= revision);
+                gone.extend(missing.map(|(key, _)| (node.clone(), key.clone())));
+            }
+        }
+        for (node, key) in gone {
+            self.remove_pod(&node, &key, revision);
+        }
+        self.revisions[Kind::Pod.index()] = revision;
+    }
+
+    fn believes(&self, node: &NodeName, revision: Revision) -> bool {
+        self.edges.get(node).is_some_and(|edge| revision > edge.floor)
+    }
+
+    /// A watch has told everything up to this revision.
+    pub(in crate::cluster) fn reached(&mut self, kind: Kind, revision: Revision) {
+        let known = &mut self.revisions[kind.index()];
+        *known = revision.max(*known);
+    }
+
+    /// A list that replaces what was known, even by something older (a restored cluster).
+    pub(in crate::cluster) fn relisted(
+        &mut self,
+        kind: Kind,
+        seen: &BTreeSet<ObjectKey>,
+        revision: Revision,
+    ) {
+        let held: Vec<ObjectKey> = match kind {
+            Kind::Service => self.services.keys().cloned().collect(),
+            Kind::RuntimeClass => self.runtime_classes.keys().cloned().collect(),
+            Kind::Node => self
+                .nodes
+                .values()
+                .map(|entry| entry.object.key.clone())
+                .collect(),
+            Kind::ConfigMap | Kind::Secret | Kind::Pod => Vec::new(),
+        };
+        for key in held.iter().filter(|key| !seen.contains(*key)) {
+            self.remove(key);
+        }
+        self.revisions[kind.index()] = revision;
+    }
+
+    /// A Service or `RuntimeClass` is so now.
+    pub(in crate::cluster) fn put(&mut self, object: Arc<Object>) {
+        let key = object.key.clone();
+        match key.kind {
+            Kind::Service => drop(self.services.insert(key.clone(), object)),
+            Kind::RuntimeClass => drop(self.runtime_classes.insert(key.clone(), object)),
+            Kind::ConfigMap | Kind::Secret => return self.resolve(&key, Lookup::Present(object)),
+            Kind::Pod | Kind::Node => return,
+        }
+        self.mark_shared(&key);
+    }
+
+    /// A Node of ours is so now.
+    pub(in crate::cluster) fn put_node(&mut self, node: NodeEntry) {
+        let key = node.object.key.clone();
+        let before = self.nodes.insert(key.name.clone(), node);
+        let now = self
+            .nodes
+            .get(&key.name)
+            .map(|entry| &entry.object.version.digest);
+        if before.as_ref().map(|entry| &entry.object.version.digest) != now {
+            self.mark_shared(&key);
+        }
+    }
+
+    /// A Service, `RuntimeClass` or Node is gone.
+    pub(in crate::cluster) fn remove(&mut self, key: &ObjectKey) {
+        // Marked before it goes: afterwards nobody would need it.
+        self.mark_shared(key);
+        match key.kind {
+            Kind::Service => drop(self.services.remove(key)),
+            Kind::RuntimeClass => drop(self.runtime_classes.remove(key)),
+            Kind::Node => drop(self.nodes.remove(&key.name)),
+            Kind::ConfigMap | Kind::Secret | Kind::Pod => {}
+        }
+    }
+
+    /// What is known now of a ConfigMap or Secret.
+    pub(in crate::cluster) fn resolve(&mut self, key: &ObjectKey, state: Lookup) {
+        let Some(named) = self.named.get_mut(key) else {
+            return;
+        };
+        if named.state == state {
+            return;
+        }
+        let first = named.state == Lookup::Unknown;
+        named.state = state;
+        for edge in named.users.keys().filter_map(|node| self.edges.get(node)) {
+            edge.mark(key);
+            // A pod travels with all that it names: those that waited for this one may go now.
+            if first {
+                edge.pods_naming(key).for_each(|pod| edge.mark(pod));
+            }
+        }
+    }
+
+    fn mark_shared(&self, key: &ObjectKey) {
+        for (node, edge) in &self.edges {
+            let concerned = match key.kind {
+                Kind::Service => needs_service(edge, key),
+                Kind::Node => node.as_ref() == key.name,
+                Kind::RuntimeClass | Kind::ConfigMap | Kind::Secret | Kind::Pod => true,
+            };
+            if concerned {
+                edge.mark(key);
+            }
+        }
+    }
+
+    pub(super) fn keep_pod(&mut self, node: &NodeName, pod: PodEntry) {
+        let Some(edge) = self.edges.get_mut(node) else {
+            return;
+        };
+        let key = pod.object.key.clone();
+        let new_namespace = !edge.has_namespace(&key.namespace);
+        let refs = pod.refs.clone();
+        let before = edge.pods.insert(key.clone(), pod);
+        edge.mark(&key);
+        for named in &refs {
+            let named = self.named.entry(named.clone());
+            let named = named.or_insert_with(|| Named {
+                state: Lookup::Unknown,
+                users: BTreeMap::new(),
+            });
+            *named.users.entry(node.clone()).or_default() += 1;
+        }
+        self.mark_refs(node, &refs);
+        if let Some(before) = before {
+            self.release(node, &before.refs);
+        }
+        if new_namespace {
+            self.mark_services_of(node, &key.namespace);
+        }
+    }
+
+    pub(super) fn drop_pod(&mut self, node: &NodeName, key: &ObjectKey) {
+        let Some(edge) = self.edges.get_mut(node) else {
+            return;
+        };
+        let Some(pod) = edge.pods.remove(key) else { return };
+        edge.mark(key);
+        let last_of_namespace = !edge.has_namespace(&key.namespace);
+        self.mark_refs(node, &pod.refs);
+        self.release(node, &pod.refs);
+        if last_of_namespace {
+            self.mark_services_of(node, &key.namespace);
+        }
+    }
+
+    fn mark_refs(&self, node: &NodeName, refs: &BTreeSet<ObjectKey>) {
+        if let Some(edge) = self.edges.get(node) {
+            for key in refs {
+                edge.mark(key);
+            }
+        }
+    }
+
+    fn mark_services_of(&self, node: &NodeName, namespace: &str) {
+        if let Some(edge) = self.edges.get(node) {
+            self.services
+                .keys()
+                .filter(|key| key.namespace == namespace)
+                .for_each(|key| edge.mark(key));
+        }
+    }
+
+    pub(super) fn release(&mut self, node: &NodeName, refs: &BTreeSet<ObjectKey>) {
+        for key in refs {
+            let Some(named) = self.named.get_mut(key) else {
+                continue;
+            };
+            if let Some(count) = named.users.get_mut(node) {
+                *count -= 1;
+                if *count == 0 {
+                    named.users.remove(node);
+                }
+            }
+            if named.users.is_empty() {
+                self.named.remove(key);
+            }
+        }
+    }
+}
