@@ -13,6 +13,7 @@ use super::join::{self, service};
 use super::record::{Entry, Record};
 use super::{Paths, ResetArgs};
 use crate::config::{Config, DEFAULT_RUNTIME_ENDPOINT};
+use crate::network::conflist;
 
 /// Leaves the cluster.
 pub(super) async fn reset(args: &ResetArgs, paths: &Paths) -> anyhow::Result<()> {
@@ -32,6 +33,9 @@ pub(super) async fn reset(args: &ResetArgs, paths: &Paths) -> anyhow::Result<()>
         paths,
     )
     .await?;
+    if has_network(&record) {
+        pods::remove_network(paths);
+    }
     let had_service = has_service(&record);
     let left = record.undo(0);
     if had_service && service::systemd_runs(paths) {
@@ -55,6 +59,16 @@ fn has_service(record: &Record) -> bool {
         .entries()
         .iter()
         .any(|entry| matches!(entry, Entry::Service { .. }))
+}
+
+/// Whether the pod network is the one that join wrote.
+fn has_network(record: &Record) -> bool {
+    record.entries().iter().any(|entry| {
+        entry
+            .path()
+            .file_name()
+            .is_some_and(|name| name == conflist::FILE)
+    })
 }
 
 fn confirmed(record: &Record) -> anyhow::Result<bool> {

@@ -1,7 +1,7 @@
-//! Adds an address to the loopback device and takes it away again.
+//! Adds an address to the loopback device and takes it away again; removes our bridge.
 //!
-//! Two fixed messages of rtnetlink(7), written out here: a library for all of it would be a
-//! hundred times the size of what is needed. Both operations are idempotent.
+//! Three fixed messages of rtnetlink(7), written out here: a library for all of it would be a
+//! hundred times the size of what is needed. All operations are idempotent.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -19,6 +19,7 @@ const LOOPBACK: u32 = 1;
 
 const NEW_ADDRESS: u16 = 20;
 const DELETE_ADDRESS: u16 = 21;
+const DELETE_LINK: u16 = 17;
 const ERROR: u16 = 2;
 const REQUEST: u16 = 0x01;
 const ACKNOWLEDGE: u16 = 0x04;
@@ -29,6 +30,7 @@ const NO_DUPLICATE_DETECTION: u8 = 0x02;
 const SCOPE_HOST: u8 = 254;
 const ATTR_ADDRESS: u16 = 1;
 const ATTR_LOCAL: u16 = 2;
+const ATTR_NAME: u16 = 3;
 
 /// Why the address of the API server is not on `lo`, or still is.
 #[derive(Debug, Error)]
@@ -64,6 +66,17 @@ pub fn remove(address: IpAddr) -> Result<(), AddressError> {
     }
 }
 
+/// Removes the network device `name` (a bridge that was ours); fine when there is none.
+pub fn remove_device(name: &str) -> io::Result<()> {
+    // `ifinfomsg`: the device is named by its attribute, not by its index.
+    let mut body = vec![0; 16];
+    attribute(&mut body, ATTR_NAME, &[name.as_bytes(), &[0]].concat());
+    match exchange(&framed(DELETE_LINK, 0, &body)) {
+        Err(error) if error.raw_os_error() == Some(nix::errno::Errno::ENODEV as i32) => Ok(()),
+        done => done,
+    }
+}
+
 /// `nlmsghdr`, `ifaddrmsg`, and the attributes ADDRESS and LOCAL.
 fn message(kind: u16, flags: u16, address: IpAddr) -> Vec<u8> {
     let (family, octets, bits) = match address {
@@ -74,6 +87,11 @@ fn message(kind: u16, flags: u16, address: IpAddr) -> Vec<u8> {
     body.extend(LOOPBACK.to_ne_bytes());
     attribute(&mut body, ATTR_LOCAL, &octets);
     attribute(&mut body, ATTR_ADDRESS, &octets);
+    framed(kind, flags, &body)
+}
+
+/// Puts `nlmsghdr` before a body.
+fn framed(kind: u16, flags: u16, body: &[u8]) -> Vec<u8> {
     let mut message = Vec::with_capacity(16 + body.len());
     message.extend(length(16 + body.len()).to_ne_bytes());
     message.extend(kind.to_ne_bytes());
@@ -85,11 +103,11 @@ fn message(kind: u16, flags: u16, address: IpAddr) -> Vec<u8> {
 }
 
 fn attribute(body: &mut Vec<u8>, kind: u16, octets: &[u8]) {
-    // Both address lengths are multiples of four, so no padding is due.
     let len = u16::try_from(4 + octets.len()).unwrap_or(u16::MAX);
     body.extend(len.to_ne_bytes());
     body.extend(kind.to_ne_bytes());
     body.extend(octets);
+    body.resize(body.len().next_multiple_of(4), 0);
 }
 
 fn length(bytes: usize) -> u32 {
@@ -183,6 +201,14 @@ mod tests {
             remove(address).unwrap();
             assert!(!on_lo());
         }
+        let add = std::process::Command::new("ip")
+            .args(["link", "add", "tombolo0", "type", "bridge"])
+            .status();
+        assert!(add.unwrap().success());
+        assert!(std::path::Path::new("/proc/sys/net/ipv4/conf/tombolo0").exists());
+        remove_device("tombolo0").unwrap();
+        remove_device("tombolo0").unwrap();
+        assert!(!std::path::Path::new("/proc/sys/net/ipv4/conf/tombolo0").exists());
     }
 
     #[test]

@@ -4,10 +4,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use k8s_cri::v1::{PodSandbox, PodSandboxMetadata};
 use nix::mount::{MntFlags, umount2};
 use tokio::time::timeout;
 
 use crate::cli::Paths;
+use crate::network::{conflist, netlink};
 use crate::runtime::{Cri, Labels, Runtime};
 
 /// The label by which Kubernetes' pods are known at the runtime.
@@ -21,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub(super) async fn stop_all(endpoint: &str, paths: &Paths) -> anyhow::Result<()> {
     let cri = Cri::new(endpoint)?;
     if matches!(timeout(PATIENCE, cri.version()).await, Ok(Ok(_))) {
-        let stopped = stop_sandboxes(&cri).await?;
+        let stopped = stop_sandboxes(&cri, paths).await?;
         println!("[ok] {stopped} pods are stopped and removed");
     } else {
         println!("[!!] no container runtime answers at {endpoint}; its pods, if any, are left to it");
@@ -30,7 +32,7 @@ pub(super) async fn stop_all(endpoint: &str, paths: &Paths) -> anyhow::Result<()
     Ok(())
 }
 
-async fn stop_sandboxes(runtime: &dyn Runtime) -> anyhow::Result<usize> {
+async fn stop_sandboxes(runtime: &dyn Runtime, paths: &Paths) -> anyhow::Result<usize> {
     let containers = runtime
         .list_containers(Labels::new())
         .await
@@ -39,10 +41,8 @@ async fn stop_sandboxes(runtime: &dyn Runtime) -> anyhow::Result<usize> {
         .iter()
         .filter(|found| found.labels.contains_key(POD_UID))
     {
-        runtime
-            .stop_container(&container.id, GRACE_SECONDS)
-            .await
-            .with_context(|| format!("container {}", container.id))?;
+        let stopped = runtime.stop_container(&container.id, GRACE_SECONDS).await;
+        stopped.with_context(|| format!("container {}", container.id))?;
     }
     let sandboxes = runtime
         .list_sandboxes(Labels::new())
@@ -53,23 +53,46 @@ async fn stop_sandboxes(runtime: &dyn Runtime) -> anyhow::Result<usize> {
         .filter(|found| found.labels.contains_key(POD_UID))
         .collect();
     for sandbox in &ours {
-        let name = || {
-            sandbox
-                .metadata
-                .as_ref()
-                .map_or_else(|| sandbox.id.clone(), |m| format!("{}/{}", m.namespace, m.name))
-        };
-        runtime
-            .stop_sandbox(&sandbox.id)
-            .await
-            .with_context(|| format!("pod {}", name()))?;
-        runtime
-            .remove_sandbox(&sandbox.id)
-            .await
-            .with_context(|| format!("pod {}", name()))?;
-        println!("[ok] {} is stopped", name());
+        stop_sandbox(runtime, sandbox, paths).await?;
     }
     Ok(ours.len())
+}
+
+async fn stop_sandbox(runtime: &dyn Runtime, sandbox: &PodSandbox, paths: &Paths) -> anyhow::Result<()> {
+    let PodSandboxMetadata {
+        name, namespace, uid, ..
+    } = sandbox.metadata.clone().unwrap_or_default();
+    let pod = || format!("pod {namespace}/{name}");
+    runtime.stop_sandbox(&sandbox.id).await.with_context(pod)?;
+    runtime.remove_sandbox(&sandbox.id).await.with_context(pod)?;
+    println!("[ok] {} is stopped", pod());
+    if !uid.is_empty() && [&namespace, &name, &uid].iter().all(|part| !part.contains('/')) {
+        remove_tree(&paths.pod_logs().join(format!("{namespace}_{name}_{uid}")));
+    }
+    Ok(())
+}
+
+/// Removes what the pod network that join wrote left: its bridge and its addresses.
+pub(super) fn remove_network(paths: &Paths) {
+    remove_tree(&paths.at("var/lib/cni/networks/tombolo"));
+    if !paths.is_machine() {
+        return;
+    }
+    if let Err(error) = netlink::remove_device(conflist::BRIDGE) {
+        println!(
+            "[!!] the bridge {} could not be removed: {error}",
+            conflist::BRIDGE
+        );
+    }
+}
+
+fn remove_tree(dir: &Path) {
+    match std::fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            println!("[!!] {} could not be removed: {error}", dir.display());
+        }
+        _ => {}
+    }
 }
 
 /// Unmounts what is mounted below `dir`, deepest first, and removes the directory, but never
@@ -87,12 +110,7 @@ fn clear(dir: &Path) {
         println!("[!!] {} is left as it is", dir.display());
         return;
     }
-    match std::fs::remove_dir_all(dir) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            println!("[!!] {} could not be removed: {error}", dir.display());
-        }
-        _ => {}
-    }
+    remove_tree(dir);
 }
 
 /// Mount points below `dir`, in the order they were mounted.
