@@ -1,1 +1,477 @@
-//! Pods: lifecycle.
+//! What a pod needs next, decided from what is wanted and what is seen.
+//!
+//! Pure: [`plan`] gets the pod, the observation, what this process remembers and an instant; the worker
+//! carries the steps out and looks again. The rules and numbers are the kubelet's.
+//!
+//! ```text
+//! Running --deleted / finished / overdue--> Ending --nothing runs--> (Stopped)
+//! ```
+//!
+//! **Invariants:** a converged pod has an empty plan; no step starts a container while another instance of
+//! it may run; an ending pod is never started again.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::api::core::v1::{Container, Pod};
+use tokio::time::Instant;
+
+use super::backoff::BackOff;
+use super::container_config::container_hash;
+use super::observed::{ContainerObserved, PodObserved, Run, SandboxObserved};
+use super::probes::{ProbeKill, ProbeKind};
+use super::spec;
+
+/// A container gets at least this long between its stop signal and SIGKILL.
+pub const MIN_GRACE_SECONDS: i64 = 2;
+/// A pod that says nothing gets this long to end.
+pub const DEFAULT_GRACE_SECONDS: i64 = 30;
+
+/// Everything that the decision depends on.
+#[derive(Clone, Copy, Debug)]
+pub struct View<'a> {
+    /// The pod as the cluster wants it.
+    pub pod: &'a Pod,
+    /// What the runtime shows.
+    pub observed: &'a PodObserved,
+    /// Whether the pod is to run or to end.
+    pub stage: Stage,
+    /// What this process remembers of the pod.
+    pub history: &'a History,
+    /// The instant of the decision.
+    pub now: Instant,
+}
+
+/// Whether the pod is to run or to end. Once it ends it never runs again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// It is to run.
+    Running,
+    /// It is to end; its containers get this many seconds.
+    Ending {
+        /// From the stop signal to SIGKILL.
+        grace_seconds: i64,
+    },
+}
+
+/// What a process remembers of a pod. It may be lost at any time: then containers are started sooner and
+/// nothing else changes.
+#[derive(Clone, Debug, Default)]
+pub struct History {
+    /// How long each container is left alone.
+    pub backoff: BackOff,
+    /// When each ended container was first seen ended.
+    pub ended: BTreeMap<String, Instant>,
+    /// Containers that their probes gave up, by id.
+    pub unhealthy: BTreeMap<String, ProbeKill>,
+    /// Containers, by id, that were killed in order to be started anew, whatever the restart policy says.
+    pub owed: BTreeSet<String>,
+    /// When `activeDeadlineSeconds` is over.
+    pub deadline: Option<Instant>,
+}
+
+/// One write to the runtime.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Stop a container.
+    Kill(Kill),
+    /// Stop a sandbox and everything in it.
+    StopSandbox {
+        /// The runtime's id.
+        id: String,
+    },
+    /// Make a sandbox.
+    CreateSandbox {
+        /// How many came before it.
+        attempt: u32,
+    },
+    /// Make and start a container.
+    Start(Start),
+}
+
+/// Stop one container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kill {
+    /// The runtime's id.
+    pub id: String,
+    /// The container's name.
+    pub name: String,
+    /// From the stop signal to SIGKILL.
+    pub grace_seconds: i64,
+    /// For the event.
+    pub message: String,
+    /// Whether it is to be started anew.
+    pub restart: bool,
+}
+
+/// Make and start one container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Start {
+    /// Where it stands in the spec.
+    pub place: Place,
+    /// The sandbox it goes to.
+    pub sandbox: String,
+    /// How often it has been restarted, this start included.
+    pub restart_count: u32,
+    /// The end of the instance that it follows, for the back-off.
+    pub follows: Option<Instant>,
+}
+
+/// Where a container stands in the pod's spec.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// `initContainers[n]`.
+    Init(usize),
+    /// `containers[n]`.
+    Main(usize),
+}
+
+impl Place {
+    /// The container's spec.
+    pub fn of(self, pod: &Pod) -> Option<&Container> {
+        match self {
+            Self::Init(index) => init_containers(pod).get(index),
+            Self::Main(index) => main_containers(pod).get(index),
+        }
+    }
+}
+
+/// What comes next.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// In this order; kills that follow one another may go side by side.
+    pub steps: Vec<Step>,
+    /// Containers that are left alone for now, with how long in all, in seconds.
+    pub backing_off: BTreeMap<String, u64>,
+    /// When to decide again if nothing happens before.
+    pub wake: Option<Instant>,
+    /// Where the pod stands if there is nothing to do.
+    pub outcome: Outcome,
+}
+
+/// Where a pod stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Outcome {
+    /// On its way, or running.
+    #[default]
+    Going,
+    /// Every container ended for good: end the pod.
+    Finished,
+    /// `activeDeadlineSeconds` is over: fail and end the pod.
+    Overdue,
+    /// It was to end, and nothing of it runs.
+    Stopped,
+}
+
+/// Decides what comes next.
+pub fn plan(view: &View<'_>) -> Plan {
+    match view.stage {
+        Stage::Ending { grace_seconds } => plan_ending(view.observed, grace_seconds),
+        Stage::Running if view.history.deadline.is_some_and(|deadline| view.now >= deadline) => Plan {
+            outcome: Outcome::Overdue,
+            ..Plan::default()
+        },
+        Stage::Running => {
+            let mut plan = plan_running(view);
+            plan.wake = earliest(plan.wake, view.history.deadline);
+            plan
+        }
+    }
+}
+
+/// The grace period the pod's own spec asks for.
+pub fn spec_grace(pod: &Pod) -> i64 {
+    let asked = spec::spec(pod).and_then(|spec| spec.termination_grace_period_seconds);
+    asked.unwrap_or(DEFAULT_GRACE_SECONDS).max(0)
+}
+
+/// The pod's restart policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RestartPolicy {
+    /// Whatever the exit code.
+    Always,
+    /// After an exit code that is not zero.
+    OnFailure,
+    /// Not at all.
+    Never,
+}
+
+impl RestartPolicy {
+    /// As the spec says it; `Always` is the API's default.
+    pub fn of(pod: &Pod) -> Self {
+        match spec::spec(pod).and_then(|spec| spec.restart_policy.as_deref()) {
+            Some("OnFailure") => Self::OnFailure,
+            Some("Never") => Self::Never,
+            _ => Self::Always,
+        }
+    }
+
+    /// Whether a container that ended with `exit_code` is started again.
+    pub const fn restarts(self, exit_code: i32) -> bool {
+        match self {
+            Self::Always => true,
+            Self::OnFailure => exit_code != 0,
+            Self::Never => false,
+        }
+    }
+}
+
+/// Whether the next plan would start this container again (were there no back-off).
+pub fn should_run(pod: &Pod, observed: &PodObserved, history: &History, name: &str) -> bool {
+    let Some(latest) = observed.latest(name) else {
+        return true;
+    };
+    match latest.run {
+        Run::Running => false,
+        Run::Created | Run::Unknown => true,
+        Run::Exited => history.owed.contains(&latest.id) || RestartPolicy::of(pod).restarts(latest.exit_code),
+    }
+}
+
+pub(crate) fn init_containers(pod: &Pod) -> &[Container] {
+    spec::spec(pod)
+        .and_then(|spec| spec.init_containers.as_deref())
+        .unwrap_or_default()
+}
+
+pub(crate) fn main_containers(pod: &Pod) -> &[Container] {
+    spec::spec(pod)
+        .map(|spec| spec.containers.as_slice())
+        .unwrap_or_default()
+}
+
+fn earliest(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (one, other) => one.or(other),
+    }
+}
+
+fn plan_ending(observed: &PodObserved, grace_seconds: i64) -> Plan {
+    let mut plan = Plan::default();
+    let alive = observed
+        .containers
+        .iter()
+        .filter(|container| container.run.may_run());
+    plan.steps.extend(alive.map(|container| {
+        let message = format!("Stopping container {}", container.name);
+        Step::Kill(kill(container, grace_seconds, message, false))
+    }));
+    let ready = observed.sandboxes.iter().filter(|sandbox| sandbox.ready);
+    plan.steps.extend(ready.map(|sandbox| Step::StopSandbox {
+        id: sandbox.id.clone(),
+    }));
+    if plan.steps.is_empty() {
+        plan.outcome = Outcome::Stopped;
+    }
+    plan
+}
+
+fn kill(container: &ContainerObserved, grace_seconds: i64, message: String, restart: bool) -> Kill {
+    Kill {
+        id: container.id.clone(),
+        name: container.name.clone(),
+        grace_seconds: grace_seconds.max(MIN_GRACE_SECONDS),
+        message,
+        restart,
+    }
+}
+
+fn plan_running(view: &View<'_>) -> Plan {
+    match sandbox_verdict(view.pod, view.observed) {
+        SandboxVerdict::Keep(sandbox) => plan_containers(view, sandbox),
+        SandboxVerdict::Replace { attempt } => plan_new_sandbox(view, attempt),
+    }
+}
+
+enum SandboxVerdict<'a> {
+    Keep(&'a SandboxObserved),
+    Replace { attempt: u32 },
+}
+
+fn sandbox_verdict<'a>(pod: &Pod, observed: &'a PodObserved) -> SandboxVerdict<'a> {
+    let Some(newest) = observed.sandbox() else {
+        return SandboxVerdict::Replace { attempt: 0 };
+    };
+    let only_one = observed.sandboxes.iter().filter(|sandbox| sandbox.ready).count() == 1;
+    let addressed = spec::host_network(pod) || !newest.ips.is_empty();
+    if newest.ready && only_one && addressed {
+        SandboxVerdict::Keep(newest)
+    } else {
+        SandboxVerdict::Replace {
+            attempt: newest.attempt + 1,
+        }
+    }
+}
+
+fn plan_new_sandbox(view: &View<'_>, attempt: u32) -> Plan {
+    if !view.observed.is_still() {
+        // First everything of the old sandbox ends; the new one comes after the next look.
+        return Plan {
+            outcome: Outcome::Going,
+            ..plan_ending(view.observed, spec_grace(view.pod))
+        };
+    }
+    if wants_new_sandbox(view, attempt) {
+        Plan {
+            steps: vec![Step::CreateSandbox { attempt }],
+            ..Plan::default()
+        }
+    } else {
+        Plan {
+            outcome: Outcome::Finished,
+            ..Plan::default()
+        }
+    }
+}
+
+/// Not when the pod had run and its policy lets nothing run again.
+fn wants_new_sandbox(view: &View<'_>, attempt: u32) -> bool {
+    let policy = RestartPolicy::of(view.pod);
+    if policy == RestartPolicy::Never && attempt != 0 && !view.observed.containers.is_empty() {
+        return false;
+    }
+    let left = |container: &Container| {
+        policy == RestartPolicy::Always || should_run(view.pod, view.observed, view.history, &container.name)
+    };
+    main_containers(view.pod).iter().any(left)
+}
+
+fn plan_containers(view: &View<'_>, sandbox: &SandboxObserved) -> Plan {
+    match next_init(view, sandbox) {
+        Init::Done => plan_main(view, sandbox),
+        Init::Busy(plan) => plan,
+    }
+}
+
+enum Init {
+    Done,
+    Busy(Plan),
+}
+
+/// Init containers run one after the other, in this sandbox; the last one that was made tells how far we are.
+fn next_init(view: &View<'_>, sandbox: &SandboxObserved) -> Init {
+    let here = |name: &str| {
+        let of_sandbox = |c: &&ContainerObserved| c.sandbox == sandbox.id && c.name == name;
+        view.observed.containers.iter().find(of_sandbox)
+    };
+    let inits = init_containers(view.pod);
+    if inits.is_empty() || main_containers(view.pod).iter().any(|c| here(&c.name).is_some()) {
+        return Init::Done;
+    }
+    let made = inits
+        .iter()
+        .enumerate()
+        .rev()
+        .find_map(|(at, c)| here(&c.name).map(|seen| (at, seen)));
+    let mut plan = Plan::default();
+    match made {
+        None => start(view, sandbox, Place::Init(0), &mut plan),
+        Some((at, seen)) => match seen.run {
+            Run::Running => {}
+            Run::Unknown => plan.steps.push(Step::Kill(kill_unknown(view.pod, seen))),
+            Run::Exited if seen.exit_code == 0 && at + 1 == inits.len() => return Init::Done,
+            Run::Exited if seen.exit_code == 0 => start(view, sandbox, Place::Init(at + 1), &mut plan),
+            Run::Exited if RestartPolicy::of(view.pod) == RestartPolicy::Never => {
+                plan.outcome = Outcome::Finished;
+            }
+            Run::Created | Run::Exited => start(view, sandbox, Place::Init(at), &mut plan),
+        },
+    }
+    Init::Busy(plan)
+}
+
+fn plan_main(view: &View<'_>, sandbox: &SandboxObserved) -> Plan {
+    let mut plan = Plan::default();
+    let mut kept = false;
+    for (index, container) in main_containers(view.pod).iter().enumerate() {
+        match view.observed.latest(&container.name) {
+            Some(latest) if latest.run == Run::Running => match reason_to_kill(view, container, latest) {
+                Some(kill) => plan.steps.push(Step::Kill(kill)),
+                None => kept = true,
+            },
+            Some(latest) if latest.run == Run::Unknown => {
+                plan.steps.push(Step::Kill(kill_unknown(view.pod, latest)));
+            }
+            _ if should_run(view.pod, view.observed, view.history, &container.name) => {
+                start(view, sandbox, Place::Main(index), &mut plan);
+            }
+            _ => {}
+        }
+    }
+    if !kept && plan.steps.is_empty() && plan.backing_off.is_empty() {
+        plan.outcome = Outcome::Finished;
+    }
+    plan
+}
+
+fn kill_unknown(pod: &Pod, container: &ContainerObserved) -> Kill {
+    let message = "Container is in \"unknown\" state, try killing it before restart".to_owned();
+    kill(container, spec_grace(pod), message, true)
+}
+
+fn reason_to_kill(view: &View<'_>, wanted: &Container, seen: &ContainerObserved) -> Option<Kill> {
+    let grace = spec_grace(view.pod);
+    let changed = seen
+        .hash
+        .as_ref()
+        .is_some_and(|hash| *hash != container_hash(wanted));
+    if changed {
+        let message = format!("Container {} definition changed, will be restarted", wanted.name);
+        return Some(kill(seen, grace, message, true));
+    }
+    let failed = view.history.unhealthy.get(&seen.id)?;
+    let probe = match failed.kind {
+        ProbeKind::Startup => "startup",
+        ProbeKind::Liveness => "liveness",
+        ProbeKind::Readiness => return None,
+    };
+    let restart = RestartPolicy::of(view.pod) != RestartPolicy::Never;
+    let then = if restart { ", will be restarted" } else { "" };
+    let message = format!("Container {} failed {probe} probe{then}", wanted.name);
+    Some(kill(
+        seen,
+        failed.grace_seconds.unwrap_or(grace),
+        message,
+        restart,
+    ))
+}
+
+/// Plans the start of a container, now or when its back-off is over.
+fn start(view: &View<'_>, sandbox: &SandboxObserved, place: Place, plan: &mut Plan) {
+    let Some(container) = place.of(view.pod) else {
+        return;
+    };
+    let latest = view.observed.latest(&container.name);
+    let follows = followed(view, &container.name);
+    let delay = follows.map(|ended| (ended, view.history.backoff.delay(&backoff_key(container), ended)));
+    match delay {
+        Some((ended, delay)) if view.now < ended + delay => {
+            plan.backing_off.insert(container.name.clone(), delay.as_secs());
+            plan.wake = earliest(plan.wake, Some(ended + delay));
+        }
+        _ => plan.steps.push(Step::Start(Start {
+            place,
+            sandbox: sandbox.id.clone(),
+            restart_count: latest.map_or(0, |latest| latest.restart_count + 1),
+            follows,
+        })),
+    }
+}
+
+/// The end that the back-off counts from: that of the newest instance that ended by itself.
+fn followed(view: &View<'_>, name: &str) -> Option<Instant> {
+    let ended = view
+        .observed
+        .containers
+        .iter()
+        .filter(|c| c.name == name && c.run == Run::Exited);
+    let mut by_itself = ended.filter(|c| !view.history.owed.contains(&c.id));
+    by_itself
+        .next()
+        .map(|c| view.history.ended.get(&c.id).copied().unwrap_or(view.now))
+}
+
+/// What a container's back-off is kept by: a new definition starts afresh.
+pub fn backoff_key(container: &Container) -> String {
+    format!("{}/{}", container.name, container_hash(container))
+}

@@ -1,1 +1,1 @@
-//! Pods: manager.
+//! Owner of the pods' workers.

@@ -1,18 +1,25 @@
 //! Pods on the container runtime.
 
+pub mod backoff;
 pub mod cgroups;
 pub mod container_config;
+pub mod desired;
 pub mod dns;
 pub mod env;
+pub mod events;
 pub mod expansion;
 pub mod features;
+pub mod gc;
 pub mod hosts;
 pub mod images;
+pub mod kit;
 pub mod lifecycle;
 pub mod manager;
+pub mod observed;
 pub mod probes;
 pub mod resources;
 pub mod sandbox_config;
+pub mod seams;
 pub mod security;
 pub mod spec;
 pub mod status;

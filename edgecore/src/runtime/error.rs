@@ -86,6 +86,17 @@ impl RuntimeError {
         }
     }
 
+    /// The runtime's own words, for people who know them from the kubelet.
+    pub fn words(&self) -> String {
+        match self {
+            Self::NotFound { message, .. } | Self::Refused { message, .. } => message.clone(),
+            Self::Unavailable { .. }
+            | Self::Unimplemented { .. }
+            | Self::Deadline { .. }
+            | Self::Incomplete { .. } => self.to_string(),
+        }
+    }
+
     /// Whether the object of the call does not exist.
     pub const fn is_not_found(&self) -> bool {
         matches!(self, Self::NotFound { .. })

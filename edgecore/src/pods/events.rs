@@ -1,0 +1,152 @@
+//! Events about pods, with the kubelet's reasons and words.
+//!
+//! Telling never waits: events go through a bounded queue to [`pump`], and are lost when it is full. The same
+//! event is not told again within a minute, so that a pod that keeps failing does not fill the link.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use parking_lot::Mutex;
+use protocol::clock::Clock;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::seams::Report;
+use super::{spec, status};
+
+/// How long the same event stays untold.
+const QUIET: Duration = Duration::from_mins(1);
+/// How many different events are remembered.
+const REMEMBERED: usize = 512;
+/// How many wait to be reported.
+const QUEUED: usize = 256;
+
+/// Reports what is told, until nobody tells any more.
+pub async fn pump(mut waiting: mpsc::Receiver<Event>, report: Arc<dyn Report>) {
+    while let Some(event) = waiting.recv().await {
+        report.event(event).await;
+    }
+}
+
+/// Good or bad news.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tone {
+    /// Something went as it should.
+    Normal,
+    /// Something did not.
+    Warning,
+}
+
+/// Tells events of this node's pods.
+#[derive(Clone)]
+pub struct Events {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    queue: mpsc::Sender<Event>,
+    clock: Clock,
+    node: String,
+    told: Mutex<BTreeMap<String, Instant>>,
+}
+
+impl Events {
+    /// Events told in the name of `node`, and the queue that [`pump`] empties.
+    pub fn new(clock: Clock, node: &str) -> (Self, mpsc::Receiver<Event>) {
+        let (queue, waiting) = mpsc::channel(QUEUED);
+        let told = Mutex::new(BTreeMap::new());
+        let shared = Shared {
+            queue,
+            clock,
+            node: node.to_owned(),
+            told,
+        };
+        (
+            Self {
+                shared: Arc::new(shared),
+            },
+            waiting,
+        )
+    }
+
+    /// Tells an event about the whole pod.
+    pub fn pod(&self, pod: &Pod, tone: Tone, reason: &str, message: &str) {
+        self.tell(pod, None, (tone, reason, message));
+    }
+
+    /// Tells an event about one container, named by its field: `spec.containers{name}`.
+    pub fn container(&self, pod: &Pod, field: &str, event: (Tone, &str, &str)) {
+        self.tell(pod, Some(field), event);
+    }
+
+    fn tell(&self, pod: &Pod, field: Option<&str>, event: (Tone, &str, &str)) {
+        let (_, reason, message) = event;
+        let key = format!(
+            "{}|{}|{reason}|{message}",
+            spec::uid(pod),
+            field.unwrap_or_default()
+        );
+        if self.is_news(key) {
+            // A full queue loses the event: pods do not wait for their story.
+            let _ = self.shared.queue.try_send(self.event(pod, field, event));
+        }
+    }
+
+    fn is_news(&self, key: String) -> bool {
+        let now = Instant::now();
+        let mut told = self.shared.told.lock();
+        if told.get(&key).is_some_and(|at| now < *at + QUIET) {
+            return false;
+        }
+        told.retain(|_, at| now < *at + QUIET);
+        if told.len() >= REMEMBERED {
+            return false;
+        }
+        told.insert(key, now);
+        true
+    }
+
+    fn event(&self, pod: &Pod, field: Option<&str>, (tone, reason, message): (Tone, &str, &str)) -> Event {
+        let now = self.shared.clock.now();
+        let nanoseconds = now
+            .duration_since(std::time::UNIX_EPOCH)
+            .map_or(0, |since| since.as_nanos());
+        let node = Some(self.shared.node.clone());
+        Event {
+            metadata: ObjectMeta {
+                name: Some(format!("{}.{nanoseconds:x}", spec::name(pod))),
+                namespace: Some(spec::namespace(pod).to_owned()),
+                ..ObjectMeta::default()
+            },
+            involved_object: reference(pod, field),
+            reason: Some(reason.to_owned()),
+            message: Some(message.to_owned()),
+            type_: Some(if tone == Tone::Normal { "Normal" } else { "Warning" }.to_owned()),
+            count: Some(1),
+            first_timestamp: Some(status::time(now)),
+            last_timestamp: Some(status::time(now)),
+            source: Some(EventSource {
+                component: Some("kubelet".to_owned()),
+                host: node.clone(),
+            }),
+            reporting_component: Some("kubelet".to_owned()),
+            reporting_instance: node,
+            ..Event::default()
+        }
+    }
+}
+
+fn reference(pod: &Pod, field: Option<&str>) -> ObjectReference {
+    ObjectReference {
+        api_version: Some("v1".to_owned()),
+        kind: Some("Pod".to_owned()),
+        namespace: Some(spec::namespace(pod).to_owned()),
+        name: Some(spec::name(pod).to_owned()),
+        uid: Some(spec::uid(pod).to_owned()),
+        field_path: field.map(ToOwned::to_owned),
+        ..ObjectReference::default()
+    }
+}

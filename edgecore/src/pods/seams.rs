@@ -1,0 +1,42 @@
+//! What pods need from the rest of the node: the wanted pods, and somebody to tell.
+//!
+//! Traits only, so that this folder knows neither the store nor the link.
+
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use thiserror::Error;
+use tokio::sync::watch;
+
+use super::desired::DesiredPod;
+
+/// The pods that the cluster wants on this node.
+pub trait PodSource: Send + Sync + 'static {
+    /// All of them, decoded once per version.
+    fn pods(&self) -> Vec<Arc<DesiredPod>>;
+    /// Whether the list has been confirmed by the cluster since this boot: only then is a pod that is
+    /// missing from it really gone.
+    fn pods_synced(&self) -> bool;
+    /// Changes whenever [`pods`](Self::pods) or [`pods_synced`](Self::pods_synced) may answer differently.
+    fn pods_changed(&self) -> watch::Receiver<u64>;
+    /// Changes whenever a ConfigMap, a Secret or a Service may have changed.
+    fn objects_changed(&self) -> watch::Receiver<u64>;
+}
+
+/// The report could not be kept.
+#[derive(Debug, Error)]
+#[error("the report could not be stored; it is made again")]
+pub struct NotKept(#[source] pub Box<dyn std::error::Error + Send + Sync>);
+
+/// Whom to tell what became of a pod. Returns when the report outlives a crash.
+pub trait Report: Send + Sync + 'static {
+    /// The pod's status, whole. The newest one counts.
+    fn pod_status<'a>(&'a self, pod: &'a Pod, status: &'a PodStatus) -> BoxFuture<'a, Result<(), NotKept>>;
+    /// The status that was reported last, if it is still remembered (also from before a restart).
+    fn last_status(&self, uid: &str) -> Option<PodStatus>;
+    /// Nothing of the pod is left here: its object may go.
+    fn gone<'a>(&'a self, pod: &'a Pod) -> BoxFuture<'a, Result<(), NotKept>>;
+    /// Something worth telling happened to the pod. Best effort.
+    fn event<'a>(&'a self, event: k8s_openapi::api::core::v1::Event) -> BoxFuture<'a, ()>;
+}

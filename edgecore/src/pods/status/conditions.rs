@@ -1,0 +1,199 @@
+//! The conditions of a pod.
+
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodCondition, PodStatus};
+
+use super::{StatusInput, time};
+use crate::pods::lifecycle;
+use crate::pods::spec;
+
+/// The conditions that the node owns; all others are carried along.
+const OWNED: [&str; 5] = [
+    "PodReadyToStartContainers",
+    "Initialized",
+    "Ready",
+    "ContainersReady",
+    "PodScheduled",
+];
+
+struct Verdict {
+    holds: bool,
+    reason: Option<&'static str>,
+    message: Option<String>,
+}
+
+impl Verdict {
+    const YES: Self = Self {
+        holds: true,
+        reason: None,
+        message: None,
+    };
+
+    const fn because(holds: bool, reason: &'static str) -> Self {
+        Self {
+            holds,
+            reason: Some(reason),
+            message: None,
+        }
+    }
+}
+
+/// Sets the node's own conditions and keeps the others. A transition time changes only with its status.
+pub(super) fn apply(input: &StatusInput<'_>, old: &PodStatus, status: &mut PodStatus) {
+    let api = input
+        .pod
+        .status
+        .as_ref()
+        .and_then(|status| status.conditions.as_deref());
+    let foreign = api
+        .unwrap_or_default()
+        .iter()
+        .filter(|c| !OWNED.contains(&c.type_.as_str()));
+    let mut conditions: Vec<PodCondition> = foreign.cloned().collect();
+    let containers_ready = containers_ready(input.pod, status);
+    let ready = match &containers_ready {
+        Verdict { holds: true, .. } => gates(input.pod, &conditions),
+        Verdict { reason, message, .. } => Verdict {
+            holds: false,
+            reason: *reason,
+            message: message.clone(),
+        },
+    };
+    let sandbox = Verdict {
+        holds: has_sandbox(input),
+        reason: None,
+        message: None,
+    };
+    let verdicts = [
+        sandbox,
+        initialized(input.pod, status),
+        ready,
+        containers_ready,
+        Verdict::YES,
+    ];
+    conditions.extend(
+        OWNED
+            .iter()
+            .zip(verdicts)
+            .map(|(name, verdict)| condition(input, old, name, verdict)),
+    );
+    status.conditions = Some(conditions);
+}
+
+fn condition(input: &StatusInput<'_>, old: &PodStatus, name: &str, verdict: Verdict) -> PodCondition {
+    let status = if verdict.holds { "True" } else { "False" };
+    let before = old
+        .conditions
+        .iter()
+        .flatten()
+        .find(|c| c.type_ == name && c.status == status);
+    PodCondition {
+        type_: name.to_owned(),
+        status: status.to_owned(),
+        reason: verdict.reason.map(ToOwned::to_owned),
+        message: verdict.message,
+        last_transition_time: before
+            .and_then(|condition| condition.last_transition_time.clone())
+            .or_else(|| Some(time(input.now))),
+        observed_generation: input.pod.metadata.generation,
+        last_probe_time: None,
+    }
+}
+
+fn has_sandbox(input: &StatusInput<'_>) -> bool {
+    let newest = input.observed.sandbox();
+    newest.is_some_and(|s| s.ready && (spec::host_network(input.pod) || !s.ips.is_empty()))
+}
+
+fn find<'a>(statuses: Option<&'a Vec<ContainerStatus>>, name: &str) -> Option<&'a ContainerStatus> {
+    statuses.into_iter().flatten().find(|status| status.name == name)
+}
+
+fn is_phase(status: &PodStatus, phase: &str) -> bool {
+    status.phase.as_deref() == Some(phase)
+}
+
+/// `[a b]`, as Go prints a list.
+fn listed(names: &[&str]) -> String {
+    format!("[{}]", names.join(" "))
+}
+
+fn initialized(pod: &Pod, status: &PodStatus) -> Verdict {
+    if is_phase(status, "Succeeded") {
+        return Verdict::because(true, "PodCompleted");
+    }
+    let inits = lifecycle::init_containers(pod);
+    let incomplete = |name: &&str| {
+        let status = find(status.init_container_statuses.as_ref(), name);
+        !status.is_some_and(|status| status.ready)
+    };
+    let missing: Vec<&str> = inits.iter().map(|c| c.name.as_str()).filter(incomplete).collect();
+    if missing.is_empty() || any_main_started(status) {
+        return Verdict::YES;
+    }
+    let message = Some(format!("containers with incomplete status: {}", listed(&missing)));
+    Verdict {
+        message,
+        ..Verdict::because(false, "ContainersNotInitialized")
+    }
+}
+
+fn any_main_started(status: &PodStatus) -> bool {
+    let started = |status: &ContainerStatus| {
+        let state = status.state.as_ref();
+        let last = status.last_state.as_ref();
+        state.is_some_and(|state| state.running.is_some() || state.terminated.is_some())
+            || last.is_some_and(|last| last.terminated.is_some())
+    };
+    status.container_statuses.iter().flatten().any(started)
+}
+
+fn containers_ready(pod: &Pod, status: &PodStatus) -> Verdict {
+    if is_phase(status, "Succeeded") {
+        return Verdict::because(false, "PodCompleted");
+    }
+    if is_phase(status, "Failed") {
+        return Verdict::because(false, "PodFailed");
+    }
+    let unready = |name: &&str| {
+        let status = find(status.container_statuses.as_ref(), name);
+        !status.is_some_and(|status| status.ready)
+    };
+    let mains = lifecycle::main_containers(pod);
+    let unready: Vec<&str> = mains.iter().map(|c| c.name.as_str()).filter(unready).collect();
+    if unready.is_empty() {
+        return Verdict::YES;
+    }
+    let message = Some(format!("containers with unready status: {}", listed(&unready)));
+    Verdict {
+        message,
+        ..Verdict::because(false, "ContainersNotReady")
+    }
+}
+
+/// Readiness gates are conditions that somebody else sets.
+fn gates(pod: &Pod, conditions: &[PodCondition]) -> Verdict {
+    let gates = spec::spec(pod)
+        .and_then(|spec| spec.readiness_gates.as_deref())
+        .unwrap_or_default();
+    let complaint = |gate: &str| match conditions.iter().find(|c| c.type_ == gate) {
+        None => Some(format!(
+            "corresponding condition of pod readiness gate {gate:?} does not exist."
+        )),
+        Some(c) if c.status == "True" => None,
+        Some(c) => Some(format!(
+            "the status of pod readiness gate {gate:?} is not \"True\", but {}",
+            c.status
+        )),
+    };
+    let complaints: Vec<_> = gates
+        .iter()
+        .filter_map(|gate| complaint(&gate.condition_type))
+        .collect();
+    if complaints.is_empty() {
+        return Verdict::YES;
+    }
+    Verdict {
+        message: Some(complaints.join(", ")),
+        ..Verdict::because(false, "ReadinessGatesNotReady")
+    }
+}

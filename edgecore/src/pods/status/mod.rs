@@ -1,0 +1,197 @@
+//! A pod's status as the kubelet writes it.
+//!
+//! Pure: [`build`] gets the pod, what was reported last and what is observed. Times are cut to seconds, the
+//! API server's precision, so that two statuses can be compared with `==`.
+//!
+//! **Invariant:** a pod that was reported `Succeeded` or `Failed` is never reported in another phase.
+
+mod conditions;
+mod containers;
+mod phase;
+
+use std::collections::BTreeMap;
+use std::time::SystemTime;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{ContainerStatus, HostIP, Pod, PodIP, PodStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::lifecycle::{self, History};
+use super::observed::PodObserved;
+use super::resources;
+use super::spec;
+
+pub use containers::UNKNOWN_REASON;
+
+/// Everything that a status is made from.
+#[derive(Clone, Copy)]
+pub struct StatusInput<'a> {
+    /// The pod; its own `status` is what the API server showed last.
+    pub pod: &'a Pod,
+    /// What was reported last, if anything.
+    pub last: Option<&'a PodStatus>,
+    /// What the runtime shows.
+    pub observed: &'a PodObserved,
+    /// What this process remembers of the pod.
+    pub history: &'a History,
+    /// Why containers wait, by container name.
+    pub waiting: &'a BTreeMap<String, Waiting>,
+    /// What probes say, by container id.
+    pub health: &'a BTreeMap<String, Health>,
+    /// The device's addresses, first the primary one.
+    pub host_ips: &'a [String],
+    /// The runtime's name, for container ids.
+    pub runtime: &'a str,
+    /// How far the pod's end has come.
+    pub end: &'a End,
+    /// The wall clock.
+    pub now: SystemTime,
+}
+
+/// Why a container waits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// `CrashLoopBackOff`, `ErrImagePull`, …
+    pub reason: String,
+    /// For people.
+    pub message: String,
+}
+
+/// What probes say of a running container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Health {
+    /// Its startup probe has succeeded.
+    pub started: bool,
+    /// Its readiness probe succeeds.
+    pub ready: bool,
+}
+
+/// How far the pod's end has come.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct End {
+    /// Nothing of it runs any more, and nothing will.
+    pub stopped: bool,
+    /// The pod fails, with this reason and message, whatever its containers say.
+    pub failed: Option<(String, String)>,
+}
+
+/// `Succeeded` and `Failed` are for ever.
+pub fn is_terminal(status: &PodStatus) -> bool {
+    matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"))
+}
+
+/// The status to report.
+pub fn build(input: &StatusInput<'_>) -> PodStatus {
+    let old = input
+        .last
+        .or(input.pod.status.as_ref())
+        .cloned()
+        .unwrap_or_default();
+    let mut status = from_runtime(input, &old);
+    settle_phase(input, &old, &mut status);
+    if input.end.stopped {
+        containers::settle_ended(input.pod, &mut status);
+        status.phase = Some(final_phase(&status).to_owned());
+    }
+    containers::apply_health(input, &mut status);
+    conditions::apply(input, &old, &mut status);
+    status
+}
+
+fn from_runtime(input: &StatusInput<'_>, old: &PodStatus) -> PodStatus {
+    let inits = lifecycle::init_containers(input.pod);
+    let init_statuses = containers::statuses(input, inits, old.init_container_statuses.as_deref(), true);
+    let mains = lifecycle::main_containers(input.pod);
+    let mut statuses = containers::statuses(input, mains, old.container_statuses.as_deref(), false);
+    statuses.sort_by(|a, b| a.name.cmp(&b.name));
+    let ips = pod_ips(input, old);
+    PodStatus {
+        host_ip: input.host_ips.first().cloned(),
+        host_ips: non_empty(
+            input
+                .host_ips
+                .iter()
+                .map(|ip| HostIP { ip: ip.clone() })
+                .collect(),
+        ),
+        pod_ip: ips.first().cloned(),
+        pod_ips: non_empty(ips.into_iter().map(|ip| PodIP { ip }).collect()),
+        qos_class: Some(resources::qos(input.pod).as_str().to_owned()),
+        start_time: old.start_time.clone().or_else(|| Some(time(input.now))),
+        observed_generation: input.pod.metadata.generation,
+        init_container_statuses: non_empty(init_statuses),
+        container_statuses: non_empty(statuses),
+        ..PodStatus::default()
+    }
+}
+
+/// The addresses of an ended pod stay in its status.
+fn pod_ips(input: &StatusInput<'_>, old: &PodStatus) -> Vec<String> {
+    let seen = input.observed.ips();
+    if spec::host_network(input.pod) {
+        return input.host_ips.to_vec();
+    }
+    if seen.is_empty() && (input.end.stopped || is_terminal(old)) {
+        return old.pod_ips.iter().flatten().map(|ip| ip.ip.clone()).collect();
+    }
+    seen.to_vec()
+}
+
+fn settle_phase(input: &StatusInput<'_>, old: &PodStatus, status: &mut PodStatus) {
+    let seen = phase::of(input.pod, &all(status), input.end.stopped);
+    let api = input.pod.status.as_ref();
+    let terminal = [Some(old), api]
+        .into_iter()
+        .flatten()
+        .find(|status| is_terminal(status));
+    let phase = terminal
+        .and_then(|status| status.phase.clone())
+        .unwrap_or_else(|| seen.to_owned());
+    if old.phase.as_deref() == Some(phase.as_str()) {
+        status.reason.clone_from(&old.reason);
+        status.message.clone_from(&old.message);
+    }
+    status.phase = Some(phase);
+    if let (Some((reason, message)), None) = (&input.end.failed, terminal) {
+        status.phase = Some("Failed".to_owned());
+        status.reason = Some(reason.clone());
+        status.message = Some(message.clone());
+    }
+}
+
+/// A pod that has ended and is neither `Succeeded` nor `Failed` by its containers has failed.
+fn final_phase(status: &PodStatus) -> &'static str {
+    match status.phase.as_deref() {
+        Some("Succeeded") => "Succeeded",
+        _ => "Failed",
+    }
+}
+
+pub(crate) fn all(status: &PodStatus) -> Vec<ContainerStatus> {
+    let inits = status.init_container_statuses.iter().flatten();
+    inits
+        .chain(status.container_statuses.iter().flatten())
+        .cloned()
+        .collect()
+}
+
+fn non_empty<T>(items: Vec<T>) -> Option<Vec<T>> {
+    (!items.is_empty()).then_some(items)
+}
+
+/// A point in time as the API writes it: whole seconds.
+pub(crate) fn time(at: SystemTime) -> Time {
+    let seconds = at
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs());
+    Time(Timestamp::from_second(i64::try_from(seconds).unwrap_or(0)).unwrap_or_default())
+}
+
+/// The runtime's nanoseconds as the API writes them; 0 is no time.
+fn runtime_time(nanoseconds: i64) -> Option<Time> {
+    let seconds = nanoseconds.div_euclid(1_000_000_000);
+    (nanoseconds > 0).then(|| Time(Timestamp::from_second(seconds).unwrap_or_default()))
+}
+
+#[cfg(test)]
+mod tests;

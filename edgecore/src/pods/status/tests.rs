@@ -1,0 +1,1 @@
+//! What users see of a pod at each step of its life.

@@ -1,0 +1,408 @@
+//! One task for one pod UID: it looks, plans, acts, reports, and looks again.
+//!
+//! All decisions are [`lifecycle::plan`]'s and [`status::build`]'s; this carries them out. Orders come
+//! through a watch channel, so the latest one counts and none waits in a queue.
+//!
+//! **Invariants:** there is one worker a UID; after every action it looks before it plans again; it may be
+//! dropped at any `.await` and a new worker finds everything by the runtime's labels.
+
+mod act;
+mod probing;
+mod settle;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use super::desired::DesiredPod;
+use super::events::Tone;
+use super::features::UnsupportedPodFeature;
+use super::kit::Kit;
+use super::lifecycle::{self, History, Outcome, Plan, Stage, Step, View};
+use super::observed::{self, Memory, PodObserved, Run};
+use super::spec;
+use super::status::{self, End, StatusInput, Waiting};
+use super::volumes::Mounted;
+use probing::Probing;
+
+/// How long after a failed look or report the worker tries again.
+const RETRY: Duration = Duration::from_secs(1);
+/// A worker looks at its pod at least this often; the kubelet's sync frequency.
+const SYNC: Duration = Duration::from_mins(1);
+
+/// What a worker is told.
+#[derive(Clone, Debug)]
+pub struct Order {
+    /// The pod.
+    pub desired: Arc<DesiredPod>,
+    /// The cluster does not want it any more: end it, and do not report.
+    pub removed: bool,
+    /// Counts changes of the objects that pods name.
+    pub objects: u64,
+}
+
+/// A pod's worker.
+pub struct Worker {
+    kit: Arc<Kit>,
+    uid: String,
+    orders: watch::Receiver<Order>,
+    poke: Arc<Notify>,
+    order: Order,
+    stage: Stage,
+    end: End,
+    settled: bool,
+    gone: bool,
+    observed: PodObserved,
+    memory: Memory,
+    history: History,
+    waiting: BTreeMap<String, Waiting>,
+    holds: Holds,
+    mounted: Option<Mounted>,
+    refresh_at: Option<Instant>,
+    objects_seen: u64,
+    probing: Probing,
+    reported: Option<PodStatus>,
+    announced: BTreeSet<String>,
+}
+
+/// What is left alone until an instant, because it failed.
+#[derive(Debug, Default)]
+struct Holds {
+    sandbox: Option<Instant>,
+    containers: BTreeMap<String, Instant>,
+    mount_failures: u32,
+}
+
+enum Turn {
+    Again,
+    Wait(Option<Instant>),
+    Done,
+}
+
+impl Worker {
+    /// A worker for the pod of `orders`. `poke` wakes it to look again.
+    pub fn new(kit: Arc<Kit>, mut orders: watch::Receiver<Order>, poke: Arc<Notify>) -> Self {
+        let order = orders.borrow_and_update().clone();
+        let uid = spec::uid(&order.desired.pod).to_owned();
+        let reported = kit.report.last_status(&uid);
+        let objects_seen = order.objects;
+        let mut worker = Self {
+            probing: Probing::new(Arc::clone(&kit), Arc::clone(&poke)),
+            kit,
+            uid,
+            orders,
+            poke,
+            order,
+            stage: Stage::Running,
+            end: End::default(),
+            settled: false,
+            gone: false,
+            observed: PodObserved::default(),
+            memory: Memory::default(),
+            history: History::default(),
+            waiting: BTreeMap::new(),
+            holds: Holds::default(),
+            mounted: None,
+            refresh_at: None,
+            objects_seen,
+            reported,
+            announced: BTreeSet::new(),
+        };
+        worker.history.deadline = worker.deadline();
+        worker.obey();
+        worker
+    }
+
+    /// Works until the pod is removed and nothing of it is left, or until `stop`, which leaves its
+    /// containers running.
+    pub async fn run(mut self, stop: CancellationToken) {
+        loop {
+            let turn = tokio::select! {
+                () = stop.cancelled() => return,
+                turn = self.turn() => turn,
+            };
+            let until = match turn {
+                Turn::Done => return,
+                Turn::Again => continue,
+                Turn::Wait(until) => until,
+            };
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = self.rest(until) => {}
+            }
+        }
+    }
+
+    /// Waits for an order, an observation, a probe or the time.
+    async fn rest(&mut self, until: Option<Instant>) {
+        let limit = Instant::now() + SYNC;
+        let until = until.map_or(limit, |until| until.min(limit));
+        tokio::select! {
+            changed = self.orders.changed() => if changed.is_err() { sleep_until(until).await },
+            () = self.poke.notified() => {}
+            () = sleep_until(until) => {}
+            () = self.probing.hear(&self.order.desired.pod) => {}
+        }
+    }
+
+    fn pod(&self) -> &Pod {
+        &self.order.desired.pod
+    }
+
+    /// Takes the latest order. Once the pod ends it never runs again, and its grace only shrinks.
+    fn obey(&mut self) {
+        self.order = self.orders.borrow_and_update().clone();
+        if self.order.objects != self.objects_seen {
+            self.objects_seen = self.order.objects;
+            self.holds = Holds::default();
+            self.refresh_at = Some(Instant::now());
+        }
+        if let Some(grace_seconds) = ordered_end(&self.order) {
+            self.begin_end(grace_seconds);
+        } else if self.has_ended_before() {
+            self.begin_end(lifecycle::spec_grace(self.pod()));
+        }
+    }
+
+    fn has_ended_before(&self) -> bool {
+        let known = [self.reported.as_ref(), self.pod().status.as_ref()];
+        known.into_iter().flatten().any(status::is_terminal)
+    }
+
+    fn begin_end(&mut self, grace_seconds: i64) {
+        let grace_seconds = match self.stage {
+            Stage::Running => grace_seconds,
+            Stage::Ending {
+                grace_seconds: before,
+            } => before.min(grace_seconds),
+        };
+        self.stage = Stage::Ending { grace_seconds };
+    }
+
+    /// When `activeDeadlineSeconds` is over, counted from the start that was reported.
+    fn deadline(&self) -> Option<Instant> {
+        let seconds = spec::spec(self.pod())?.active_deadline_seconds?;
+        let known = [self.reported.as_ref(), self.pod().status.as_ref()];
+        let started = known
+            .into_iter()
+            .flatten()
+            .find_map(|status| status.start_time.clone());
+        let since = started.map_or(0, |at| {
+            status::time(self.kit.clock.now()).0.as_second() - at.0.as_second()
+        });
+        let left = u64::try_from(seconds.saturating_sub(since.max(0))).unwrap_or(0);
+        Some(Instant::now() + Duration::from_secs(left))
+    }
+
+    async fn turn(&mut self) -> Turn {
+        self.obey();
+        if let Err(error) = self.look().await {
+            debug!(pod = %self.uid, %error, "cannot see the pod");
+            return Turn::Wait(Some(Instant::now() + RETRY));
+        }
+        if let Some(refusal) = self.order.desired.refused.clone() {
+            if self.stage == Stage::Running {
+                return self.refuse(&refusal).await;
+            }
+        }
+        let mut plan = self.plan();
+        match plan.outcome {
+            Outcome::Going => {}
+            Outcome::Finished => return self.end_it(None),
+            Outcome::Overdue => return self.end_it(Some(overdue())),
+            Outcome::Stopped => return self.settle().await,
+        }
+        let held = self.hold_back(&mut plan);
+        self.say_back_offs(&plan);
+        let told = self.publish();
+        let steps = std::mem::take(&mut plan.steps);
+        let acted = !steps.is_empty();
+        let (told, ()) = tokio::join!(told, self.carry_out(steps));
+        self.keep(told);
+        if acted {
+            return Turn::Again;
+        }
+        self.idle(earlier(plan.wake, held)).await
+    }
+
+    async fn idle(&mut self, wake: Option<Instant>) -> Turn {
+        let refreshed = self.refresh_volumes().await;
+        self.sweep().await;
+        let unreported = self.reported.as_ref() != Some(&self.status());
+        let retry = unreported.then(|| Instant::now() + RETRY);
+        Turn::Wait(earlier(earlier(wake, refreshed), retry))
+    }
+
+    fn end_it(&mut self, failed: Option<(String, String)>) -> Turn {
+        self.end.failed = failed;
+        self.begin_end(lifecycle::spec_grace(self.pod()));
+        Turn::Again
+    }
+
+    async fn look(&mut self) -> Result<(), crate::runtime::RuntimeError> {
+        self.observed = observed::observe(self.kit.runtime.as_ref(), &self.uid, &mut self.memory).await?;
+        let now = Instant::now();
+        let exists = |id: &String| self.observed.containers.iter().any(|c| &c.id == id);
+        self.history.ended.retain(|id, _| exists(id));
+        self.history.owed.retain(exists);
+        self.history.unhealthy.retain(|id, _| exists(id));
+        self.announced.retain(exists);
+        for container in self.observed.containers.iter().filter(|c| c.run == Run::Exited) {
+            self.history.ended.entry(container.id.clone()).or_insert(now);
+        }
+        let ending = self.stage != Stage::Running;
+        self.probing.follow(
+            self.order.desired.as_ref(),
+            &self.observed,
+            ending,
+            self.reported.as_ref(),
+        );
+        self.probing.judge(&mut self.history);
+        Ok(())
+    }
+
+    fn plan(&self) -> Plan {
+        lifecycle::plan(&View {
+            pod: self.pod(),
+            observed: &self.observed,
+            stage: self.stage,
+            history: &self.history,
+            now: Instant::now(),
+        })
+    }
+
+    /// Takes out of the plan what failed a moment ago; says when it may be tried again.
+    fn hold_back(&mut self, plan: &mut Plan) -> Option<Instant> {
+        let now = Instant::now();
+        self.holds.containers.retain(|_, until| *until > now);
+        self.holds.sandbox = self.holds.sandbox.filter(|until| *until > now);
+        let pod = &self.order.desired.pod;
+        let hold = |step: &Step| match step {
+            Step::CreateSandbox { .. } => self.holds.sandbox,
+            Step::Start(start) => {
+                let container = start
+                    .place
+                    .of(pod)
+                    .and_then(|c| self.holds.containers.get(&c.name));
+                earlier(container.copied(), self.holds.sandbox)
+            }
+            Step::Kill(_) | Step::StopSandbox { .. } => None,
+        };
+        let held = plan.steps.iter().filter_map(hold).min();
+        plan.steps.retain(|step| hold(step).is_none());
+        held
+    }
+
+    fn say_back_offs(&mut self, plan: &Plan) {
+        let pod = self.pod().clone();
+        let full_name = format!("{}_{}({})", spec::name(&pod), spec::namespace(&pod), self.uid);
+        self.waiting.retain(|name, waiting| {
+            waiting.reason != "CrashLoopBackOff" || plan.backing_off.contains_key(name)
+        });
+        for (name, seconds) in &plan.backing_off {
+            let delay = go_duration(*seconds);
+            let message = format!("back-off {delay} restarting failed container={name} pod={full_name}");
+            let event = format!("Back-off restarting failed container {name} in pod {full_name}");
+            let field = act::field(&pod, name);
+            self.kit
+                .events
+                .container(&pod, &field, (Tone::Warning, "BackOff", &event));
+            self.waiting.insert(
+                name.clone(),
+                Waiting {
+                    reason: "CrashLoopBackOff".to_owned(),
+                    message,
+                },
+            );
+        }
+    }
+
+    /// A pod that this node does not honour stays Pending and says why.
+    async fn refuse(&mut self, refusal: &UnsupportedPodFeature) -> Turn {
+        let message = refusal.to_string();
+        let reason = UnsupportedPodFeature::REASON;
+        self.kit.events.pod(self.pod(), Tone::Warning, reason, &message);
+        let waiting = Waiting {
+            reason: reason.to_owned(),
+            message,
+        };
+        let names: Vec<String> = spec::all_containers(self.pod()).map(|c| c.name.clone()).collect();
+        self.waiting = names.into_iter().map(|name| (name, waiting.clone())).collect();
+        let told = self.publish().await;
+        let failed = told.is_none();
+        self.keep(told);
+        Turn::Wait(failed.then(|| Instant::now() + RETRY))
+    }
+
+    fn status(&self) -> PodStatus {
+        let host_ips = self.kit.host_ips();
+        status::build(&StatusInput {
+            pod: self.pod(),
+            last: self.reported.as_ref(),
+            observed: &self.observed,
+            history: &self.history,
+            waiting: &self.waiting,
+            health: &self.probing.health(),
+            host_ips: &host_ips,
+            runtime: &self.kit.runtime_name,
+            end: &self.end,
+            now: self.kit.clock.now(),
+        })
+    }
+
+    /// Reports the status if it says something new. `None` when it could not be kept. Borrows nothing, so
+    /// that work goes on meanwhile.
+    fn publish(&self) -> impl Future<Output = Option<PodStatus>> + use<> {
+        let status = self.status();
+        let news = self.reported.as_ref() != Some(&status) && !self.order.removed;
+        let (kit, order) = (Arc::clone(&self.kit), self.order.clone());
+        async move {
+            if news {
+                if let Err(error) = kit.report.pod_status(&order.desired.pod, &status).await {
+                    warn!(pod = spec::name(&order.desired.pod), %error, "a status waits");
+                    return None;
+                }
+            }
+            Some(status)
+        }
+    }
+
+    fn keep(&mut self, told: Option<PodStatus>) {
+        if told.is_some() {
+            self.reported = told;
+        }
+    }
+}
+
+/// The grace of an order to end, if it is one.
+fn ordered_end(order: &Order) -> Option<i64> {
+    let pod = &order.desired.pod;
+    let deleted = pod.metadata.deletion_timestamp.is_some();
+    let asked = pod.metadata.deletion_grace_period_seconds;
+    (deleted || order.removed).then(|| asked.unwrap_or_else(|| lifecycle::spec_grace(pod)))
+}
+
+fn overdue() -> (String, String) {
+    let message = "Pod was active on the node longer than the specified deadline";
+    ("DeadlineExceeded".to_owned(), message.to_owned())
+}
+
+fn earlier(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
+    [a, b].into_iter().flatten().min()
+}
+
+/// `1m20s`, as Go prints a duration.
+fn go_duration(seconds: u64) -> String {
+    match (seconds / 60, seconds % 60) {
+        (0, seconds) => format!("{seconds}s"),
+        (minutes, seconds) => format!("{minutes}m{seconds}s"),
+    }
+}

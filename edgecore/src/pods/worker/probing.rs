@@ -1,0 +1,175 @@
+//! A worker's probes: one set for each running container, started and stopped with it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Container, Pod, PodStatus};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::act::field;
+use crate::pods::desired::DesiredPod;
+use crate::pods::events::Tone;
+use crate::pods::kit::{Exec, Kit};
+use crate::pods::lifecycle::{self, History};
+use crate::pods::observed::{ContainerObserved, PodObserved, Run};
+use crate::pods::probes::{self, ProbeResults, ProbeTarget, Unhealthy};
+use crate::pods::spec;
+use crate::pods::status::Health;
+
+/// How many failures wait to be told; more are lost.
+const UNTOLD: usize = 16;
+
+pub(super) struct Probing {
+    kit: Arc<Kit>,
+    poke: Arc<Notify>,
+    tasks: JoinSet<()>,
+    probed: BTreeMap<String, Probed>,
+    told: mpsc::Receiver<Unhealthy>,
+    tell: mpsc::Sender<Unhealthy>,
+    looked: bool,
+}
+
+struct Probed {
+    results: watch::Receiver<ProbeResults>,
+    _stop: DropGuard,
+}
+
+impl Probing {
+    pub(super) fn new(kit: Arc<Kit>, poke: Arc<Notify>) -> Self {
+        let (tell, told) = mpsc::channel(UNTOLD);
+        Self {
+            kit,
+            poke,
+            tasks: JoinSet::new(),
+            probed: BTreeMap::new(),
+            told,
+            tell,
+            looked: false,
+        }
+    }
+
+    /// Probes what runs, and nothing else. What ran at the first look is adopted: it stays as it was said to be.
+    pub(super) fn follow(
+        &mut self,
+        desired: &DesiredPod,
+        observed: &PodObserved,
+        ending: bool,
+        reported: Option<&PodStatus>,
+    ) {
+        while self.tasks.try_join_next().is_some() {}
+        let runs = |id: &str| {
+            observed
+                .containers
+                .iter()
+                .any(|c| c.id == id && c.run == Run::Running)
+        };
+        self.probed.retain(|id, _| runs(id) && !ending);
+        let first_look = !std::mem::replace(&mut self.looked, true);
+        if ending {
+            return;
+        }
+        for container in lifecycle::main_containers(&desired.pod) {
+            let Some(seen) = observed.latest(&container.name) else {
+                continue;
+            };
+            if seen.run == Run::Running && !self.probed.contains_key(&seen.id) {
+                let adopted = first_look.then(|| was(reported, seen)).flatten();
+                self.start(&desired.pod, observed, (container, seen), adopted);
+            }
+        }
+    }
+
+    fn start(
+        &mut self,
+        pod: &Pod,
+        observed: &PodObserved,
+        (container, seen): (&Container, &ContainerObserved),
+        adopted: Option<(bool, bool)>,
+    ) {
+        let stop = CancellationToken::new();
+        let host_ip = || self.kit.host_ips().into_iter().next();
+        let pod_ip = if spec::host_network(pod) {
+            host_ip()
+        } else {
+            observed.ips().first().cloned()
+        };
+        let target = ProbeTarget {
+            container: container.clone(),
+            container_id: seen.id.clone(),
+            pod_ip: pod_ip.unwrap_or_default(),
+            running_for: self.running_for(seen),
+            adopted,
+            exec: Arc::new(Exec(Arc::clone(&self.kit.runtime))),
+            unhealthy: self.tell.clone(),
+        };
+        let results = probes::start(&mut self.tasks, target, stop.clone());
+        let (mut changes, poke) = (results.clone(), Arc::clone(&self.poke));
+        self.tasks.spawn(async move {
+            while changes.changed().await.is_ok() {
+                poke.notify_one();
+            }
+        });
+        self.probed.insert(
+            seen.id.clone(),
+            Probed {
+                results,
+                _stop: stop.drop_guard(),
+            },
+        );
+    }
+
+    fn running_for(&self, seen: &ContainerObserved) -> Duration {
+        let now = self
+            .kit
+            .clock
+            .now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap_or_default();
+        now.saturating_sub(Duration::from_nanos(u64::try_from(seen.started_at).unwrap_or(0)))
+    }
+
+    /// Notes the containers that their probes gave up.
+    pub(super) fn judge(&self, history: &mut History) {
+        for (id, probed) in &self.probed {
+            if let Some(kill) = probed.results.borrow().kill.clone() {
+                history.unhealthy.entry(id.clone()).or_insert(kill);
+            }
+        }
+    }
+
+    /// What the probes say now, by container id.
+    pub(super) fn health(&self) -> BTreeMap<String, Health> {
+        let health = |results: &ProbeResults| Health {
+            started: results.started,
+            ready: results.ready,
+        };
+        self.probed
+            .iter()
+            .map(|(id, probed)| (id.clone(), health(&probed.results.borrow())))
+            .collect()
+    }
+
+    /// Tells of one failed probe.
+    pub(super) async fn hear(&mut self, pod: &Pod) {
+        match self.told.recv().await {
+            Some(Unhealthy { container, message }) => {
+                let event = (Tone::Warning, "Unhealthy", message.as_str());
+                self.kit.events.container(pod, &field(pod, &container), event);
+            }
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// What was reported of (started, ready) for this very container.
+fn was(reported: Option<&PodStatus>, seen: &ContainerObserved) -> Option<(bool, bool)> {
+    let statuses = reported?.container_statuses.as_deref()?;
+    let same = |id: &String| id.ends_with(&format!("//{}", seen.id));
+    let status = statuses
+        .iter()
+        .find(|status| status.container_id.as_ref().is_some_and(same))?;
+    Some((status.started.unwrap_or(false), status.ready))
+}

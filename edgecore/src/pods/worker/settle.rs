@@ -1,0 +1,156 @@
+//! The end of a pod, and its housekeeping.
+//!
+//! **Invariant:** nothing is taken down before the pod's last status outlives a crash, and the pod is said
+//! to be gone only when nothing of it can be running.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use tokio::time::Instant;
+use tracing::{debug, warn};
+
+use super::{RETRY, Turn, Worker};
+use crate::pods::gc;
+use crate::pods::lifecycle::Stage;
+use crate::pods::observed::ContainerObserved;
+use crate::pods::spec;
+
+impl Worker {
+    /// Everything has stopped: say so, take down, say that it is gone.
+    pub(super) async fn settle(&mut self) -> Turn {
+        self.end.stopped = true;
+        let told = self.publish().await;
+        if told.is_none() {
+            return Turn::Wait(Some(Instant::now() + RETRY));
+        }
+        self.keep(told);
+        if !self.take_down().await {
+            return Turn::Wait(Some(Instant::now() + RETRY));
+        }
+        let deleted = self.pod().metadata.deletion_timestamp.is_some();
+        if !deleted && !self.order.removed {
+            return Turn::Wait(None);
+        }
+        if !self.erase().await {
+            return Turn::Wait(Some(Instant::now() + RETRY));
+        }
+        if self.order.removed {
+            return Turn::Done;
+        }
+        self.say_gone().await
+    }
+
+    async fn say_gone(&mut self) -> Turn {
+        if self.gone {
+            return Turn::Wait(None);
+        }
+        match self.kit.report.gone(self.pod()).await {
+            Ok(()) => {
+                self.gone = true;
+                Turn::Wait(None)
+            }
+            Err(error) => {
+                warn!(pod = spec::name(self.pod()), %error, "cannot say yet that the pod is gone");
+                Turn::Wait(Some(Instant::now() + RETRY))
+            }
+        }
+    }
+
+    /// Volumes and cgroup of a pod that has ended.
+    async fn take_down(&mut self) -> bool {
+        if self.settled {
+            return true;
+        }
+        if let Err(error) = self.kit.volumes.unmount(&self.uid).await {
+            warn!(pod = spec::name(self.pod()), %error, "volumes resist");
+            return false;
+        }
+        self.mounted = None;
+        self.settled = true;
+        true
+    }
+
+    /// Everything the runtime and the disk still hold of a pod that nobody wants any more.
+    async fn erase(&mut self) -> bool {
+        let runtime = self.kit.runtime.as_ref();
+        for container in &self.observed.containers {
+            if let Err(error) = runtime.remove_container(&container.id).await {
+                debug!(%error, container = container.name, "a dead container resists");
+                return false;
+            }
+        }
+        for sandbox in &self.observed.sandboxes {
+            if let Err(error) = runtime.remove_sandbox(&sandbox.id).await {
+                debug!(%error, sandbox = sandbox.id, "a dead sandbox resists");
+                return false;
+            }
+        }
+        for container in &self.observed.containers {
+            unlink(&self.link_of(container));
+        }
+        remove_logs(&self.kit.facts.pod_log_dir(self.pod()));
+        true
+    }
+
+    /// Brings volumes up to date when their objects changed or their tokens age; says when the next time is.
+    pub(super) async fn refresh_volumes(&mut self) -> Option<Instant> {
+        let lives = self.stage == Stage::Running && self.observed.sandboxes.iter().any(|s| s.ready);
+        let due = self.mounted.is_none() || self.refresh_at.is_some_and(|at| at <= Instant::now());
+        if lives && due {
+            self.refresh_at = None;
+            self.mount().await;
+        }
+        self.refresh_at.filter(|_| lives)
+    }
+
+    /// Removes what newer instances have replaced.
+    pub(super) async fn sweep(&mut self) {
+        let garbage = gc::garbage(&self.observed);
+        let runtime = self.kit.runtime.as_ref();
+        for container in &garbage.containers {
+            match runtime.remove_container(&container.id).await {
+                Ok(()) => {
+                    unlink(&self.link_of(container));
+                    unlink(Path::new(&container.log_path));
+                    self.observed.containers.retain(|seen| seen.id != container.id);
+                }
+                Err(error) => debug!(%error, container = container.name, "a dead container resists"),
+            }
+        }
+        for sandbox in &garbage.sandboxes {
+            match runtime.remove_sandbox(sandbox).await {
+                Ok(()) => self.observed.sandboxes.retain(|seen| &seen.id != sandbox),
+                Err(error) => debug!(%error, sandbox, "a dead sandbox resists"),
+            }
+        }
+    }
+
+    fn link_of(&self, container: &ContainerObserved) -> PathBuf {
+        let (name, namespace) = (spec::name(self.pod()), spec::namespace(self.pod()));
+        let (container, id) = (&container.name, &container.id);
+        self.kit
+            .link_dir
+            .join(format!("{name}_{namespace}_{container}-{id}.log"))
+    }
+}
+
+fn unlink(path: &Path) {
+    if path.as_os_str().is_empty() {
+        return;
+    }
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            debug!(%error, path = %path.display(), "a log file resists");
+        }
+        Ok(()) | Err(_) => {}
+    }
+}
+
+fn remove_logs(dir: &Path) {
+    match fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            warn!(%error, path = %dir.display(), "a log directory resists");
+        }
+        Ok(()) | Err(_) => {}
+    }
+}

@@ -1,0 +1,1 @@
+//! A worker against the runtime in memory.
