@@ -1,1 +1,253 @@
-//! Owner of the pods' workers.
+//! Owner of the pods' workers: one a UID, none for a pod that another UID of the same name still holds.
+//!
+//! It follows the wanted pods, watches the runtime and pokes the workers concerned. The relist is the
+//! truth: every 10 s beside a healthy event stream, every second without one; events only shorten the wait.
+//!
+//! **Invariant:** nothing is ended or removed because it is *missing* from the list of wanted pods before
+//! the cluster has confirmed that list in this boot.
+
+mod orphans;
+mod roster;
+#[cfg(test)]
+mod tests;
+mod watch;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Event;
+use protocol::clock::Clock;
+use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use super::cgroups::Cgroups;
+use super::events::{self, Events};
+use super::images::Images;
+use super::kit::Kit;
+use super::seams::{PodSource, Report};
+use super::spec::{NodeFacts, Objects};
+use super::volumes::Volumes;
+use crate::runtime::{self, Runtime};
+use roster::{Ended, Roster};
+use watch::{Seen, see};
+
+/// Between two lists when events come, and when none do.
+const RELIST: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(1));
+/// Between two looks for what no pod owns any more.
+const CLEAN: Duration = Duration::from_mins(1);
+/// Image pulls side by side.
+const PULLS: usize = 4;
+/// Events of the runtime that wait to be noticed.
+const NOTICES: usize = 256;
+
+/// What the manager is made from.
+pub struct Parts {
+    /// The container runtime.
+    pub runtime: Arc<dyn Runtime>,
+    /// The wanted pods.
+    pub source: Arc<dyn PodSource>,
+    /// The objects that pods name.
+    pub objects: Arc<dyn Objects>,
+    /// Whom to tell.
+    pub report: Arc<dyn Report>,
+    /// Volumes.
+    pub volumes: Volumes,
+    /// The pods' cgroups; `None` leaves them to the runtime.
+    pub cgroups: Option<Cgroups>,
+    /// The node.
+    pub facts: Arc<NodeFacts>,
+    /// `/var/log/containers`.
+    pub link_dir: PathBuf,
+    /// Starts side by side; about two a core.
+    pub parallel_starts: usize,
+    /// The wall clock.
+    pub clock: Clock,
+}
+
+/// The pods of this node.
+pub struct Manager {
+    parts: Parts,
+    progress: Progress,
+}
+
+/// Counts the manager's rounds: a node whose count stands still must not say that it is well.
+#[derive(Clone, Debug, Default)]
+pub struct Progress(Arc<AtomicU64>);
+
+impl Progress {
+    /// Rounds so far.
+    pub fn count(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn step(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Manager {
+    /// A manager that has not looked at anything yet.
+    pub fn new(parts: Parts) -> Self {
+        Self {
+            parts,
+            progress: Progress::default(),
+        }
+    }
+
+    /// How far it has come.
+    pub fn progress(&self) -> Progress {
+        self.progress.clone()
+    }
+
+    /// Waits for the runtime, for ever, then keeps the pods until `stop`. Their containers outlive it.
+    pub async fn run(self, stop: CancellationToken) {
+        let waiting = self.wait_for_runtime();
+        let name = tokio::select! {
+            () = stop.cancelled() => return,
+            name = waiting => name,
+        };
+        let (events, told) = Events::new(self.parts.clock.clone(), &self.parts.facts.node_name);
+        let round = Round::new(self, events, name, &stop);
+        round.run(told, stop).await;
+    }
+
+    /// A node that waits is well: it counts its rounds meanwhile.
+    async fn wait_for_runtime(&self) -> String {
+        let mut beat = tokio::time::interval(RELIST.1);
+        let mut answer = std::pin::pin!(runtime::answering(self.parts.runtime.as_ref()));
+        loop {
+            tokio::select! {
+                version = &mut answer => return version.runtime_name,
+                _ = beat.tick() => self.progress.step(),
+            }
+        }
+    }
+}
+
+/// Everything that lives while the manager runs.
+struct Round {
+    kit: Arc<Kit>,
+    source: Arc<dyn PodSource>,
+    roster: Roster,
+    progress: Progress,
+    seen: BTreeMap<String, Seen>,
+    helpers: JoinSet<()>,
+    events_flow: bool,
+    list_at: Instant,
+    clean_at: Instant,
+}
+
+impl Round {
+    fn new(manager: Manager, events: Events, runtime_name: String, stop: &CancellationToken) -> Self {
+        let Manager { parts, progress } = manager;
+        let kit = Arc::new(Kit {
+            images: Images::new(Arc::clone(&parts.runtime), PULLS),
+            runtime: parts.runtime,
+            runtime_name,
+            facts: parts.facts,
+            objects: parts.objects,
+            volumes: parts.volumes,
+            cgroups: parts.cgroups,
+            report: parts.report,
+            events,
+            clock: parts.clock,
+            starts: Semaphore::new(parts.parallel_starts.max(1)),
+            link_dir: parts.link_dir,
+        });
+        Self {
+            roster: Roster::new(Arc::clone(&kit), stop.child_token()),
+            kit,
+            source: parts.source,
+            progress,
+            seen: BTreeMap::new(),
+            helpers: JoinSet::new(),
+            events_flow: false,
+            list_at: Instant::now(),
+            clean_at: Instant::now() + CLEAN,
+        }
+    }
+
+    async fn run(mut self, told: mpsc::Receiver<Event>, stop: CancellationToken) {
+        self.helpers
+            .spawn(events::pump(told, Arc::clone(&self.kit.report)));
+        let (notice, mut notices) = mpsc::channel(NOTICES);
+        self.helpers
+            .spawn(watch::follow(Arc::clone(&self.kit.runtime), notice));
+        let (mut pods, mut objects) = (self.source.pods_changed(), self.source.objects_changed());
+        self.follow_pods(*objects.borrow());
+        loop {
+            self.progress.step();
+            let next = self.list_at;
+            tokio::select! {
+                () = stop.cancelled() => break,
+                Ok(()) = pods.changed() => self.follow_pods(*objects.borrow()),
+                Ok(()) = objects.changed() => {
+                    let generation = *objects.borrow_and_update();
+                    self.roster.objects_changed(generation);
+                }
+                Some(notice) = notices.recv() => self.notice(notice),
+                ended = self.roster.ended() => self.ended(ended, *objects.borrow()),
+                () = tokio::time::sleep_until(next) => self.relist().await,
+            }
+        }
+        self.roster.stop().await;
+    }
+
+    fn follow_pods(&mut self, objects: u64) {
+        self.roster
+            .follow(&self.source.pods(), self.source.pods_synced(), objects);
+    }
+
+    fn ended(&mut self, ended: Ended, objects: u64) {
+        self.roster.forget(&ended);
+        self.follow_pods(objects);
+    }
+
+    fn notice(&mut self, notice: watch::Notice) {
+        match notice {
+            watch::Notice::Flowing => {
+                self.events_flow = true;
+                self.list_at = Instant::now();
+            }
+            watch::Notice::Broken => {
+                self.events_flow = false;
+                self.list_at = Instant::now();
+            }
+            watch::Notice::Changed(uid) => self.roster.poke(&uid),
+        }
+    }
+
+    /// Compares what the runtime holds with the last list, and pokes whom it concerns.
+    async fn relist(&mut self) {
+        let every = if self.events_flow { RELIST.0 } else { RELIST.1 };
+        self.list_at = Instant::now() + every;
+        let seen = match see(self.kit.runtime.as_ref()).await {
+            Ok(seen) => seen,
+            Err(error) => {
+                warn!(%error, "the runtime cannot be listed");
+                self.list_at = Instant::now() + RELIST.1;
+                return;
+            }
+        };
+        for uid in watch::changed(&self.seen, &seen) {
+            self.roster.poke(&uid);
+        }
+        self.seen = seen;
+        self.end_orphans();
+        if Instant::now() >= self.clean_at {
+            self.clean_at = Instant::now() + CLEAN;
+            self.clean().await;
+        }
+    }
+}
+
+/// What a worker needs to be woken.
+pub(super) fn bell() -> Arc<Notify> {
+    Arc::new(Notify::new())
+}

@@ -1,0 +1,1 @@
+//! The manager against the runtime in memory.
