@@ -11,6 +11,9 @@ mod intake;
 mod key;
 mod outbox;
 
+#[cfg(test)]
+mod tests;
+
 pub use intake::{Intake, IntakeViolation, Outcome, Write};
 pub use key::{OutboxKey, PodIdentity, RefusalCode, Seq};
 pub use outbox::{Change, Outbox, OutboxError, Settled, SettledAs, Trouble};
@@ -26,3 +29,6 @@ pub const WINDOW_BYTES: usize = 1024 * 1024;
 
 /// The largest payload of a report, decompressed: what the API server would take.
 pub const MAX_PAYLOAD: usize = 1536 * 1024;
+
+/// The largest payload of a report as it travels: what fits a frame beside its key.
+pub const MAX_PACKED: usize = 480 * 1024;

@@ -18,7 +18,7 @@ use crate::object::Body;
 use crate::wire::Report;
 
 use super::key::Lane;
-use super::{OutboxKey, PodIdentity, RefusalCode, Seq};
+use super::{MAX_PACKED, MAX_PAYLOAD, OutboxKey, PodIdentity, RefusalCode, Seq};
 
 /// Numbers reserved at once: one small write per so many entries.
 const BLOCK: u64 = 1_024;
@@ -110,6 +110,7 @@ pub struct Outbox {
     events: VecDeque<(OutboxKey, Pending)>,
     event_bytes: usize,
     dropped_events: u64,
+    oversize: u64,
     /// What the API server had last, of the node and of pods.
     confirmed: BTreeMap<OutboxKey, Body>,
     flight: BTreeMap<Seq, Flying>,
@@ -162,6 +163,7 @@ impl Outbox {
             events: VecDeque::new(),
             event_bytes: 0,
             dropped_events: 0,
+            oversize: 0,
             confirmed: BTreeMap::new(),
             flight: BTreeMap::new(),
             busy: BTreeSet::new(),
@@ -169,13 +171,18 @@ impl Outbox {
         }
     }
 
-    /// Reports the newest value of a key. What it replaces is never sent any more; a value that
-    /// the API server has, or is about to get, changes nothing.
+    /// Reports the newest value of a key, or appends an event. What it replaces is never sent any more; a value that
+    /// the API server has, or is about to get, changes nothing; one that no frame could carry is
+    /// dropped and counted.
     pub fn put(&mut self, key: OutboxKey, json: &[u8]) -> Change {
-        if key.is_event() {
-            return self.append(key, json);
-        }
         let body = Body::compress(json);
+        if body.raw_len > MAX_PAYLOAD || body.bytes.len() > MAX_PACKED {
+            self.oversize += 1;
+            return Change::default();
+        }
+        if key.is_event() {
+            return self.append(key, body);
+        }
         let newest = self
             .state
             .get(&key)
@@ -221,6 +228,11 @@ impl Outbox {
         self.dropped_events
     }
 
+    /// Reports that were too large to be sent since the start.
+    pub const fn oversize(&self) -> u64 {
+        self.oversize
+    }
+
     /// Entries that the API server does not have yet.
     pub fn pending(&self) -> usize {
         self.state.len() + self.events.len()
@@ -233,9 +245,9 @@ impl Outbox {
         all.filter_map(|(key, pending)| pending.trouble(key)).collect()
     }
 
-    fn append(&mut self, key: OutboxKey, json: &[u8]) -> Change {
+    fn append(&mut self, key: OutboxKey, body: Body) -> Change {
         let (seq, reserved) = self.number();
-        let pending = Pending::new(seq, Body::compress(json));
+        let pending = Pending::new(seq, body);
         let write = Some(report(&key, &pending));
         self.insert(key, pending);
         Change {

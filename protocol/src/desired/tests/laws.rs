@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::key;
 use super::world::World;
+use crate::desired::digest::MapDigest;
 use crate::desired::{ClusterRefused, Fences, Held, Notice, RejectReason, Replica, Violation};
 use crate::object::{Body, Digest, Kind, ObjectKey, Revision, Version};
 use crate::wire::{
@@ -149,6 +150,49 @@ fn an_absence_older_than_what_is_held_is_not_believed() {
     world.connect(1);
     world.rest();
     assert!(world.holds_object(&key(Kind::ConfigMap, 1)));
+}
+
+#[test]
+fn a_comparison_sees_what_is_still_on_its_way() {
+    let mut world = World::new(1);
+    let there_and_back = [0, 1, 0];
+    world
+        .cluster
+        .put(&key(Kind::Service, 0), &BTreeSet::new(), there_and_back[0]);
+    world.settle();
+    world
+        .cluster
+        .put(&key(Kind::Service, 0), &BTreeSet::new(), there_and_back[1]);
+    world.advance(0, Kind::Service, 1);
+    world.send_down();
+    world
+        .cluster
+        .put(&key(Kind::Service, 0), &BTreeSet::new(), there_and_back[2]);
+    world.advance(0, Kind::Service, 1);
+    world.edge.compare();
+    while world.carry_up() {}
+    world.settle();
+    world.check_equal();
+}
+
+#[test]
+fn a_refusal_that_the_cloud_has_not_heard_of_does_not_spoil_the_comparison() {
+    let mut edge = connected();
+    let put = upsert(Body::compress(b"{}").to_wire(), Digest::of(b"else"));
+    offer(&mut edge, put).unwrap();
+    let mut sum = MapDigest::default();
+    sum.add_identity(&ObjectKey::new(Kind::Service, "n", "s"), "u");
+    let (count, digest) = (sum.count, sum.digest().0.to_vec().into());
+    let synced = Synced {
+        kind: Kind::Service.wire(),
+        count,
+        digest,
+        view_revision: 9,
+        ..Synced::default()
+    };
+    edge.handle_frame(down(desired_down::Kind::Synced(synced)))
+        .unwrap();
+    assert!(edge.synced(Kind::Service));
 }
 
 #[test]

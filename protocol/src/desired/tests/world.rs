@@ -121,7 +121,7 @@ impl World {
         moved
     }
 
-    fn carry_up(&mut self) -> bool {
+    pub(super) fn carry_up(&mut self) -> bool {
         let Some(link) = &mut self.link else { return false };
         link.up.extend(std::iter::from_fn(|| self.edge.poll_transmit()));
         let Some(frame) = link.up.pop_front() else {
@@ -129,6 +129,15 @@ impl World {
         };
         link.publisher.handle_frame(frame).unwrap();
         true
+    }
+
+    /// Frames leave the cloud and stay on their way.
+    pub(super) fn send_down(&mut self) {
+        if let Some(link) = &mut self.link {
+            let view = &self.caches[link.replica];
+            link.down
+                .extend(std::iter::from_fn(|| link.publisher.poll_transmit(view)));
+        }
     }
 
     fn carry_down(&mut self) -> bool {

@@ -1,0 +1,377 @@
+//! Outbox and intake in a small simulated world: an edge with a disk, streams that are cut, an
+//! API server that refuses.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use super::*;
+use crate::wire::{Report, ReportedDown, ReportedUp, reported_up};
+
+#[derive(Clone, Debug)]
+enum Op {
+    Put { pod: u8 },
+    Node,
+    Gone { pod: u8 },
+    Event,
+    Carry { frames: usize },
+    Write { fate: Fate },
+    Cut,
+    Connect,
+    Reboot,
+    Wait { seconds: u64 },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Fate {
+    Works,
+    Later,
+    Never,
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let fate = prop_oneof![6 => Just(Fate::Works), 2 => Just(Fate::Later), 1 => Just(Fate::Never)];
+    prop_oneof![
+        6 => (0..4u8).prop_map(|pod| Op::Put { pod }),
+        2 => Just(Op::Node),
+        1 => (0..4u8).prop_map(|pod| Op::Gone { pod }),
+        3 => Just(Op::Event),
+        8 => (1..8usize).prop_map(|frames| Op::Carry { frames }),
+        8 => fate.prop_map(|fate| Op::Write { fate }),
+        1 => Just(Op::Cut),
+        2 => Just(Op::Connect),
+        1 => Just(Op::Reboot),
+        2 => (1..90u64).prop_map(|seconds| Op::Wait { seconds }),
+    ]
+}
+
+fn pod(number: u8) -> PodIdentity {
+    PodIdentity {
+        namespace: "n".into(),
+        name: format!("p{number}"),
+        uid: format!("u{number}"),
+    }
+}
+
+#[derive(Default)]
+struct Link {
+    intake: Intake,
+    up: VecDeque<ReportedUp>,
+    down: VecDeque<ReportedDown>,
+    writes: VecDeque<Write>,
+}
+
+struct World {
+    outbox: Outbox,
+    disk: BTreeMap<Seq, Report>,
+    reserved: u64,
+    link: Option<Link>,
+    now: Duration,
+    /// Counts values: a later one is larger.
+    values: u64,
+    newest: BTreeMap<OutboxKey, u64>,
+    /// What the API server has, and what it will never have.
+    server: BTreeMap<OutboxKey, u64>,
+    refused: Vec<OutboxKey>,
+    /// What each number ever stood for.
+    numbers: BTreeMap<u64, Report>,
+}
+
+impl World {
+    fn new() -> Self {
+        Self {
+            outbox: Outbox::load(Vec::new(), 0).0,
+            disk: BTreeMap::new(),
+            reserved: 0,
+            link: None,
+            now: Duration::ZERO,
+            values: 0,
+            newest: BTreeMap::new(),
+            server: BTreeMap::new(),
+            refused: Vec::new(),
+            numbers: BTreeMap::new(),
+        }
+    }
+
+    fn put(&mut self, key: OutboxKey) {
+        self.values += 1;
+        let change = self
+            .outbox
+            .put(key.clone(), format!("{}", self.values).as_bytes());
+        self.newest.insert(key, self.values);
+        self.store(change);
+    }
+
+    fn store(&mut self, change: Change) {
+        if let Some(entry) = change.write {
+            self.disk.insert(Seq(entry.seq), entry);
+        }
+        for seq in change.delete {
+            self.disk.remove(&seq);
+        }
+        self.reserved = change.reserved.unwrap_or(self.reserved);
+    }
+
+    fn connect(&mut self) {
+        let change = self.outbox.connected();
+        self.store(change);
+        self.link = Some(Link::default());
+    }
+
+    fn cut(&mut self) {
+        self.link = None;
+        self.outbox.disconnected();
+    }
+
+    fn reboot(&mut self) {
+        self.link = None;
+        let (outbox, unreadable) = Outbox::load(self.disk.values().cloned().collect(), self.reserved);
+        assert!(unreadable.is_empty());
+        self.outbox = outbox;
+    }
+
+    fn carry(&mut self) -> bool {
+        let Some(link) = &mut self.link else { return false };
+        link.up.extend(self.outbox.poll_transmit(self.now));
+        let went_up = link.up.pop_front();
+        let moved = went_up.is_some();
+        if let Some(frame) = went_up {
+            if let Some(reported_up::Kind::Report(report)) = &frame.kind {
+                let known = self.numbers.entry(report.seq).or_insert_with(|| report.clone());
+                assert_eq!(known, report, "a number was used twice");
+            }
+            link.intake.handle_frame(frame).unwrap();
+        }
+        link.writes
+            .extend(std::iter::from_fn(|| link.intake.poll_write()));
+        link.down
+            .extend(std::iter::from_fn(|| link.intake.poll_transmit()));
+        let Some(frame) = link.down.pop_front() else {
+            return moved;
+        };
+        let settled = self.outbox.handle_frame(frame, self.now, 0.5).unwrap();
+        if let Some(seq) = settled.and_then(|settled| settled.delete) {
+            self.disk.remove(&seq);
+        }
+        true
+    }
+
+    fn write(&mut self, fate: Fate) -> bool {
+        let Some(link) = &mut self.link else { return false };
+        let Some(write) = link.writes.pop_front() else {
+            return false;
+        };
+        let fate = if self.refused.contains(&write.key) {
+            Fate::Never
+        } else {
+            fate
+        };
+        let outcome = match fate {
+            Fate::Works => {
+                let value = std::str::from_utf8(&write.payload)
+                    .unwrap()
+                    .parse()
+                    .unwrap_or_default();
+                let before = self.server.insert(write.key.clone(), value);
+                assert!(
+                    before.is_none_or(|before| before <= value),
+                    "{} went back",
+                    write.key
+                );
+                Outcome::Committed
+            }
+            Fate::Later => Outcome::Refused {
+                code: RefusalCode::Throttled,
+                text: "later".into(),
+            },
+            Fate::Never => {
+                self.refused.push(write.key.clone());
+                Outcome::Refused {
+                    code: RefusalCode::Gone,
+                    text: "gone".into(),
+                }
+            }
+        };
+        link.intake.done(write.seq, outcome);
+        true
+    }
+
+    fn settle(&mut self) {
+        if self.link.is_none() {
+            self.connect();
+        }
+        for _ in 0..10_000 {
+            if self.carry() | self.write(Fate::Works) {
+                continue;
+            }
+            match self.outbox.poll_timeout(self.now) {
+                Some(due) => self.now = due,
+                None => return,
+            }
+        }
+        panic!("outbox and intake never come to rest");
+    }
+
+    fn check(&self) {
+        for (key, value) in &self.newest {
+            let settled = self.server.get(key) == Some(value) || self.refused.contains(key);
+            assert!(settled, "the newest value of {key} did not arrive");
+        }
+        assert_eq!(self.outbox.pending(), 0);
+        assert!(self.disk.is_empty(), "what is settled is forgotten");
+        assert_eq!(self.link.as_ref().map(|link| link.intake.unanswered()), Some(0));
+    }
+}
+
+fn perform(world: &mut World, op: &Op) {
+    match op {
+        Op::Put { pod: number } => world.put(OutboxKey::Pod(pod(*number))),
+        Op::Node => world.put(OutboxKey::Node),
+        Op::Gone { pod: number } => {
+            let change = world.outbox.gone(pod(*number));
+            world.store(change);
+        }
+        Op::Event => {
+            let name = format!("e{}", world.values);
+            world.put(OutboxKey::Event {
+                namespace: "n".into(),
+                name,
+            });
+        }
+        Op::Carry { frames } => drop((0..*frames).map(|_| world.carry()).collect::<Vec<_>>()),
+        Op::Write { fate } => drop(world.write(*fate)),
+        Op::Cut => world.cut(),
+        Op::Connect => world.connect(),
+        Op::Reboot => world.reboot(),
+        Op::Wait { seconds } => world.now += Duration::from_secs(*seconds),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_newest_value_of_every_key_arrives_in_order_and_every_answer_frees_its_place(ops in vec(op(), 0..200)) {
+        let mut world = World::new();
+        for op in &ops {
+            perform(&mut world, op);
+        }
+        world.settle();
+        world.check();
+    }
+}
+
+#[test]
+fn a_month_offline_costs_one_entry_per_key() {
+    let mut world = World::new();
+    for _ in 0..1_000 {
+        world.put(OutboxKey::Pod(pod(1)));
+    }
+    assert_eq!((world.outbox.pending(), world.disk.len()), (1, 1));
+}
+
+#[test]
+fn the_log_of_events_is_capped_and_what_is_dropped_is_counted() {
+    let mut world = World::new();
+    for _ in 0..1_200 {
+        perform(&mut world, &Op::Event);
+    }
+    assert_eq!(
+        (world.outbox.pending(), world.outbox.dropped_events()),
+        (1_000, 200)
+    );
+    assert_eq!(world.disk.len(), 1_000);
+}
+
+#[test]
+fn state_overtakes_a_full_window_of_events() {
+    let mut world = World::new();
+    world.connect();
+    for _ in 0..200 {
+        perform(&mut world, &Op::Event);
+    }
+    let sent = std::iter::from_fn(|| world.outbox.poll_transmit(world.now)).count();
+    assert_eq!(sent, EVENT_WINDOW);
+    world.put(OutboxKey::Node);
+    assert!(world.outbox.poll_transmit(world.now).is_some());
+}
+
+#[test]
+fn the_end_of_a_pod_waits_for_its_last_status() {
+    let mut world = World::new();
+    world.connect();
+    world.put(OutboxKey::Pod(pod(1)));
+    world.outbox.gone(pod(1));
+    assert!(world.outbox.poll_transmit(world.now).is_some());
+    assert_eq!(world.outbox.poll_transmit(world.now), None);
+}
+
+#[test]
+fn a_refused_key_pauses_alone_and_says_so() {
+    let mut world = World::new();
+    world.connect();
+    world.put(OutboxKey::Pod(pod(1)));
+    while world.carry() {}
+    world.write(Fate::Later);
+    while world.carry() {}
+    assert_eq!(world.outbox.poll_transmit(world.now), None);
+    assert_eq!(
+        world.outbox.poll_timeout(world.now),
+        Some(Duration::from_millis(250))
+    );
+    assert_eq!(world.outbox.troubles()[0].code, RefusalCode::Throttled);
+    world.put(OutboxKey::Pod(pod(2)));
+    assert!(world.outbox.poll_transmit(world.now).is_some());
+}
+
+#[test]
+fn a_new_session_says_the_node_and_its_pods_anew() {
+    let mut world = World::new();
+    world.put(OutboxKey::Node);
+    world.put(OutboxKey::Pod(pod(1)));
+    world.settle();
+    world.connect();
+    assert_eq!(world.outbox.pending(), 2);
+    world.settle();
+    world.check();
+}
+
+#[test]
+fn a_value_that_the_server_has_is_not_said_again_and_one_too_large_is_counted() {
+    let mut outbox = Outbox::load(Vec::new(), 0).0;
+    assert!(!outbox.put(OutboxKey::Node, b"1").is_empty());
+    assert!(outbox.put(OutboxKey::Node, b"1").is_empty());
+    assert!(
+        outbox
+            .put(OutboxKey::Node, &vec![b' '; MAX_PAYLOAD + 1])
+            .is_empty()
+    );
+    assert_eq!(outbox.oversize(), 1);
+}
+
+#[test]
+fn an_edge_that_exceeds_its_window_is_cut_off() {
+    let mut intake = Intake::new();
+    let report = |seq: u64| {
+        let key = OutboxKey::Pod(pod(u8::try_from(seq).unwrap()));
+        let payload = crate::object::Body::compress(b"{}").to_wire();
+        let report = Report {
+            seq,
+            key: Some(key.to_wire()),
+            payload: Some(payload),
+        };
+        ReportedUp {
+            kind: Some(reported_up::Kind::Report(report)),
+        }
+    };
+    for seq in 1..=STATE_WINDOW as u64 {
+        intake.handle_frame(report(seq)).unwrap();
+    }
+    assert_eq!(intake.handle_frame(report(65)), Err(IntakeViolation::Window));
+    assert_eq!(
+        intake.handle_frame(report(1)),
+        Err(IntakeViolation::Unanswered { seq: 1 })
+    );
+}
