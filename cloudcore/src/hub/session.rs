@@ -19,7 +19,7 @@ use thiserror::Error;
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
-    time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout},
+    time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, info, info_span, warn};
@@ -39,6 +39,8 @@ use crate::{
 
 /// What one frame to an edge may take: beyond it the edge does not read.
 const WRITE_LIMIT: Duration = Duration::from_secs(10);
+/// What a last word may take to arrive.
+const WORD_LIMIT: Duration = Duration::from_secs(1);
 /// Edges of a replica that shuts down come back spread over this time.
 const DRAIN_SPREAD_MS: u64 = 3000;
 
@@ -271,11 +273,15 @@ impl Live {
         self.connection.close(ending.code(), &ending.to_string());
     }
 
-    /// Says a last word and lets open tunnels finish.
+    /// Says a last word, and gives it the time to arrive and open tunnels the time to finish: closing
+    /// a connection throws away what is still on its way. An edge that has understood hangs up.
     async fn last_words(&mut self, kind: session_down::Kind) {
-        if self.say(kind).await.is_ok() {
+        let said = self.say(kind).await.is_ok() && self.writer.finish().await.is_ok();
+        let grace = self.shared.settings.tunnel_grace;
+        if said {
+            let finished = async { tokio::join!(self.streams.tunnels_done(grace), sleep(WORD_LIMIT)) };
             tokio::select! {
-                () = self.streams.tunnels_done(self.shared.settings.tunnel_grace) => {}
+                _ = finished => {}
                 _ = self.connection.closed() => {}
             }
         }

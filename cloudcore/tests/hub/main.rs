@@ -1,0 +1,338 @@
+//! Devices come to a replica over real sockets: enrolment, sessions, bans, and what does not belong.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod api;
+mod world;
+
+use std::time::Duration;
+
+use protocol::{
+    join::{JoinToken, RefusalCode},
+    name::ServiceName,
+    transport::{CloseCode, TransportError, dial},
+    wire::{Beat, Goodbye, Open, RejectCode, session_down, session_up},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
+use world::{Device, Edge, PATIENCE, World, post};
+
+/// Waits until there are so many sessions.
+async fn sessions(world: &World, wanted: usize) {
+    let reached = async {
+        while world.view.sessions() != wanted {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(PATIENCE, reached).await.unwrap();
+}
+
+/// How a connection ended, as the edge was told.
+async fn ending(edge: &Edge) -> (CloseCode, String) {
+    let told = timeout(PATIENCE, edge.connection.closed()).await.unwrap();
+    let TransportError::ClosedByPeer { code, reason } = told else {
+        panic!("{told}")
+    };
+    (code, reason)
+}
+
+async fn refusal(world: &World, device: &Device, token: &JoinToken) -> RefusalCode {
+    device
+        .enrol(world.address, token)
+        .await
+        .unwrap()
+        .unwrap_err()
+        .code
+}
+
+#[tokio::test]
+async fn a_device_joins_dials_beats_tunnels_and_leaves() {
+    let world = World::start().await;
+    let device = world.device("edge-1").await;
+    let (mut edge, answer) = device.dial(world.address, "cluster-1").await;
+    let Some(session_down::Kind::Welcome(welcome)) = answer else {
+        panic!("{answer:?}")
+    };
+    assert_eq!((welcome.version, welcome.cluster_id.as_str()), (1, "cluster-1"));
+    assert!(welcome.api_reachable && welcome.epoch == 1 && welcome.keepalive_ms == 25_000);
+    sessions(&world, 1).await;
+    assert_eq!(world.view.connected()[0].node, device.name);
+
+    edge.say(session_up::Kind::Beat(Beat { seq: 5, progress: 1 }))
+        .await;
+    let Some(session_down::Kind::BeatAck(ack)) = edge.hear().await else {
+        panic!("no answer to a beat")
+    };
+    assert_eq!(ack.seq, 5);
+
+    let mut tunnel = dial(&*edge.connection, ServiceName::KubeApiTcp, "")
+        .await
+        .unwrap();
+    tunnel.send.write_all(b"echo").await.unwrap();
+    tunnel.send.shutdown().await.unwrap();
+    let mut echoed = Vec::new();
+    tunnel.recv.read_to_end(&mut echoed).await.unwrap();
+    assert_eq!(echoed, b"echo");
+
+    edge.say(session_up::Kind::Goodbye(Goodbye {
+        reason: "reset".to_owned(),
+        retry_after_ms: 0,
+    }))
+    .await;
+    assert_eq!(ending(&edge).await.0, CloseCode::Done);
+    sessions(&world, 0).await;
+}
+
+#[tokio::test]
+async fn a_token_is_used_once_but_a_lost_answer_may_be_asked_for_again() {
+    let world = World::start().await;
+    let token = world.token(|_| {}).await;
+    let (first, second) = (Device::new("edge-1"), Device::new("edge-2"));
+    assert!(first.enrol(world.address, &token).await.unwrap().is_ok());
+    assert!(first.enrol(world.address, &token).await.unwrap().is_ok());
+    assert_eq!(refusal(&world, &second, &token).await, RefusalCode::TokenUsedUp);
+    assert_eq!(world.authority.tokens().await.unwrap()[0].used, 1);
+    assert!(!world.api.all_secrets().contains(token.secret.expose()));
+}
+
+#[tokio::test]
+async fn two_devices_that_race_for_one_use_do_not_both_win() {
+    let world = World::start().await;
+    let token = world.token(|_| {}).await;
+    let (first, second) = (Device::new("edge-1"), Device::new("edge-2"));
+    let (a, b) = tokio::join!(
+        first.enrol(world.address, &token),
+        second.enrol(world.address, &token)
+    );
+    assert_ne!(a.unwrap().is_ok(), b.unwrap().is_ok());
+}
+
+#[tokio::test]
+async fn wrong_tokens_are_refused_by_name() {
+    let world = World::start().await;
+    let device = Device::new("edge-1");
+    let unknown = JoinToken::generate(world.authority.pin());
+    assert_eq!(
+        refusal(&world, &device, &unknown).await,
+        RefusalCode::TokenUnknown
+    );
+
+    let other_name = world
+        .token(|spec| spec.node = Some("edge-9".parse().unwrap()))
+        .await;
+    assert_eq!(
+        refusal(&world, &device, &other_name).await,
+        RefusalCode::TokenForOtherName
+    );
+
+    let short = world.token(|spec| spec.life = Duration::from_millis(1)).await;
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    assert_eq!(refusal(&world, &device, &short).await, RefusalCode::TokenExpired);
+
+    let revoked = world.token(|_| {}).await;
+    assert!(world.authority.revoke_token(&revoked.id).await.unwrap());
+    assert_eq!(
+        refusal(&world, &device, &revoked).await,
+        RefusalCode::TokenUnknown
+    );
+}
+
+#[tokio::test]
+async fn a_server_with_another_ca_hears_nothing_of_the_token() {
+    let world = World::start().await;
+    let token = world.token(|_| {}).await;
+    let pinned_elsewhere = JoinToken {
+        pin: [9; 32],
+        ..token
+    };
+    let fault = Device::new("edge-1")
+        .enrol(world.address, &pinned_elsewhere)
+        .await
+        .unwrap_err();
+    assert!(fault.contains("not the one that the join token names"), "{fault}");
+    assert_eq!(world.authority.tokens().await.unwrap()[0].used, 0);
+}
+
+#[tokio::test]
+async fn the_name_of_an_ordinary_node_is_refused_to_every_token() {
+    let world = World::start().await;
+    world.api.add_node("worker-1", false);
+    let token = world
+        .token(|spec| (spec.node, spec.replace_key) = (Some("worker-1".parse().unwrap()), true))
+        .await;
+    let refused = Device::new("worker-1")
+        .enrol(world.address, &token)
+        .await
+        .unwrap()
+        .unwrap_err();
+    assert_eq!(refused.code, RefusalCode::NameTaken);
+    assert!(refused.text.contains("worker-1"));
+    assert_eq!(world.authority.tokens().await.unwrap()[0].used, 0);
+}
+
+#[tokio::test]
+async fn a_second_device_takes_a_name_only_with_a_token_made_for_that() {
+    let world = World::start().await;
+    let old = world.device("edge-1").await;
+    let edge = old.connect(world.address).await;
+    world.api.add_node("edge-1", true);
+
+    let new = Device::new("edge-1");
+    let plain = world.token(|_| {}).await;
+    assert_eq!(refusal(&world, &new, &plain).await, RefusalCode::KeyDiffers);
+
+    let made_for_it = world
+        .token(|spec| (spec.node, spec.replace_key) = (Some("edge-1".parse().unwrap()), true))
+        .await;
+    let answer = new.enrol(world.address, &made_for_it).await.unwrap().unwrap();
+    assert_eq!(ending(&edge).await.0, CloseCode::Forbidden);
+    let (_, told) = old.dial(world.address, "").await;
+    let Some(session_down::Kind::Reject(reject)) = told else {
+        panic!("{told:?}")
+    };
+    assert_eq!(RejectCode::from(reject.code), RejectCode::KeyNotAccepted);
+    new.keep(&answer).connect(world.address).await;
+}
+
+#[tokio::test]
+async fn a_ban_ends_the_session_at_once_and_holds() {
+    let world = World::start().await;
+    let device = world.device("edge-1").await;
+    let edge = device.connect(world.address).await;
+    sessions(&world, 1).await;
+    world.authority.ban(&device.name).await.unwrap();
+    let (code, reason) = ending(&edge).await;
+    assert_eq!(code, CloseCode::Forbidden);
+    assert!(reason.contains("banned"), "{reason}");
+
+    let (_, told) = device.dial(world.address, "").await;
+    let Some(session_down::Kind::Reject(reject)) = told else {
+        panic!("{told:?}")
+    };
+    assert_eq!(RejectCode::from(reject.code), RejectCode::Banned);
+    let token = world.token(|_| {}).await;
+    assert_eq!(refusal(&world, &device, &token).await, RefusalCode::Banned);
+    assert!(world.authority.enrolled().await.unwrap()[0].banned);
+    assert!(!world.authority.is_enrolled(&device.name));
+}
+
+#[tokio::test]
+async fn a_removed_node_is_turned_away_and_its_name_is_free() {
+    let world = World::start().await;
+    let device = world.device("edge-1").await;
+    let edge = device.connect(world.address).await;
+    assert!(world.authority.forget(&device.name).await.unwrap());
+    assert_eq!(ending(&edge).await.0, CloseCode::Forbidden);
+    world.device("edge-1").await.connect(world.address).await;
+}
+
+#[tokio::test]
+async fn the_newest_session_of_a_node_wins() {
+    let world = World::start().await;
+    let device = world.device("edge-1").await;
+    let mut first = device.connect(world.address).await;
+    let _second = device.connect(world.address).await;
+    assert!(matches!(
+        first.hear().await,
+        Some(session_down::Kind::Superseded(_))
+    ));
+    assert_eq!(ending(&first).await.0, CloseCode::Superseded);
+    sessions(&world, 1).await;
+}
+
+#[tokio::test]
+async fn a_device_of_another_cluster_is_rejected_with_the_way_out() {
+    let world = World::start().await;
+    let device = world.device("edge-1").await;
+    let (_, told) = device.dial(world.address, "cluster-0").await;
+    let Some(session_down::Kind::Reject(reject)) = told else {
+        panic!("{told:?}")
+    };
+    assert_eq!(RejectCode::from(reject.code), RejectCode::OtherCluster);
+    assert!(reject.text.contains("--replace-cluster") && reject.server_time_ms > 0);
+    assert_eq!(world.view.sessions(), 0);
+}
+
+#[tokio::test]
+async fn a_replica_that_shuts_down_says_goodbye_and_when_to_come_back() {
+    let mut world = World::start().await;
+    let device = world.device("edge-1").await;
+    let mut edge = device.connect(world.address).await;
+    world.stop.cancel();
+    let Some(session_down::Kind::Goodbye(goodbye)) = edge.hear().await else {
+        panic!("no goodbye")
+    };
+    assert!(goodbye.retry_after_ms < 10_000);
+    assert_eq!(ending(&edge).await.0, CloseCode::GoingAway);
+    timeout(PATIENCE, world.tasks.join_next()).await.unwrap();
+}
+
+#[tokio::test]
+async fn garbage_and_silence_on_the_port_disturb_nobody() {
+    let world = World::start().await;
+    let mut silent = Vec::new();
+    for n in 0..50_u8 {
+        let mut socket = TcpStream::connect(world.address).await.unwrap();
+        if n % 2 == 0 {
+            socket.write_all(&[n; 300]).await.unwrap();
+        }
+        silent.push(socket);
+    }
+    world.device("edge-1").await.connect(world.address).await;
+
+    let pin = world.authority.pin();
+    assert_eq!(post(world.address, pin, "/", b"{}").await.unwrap().0, 404);
+    assert_eq!(
+        post(world.address, pin, "/v1/enroll", b"null").await.unwrap().0,
+        400
+    );
+    let large = vec![b'x'; 64 << 10];
+    assert_eq!(
+        post(world.address, pin, "/v1/enroll", &large).await.unwrap().0,
+        413
+    );
+}
+
+#[tokio::test]
+async fn a_peer_that_breaks_the_protocol_loses_its_session_alone() {
+    let world = World::start().await;
+    let (honest, other) = (world.device("edge-1").await, world.device("edge-2").await);
+    let mut good = honest.connect(world.address).await;
+
+    // A frame that claims 4 GiB.
+    let bad = other.connect(world.address).await;
+    let mut raw = bad.writer.into_inner();
+    raw.write_all(&u32::MAX.to_be_bytes()).await.unwrap();
+    let told = timeout(PATIENCE, bad.connection.closed()).await.unwrap();
+    assert!(
+        matches!(
+            told,
+            TransportError::ClosedByPeer {
+                code: CloseCode::Protocol,
+                ..
+            }
+        ),
+        "{told}"
+    );
+
+    // A connection that begins with another stream.
+    let bad = other.connect_raw(world.address, Open::desired()).await;
+    let told = timeout(PATIENCE, bad.closed()).await.unwrap();
+    assert!(
+        matches!(
+            told,
+            TransportError::ClosedByPeer {
+                code: CloseCode::Protocol,
+                ..
+            }
+        ),
+        "{told}"
+    );
+
+    good.say(session_up::Kind::Beat(Beat { seq: 1, progress: 1 }))
+        .await;
+    assert!(matches!(good.hear().await, Some(session_down::Kind::BeatAck(_))));
+}

@@ -1,0 +1,320 @@
+//! A replica on the loopback, and devices that come to it.
+
+use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
+
+use cloudcore::{
+    cluster::LeaseError,
+    enroll::{self, Authority, TokenSpec},
+    hub::{Hub, HubView, Lease, Leases, Services, SessionInfo, Settings},
+};
+use parking_lot::Mutex;
+use protocol::{
+    clock::Clock,
+    join::{ENROLL_PATH, EnrollAnswer, EnrollRefusal, EnrollRequest, JoinToken, NodeKey},
+    name::NodeName,
+    tls::{self, ClientTls, Credentials, authority_from_pem},
+    transport::{BoxFuture, ByteReader, ByteWriter, Connection, Stream, quic},
+    wire::{
+        Dial, DialReply, FrameReader, FrameWriter, Hello, Open, SessionDown, SessionUp, session_down,
+        session_up,
+    },
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    task::JoinSet,
+    time::timeout,
+};
+use tokio_rustls::TlsConnector;
+use tokio_util::sync::CancellationToken;
+
+use super::api::FakeApi;
+
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A running replica. Dropping it ends its tasks.
+pub(crate) struct World {
+    pub(crate) api: FakeApi,
+    pub(crate) authority: Arc<Authority>,
+    pub(crate) view: HubView,
+    pub(crate) address: SocketAddr,
+    pub(crate) stop: CancellationToken,
+    pub(crate) tasks: JoinSet<()>,
+}
+
+impl World {
+    pub(crate) async fn start() -> Self {
+        let api = FakeApi::new();
+        let clock = Clock::system();
+        let settings = enroll::Settings {
+            client: api.client(),
+            namespace: "tombolo-system".to_owned(),
+            cluster_id: "cluster-1".to_owned(),
+            clock: clock.clone(),
+        };
+        let authority = Authority::open(settings).await.unwrap();
+        let hub = Hub::bind(Settings {
+            listen: "127.0.0.1:0".parse().unwrap(),
+            replica: "replica-1".to_owned(),
+            keepalive: Duration::from_secs(25),
+            tunnel_grace: Duration::from_millis(200),
+            clock,
+            authority: Arc::clone(&authority),
+            leases: Arc::new(FakeLeases::default()),
+            services: Arc::new(Echo),
+        })
+        .await
+        .unwrap();
+        let (address, view, stop) = (hub.local_addr().unwrap(), hub.view(), CancellationToken::new());
+        let mut tasks = JoinSet::new();
+        let following = Arc::clone(&authority);
+        tasks.spawn(async move { following.run().await });
+        tasks.spawn(hub.run(stop.clone()));
+        authority.synced().await;
+        Self {
+            api,
+            authority,
+            view,
+            address,
+            stop,
+            tasks,
+        }
+    }
+
+    /// A token for one device, or for what `change` makes of it.
+    pub(crate) async fn token(&self, change: impl FnOnce(&mut TokenSpec)) -> JoinToken {
+        let mut spec = TokenSpec {
+            life: Duration::from_hours(1),
+            uses: 1,
+            node: None,
+            replace_key: false,
+        };
+        change(&mut spec);
+        self.authority.create_token(spec).await.unwrap()
+    }
+
+    /// Enrols a new device, which must be allowed.
+    pub(crate) async fn device(&self, name: &str) -> Device {
+        let device = Device::new(name);
+        let token = self.token(|_| {}).await;
+        let answer = device.enrol(self.address, &token).await.unwrap().unwrap();
+        device.keep(&answer)
+    }
+}
+
+/// A device: a name and a key, and later a certificate.
+pub(crate) struct Device {
+    pub(crate) name: NodeName,
+    key: NodeKey,
+    tls: Option<ClientTls>,
+}
+
+impl Device {
+    pub(crate) fn new(name: &str) -> Self {
+        Self {
+            name: name.parse().unwrap(),
+            key: NodeKey::generate().unwrap(),
+            tls: None,
+        }
+    }
+
+    /// Asks to be enrolled: the outer error is the handshake's.
+    pub(crate) async fn enrol(
+        &self,
+        address: SocketAddr,
+        token: &JoinToken,
+    ) -> Result<Result<EnrollAnswer, EnrollRefusal>, String> {
+        let csr = self.key.request(&self.name).unwrap();
+        let request = EnrollRequest {
+            token: token.id.clone(),
+            secret: token.secret.clone(),
+            csr,
+        };
+        let body = serde_json::to_vec(&request).unwrap();
+        let (status, answer) = post(address, token.pin, ENROLL_PATH, &body).await?;
+        Ok(if status == 200 {
+            Ok(serde_json::from_slice(&answer).unwrap())
+        } else {
+            Err(serde_json::from_slice(&answer).unwrap())
+        })
+    }
+
+    pub(crate) fn keep(mut self, answer: &EnrollAnswer) -> Self {
+        let credentials =
+            Credentials::from_pem(answer.certificate.as_bytes(), self.key.expose_pem().as_bytes()).unwrap();
+        let authority = authority_from_pem(answer.authority.as_bytes()).unwrap();
+        self.tls = Some(tls::client(&authority, &credentials, &Clock::system()).unwrap());
+        self
+    }
+
+    /// Dials and says Hello; whatever is answered is the caller's.
+    pub(crate) async fn dial(
+        &self,
+        address: SocketAddr,
+        cluster_id: &str,
+    ) -> (Edge, Option<session_down::Kind>) {
+        let connection = quic::connect(address, self.tls.as_ref().unwrap()).await.unwrap();
+        let Stream { recv, send } = connection.open(Open::session()).await.unwrap();
+        let (reader, writer) = (FrameReader::new(recv), FrameWriter::new(send));
+        let mut edge = Edge {
+            connection,
+            reader,
+            writer,
+        };
+        let hello = Hello {
+            version_min: 1,
+            version_max: 1,
+            boot_id: vec![7; 16].into(),
+            cluster_id: cluster_id.to_owned(),
+            ..Hello::default()
+        };
+        edge.say(session_up::Kind::Hello(hello)).await;
+        let answer = edge.hear().await;
+        (edge, answer)
+    }
+
+    /// Dials, and begins with a stream of the caller's choice.
+    pub(crate) async fn connect_raw(&self, address: SocketAddr, open: Open) -> Arc<dyn Connection> {
+        let connection = quic::connect(address, self.tls.as_ref().unwrap()).await.unwrap();
+        connection.open(open).await.unwrap();
+        connection
+    }
+
+    /// Dials, and must be welcome.
+    pub(crate) async fn connect(&self, address: SocketAddr) -> Edge {
+        let (edge, answer) = self.dial(address, "").await;
+        assert!(
+            matches!(answer, Some(session_down::Kind::Welcome(_))),
+            "{answer:?}"
+        );
+        edge
+    }
+}
+
+/// The edge's end of a session.
+pub(crate) struct Edge {
+    pub(crate) connection: Arc<dyn Connection>,
+    pub(crate) reader: FrameReader<ByteReader>,
+    pub(crate) writer: FrameWriter<ByteWriter>,
+}
+
+impl Edge {
+    pub(crate) async fn say(&mut self, kind: session_up::Kind) {
+        self.writer.write(&SessionUp { kind: Some(kind) }).await.unwrap();
+    }
+
+    /// The next frame of the session; `None` once that is over.
+    pub(crate) async fn hear(&mut self) -> Option<session_down::Kind> {
+        let frame = timeout(PATIENCE, self.reader.read::<SessionDown>())
+            .await
+            .unwrap();
+        frame.ok().flatten()?.kind
+    }
+}
+
+/// Posts over TLS to whoever has the pin: the status and the body.
+pub(crate) async fn post(
+    address: SocketAddr,
+    pin: [u8; 32],
+    path: &str,
+    body: &[u8],
+) -> Result<(u16, Vec<u8>), String> {
+    let (tls, _) = tls::joining_client(pin, &Clock::system()).unwrap();
+    let socket = TcpStream::connect(address).await.unwrap();
+    let name = tls::SERVER_NAME.try_into().unwrap();
+    let connected = TlsConnector::from(Arc::clone(&tls.config))
+        .connect(name, socket)
+        .await;
+    let mut stream =
+        connected.map_err(|error| tls.faults.take().map_or(error.to_string(), |f| f.to_string()))?;
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    // A server that has heard enough may hang up before the end.
+    let _ = stream.write_all(body).await;
+    let mut answer = Vec::new();
+    let _ = timeout(PATIENCE, stream.read_to_end(&mut answer)).await.unwrap();
+    let text = String::from_utf8_lossy(&answer).into_owned();
+    let (head, body) = text.split_once("\r\n\r\n").ok_or("no answer")?;
+    let status = head
+        .split(' ')
+        .nth(1)
+        .and_then(|code| code.parse().ok())
+        .ok_or("no status")?;
+    Ok((status, body.as_bytes().to_vec()))
+}
+
+/// Leases that know only which session took them last.
+#[derive(Clone, Default)]
+struct FakeLeases(Arc<Mutex<HashMap<NodeName, String>>>);
+
+struct FakeLease {
+    leases: FakeLeases,
+    node: NodeName,
+    session: String,
+}
+
+impl Leases for FakeLeases {
+    fn take<'a>(
+        &'a self,
+        node: &'a NodeName,
+        session: &'a str,
+    ) -> BoxFuture<'a, Result<Box<dyn Lease>, LeaseError>> {
+        self.0.lock().insert(node.clone(), session.to_owned());
+        let lease = FakeLease {
+            leases: self.clone(),
+            node: node.clone(),
+            session: session.to_owned(),
+        };
+        Box::pin(async move { Ok(Box::new(lease) as Box<dyn Lease>) })
+    }
+
+    fn reachable(&self) -> bool {
+        true
+    }
+}
+
+impl Lease for FakeLease {
+    fn renew(&mut self) -> BoxFuture<'_, Result<(), LeaseError>> {
+        Box::pin(async move {
+            match self.leases.0.lock().get(&self.node) {
+                Some(by) if *by != self.session => Err(LeaseError::Superseded {
+                    node: self.node.clone(),
+                    by: by.clone(),
+                }),
+                _ => Ok(()),
+            }
+        })
+    }
+}
+
+/// Tunnels that give back what they get; flows that stay silent.
+struct Echo;
+
+impl Services for Echo {
+    fn desired(&self, _session: SessionInfo, stream: Stream) -> BoxFuture<'static, ()> {
+        Box::pin(hold(stream))
+    }
+
+    fn reported(&self, _session: SessionInfo, stream: Stream) -> BoxFuture<'static, ()> {
+        Box::pin(hold(stream))
+    }
+
+    fn tunnel(&self, _session: SessionInfo, _dial: Dial, stream: Stream) -> BoxFuture<'static, ()> {
+        Box::pin(async move {
+            let Stream { mut recv, send } = stream;
+            let mut writer = FrameWriter::new(send);
+            writer.write(&DialReply::dialed()).await.unwrap();
+            let mut send = writer.into_inner();
+            let _ = tokio::io::copy(&mut recv, &mut send).await;
+            let _ = send.shutdown().await;
+        })
+    }
+}
+
+async fn hold(stream: Stream) {
+    let _open = stream;
+    std::future::pending::<()>().await;
+}
