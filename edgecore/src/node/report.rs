@@ -188,4 +188,73 @@ mod tests {
         };
         assert_eq!(watch.look(&identity, &dark, now(110)), None);
     }
+
+    /// Keeps what it was given; refuses the first so many.
+    struct Desk {
+        refusals: parking_lot::Mutex<usize>,
+        taken: tokio::sync::mpsc::Sender<Node>,
+    }
+
+    impl NodeSink for Desk {
+        fn node_status<'a>(&'a self, document: &'a Node) -> BoxFuture<'a, Result<(), SinkError>> {
+            Box::pin(async move {
+                let refused = {
+                    let mut refusals = self.refusals.lock();
+                    let refused = *refusals > 0;
+                    *refusals = refusals.saturating_sub(1);
+                    refused
+                };
+                if refused {
+                    return Err("the disk is full".into());
+                }
+                Ok(self.taken.send(document.clone()).await?)
+            })
+        }
+    }
+
+    fn ready(node: &Node) -> (String, String) {
+        let conditions = node.status.as_ref().unwrap().conditions.as_ref().unwrap();
+        let ready = conditions.iter().find(|one| one.type_ == "Ready").unwrap();
+        assert!(ready.last_heartbeat_time.is_some());
+        (ready.status.clone(), ready.message.clone().unwrap_or_default())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_runtime_that_goes_and_comes_back_is_told_both_times() {
+        let runtime = crate::runtime::fake::FakeRuntime::with_images(&["busybox"]);
+        let (taken, mut documents) = tokio::sync::mpsc::channel(8);
+        let (shown, _) = tokio::sync::watch::channel(None);
+        let reporter = NodeReporter {
+            identity: Identity {
+                name: "pump-7".to_owned(),
+                ..Identity::default()
+            },
+            runtime: Arc::new(runtime.clone()),
+            sink: Arc::new(Desk {
+                refusals: parking_lot::Mutex::new(2),
+                taken,
+            }),
+            clock: protocol::clock::Clock::system(),
+            pods_dir: PathBuf::from("/"),
+            peer: None,
+            shown,
+        };
+        let (stop, mut tasks) = (CancellationToken::new(), tokio::task::JoinSet::new());
+        tasks.spawn(reporter.run(stop.clone()));
+
+        assert_eq!(ready(&documents.recv().await.unwrap()).0, "True");
+        runtime.set_down(true);
+        let (status, message) = ready(&documents.recv().await.unwrap());
+        assert_eq!(status, "False");
+        assert!(message.starts_with("[container runtime is down, "), "{message}");
+        runtime.set_down(false);
+        let before = Instant::now();
+        assert_eq!(ready(&documents.recv().await.unwrap()).0, "True");
+        assert!(
+            before.elapsed() <= Duration::from_secs(2),
+            "a node that is not ready looks every second"
+        );
+        stop.cancel();
+        tasks.join_next().await.unwrap().unwrap();
+    }
 }

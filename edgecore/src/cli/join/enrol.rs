@@ -154,6 +154,7 @@ async fn one_address(
     request: &EnrollRequest,
     clock: &Clock,
 ) -> Result<EnrollAnswer, Miss> {
+    println!("     connecting to {address}");
     let (stream, authority) = greet(address, plan.token.pin, clock).await.map_err(Miss::Try)?;
     step(&format!("{address} is the cluster that the token names"));
     let sent = timeout(ANSWER_LIMIT, post(stream, request)).await;

@@ -135,6 +135,7 @@ fn unescape(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runtime::fake::FakeRuntime;
 
     #[test]
     fn only_mounts_of_pods_are_found_in_the_order_they_were_made() {
@@ -151,5 +152,48 @@ mod tests {
                 "/var/lib/kubelet/pods/a/volumes/v/x y"
             ]
         );
+    }
+
+    async fn sandbox(runtime: &FakeRuntime, name: &str, labels: &[(&str, &str)]) {
+        let config = k8s_cri::v1::PodSandboxConfig {
+            metadata: Some(PodSandboxMetadata {
+                name: name.to_owned(),
+                namespace: "default".to_owned(),
+                uid: format!("uid-{name}"),
+                attempt: 0,
+            }),
+            labels: labels
+                .iter()
+                .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+                .collect(),
+            ..k8s_cri::v1::PodSandboxConfig::default()
+        };
+        runtime.run_sandbox(config, String::new()).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn pods_are_stopped_with_their_logs_and_what_is_no_pod_stays() {
+        let root = std::env::temp_dir().join(format!("tombolo-reset-{}", std::process::id()));
+        let paths = Paths::below(root.clone());
+        let logs = paths.pod_logs().join("default_hello_uid-hello/web");
+        std::fs::create_dir_all(&logs).unwrap();
+        let runtime = FakeRuntime::default();
+        sandbox(&runtime, "hello", &[(POD_UID, "uid-hello")]).await;
+        sandbox(&runtime, "other", &[("app", "not Kubernetes")]).await;
+
+        assert_eq!(stop_sandboxes(&runtime, &paths).await.unwrap(), 1);
+        assert_eq!(runtime.sandboxes(), 1);
+        assert!(!paths.pod_logs().join("default_hello_uid-hello").exists());
+        std::fs::remove_dir_all(root).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_pod_that_does_not_stop_is_named() {
+        let runtime = FakeRuntime::default();
+        sandbox(&runtime, "hello", &[(POD_UID, "uid-hello")]).await;
+        runtime.fail_next("StopPodSandbox", "device or resource busy");
+        let paths = Paths::below(std::env::temp_dir().join("tombolo-reset-none"));
+        let told = format!("{:#}", stop_sandboxes(&runtime, &paths).await.unwrap_err());
+        assert!(told.contains("default/hello") && told.contains("busy"), "{told}");
     }
 }
