@@ -6,6 +6,8 @@ pub mod cluster;
 pub mod config;
 pub mod desired;
 pub mod enroll;
+pub mod flows;
+pub mod gauges;
 pub mod hub;
 pub mod observe;
 pub mod reported;

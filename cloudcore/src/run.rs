@@ -1,10 +1,14 @@
 //! One replica, put together: the one place that knows every part.
 //!
-//! Everything that can fail for want of something (a right, a port, a damaged CA) fails before
-//! anything is served.
+//! What it is: two stages. The base (watches, enrolment, autonomy, health) is there before the
+//! first edge may come and stays until the last one has been sent away; the hub stands on it.
+//!
+//! **Invariant:** everything that can fail for want of something (a right, a port, a readable CA)
+//! fails before anything is served.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use futures::future::BoxFuture;
@@ -12,14 +16,22 @@ use prometheus_client::registry::Registry;
 use protocol::clock::Clock;
 use protocol::name::NodeName;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::autonomy::Autonomy;
-use crate::cluster::{BoxError, Cluster, Enrolment, Settings, cluster_id, examine};
+use crate::cluster::{self, BoxError, Cluster, Enrolment, Found, cluster_id, examine};
 use crate::config::Config;
 use crate::enroll::{self, Authority};
+use crate::flows::Flows;
+use crate::gauges::Gauges;
+use crate::hub::{self, ClusterLeases, Hub, KEEPALIVE};
 use crate::observe::{Observe, Readiness};
-use crate::supervise::{Cause, Supervisor, Task};
+use crate::supervise::{Cause, Outcome, Supervisor, Task};
+use crate::tunnel::Tunnels;
+
+/// How long the base may take to end, once no edge stands on it.
+const BASE_GRACE: Duration = Duration::from_secs(2);
 
 impl Enrolment for Authority {
     fn is_enrolled(&self, node: &NodeName) -> bool {
@@ -29,6 +41,146 @@ impl Enrolment for Authority {
     fn confirm<'a>(&'a self, node: &'a NodeName) -> BoxFuture<'a, Result<bool, BoxError>> {
         Box::pin(async move { Ok(Self::confirm(self, node).await?) })
     }
+}
+
+/// Runs a replica until it is told to stop.
+pub async fn run(config: Config, found: Found, clock: Clock) -> anyhow::Result<()> {
+    let parts = Parts::build(&config, found, clock).await?;
+    let (base, edge) = parts.start(&config);
+    // The base outlives the hub, and the hub does not outlive the base.
+    let (edge_over, base_over) = (CancellationToken::new(), CancellationToken::new());
+    let stopped = async {
+        tokio::select! {
+            () = told_to_stop() => {}
+            () = base_over.cancelled() => {}
+        }
+    };
+    let (edge, base) = tokio::join!(
+        async {
+            let _over = edge_over.clone().drop_guard();
+            edge.run(stopped, told_to_stop()).await
+        },
+        async {
+            let _over = base_over.clone().drop_guard();
+            base.run(edge_over.cancelled(), std::future::pending()).await
+        },
+    );
+    judge(base).and_then(|()| judge(edge))
+}
+
+/// Everything, bound to its ports, and not yet running.
+struct Parts {
+    authority: Arc<Authority>,
+    autonomy: Arc<Autonomy>,
+    cluster: Cluster,
+    hub: Hub,
+    observe: Observe,
+    synced: Arc<AtomicBool>,
+}
+
+impl Parts {
+    async fn build(config: &Config, found: Found, clock: Clock) -> anyhow::Result<Self> {
+        let api = examine(found.client.clone()).await?;
+        let cluster_id = cluster_id(&api).await?;
+        info!(cluster_id, impersonation = ?api.impersonation(), "the API server answers");
+        let authority = Authority::open(enroll::Settings {
+            client: found.client,
+            namespace: config.namespace.clone(),
+            cluster_id,
+            clock: clock.clone(),
+        })
+        .await
+        .context("the certificate authority cannot be opened")?;
+        let autonomy = Autonomy::new(config.default_toleration_seconds);
+        let cluster = Cluster::new(cluster::Settings {
+            api,
+            clock: clock.clone(),
+            enrolment: authority.clone(),
+            bindings: autonomy.clone(),
+            advertise: config.advertise,
+        });
+        let tunnels = Tunnels::new(cluster.clone(), found.address);
+        let hub = Hub::bind(hub::Settings {
+            listen: config.listen,
+            replica: config.replica.clone(),
+            keepalive: KEEPALIVE,
+            tunnel_grace: config.grace,
+            clock,
+            authority: authority.clone(),
+            leases: Arc::new(ClusterLeases(cluster.clone())),
+            services: Arc::new(Flows::new(cluster.clone(), tunnels)),
+        })
+        .await?;
+        let synced = Arc::new(AtomicBool::new(false));
+        let observe = bind_observe(config, &cluster, &hub, &synced).await?;
+        Ok(Self {
+            authority,
+            autonomy,
+            cluster,
+            hub,
+            observe,
+            synced,
+        })
+    }
+
+    /// Starts the base, and the hub as soon as every view is complete.
+    fn start(self, config: &Config) -> (Supervisor, Supervisor) {
+        let Self {
+            authority,
+            autonomy,
+            cluster,
+            hub,
+            observe,
+            synced,
+        } = self;
+        let mut base = Supervisor::new(BASE_GRACE);
+        base.spawn(Task::Observe, |stop| async move {
+            observe.serve(stop).await;
+            Ok(())
+        });
+        let enrolment = authority.clone();
+        forever(&mut base, Task::Enrolment, async move { enrolment.run().await });
+        let watches = cluster.clone();
+        forever(&mut base, Task::Cluster, async move { watches.run().await });
+        let api = cluster.api().clone();
+        forever(&mut base, Task::Autonomy, async move { autonomy.run(&api).await });
+
+        let mut edge = Supervisor::new(config.grace);
+        edge.spawn(Task::Hub, |stop| async move {
+            let complete = async {
+                authority.synced().await;
+                cluster.synced().await;
+            };
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                () = complete => {}
+            }
+            synced.store(true, Ordering::Relaxed);
+            info!("ready for edges");
+            hub.run(stop).await;
+            Ok(())
+        });
+        (base, edge)
+    }
+}
+
+async fn bind_observe(
+    config: &Config,
+    cluster: &Cluster,
+    hub: &Hub,
+    synced: &Arc<AtomicBool>,
+) -> anyhow::Result<Observe> {
+    let mut registry = Registry::with_prefix("cloudcore");
+    cluster.register_metrics(&mut registry);
+    registry.register_collector(Box::new(Gauges {
+        hub: hub.view(),
+        cluster: cluster.clone(),
+    }));
+    let ready = Ready {
+        cluster: cluster.clone(),
+        synced: Arc::clone(synced),
+    };
+    Ok(Observe::bind(config.observe, registry, Arc::new(ready)).await?)
 }
 
 /// Whether this replica can serve edges.
@@ -46,70 +198,8 @@ impl Readiness for Ready {
     }
 }
 
-/// Runs a replica until it is told to stop.
-pub async fn run(config: Config, client: kube::Client, clock: Clock) -> anyhow::Result<()> {
-    let api = examine(client.clone()).await?;
-    let cluster_id = cluster_id(&api).await?;
-    info!(cluster_id, impersonation = ?api.impersonation(), "the API server answers");
-    let authority = Authority::open(enroll::Settings {
-        client,
-        namespace: config.namespace.clone(),
-        cluster_id,
-        clock: clock.clone(),
-    })
-    .await
-    .context("the certificate authority cannot be opened")?;
-    let autonomy = Autonomy::new(config.default_toleration_seconds);
-    let cluster = Cluster::new(Settings {
-        api,
-        clock,
-        enrolment: authority.clone(),
-        bindings: autonomy.clone(),
-        advertise: config.advertise,
-    });
-    let mut registry = Registry::with_prefix("cloudcore");
-    cluster.register_metrics(&mut registry);
-    let synced = Arc::new(AtomicBool::new(false));
-    let ready = Arc::new(Ready {
-        cluster: cluster.clone(),
-        synced: synced.clone(),
-    });
-    let observe = Observe::bind(config.observe, registry, ready).await?;
-
-    let mut supervisor = Supervisor::new(config.grace);
-    supervisor.spawn(Task::Observe, |stop| async move {
-        observe.serve(stop).await;
-        Ok(())
-    });
-    supervise(
-        &mut supervisor,
-        Task::Enrolment,
-        authority.clone(),
-        |authority| async move { authority.run().await },
-    );
-    supervise(
-        &mut supervisor,
-        Task::Cluster,
-        cluster.clone(),
-        |cluster| async move { cluster.run().await },
-    );
-    let api = cluster.api().clone();
-    supervise(&mut supervisor, Task::Autonomy, autonomy, |autonomy| async move {
-        autonomy.run(&api).await;
-    });
-    authority.synced().await;
-    cluster.synced().await;
-    synced.store(true, Ordering::Relaxed);
-    info!("ready");
-    finish(supervisor).await
-}
-
 /// Runs a part that never ends by itself, until told to stop.
-fn supervise<P, F>(supervisor: &mut Supervisor, task: Task, part: P, run: impl FnOnce(P) -> F)
-where
-    F: Future<Output = ()> + Send + 'static,
-{
-    let body = run(part);
+fn forever(supervisor: &mut Supervisor, task: Task, body: impl Future<Output = ()> + Send + 'static) {
     supervisor.spawn(task, |stop| async move {
         tokio::select! {
             () = stop.cancelled() => {}
@@ -119,8 +209,7 @@ where
     });
 }
 
-async fn finish(supervisor: Supervisor) -> anyhow::Result<()> {
-    let outcome = supervisor.run(told_to_stop).await;
+fn judge(outcome: Outcome) -> anyhow::Result<()> {
     match outcome.cause {
         Cause::Signal => Ok(()),
         Cause::Lost {

@@ -117,11 +117,11 @@ impl Supervisor {
 
     /// Runs until `signal` fires or a vital task ends; then stops the rest.
     ///
-    /// Tasks get the grace period to finish; a second `signal` skips it. Dropping the set aborts
-    /// what remains, so nothing outlives this call.
-    pub async fn run<S: Future<Output = ()>>(mut self, mut signal: impl FnMut() -> S) -> Outcome {
+    /// Tasks get the grace period to finish, which `hurry` cuts short. Dropping the set aborts what
+    /// remains, so nothing outlives this call.
+    pub async fn run(mut self, signal: impl Future<Output = ()>, hurry: impl Future<Output = ()>) -> Outcome {
         let cause = tokio::select! {
-            () = signal() => Cause::Signal,
+            () = signal => Cause::Signal,
             cause = self.first_fatal_exit() => cause,
         };
         info!(?cause, "stopping");
@@ -131,7 +131,7 @@ impl Supervisor {
         });
         let clean = tokio::select! {
             drained = drained => drained.is_ok(),
-            () = signal() => false,
+            () = hurry => false,
         };
         Outcome { cause, clean }
     }
@@ -185,19 +185,21 @@ mod tests {
         });
         replica.spawn(Task::Hub, |_| pending());
         let started = Instant::now();
-        let mut told = false;
-        let outcome = replica
-            .run(move || {
-                let first = !std::mem::replace(&mut told, true);
-                async move {
-                    if !first {
-                        pending::<()>().await;
-                    }
-                }
-            })
-            .await;
+        let outcome = replica.run(async {}, pending()).await;
         assert!(matches!(outcome.cause, Cause::Signal) && !outcome.clean);
         assert_eq!(started.elapsed(), Duration::from_secs(5));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_second_signal_skips_the_grace_period() {
+        let mut replica = Supervisor::new(Duration::from_secs(5));
+        replica.spawn(Task::Hub, |_| pending());
+        let started = Instant::now();
+        let outcome = replica
+            .run(async {}, tokio::time::sleep(Duration::from_secs(1)))
+            .await;
+        assert!(!outcome.clean);
+        assert_eq!(started.elapsed(), Duration::from_secs(1));
     }
 
     #[tokio::test(start_paused = true)]
@@ -209,7 +211,7 @@ mod tests {
             Err("gone".into())
         });
         let started = Instant::now();
-        let outcome = replica.run(pending).await;
+        let outcome = replica.run(pending(), pending()).await;
         assert!(
             matches!(
                 outcome.cause,

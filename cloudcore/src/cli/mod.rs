@@ -16,7 +16,7 @@ use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use protocol::clock::Clock;
 
-use crate::cluster::{Actor, Api, Call, Impersonation, client, cluster_id};
+use crate::cluster::{Actor, Api, Call, Impersonation, cluster_id, find};
 use crate::config::{Config, LINK_PORT, OBSERVE_PORT};
 use crate::enroll::{Authority, Settings};
 use crate::run;
@@ -88,16 +88,16 @@ fn any_address(port: u16) -> SocketAddr {
 /// Does what the command line says.
 pub async fn main(cli: Cli) -> anyhow::Result<()> {
     let clock = Clock::from_env()?;
-    let client = client(cli.kubeconfig.as_deref()).await?;
+    let found = find(cli.kubeconfig.as_deref()).await?;
     match cli.command {
-        Command::Run(args) => run::run(args.config(cli.namespace), client, clock).await,
+        Command::Run(args) => run::run(args.config(cli.namespace), found, clock).await,
         Command::Token(command) => {
-            let authority = open(client, cli.namespace, clock.clone()).await?;
+            let authority = open(found.client, cli.namespace, clock.clone()).await?;
             token::main(command, &authority, &clock).await
         }
         Command::Node(command) => {
-            let authority = open(client.clone(), cli.namespace, clock.clone()).await?;
-            node::main(command, &authority, &own(client), &clock).await
+            let authority = open(found.client.clone(), cli.namespace, clock.clone()).await?;
+            node::main(command, &authority, &own(found.client), &clock).await
         }
     }
 }

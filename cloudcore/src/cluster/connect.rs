@@ -122,15 +122,33 @@ const fn cluster_wide(group: &'static str, resource: &'static str, verb: &'stati
     }
 }
 
-/// A client of the API server, from a kubeconfig or from the pod's own credentials.
-pub async fn client(kubeconfig: Option<&Path>) -> Result<kube::Client, ConnectError> {
+/// The API server, found.
+#[derive(Clone)]
+pub struct Found {
+    /// A client with cloudcore's own credentials.
+    pub client: kube::Client,
+    /// Where it is, as `host:port`: what the raw tunnels of pods lead to.
+    pub address: String,
+}
+
+/// Finds the API server, by a kubeconfig or by what every pod is told.
+pub async fn find(kubeconfig: Option<&Path>) -> Result<Found, ConnectError> {
     let mut config = match kubeconfig {
         Some(path) => from_file(path).await?,
         None => kube::Config::incluster().map_err(|error| ConnectError::NotInCluster(Box::new(error)))?,
     };
     // Retries are decided by those who know what was asked.
     config.default_retry = false;
-    kube::Client::try_from(config).map_err(|error| ConnectError::Client(Box::new(error)))
+    let address = address_of(&config.cluster_url);
+    let client = kube::Client::try_from(config).map_err(|error| ConnectError::Client(Box::new(error)))?;
+    Ok(Found { client, address })
+}
+
+fn address_of(url: &http::Uri) -> String {
+    let port = url
+        .port_u16()
+        .unwrap_or(if url.scheme_str() == Some("http") { 80 } else { 443 });
+    format!("{}:{port}", url.host().unwrap_or_default())
 }
 
 async fn from_file(path: &Path) -> Result<kube::Config, ConnectError> {
@@ -217,6 +235,17 @@ pub async fn cluster_id(api: &Api) -> Result<String, ApiError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_address_of_the_api_server_is_whole() {
+        for (url, address) in [
+            ("https://10.96.0.1", "10.96.0.1:443"),
+            ("https://[fd00::1]:6443/", "[fd00::1]:6443"),
+            ("http://localhost", "localhost:80"),
+        ] {
+            assert_eq!(address_of(&url.parse().unwrap()), address);
+        }
+    }
 
     #[test]
     fn missing_rights_are_named_as_the_rules_to_add() {

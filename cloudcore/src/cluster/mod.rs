@@ -45,7 +45,7 @@ use tokio::time::sleep;
 use tracing::warn;
 
 pub use api::{Actor, Api, ApiError, Call, Content, Impersonation};
-pub use connect::{ConnectError, Right, client, cluster_id, examine};
+pub use connect::{ConnectError, Found, Right, cluster_id, examine, find};
 pub use document::DocumentError;
 pub use feed::NodeFeed;
 pub use health::Health;

@@ -1,0 +1,36 @@
+//! What a session's streams carry, each handed to its flow.
+
+use protocol::transport::{BoxFuture, Stream};
+use protocol::wire::Dial;
+
+use crate::cluster::Cluster;
+use crate::hub::{Services, SessionInfo};
+use crate::tunnel::Tunnels;
+
+/// The flows of every session.
+pub struct Flows {
+    cluster: Cluster,
+    tunnels: Tunnels,
+}
+
+impl Flows {
+    /// Flows between edges and the cluster.
+    pub const fn new(cluster: Cluster, tunnels: Tunnels) -> Self {
+        Self { cluster, tunnels }
+    }
+}
+
+impl Services for Flows {
+    fn desired(&self, session: SessionInfo, stream: Stream) -> BoxFuture<'static, ()> {
+        let view = self.cluster.view(&session.peer.node);
+        Box::pin(async move { drop((view, stream)) })
+    }
+
+    fn reported(&self, _: SessionInfo, stream: Stream) -> BoxFuture<'static, ()> {
+        Box::pin(async move { drop(stream) })
+    }
+
+    fn tunnel(&self, session: SessionInfo, dial: Dial, stream: Stream) -> BoxFuture<'static, ()> {
+        Box::pin(self.tunnels.clone().serve(session.peer.node, dial, stream))
+    }
+}
