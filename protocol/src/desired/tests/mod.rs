@@ -146,12 +146,14 @@ fn what_is_offered_again_is_no_longer_to_be_removed() {
     world.settle();
     pod(&mut world, 0, &[]);
     world.advance(0, Kind::Pod, 1);
-    while world.carry(1) | world.write(true) {}
+    while world.carry(1) {}
+    world.write(true);
     // The removal of what the pod no longer names cannot be written; then the pod names it again.
-    world.pods_gone();
     world.write(false);
     pod(&mut world, 0, &[0]);
-    world.connect(1);
+    world.advance(0, Kind::Pod, 1);
+    world.connect(0);
+    world.rest();
     world.settle();
     world.check_equal();
 }
