@@ -4,6 +4,7 @@
 //! tells without it.
 
 mod offline;
+mod pod;
 mod table;
 
 use serde::{Deserialize, Serialize};
