@@ -1,0 +1,190 @@
+//! The loop of one desired stream. It waits; the publisher decides.
+//!
+//! One half writes frames in order; the other reads, listens to the cluster and pulls the next
+//! frame from the publisher only when the writer has room. A slow edge therefore slows nothing
+//! but its own stream, and gets the newest version of each key when it is ready.
+
+use std::error::Error;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use futures::stream::{FuturesUnordered, StreamExt};
+use protocol::desired::{Publisher, Request, Violation};
+use protocol::object::{Kind, Revision};
+use protocol::transport::{ByteReader, ByteWriter, Stream};
+use protocol::wire::{DesiredDown, DesiredUp, FrameReader, FrameWriter, WireError};
+use thiserror::Error;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, sleep_until};
+use tracing::{debug, warn};
+
+use super::Source;
+
+/// Frames between publisher and writer: enough to keep the writer busy, few enough to stay fresh.
+const AHEAD: usize = 2;
+
+/// A reference that was not read for so long no longer holds a comparison up; its pod still
+/// waits for it.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The first pause before what the edge refused is offered again; it doubles.
+const FIRST_RETRY: Duration = Duration::from_secs(5);
+
+/// The longest such pause.
+const LAST_RETRY: Duration = Duration::from_mins(5);
+
+/// The pause after a consistent list that failed.
+const LIST_PAUSE: Duration = Duration::from_secs(1);
+
+/// Why a desired stream ended. The edge opens a new one, which starts with a comparison.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum DesiredError {
+    /// The stream failed, or carried something that is no frame.
+    #[error("the desired stream failed")]
+    Wire(#[from] WireError),
+    /// The edge broke the rules.
+    #[error("the edge broke the rules of the desired flow")]
+    Violation(#[from] Violation),
+}
+
+/// Serves one desired stream until it ends.
+///
+/// # Cancel safety
+///
+/// May be dropped at any point: the next stream compares anew.
+pub async fn serve(stream: Stream, source: &dyn Source) -> Result<(), DesiredError> {
+    let (frames, waiting) = mpsc::channel(AHEAD);
+    let reader = FrameReader::new(stream.recv);
+    tokio::select! {
+        written = write_all(stream.send, waiting) => Ok(written?),
+        served = Shell::new(source).run(reader, frames) => served,
+    }
+}
+
+async fn write_all(send: ByteWriter, mut frames: mpsc::Receiver<DesiredDown>) -> Result<(), WireError> {
+    let mut writer = FrameWriter::new(send);
+    while let Some(frame) = frames.recv().await {
+        writer.write(&frame).await?;
+    }
+    // The other half has ended, and says why.
+    std::future::pending().await
+}
+
+type Listed = (Kind, Revision);
+
+struct Shell<'a> {
+    source: &'a dyn Source,
+    publisher: Publisher,
+    lists: FuturesUnordered<BoxFuture<'a, Listed>>,
+    patience: Option<Instant>,
+    retry: Retry,
+}
+
+impl<'a> Shell<'a> {
+    fn new(source: &'a dyn Source) -> Self {
+        Self {
+            source,
+            publisher: Publisher::new(),
+            lists: FuturesUnordered::new(),
+            patience: None,
+            retry: Retry::new(),
+        }
+    }
+
+    async fn run(
+        mut self,
+        mut reader: FrameReader<ByteReader>,
+        frames: mpsc::Sender<DesiredDown>,
+    ) -> Result<(), DesiredError> {
+        let (kind, revision) = list(self.source, Kind::Pod).await;
+        self.publisher.consistent(kind, revision);
+        self.patience = Some(Instant::now() + PATIENCE);
+        let mut next = None;
+        loop {
+            next = next.or_else(|| self.publisher.poll_transmit(self.source.view()));
+            self.start_lists();
+            tokio::select! {
+                room = frames.reserve(), if next.is_some() => match (room, next.take()) {
+                    (Ok(room), Some(frame)) => room.send(frame),
+                    // The writer has ended, and says why.
+                    (Err(_), _) | (_, None) => return Ok(()),
+                },
+                frame = reader.read::<DesiredUp>() => match frame? {
+                    Some(frame) => self.publisher.handle_frame(frame)?,
+                    None => return Ok(()),
+                },
+                changed = self.source.changed() => {
+                    for key in changed {
+                        self.publisher.mark_dirty(key);
+                    }
+                }
+                Some((kind, revision)) = self.lists.next() => self.publisher.consistent(kind, revision),
+                () = due(self.patience) => {
+                    self.patience = None;
+                    self.publisher.hurry();
+                }
+                () = due(self.retry.next(self.publisher.has_refused())) => self.retry.fire(&mut self.publisher),
+            }
+        }
+    }
+
+    fn start_lists(&mut self) {
+        while let Some(Request::Consistent(kind)) = self.publisher.poll_request() {
+            debug!(%kind, "the comparison wants a consistent list");
+            self.lists.push(Box::pin(list(self.source, kind)));
+        }
+    }
+}
+
+/// When what the edge refused is offered again.
+struct Retry {
+    pause: Duration,
+    at: Option<Instant>,
+}
+
+impl Retry {
+    const fn new() -> Self {
+        Self {
+            pause: FIRST_RETRY,
+            at: None,
+        }
+    }
+
+    /// The pause begins with the first refusal, and is short again when nothing is refused.
+    fn next(&mut self, has_refused: bool) -> Option<Instant> {
+        if !has_refused && self.at.is_none() {
+            self.pause = FIRST_RETRY;
+            return None;
+        }
+        Some(*self.at.get_or_insert_with(|| Instant::now() + self.pause))
+    }
+
+    fn fire(&mut self, publisher: &mut Publisher) {
+        self.at = None;
+        if publisher.has_refused() {
+            self.pause = (self.pause * 2).min(LAST_RETRY);
+            publisher.retry_refused();
+        }
+    }
+}
+
+/// Lists until it works: without it, nothing may be compared.
+async fn list(source: &dyn Source, kind: Kind) -> Listed {
+    loop {
+        match source.consistent(kind).await {
+            Ok(revision) => return (kind, revision),
+            Err(error) => {
+                warn!(%kind, error = &*error as &dyn Error, "no consistent list yet; trying again");
+                sleep(LIST_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn due(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}

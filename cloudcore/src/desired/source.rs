@@ -1,0 +1,59 @@
+//! What the desired flow needs of the cluster: the seam that tests replace.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use protocol::desired::View;
+use protocol::name::NodeName;
+use protocol::object::{Kind, ObjectKey, Revision};
+
+use crate::cluster::{BoxError, Cluster, NodeFeed, NodeView};
+
+/// A node's view, what changes in it, and consistent lists.
+pub trait Source: Send + Sync {
+    /// The node's view.
+    fn view(&self) -> &(dyn View + Sync);
+
+    /// Waits until something changed, and returns all that did. Loses nothing when dropped.
+    fn changed(&self) -> BoxFuture<'_, BTreeSet<ObjectKey>>;
+
+    /// Makes the view of a kind consistent, now; its revision.
+    fn consistent(&self, kind: Kind) -> BoxFuture<'_, Result<Revision, BoxError>>;
+}
+
+/// The real one: a subscription to the cluster's index.
+pub struct NodeSource {
+    cluster: Cluster,
+    feed: NodeFeed,
+    view: Arc<NodeView>,
+}
+
+impl NodeSource {
+    /// Subscribes for a node; what it must hold is kept in the index from now on.
+    pub fn new(cluster: Cluster, node: &NodeName) -> Self {
+        let feed = cluster.subscribe(node);
+        let view = cluster.view(node);
+        Self { cluster, feed, view }
+    }
+}
+
+impl Source for NodeSource {
+    fn view(&self) -> &(dyn View + Sync) {
+        &*self.view
+    }
+
+    fn changed(&self) -> BoxFuture<'_, BTreeSet<ObjectKey>> {
+        self.feed.changed().boxed()
+    }
+
+    fn consistent(&self, kind: Kind) -> BoxFuture<'_, Result<Revision, BoxError>> {
+        async move {
+            // Before each shared kind was listed once, no view is complete.
+            self.cluster.synced().await;
+            Ok(self.cluster.consistent(self.feed.node(), kind).await?)
+        }
+        .boxed()
+    }
+}
