@@ -2,17 +2,13 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
-use futures::FutureExt;
-use futures::future::BoxFuture;
 use protocol::clock::Clock;
 use tokio::sync::Semaphore;
 
 use super::cgroups::Cgroups;
 use super::events::Events;
 use super::images::Images;
-use super::probes::ExecSync;
 use super::seams::Report;
 use super::spec::{NodeFacts, Objects};
 use super::volumes::Volumes;
@@ -50,27 +46,5 @@ impl Kit {
     /// The device's addresses as pods show them.
     pub fn host_ips(&self) -> Vec<String> {
         self.facts.host_ips.iter().map(ToString::to_string).collect()
-    }
-}
-
-/// Runs exec probes through the runtime.
-pub(super) struct Exec(pub(super) Arc<dyn Runtime>);
-
-impl ExecSync for Exec {
-    fn exec_sync<'a>(
-        &'a self,
-        container_id: &'a str,
-        command: &'a [String],
-        timeout: Duration,
-    ) -> BoxFuture<'a, Result<(i32, Vec<u8>), String>> {
-        let seconds = i64::try_from(timeout.as_secs().max(1)).unwrap_or(i64::MAX);
-        async move {
-            let answer = self.0.exec_sync(container_id, command.to_vec(), seconds).await;
-            let answer = answer.map_err(|error| error.to_string())?;
-            let mut output = answer.stdout;
-            output.extend(answer.stderr);
-            Ok((answer.exit_code, output))
-        }
-        .boxed()
     }
 }

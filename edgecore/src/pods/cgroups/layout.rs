@@ -57,6 +57,23 @@ impl CgroupLayout {
         self.render(&self.qos_parts(qos))
     }
 
+    /// The UID of the pod whose cgroup is called `name` below its class.
+    pub(super) fn pod_uid(&self, qos: Qos, name: &str) -> Option<String> {
+        let pod = match self.driver {
+            CgroupDriver::Cgroupfs => name.to_owned(),
+            CgroupDriver::Systemd => {
+                let class = last_slice(&self.qos_path(qos));
+                let prefix = format!("{}-", class.trim_end_matches(".slice"));
+                name.strip_suffix(".slice")?
+                    .strip_prefix(&prefix)?
+                    .replace('_', "-")
+            }
+        };
+        pod.strip_prefix("pod")
+            .filter(|uid| !uid.is_empty())
+            .map(str::to_owned)
+    }
+
     fn qos_parts(&self, qos: Qos) -> Vec<String> {
         let mut parts = self.root.clone();
         parts.push("kubepods".to_owned());
@@ -125,6 +142,17 @@ mod tests {
             "kubepods.slice/kubepods-burstable.slice/kubepods-burstable-podab_cd.slice"
         );
         assert_eq!(layout.qos_path(Qos::Guaranteed), "kubepods.slice");
+    }
+
+    #[test]
+    fn a_pod_is_known_by_its_cgroup() {
+        for driver in [CgroupDriver::Cgroupfs, CgroupDriver::Systemd] {
+            let layout = CgroupLayout::new("/a-b", driver);
+            let path = layout.pod_path(Qos::Burstable, "ab-cd");
+            let name = path.rsplit('/').next().unwrap();
+            assert_eq!(layout.pod_uid(Qos::Burstable, name).as_deref(), Some("ab-cd"));
+            assert_eq!(layout.pod_uid(Qos::Burstable, "burstable"), None);
+        }
     }
 
     #[test]

@@ -3,7 +3,9 @@
 //! [`CgroupLayout`] is the naming, [`Cgroups`] the hand on the tree. Containers' own cgroups are made by the
 //! runtime below the pod's.
 
+mod hierarchy;
 mod layout;
+mod limits;
 mod tree;
 
 pub use layout::{CgroupDriver, CgroupLayout};

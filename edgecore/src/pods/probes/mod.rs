@@ -1,16 +1,31 @@
-//! Probes: one task a probe, a pure state machine each.
+//! Probes: one task a probe, a pure state machine each ([`machine`]), one file a kind of action.
 //!
-//! The results of a container stand in one watch channel. **Invariant:** liveness and readiness do not run
-//! before startup has succeeded.
+//! ```text
+//! startup --success--> started --> liveness --failures--> kill
+//!    `------failures----------------------------------------^
+//!                              `--> readiness --> ready / not ready
+//! ```
+//!
+//! The results of a container stand in one watch channel. **Invariants:** liveness and readiness do not run
+//! before startup has succeeded; a probe that could not be run (the runtime is away) decides nothing; after
+//! adoption nothing flips until a probe has spoken.
+
+mod action;
+mod http;
+mod machine;
+mod run;
+mod tls;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::Container;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+
+use crate::runtime::Runtime;
+use run::Worker;
 
 /// Which probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -23,12 +38,33 @@ pub enum ProbeKind {
     Readiness,
 }
 
+impl ProbeKind {
+    const ALL: [Self; 3] = [Self::Startup, Self::Liveness, Self::Readiness];
+
+    /// As it starts a sentence.
+    pub const fn title(self) -> &'static str {
+        match self {
+            Self::Startup => "Startup",
+            Self::Liveness => "Liveness",
+            Self::Readiness => "Readiness",
+        }
+    }
+
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Startup => "startup",
+            Self::Liveness => "liveness",
+            Self::Readiness => "readiness",
+        }
+    }
+}
+
 /// What the probes of a container say now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProbeResults {
     /// `status.started`.
     pub started: bool,
-    /// Readiness as far as probes decide it.
+    /// Readiness as far as probes decide it. Never true before `started`.
     pub ready: bool,
     /// Set once when the container must be killed and restarted by its policy.
     pub kill: Option<ProbeKill>,
@@ -39,30 +75,21 @@ pub struct ProbeResults {
 pub struct ProbeKill {
     /// Liveness or startup.
     pub kind: ProbeKind,
-    /// For the event: `Container x failed liveness probe, will be restarted`.
+    /// `Container x failed liveness probe`; `, will be restarted` is for the caller to add.
     pub message: String,
     /// The probe's own terminationGracePeriodSeconds.
     pub grace_seconds: Option<i64>,
 }
 
-/// A probe that failed, for an event `Unhealthy` of type Warning.
+/// A probe that failed or warns, for an event of type Warning.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unhealthy {
+    /// `Unhealthy` or `ProbeWarning`.
+    pub reason: &'static str,
     /// The container's name.
     pub container: String,
     /// `Readiness probe failed: ...`.
     pub message: String,
-}
-
-/// Runs a command in a container, for exec probes.
-pub trait ExecSync: Send + Sync {
-    /// Exit code and the merged output; an error text when it could not be run.
-    fn exec_sync<'a>(
-        &'a self,
-        container_id: &'a str,
-        command: &'a [String],
-        timeout: Duration,
-    ) -> BoxFuture<'a, Result<(i32, Vec<u8>), String>>;
 }
 
 /// A running container, as its probes see it.
@@ -76,11 +103,11 @@ pub struct ProbeTarget {
     pub pod_ip: String,
     /// How long it has been running.
     pub running_for: Duration,
-    /// Adopted after a restart of edgecore: what was known of (started, ready). Nothing flips until a probe says so.
+    /// Adopted after a restart of edgecore: what was known of (started, ready).
     pub adopted: Option<(bool, bool)>,
-    /// The pod's terminationGracePeriodSeconds plays no part here; probes' own do.
-    pub exec: Arc<dyn ExecSync>,
-    /// Where failures are told; full means lost.
+    /// Runs the commands of exec probes.
+    pub runtime: Arc<dyn Runtime>,
+    /// Where failures are told; when it is full they are lost.
     pub unhealthy: mpsc::Sender<Unhealthy>,
 }
 
@@ -89,13 +116,29 @@ pub struct ProbeTarget {
 pub fn start(
     tasks: &mut JoinSet<()>,
     target: ProbeTarget,
-    stop: CancellationToken,
+    stop: &CancellationToken,
 ) -> watch::Receiver<ProbeResults> {
-    let _ = (tasks, target, stop);
-    watch::channel(ProbeResults {
-        started: true,
-        ready: true,
-        kill: None,
-    })
-    .1
+    let (results, seen) = watch::channel(initial(&target));
+    let (results, target) = (Arc::new(results), Arc::new(target));
+    for kind in ProbeKind::ALL {
+        if let Some(worker) = Worker::new(kind, &target, &results) {
+            let stop = stop.clone();
+            tasks.spawn(async move { stop.run_until_cancelled(worker.run()).await.unwrap_or_default() });
+        }
+    }
+    seen
 }
+
+fn initial(target: &ProbeTarget) -> ProbeResults {
+    let (started, ready) = target.adopted.unwrap_or((false, false));
+    let started = started || target.container.startup_probe.is_none();
+    let ready = started && (ready || target.container.readiness_probe.is_none());
+    ProbeResults {
+        started,
+        ready,
+        kill: None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

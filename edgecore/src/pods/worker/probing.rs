@@ -12,7 +12,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::act::field;
 use crate::pods::desired::DesiredPod;
 use crate::pods::events::Tone;
-use crate::pods::kit::{Exec, Kit};
+use crate::pods::kit::Kit;
 use crate::pods::lifecycle::{self, History};
 use crate::pods::observed::{ContainerObserved, PodObserved, Run};
 use crate::pods::probes::{self, ProbeResults, ProbeTarget, Unhealthy};
@@ -102,10 +102,10 @@ impl Probing {
             pod_ip: pod_ip.unwrap_or_default(),
             running_for: self.running_for(seen),
             adopted,
-            exec: Arc::new(Exec(Arc::clone(&self.kit.runtime))),
+            runtime: Arc::clone(&self.kit.runtime),
             unhealthy: self.tell.clone(),
         };
-        let results = probes::start(&mut self.tasks, target, stop.clone());
+        let results = probes::start(&mut self.tasks, target, &stop);
         let (mut changes, poke) = (results.clone(), Arc::clone(&self.poke));
         self.tasks.spawn(async move {
             while changes.changed().await.is_ok() {
@@ -155,8 +155,8 @@ impl Probing {
     /// Tells of one failed probe.
     pub(super) async fn hear(&mut self, pod: &Pod) {
         match self.told.recv().await {
-            Some(Unhealthy { container, message }) => {
-                let event = (Tone::Warning, "Unhealthy", message.as_str());
+            Some(Unhealthy { reason, container, message }) => {
+                let event = (Tone::Warning, reason, message.as_str());
                 self.kit.events.container(pod, &field(pod, &container), event);
             }
             None => std::future::pending().await,

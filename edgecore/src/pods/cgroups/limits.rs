@@ -1,0 +1,103 @@
+//! Which files of a cgroup say what. Pure.
+//!
+//! v1 spreads a cgroup over controllers, v2 has one directory. **Invariant:** a value is written only into
+//! the controller that has the file.
+
+use super::super::resources::{PodLimits, QUOTA_PERIOD_US};
+
+/// One value: the controller, its file, what is written.
+pub(super) type Setting = (&'static str, &'static str, String);
+
+/// The settings under v1.
+pub(super) fn v1(limits: &PodLimits) -> Vec<Setting> {
+    let mut settings = vec![("cpu", "cpu.shares", limits.cpu_shares.to_string())];
+    if let Some(quota) = limits.cpu_quota_us.filter(|quota| *quota > 0) {
+        settings.push(("cpu", "cpu.cfs_period_us", QUOTA_PERIOD_US.to_string()));
+        settings.push(("cpu", "cpu.cfs_quota_us", quota.to_string()));
+    }
+    if let Some(memory) = limits.memory.filter(|memory| *memory > 0) {
+        settings.push(("memory", "memory.limit_in_bytes", memory.to_string()));
+    }
+    settings
+}
+
+/// The settings under v2.
+pub(super) fn v2(limits: &PodLimits) -> Vec<Setting> {
+    let mut settings = vec![("cpu", "cpu.weight", weight(limits.cpu_shares).to_string())];
+    if let Some(quota) = limits.cpu_quota_us.filter(|quota| *quota > 0) {
+        settings.push(("cpu", "cpu.max", format!("{quota} {QUOTA_PERIOD_US}")));
+    }
+    if let Some(memory) = limits.memory.filter(|memory| *memory > 0) {
+        settings.push(("memory", "memory.max", memory.to_string()));
+    }
+    settings
+}
+
+/// The same as properties of a slice.
+pub(super) fn systemd(limits: &PodLimits) -> Vec<String> {
+    let mut properties = vec![format!("CPUWeight={}", weight(limits.cpu_shares))];
+    if let Some(quota) = limits.cpu_quota_us.filter(|quota| *quota > 0) {
+        // Per cent of one CPU, rounded up as the runtime rounds it.
+        let percent =
+            (quota * 100).div_euclid(QUOTA_PERIOD_US) + i64::from((quota * 100) % QUOTA_PERIOD_US != 0);
+        properties.push(format!("CPUQuota={percent}%"));
+    }
+    if let Some(memory) = limits.memory.filter(|memory| *memory > 0) {
+        properties.push(format!("MemoryMax={memory}"));
+    }
+    properties
+}
+
+/// Shares 2..262144 as weight 1..10000.
+pub(super) fn weight(shares: u64) -> u64 {
+    1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: PodLimits = PodLimits {
+        cpu_shares: 1024,
+        cpu_quota_us: Some(50_000),
+        memory: Some(64 << 20),
+    };
+
+    #[test]
+    fn shares_become_weights_as_the_kubelet_maps_them() {
+        assert_eq!(
+            [0, 2, 1024, 262_144, u64::MAX].map(weight),
+            [1, 1, 39, 10_000, 10_000]
+        );
+    }
+
+    #[test]
+    fn both_versions_get_the_same_limits() {
+        let written = |settings: Vec<Setting>| -> Vec<String> {
+            settings
+                .into_iter()
+                .map(|(_, file, value)| format!("{file}={value}"))
+                .collect()
+        };
+        let v1_expected = [
+            "cpu.shares=1024",
+            "cpu.cfs_period_us=100000",
+            "cpu.cfs_quota_us=50000",
+            "memory.limit_in_bytes=67108864",
+        ];
+        assert_eq!(written(v1(&LIMITS)), v1_expected);
+        assert_eq!(
+            written(v2(&LIMITS)),
+            ["cpu.weight=39", "cpu.max=50000 100000", "memory.max=67108864"]
+        );
+        assert_eq!(
+            systemd(&LIMITS),
+            ["CPUWeight=39", "CPUQuota=50%", "MemoryMax=67108864"]
+        );
+        let none = PodLimits {
+            cpu_shares: 2,
+            ..PodLimits::default()
+        };
+        assert_eq!((v1(&none).len(), v2(&none).len()), (1, 1));
+    }
+}

@@ -1,0 +1,135 @@
+use super::super::hierarchy::Mount;
+use super::*;
+use crate::pods::volumes::testing::{Scratch, is_root};
+
+const LIMITS: PodLimits = PodLimits {
+    cpu_shares: 1024,
+    cpu_quota_us: Some(50_000),
+    memory: Some(64 << 20),
+};
+
+fn layout() -> CgroupLayout {
+    CgroupLayout::new("/lab", CgroupDriver::Cgroupfs)
+}
+
+/// A v2 tree of plain files: what the kernel would put into a directory is put there first.
+fn fake_v2(scratch: &Scratch) -> Cgroups {
+    for path in [
+        "",
+        "lab",
+        "lab/kubepods",
+        "lab/kubepods/burstable",
+        "lab/kubepods/besteffort",
+        "lab/kubepods/burstable/podu",
+    ] {
+        let dir = scratch.path().join(path);
+        std::fs::create_dir_all(&dir).unwrap();
+        std::fs::write(dir.join("cgroup.controllers"), "cpuset cpu memory pids\n").unwrap();
+        std::fs::write(dir.join("cgroup.subtree_control"), "").unwrap();
+    }
+    Cgroups {
+        layout: layout(),
+        hierarchy: Hierarchy::V2(scratch.path().to_owned()),
+    }
+}
+
+#[test]
+fn a_pods_limits_are_written_under_v2_and_controllers_handed_down() {
+    let scratch = Scratch::new("cgroup-v2");
+    let cgroups = fake_v2(&scratch);
+    cgroups.ensure_classes().unwrap();
+    cgroups.ensure_pod(Qos::Burstable, "u", &LIMITS).unwrap();
+    let read = |path: &str| std::fs::read_to_string(scratch.path().join("lab/kubepods").join(path)).unwrap();
+    assert_eq!(read("burstable/podu/cpu.weight"), "39");
+    assert_eq!(read("burstable/podu/cpu.max"), "50000 100000");
+    assert_eq!(read("burstable/podu/memory.max"), (64 << 20).to_string());
+    assert_eq!(read("besteffort/cpu.weight"), "1");
+    // The fake keeps the last of the four writes; the kernel adds them up.
+    assert_eq!(read("burstable/cgroup.subtree_control"), "+pids");
+    cgroups.weigh_burstable(500).unwrap();
+    assert_eq!(read("burstable/cpu.weight"), "20");
+    assert_eq!(cgroups.pods(), [(Qos::Burstable, "u".to_owned())]);
+}
+
+/// A v1 tree of plain directories.
+fn fake_v1(scratch: &Scratch) -> Cgroups {
+    let mount = |name: &str| Mount {
+        path: scratch.path().join(name),
+        controllers: vec![name.to_owned()],
+    };
+    for name in ["cpu", "cpuset", "memory", "pids"] {
+        std::fs::create_dir_all(scratch.path().join(name)).unwrap();
+    }
+    std::fs::write(scratch.path().join("cpuset/cpuset.cpus"), "0-3\n").unwrap();
+    std::fs::write(scratch.path().join("cpuset/cpuset.mems"), "0\n").unwrap();
+    let mounts = ["cpu", "cpuset", "memory", "pids"].map(mount).to_vec();
+    Cgroups {
+        layout: layout(),
+        hierarchy: Hierarchy::V1(mounts),
+    }
+}
+
+#[test]
+fn every_v1_controller_has_the_pod_and_cpusets_are_copied_down() {
+    let scratch = Scratch::new("cgroup-v1");
+    let cgroups = fake_v1(&scratch);
+    cgroups.ensure_pod(Qos::Guaranteed, "u", &LIMITS).unwrap();
+    cgroups.ensure_pod(Qos::Guaranteed, "u", &LIMITS).unwrap();
+    let read = |path: &str| std::fs::read_to_string(scratch.path().join(path)).unwrap();
+    assert_eq!(read("cpu/lab/kubepods/podu/cpu.shares"), "1024");
+    assert_eq!(read("cpu/lab/kubepods/podu/cpu.cfs_quota_us"), "50000");
+    assert_eq!(
+        read("memory/lab/kubepods/podu/memory.limit_in_bytes"),
+        (64 << 20).to_string()
+    );
+    assert_eq!(read("cpuset/lab/kubepods/podu/cpuset.cpus"), "0-3");
+    assert!(scratch.path().join("pids/lab/kubepods/podu").is_dir());
+    assert_eq!(cgroups.pods(), [(Qos::Guaranteed, "u".to_owned())]);
+}
+
+#[test]
+fn removing_a_pods_cgroup_takes_what_the_runtime_left_and_nothing_else() {
+    let scratch = Scratch::new("cgroup-remove");
+    let cgroups = fake_v1(&scratch);
+    let leaf = scratch.path().join("pids/lab/kubepods/besteffort/podu/abc/def");
+    std::fs::create_dir_all(&leaf).unwrap();
+    std::fs::create_dir_all(scratch.path().join("pids/lab/kubepods/besteffort/podother")).unwrap();
+    cgroups.remove_pod(Qos::BestEffort, "u").unwrap();
+    cgroups.remove_pod(Qos::BestEffort, "u").unwrap();
+    assert_eq!(cgroups.pods(), [(Qos::BestEffort, "other".to_owned())]);
+}
+
+#[test]
+fn a_cgroup_that_is_in_use_is_not_removed() {
+    let scratch = Scratch::new("cgroup-busy");
+    let cgroups = fake_v1(&scratch);
+    let busy = scratch.path().join("pids/lab/kubepods/podu");
+    std::fs::create_dir_all(&busy).unwrap();
+    std::fs::write(busy.join("stands-for-a-process"), "").unwrap();
+    let error = cgroups.remove_pod(Qos::Guaranteed, "u").unwrap_err();
+    assert!(matches!(error, CgroupError::Io { action: "remove", .. }));
+}
+
+#[test]
+fn the_kernels_own_tree_takes_a_pod_and_lets_it_go() {
+    let root = format!("/tombolo-test-{}", std::process::id());
+    let layout = CgroupLayout::new(&root, CgroupDriver::Cgroupfs);
+    let Ok(cgroups) = Cgroups::detect(layout) else {
+        return;
+    };
+    let writable = |mount: &&Path| nix::unistd::access(*mount, nix::unistd::AccessFlags::W_OK).is_ok();
+    if !is_root() || !cgroups.hierarchy.mounts().iter().all(writable) {
+        return;
+    }
+    let made = cgroups
+        .ensure_classes()
+        .and_then(|()| cgroups.ensure_pod(Qos::Burstable, "u", &LIMITS));
+    let seen = cgroups.pods();
+    let removed = cgroups.remove_pod(Qos::Burstable, "u");
+    for mount in cgroups.hierarchy.mounts() {
+        remove(&mount.join(root.trim_start_matches('/'))).unwrap();
+    }
+    made.unwrap();
+    removed.unwrap();
+    assert_eq!(seen, [(Qos::Burstable, "u".to_owned())]);
+}

@@ -1,0 +1,235 @@
+use tokio::time::{advance, timeout};
+
+use super::super::spec::testing::container;
+use super::*;
+use crate::runtime::fake::FakeRuntime;
+
+struct World {
+    tasks: JoinSet<()>,
+    stop: CancellationToken,
+    told: mpsc::Receiver<Unhealthy>,
+    target: ProbeTarget,
+}
+
+/// Nobody listens on this port of the loopback.
+const NOBODY: &str = r#""tcpSocket":{"port":1}"#;
+
+async fn somebody() -> (tokio::net::TcpListener, String) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let socket = format!(
+        r#""tcpSocket":{{"port":{}}}"#,
+        listener.local_addr().unwrap().port()
+    );
+    (listener, socket)
+}
+
+fn world(container_json: &str) -> World {
+    let (unhealthy, told) = mpsc::channel(64);
+    let target = ProbeTarget {
+        container: container(container_json),
+        container_id: "id".to_owned(),
+        pod_ip: "127.0.0.1".to_owned(),
+        running_for: Duration::ZERO,
+        adopted: None,
+        runtime: Arc::new(FakeRuntime::with_images(&[])),
+        unhealthy,
+    };
+    World {
+        tasks: JoinSet::new(),
+        stop: CancellationToken::new(),
+        told,
+        target,
+    }
+}
+
+impl World {
+    fn start(&mut self) -> watch::Receiver<ProbeResults> {
+        start(&mut self.tasks, self.target.clone(), &self.stop)
+    }
+}
+
+async fn eventually(
+    results: &mut watch::Receiver<ProbeResults>,
+    is: impl FnMut(&ProbeResults) -> bool,
+) -> ProbeResults {
+    timeout(Duration::from_secs(600), results.wait_for(is))
+        .await
+        .unwrap()
+        .unwrap()
+        .clone()
+}
+
+#[tokio::test]
+async fn a_container_without_probes_is_started_and_ready_and_costs_no_task() {
+    let mut world = world(r#"{"name":"c"}"#);
+    let results = world.start();
+    assert_eq!(
+        *results.borrow(),
+        ProbeResults {
+            started: true,
+            ready: true,
+            kill: None
+        }
+    );
+    assert!(world.tasks.is_empty());
+}
+
+#[tokio::test]
+async fn readiness_starts_false_and_follows_its_probe() {
+    let (listener, socket) = somebody().await;
+    let mut world = world(&format!(
+        r#"{{"name":"c","readinessProbe":{{{socket},"periodSeconds":1,"failureThreshold":1}}}}"#
+    ));
+    let mut results = world.start();
+    assert_eq!(
+        *results.borrow(),
+        ProbeResults {
+            started: true,
+            ready: false,
+            kill: None
+        }
+    );
+    eventually(&mut results, |results| results.ready).await;
+    drop(listener);
+    eventually(&mut results, |results| !results.ready).await;
+    let told = world.told.recv().await.unwrap();
+    assert_eq!(told.reason, "Unhealthy");
+    assert!(
+        told.message
+            .starts_with("Readiness probe failed: dial tcp 127.0.0.1:"),
+        "{}",
+        told.message
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_liveness_probe_kills_once_after_its_threshold() {
+    let json = format!(
+        r#"{{"name":"c","livenessProbe":{{{NOBODY},"periodSeconds":10,"failureThreshold":3,"initialDelaySeconds":5,"terminationGracePeriodSeconds":7}}}}"#
+    );
+    let mut world = world(&json);
+    let began = tokio::time::Instant::now();
+    let mut results = world.start();
+    let killed = eventually(&mut results, |results| results.kill.is_some())
+        .await
+        .kill
+        .unwrap();
+    assert_eq!(killed.message, "Container c failed liveness probe");
+    assert_eq!(
+        (killed.kind, killed.grace_seconds),
+        (ProbeKind::Liveness, Some(7))
+    );
+    assert!(
+        began.elapsed() >= Duration::from_secs(25),
+        "{:?}",
+        began.elapsed()
+    );
+    assert!(world.tasks.join_next().await.is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_else_is_probed_before_startup_has_succeeded() {
+    let json = format!(
+        r#"{{"name":"c","startupProbe":{{{NOBODY},"periodSeconds":1,"failureThreshold":5}},"livenessProbe":{{{NOBODY},"failureThreshold":1}},"readinessProbe":{{{NOBODY}}}}}"#
+    );
+    let mut world = world(&json);
+    let mut results = world.start();
+    let failed = eventually(&mut results, |results| results.kill.is_some()).await;
+    assert!(!failed.started && !failed.ready);
+    assert_eq!(failed.kill.unwrap().kind, ProbeKind::Startup);
+    while let Ok(told) = world.told.try_recv() {
+        assert!(
+            told.message.starts_with("Startup probe failed"),
+            "{}",
+            told.message
+        );
+    }
+    // The waiting ones end too.
+    while world.tasks.join_next().await.is_some() {}
+}
+
+#[tokio::test]
+async fn a_container_that_has_started_is_ready_when_it_has_no_readiness_probe() {
+    let (_listener, socket) = somebody().await;
+    let mut world = world(&format!(r#"{{"name":"c","startupProbe":{{{socket}}}}}"#));
+    let mut results = world.start();
+    assert_eq!(
+        *results.borrow(),
+        ProbeResults {
+            started: false,
+            ready: false,
+            kill: None
+        }
+    );
+    let started = eventually(&mut results, |results| results.started).await;
+    assert!(started.ready);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_adopted_container_stays_ready_until_its_probe_says_otherwise() {
+    let json = format!(
+        r#"{{"name":"c","startupProbe":{{{NOBODY}}},"readinessProbe":{{{NOBODY},"periodSeconds":10,"failureThreshold":3}}}}"#
+    );
+    let mut world = world(&json);
+    world.target.adopted = Some((true, true));
+    let mut results = world.start();
+    assert_eq!(
+        *results.borrow(),
+        ProbeResults {
+            started: true,
+            ready: true,
+            kill: None
+        }
+    );
+    advance(Duration::from_secs(15)).await;
+    assert!(results.borrow().ready);
+    let later = eventually(&mut results, |results| !results.ready).await;
+    assert!(later.started && later.kill.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_runtime_that_is_away_decides_nothing() {
+    let exec =
+        r#"{"name":"c","livenessProbe":{"exec":{"command":["x"]},"failureThreshold":1,"periodSeconds":1}}"#;
+    let mut world = world(exec);
+    let away = FakeRuntime::with_images(&[]);
+    away.set_down(true);
+    world.target.runtime = Arc::new(away);
+    let results = world.start();
+    let told = timeout(Duration::from_secs(60), world.told.recv())
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(
+        told.message
+            .starts_with("Liveness probe errored and resulted in unknown state: "),
+        "{}",
+        told.message
+    );
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert_eq!(results.borrow().kill, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_port_that_the_container_does_not_have_is_told_and_decides_nothing() {
+    let mut world =
+        world(r#"{"name":"c","livenessProbe":{"tcpSocket":{"port":"web"},"failureThreshold":1}}"#);
+    let results = world.start();
+    let told = world.told.recv().await.unwrap();
+    assert_eq!(
+        told.message,
+        "Liveness probe errored and resulted in unknown state: port web not found"
+    );
+    assert_eq!(results.borrow().kill, None);
+}
+
+#[tokio::test]
+async fn stopping_ends_every_probe() {
+    let mut world = world(&format!(
+        r#"{{"name":"c","livenessProbe":{{{NOBODY}}},"readinessProbe":{{{NOBODY}}}}}"#
+    ));
+    world.start();
+    assert_eq!(world.tasks.len(), 2);
+    world.stop.cancel();
+    while world.tasks.join_next().await.is_some() {}
+}
