@@ -31,11 +31,14 @@ impl Health {
         *self.state.lock() = State::Answered(Instant::now());
     }
 
-    pub(super) fn silent(&self) {
+    /// Notes a failure; whether it is the first in a row.
+    pub(super) fn silent(&self) -> bool {
         let mut state = self.state.lock();
-        if !matches!(*state, State::Silent(_)) {
+        let first = !matches!(*state, State::Silent(_));
+        if first {
             *state = State::Silent(Instant::now());
         }
+        first
     }
 
     /// Whether the API server is reachable from here, with patience.

@@ -13,7 +13,7 @@ use protocol::desired::references;
 use protocol::name::NodeName;
 use protocol::object::{Body, Kind, ObjectKey, Revision, canonical, canonical_after};
 use tokio::sync::Notify;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::api::{Actor, ApiError};
 use super::index::{NodeEntry, PodEntry};
@@ -74,6 +74,7 @@ impl Cluster {
             cluster: self.clone(),
             kind,
             seen: BTreeSet::new(),
+            failing: false,
         };
         follow(
             self.api(),
@@ -104,6 +105,8 @@ struct KindSink {
     kind: Kind,
     /// What the list under way has shown so far.
     seen: BTreeSet<ObjectKey>,
+    /// Whether a failure has been told since the last success.
+    failing: bool,
 }
 
 impl KindSink {
@@ -142,6 +145,7 @@ impl Sink for KindSink {
     }
 
     fn listed(&mut self, revision: Revision) {
+        self.failing = false;
         let seen = std::mem::take(&mut self.seen);
         if self.kind == Kind::Pod {
             self.cluster.inner.index.write().pods_listed(&seen, revision);
@@ -155,12 +159,18 @@ impl Sink for KindSink {
     }
 
     fn at(&mut self, revision: Revision) {
+        self.failing = false;
         self.cluster.inner.index.write().reached(self.kind, revision);
     }
 
     fn failed(&mut self, error: &ApiError) -> bool {
         self.cluster.inner.metrics.watch_failed(self.kind);
-        warn!(kind = %self.kind, error = error as &dyn std::error::Error, "watch failed, will be tried again");
+        let error = error as &dyn std::error::Error;
+        if std::mem::replace(&mut self.failing, true) {
+            debug!(kind = %self.kind, error, "watch failed again");
+        } else {
+            warn!(kind = %self.kind, error, "watch failed, will be tried again");
+        }
         true
     }
 }

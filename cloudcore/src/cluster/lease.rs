@@ -193,7 +193,7 @@ impl Cluster {
         match &answer {
             Ok(_) => self.health().answered(),
             Err(WriteError::Api(error)) if error.answered() && error.code() < 500 => self.health().answered(),
-            Err(WriteError::Api(_)) => self.health().silent(),
+            Err(WriteError::Api(_)) => drop(self.health().silent()),
             Err(_) => {}
         }
         answer

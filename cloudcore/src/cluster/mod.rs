@@ -186,11 +186,12 @@ impl Cluster {
                 match self.probe_leases().await {
                     Ok(()) => self.health().answered(),
                     Err(error) => {
-                        warn!(
-                            error = &error as &dyn std::error::Error,
-                            "the API server does not answer"
-                        );
-                        self.health().silent();
+                        if self.health().silent() {
+                            warn!(
+                                error = &error as &dyn std::error::Error,
+                                "the API server does not answer"
+                            );
+                        }
                     }
                 }
             }
