@@ -1,0 +1,126 @@
+//! Where the built parts lie: binaries, CNI plugins and images made by `make setup`.
+//!
+//! Builds nothing itself. **Invariant:** what is missing is named together with the command that
+//! brings it; no test goes on without it.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, ensure};
+use serde::Deserialize;
+
+use crate::command::run;
+
+/// The cache's directory and what is expected in it.
+#[derive(Clone, Debug)]
+pub struct Cache(PathBuf);
+
+impl Cache {
+    /// `$TOMBOLO_CACHE`, or `~/.cache/tombolo`.
+    pub fn open() -> Result<Self> {
+        let path = match env::var_os("TOMBOLO_CACHE") {
+            Some(path) => PathBuf::from(path),
+            None => home()?.join(".cache/tombolo"),
+        };
+        ensure!(path.is_dir(), "{} is not there: run `make setup`", path.display());
+        Ok(Self(path))
+    }
+
+    /// The directory of the binaries.
+    pub fn bin(&self) -> PathBuf {
+        self.0.join("bin")
+    }
+
+    /// The directory of the CNI plugins: the cache's own, else Debian's.
+    pub fn cni(&self) -> Result<PathBuf> {
+        let own = self.0.join("cni");
+        present(if own.is_dir() {
+            own
+        } else {
+            PathBuf::from("/usr/lib/cni")
+        })
+    }
+
+    /// A binary of the cache.
+    pub fn program(&self, name: &str) -> Result<PathBuf> {
+        present(self.bin().join(name))
+    }
+
+    /// An image archive of the cache.
+    pub fn image(&self, name: &str) -> Result<Archive> {
+        Archive::open(present(self.0.join("images").join(format!("{name}.tar")))?)
+    }
+}
+
+fn home() -> Result<PathBuf> {
+    env::home_dir().context("no home directory: set TOMBOLO_CACHE")
+}
+
+fn present(path: PathBuf) -> Result<PathBuf> {
+    ensure!(path.exists(), "{} is not there: run `make setup`", path.display());
+    Ok(path)
+}
+
+/// A docker archive and the first name it carries.
+#[derive(Clone, Debug)]
+pub struct Archive {
+    /// Where it lies.
+    pub path: PathBuf,
+    /// The image's name, tag included.
+    pub tag: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Entry {
+    repo_tags: Vec<String>,
+}
+
+impl Archive {
+    /// Reads the archive's own list for the image's name.
+    pub fn open(path: PathBuf) -> Result<Self> {
+        let archive = path.to_string_lossy().into_owned();
+        let manifest = run("tar", ["-xOf", &archive, "manifest.json"])?;
+        let tag = first_tag(&manifest).with_context(|| format!("{archive} names no image"))?;
+        Ok(Self { path, tag })
+    }
+
+    /// The archive's path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+fn first_tag(manifest: &str) -> Result<String> {
+    let entries: Vec<Entry> = serde_json::from_str(manifest)?;
+    entries
+        .into_iter()
+        .flat_map(|entry| entry.repo_tags)
+        .next()
+        .context("no tag")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_part_is_named_with_its_remedy() {
+        let error = Cache(PathBuf::from("/nonexistent"))
+            .program("etcd")
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("/nonexistent/bin/etcd") && error.contains("make setup"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn the_first_tag_of_an_archive_is_its_name() {
+        let manifest = r#"[{"Config":"c.json","RepoTags":["registry.k8s.io/pause:3.10"],"Layers":[]}]"#;
+        assert_eq!(first_tag(manifest).unwrap(), "registry.k8s.io/pause:3.10");
+    }
+}

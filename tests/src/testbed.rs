@@ -1,0 +1,125 @@
+//! One testbed: a control plane, an ordinary node, and as many edge machines as a test asks for.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use anyhow::Result;
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::{Api, Client};
+
+use crate::{
+    cache::Cache,
+    cluster_node::ClusterNode,
+    command,
+    control_plane::{ControlPlane, Patience},
+    ground::Ground,
+    network::Network,
+    wait::{Look, until},
+};
+
+/// Everything that runs; dropping it tears all of it down.
+pub struct Testbed {
+    /// The cluster's ordinary node.
+    pub node: ClusterNode,
+    /// The control plane.
+    pub plane: ControlPlane,
+    /// The machines' network.
+    pub network: Arc<Network>,
+    /// Where binaries and images are.
+    pub cache: Cache,
+    /// Last, so that it is dropped last.
+    pub ground: Arc<Ground>,
+}
+
+impl Testbed {
+    /// Starts the control plane and one ordinary node, `w1`, and waits until it is Ready.
+    pub async fn start(patience: Patience) -> Result<Self> {
+        let cache = Cache::open()?;
+        let ground = Arc::new(Ground::take()?);
+        let built = Self::build(cache, &ground, patience).await;
+        if built.is_err() {
+            ground.keep_logs();
+        }
+        built
+    }
+
+    async fn build(cache: Cache, ground: &Arc<Ground>, patience: Patience) -> Result<Self> {
+        let network = Arc::new(Network::lay(ground.clone())?);
+        let plane = ControlPlane::start(ground, &network, &cache, patience).await?;
+        let node = ClusterNode::start("w1", (ground, &network), (&plane, &cache)).await?;
+        node.ready(&plane).await?;
+        Ok(Self {
+            node,
+            plane,
+            network,
+            cache,
+            ground: ground.clone(),
+        })
+    }
+
+    /// An administrator's client.
+    pub fn client(&self) -> Client {
+        self.plane.client()
+    }
+
+    /// Runs kubectl as the administrator.
+    pub async fn kubectl<S: AsRef<std::ffi::OsStr>>(
+        &self,
+        words: impl IntoIterator<Item = S>,
+    ) -> Result<String> {
+        let mut command = tokio::process::Command::new(self.cache.program("kubectl")?);
+        command
+            .env("KUBECONFIG", self.plane.admin_kubeconfig())
+            .args(words);
+        command::run_within(Duration::from_mins(2), command).await
+    }
+
+    /// Applies a file or a directory of manifests.
+    pub async fn apply(&self, path: &Path) -> Result<String> {
+        self.kubectl([Path::new("apply"), Path::new("-f"), path]).await
+    }
+}
+
+/// Waits until a node is Ready.
+pub async fn node_ready(client: &Client, name: &str, limit: Duration) -> Result<()> {
+    let nodes: Api<Node> = Api::all(client.clone());
+    until(&format!("node {name} Ready"), limit, || async {
+        let node = nodes.get(name).await?;
+        let ready = condition(&node, "Ready");
+        Ok(Look::when(ready.starts_with("True"), || ready.clone()))
+    })
+    .await
+}
+
+/// A node's condition as `status (reason: message)`.
+pub fn condition(node: &Node, kind: &str) -> String {
+    let conditions = node
+        .status
+        .as_ref()
+        .and_then(|status| status.conditions.as_deref())
+        .unwrap_or_default();
+    conditions
+        .iter()
+        .find(|condition| condition.type_ == kind)
+        .map_or_else(
+            || format!("no condition {kind}"),
+            |c| {
+                let (reason, message) = (
+                    c.reason.as_deref().unwrap_or(""),
+                    c.message.as_deref().unwrap_or(""),
+                );
+                format!("{} ({reason}: {message})", c.status)
+            },
+        )
+}
+
+/// Whether a pod is Running and Ready.
+pub fn pod_ready(pod: &Pod) -> bool {
+    let conditions = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.conditions.as_deref())
+        .unwrap_or_default();
+    conditions
+        .iter()
+        .any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
