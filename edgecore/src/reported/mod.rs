@@ -1,1 +1,288 @@
 //! What this node observed, on its way to the cluster.
+//!
+//! [`Reporter`] is the shell of the outbox: it makes each report durable before it returns, sends
+//! what is due while there is a stream, and deletes what the API server has.
+//!
+//! ```text
+//! pods, node ──put──► Outbox ──Change──► Book.unwritten ──one batch──► store
+//!                       └──Report──► stream ──► cloud ──Committed──► Outbox
+//! ```
+//!
+//! **Invariant:** changes reach the store in the order in which the outbox made them, so that a
+//! deletion can never be overtaken by the entry that it deletes.
+
+mod flow;
+
+pub use flow::FlowError;
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use k8s_openapi::api::core::v1::{Event, Node, Pod, PodStatus};
+use parking_lot::Mutex;
+use prost::Message as _;
+use protocol::reported::{Change, Outbox, OutboxKey, PodIdentity, Seq};
+use protocol::wire::Report as Entry;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::pods::spec;
+use crate::store::{Batch, Db, MAX_OPS, Op, StoreError, Table};
+
+/// The row of [`Table::Meta`] with the end of the reserved numbers.
+const RESERVED: &str = "outbox-reserved";
+
+/// Why a report could not be kept.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ReportError {
+    /// The store refused.
+    #[error("the report could not be stored")]
+    Store(#[from] StoreError),
+    /// The report cannot be written as JSON.
+    #[error("the report cannot be written")]
+    Encode(#[from] serde_json::Error),
+}
+
+/// Reports of this node, kept until the API server has them.
+#[derive(Debug)]
+pub struct Reporter {
+    db: Db,
+    book: Mutex<Book>,
+    /// How far the store is; whoever holds it writes.
+    written: tokio::sync::Mutex<u64>,
+    changed: Notify,
+    began: Instant,
+}
+
+#[derive(Debug)]
+struct Book {
+    outbox: Outbox,
+    /// The last status of each pod, also from before a restart.
+    statuses: BTreeMap<String, LastStatus>,
+    unwritten: Vec<(Table, String, Op)>,
+    /// How many changes were ever made.
+    made: u64,
+}
+
+/// What was last said of a pod.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct LastStatus {
+    pod: PodIdentity,
+    status: PodStatus,
+}
+
+impl Reporter {
+    /// The reports that the API server did not have when edgecore last ran. What it did have of
+    /// pods is said again, for the cluster may have changed its mind in the meantime.
+    pub async fn load(db: Db) -> Result<Self, StoreError> {
+        let reserved = db.get(Table::Meta, RESERVED).await?;
+        let reserved = reserved.and_then(|bytes| Some(u64::from_be_bytes(bytes.as_ref().try_into().ok()?)));
+        let mut entries = Vec::new();
+        for table in [Table::Outbox, Table::Event] {
+            for (key, bytes) in db.scan(table).await? {
+                match Entry::decode(bytes) {
+                    Ok(entry) => entries.push(entry),
+                    Err(error) => {
+                        tracing::warn!(key, %error, "a stored report cannot be read; it is dropped")
+                    }
+                }
+            }
+        }
+        let waiting: Vec<_> = entries
+            .iter()
+            .filter_map(|entry| OutboxKey::from_wire(entry.key.clone()))
+            .collect();
+        let (outbox, unreadable) = Outbox::load(entries, reserved.unwrap_or_default());
+        for error in unreadable {
+            tracing::warn!(%error, "the outbox was repaired");
+        }
+        let mut book = Book {
+            outbox,
+            statuses: BTreeMap::new(),
+            unwritten: Vec::new(),
+            made: 0,
+        };
+        for (uid, bytes) in db.scan(Table::PodState).await? {
+            match serde_json::from_slice::<LastStatus>(&bytes) {
+                Ok(last) => book.remember(uid, last, &waiting),
+                Err(error) => {
+                    tracing::warn!(uid, %error, "a stored pod status cannot be read; it is dropped")
+                }
+            }
+        }
+        Ok(Self {
+            db,
+            book: Mutex::new(book),
+            written: tokio::sync::Mutex::new(0),
+            changed: Notify::new(),
+            began: Instant::now(),
+        })
+    }
+
+    /// Reports the node's document.
+    pub async fn node(&self, document: &Node) -> Result<(), ReportError> {
+        let json = serde_json::to_vec(document)?;
+        self.put(|book| book.put(OutboxKey::Node, &json)).await
+    }
+
+    /// Reports a pod's status.
+    pub async fn pod_status(&self, pod: &Pod, status: &PodStatus) -> Result<(), ReportError> {
+        let identity = identity(pod);
+        let last = LastStatus {
+            pod: identity.clone(),
+            status: status.clone(),
+        };
+        let (json, kept) = (serde_json::to_vec(status)?, serde_json::to_vec(&last)?);
+        self.put(|book| {
+            book.put(OutboxKey::Pod(identity.clone()), &json);
+            book.keep(Table::PodState, identity.uid.clone(), Op::Put(kept.into()));
+            book.statuses.insert(identity.uid, last);
+        })
+        .await
+    }
+
+    /// The status that was last reported of a pod.
+    pub fn last_status(&self, uid: &str) -> Option<PodStatus> {
+        Some(self.book.lock().statuses.get(uid)?.status.clone())
+    }
+
+    /// Says that nothing of a pod is left here.
+    pub async fn gone(&self, pod: &Pod) -> Result<(), ReportError> {
+        let identity = identity(pod);
+        self.put(|book| {
+            let change = book.outbox.gone(identity);
+            book.note(change, Table::Outbox);
+        })
+        .await
+    }
+
+    /// Tells an event; the same name is the same event.
+    pub async fn event(&self, event: &Event) -> Result<(), ReportError> {
+        let key = OutboxKey::Event {
+            namespace: event.metadata.namespace.clone().unwrap_or_default(),
+            name: event.metadata.name.clone().unwrap_or_default(),
+        };
+        let json = serde_json::to_vec(event)?;
+        self.put(|book| {
+            let change = book.outbox.put(key, &json);
+            book.note(change, Table::Event);
+        })
+        .await
+    }
+
+    /// Reports that the API server does not have yet.
+    pub fn pending(&self) -> usize {
+        self.book.lock().outbox.pending()
+    }
+
+    /// Entries that the API server keeps refusing, one line each.
+    pub fn troubles(&self) -> Vec<String> {
+        let troubles = self.book.lock().outbox.troubles();
+        troubles
+            .into_iter()
+            .map(|trouble| {
+                format!(
+                    "{}: refused {} times: {}",
+                    trouble.key, trouble.attempts, trouble.text
+                )
+            })
+            .collect()
+    }
+
+    async fn put(&self, change: impl FnOnce(&mut Book)) -> Result<(), ReportError> {
+        let mine = {
+            let mut book = self.book.lock();
+            change(&mut book);
+            book.made
+        };
+        self.write(mine).await?;
+        self.changed.notify_one();
+        Ok(())
+    }
+
+    /// Returns when change `mine` is durable. Whoever comes first writes for all.
+    async fn write(&self, mine: u64) -> Result<(), StoreError> {
+        let mut written = self.written.lock().await;
+        if *written >= mine {
+            return Ok(());
+        }
+        let (changes, made) = {
+            let mut book = self.book.lock();
+            (std::mem::take(&mut book.unwritten), book.made)
+        };
+        for chunk in changes.chunks(MAX_OPS) {
+            let mut batch = Batch::new();
+            chunk
+                .iter()
+                .for_each(|(table, key, op)| batch.push(*table, key.clone(), op.clone()));
+            self.db.commit(batch).await?;
+        }
+        *written = made;
+        Ok(())
+    }
+}
+
+impl Book {
+    fn put(&mut self, key: OutboxKey, json: &[u8]) {
+        let change = self.outbox.put(key, json);
+        self.note(change, Table::Outbox);
+    }
+
+    fn keep(&mut self, table: Table, key: String, op: Op) {
+        self.unwritten.push((table, key, op));
+        self.made += 1;
+    }
+
+    fn note(&mut self, change: Change, table: Table) {
+        // The reservation first: a number on disk is never beyond what is reserved there.
+        if let Some(reserved) = change.reserved {
+            let end = Bytes::copy_from_slice(&reserved.to_be_bytes());
+            self.keep(Table::Meta, RESERVED.to_owned(), Op::Put(end));
+        }
+        for seq in change.delete {
+            self.keep(table, entry_key(seq), Op::Delete);
+        }
+        if let Some(entry) = change.write {
+            let key = entry_key(Seq(entry.seq));
+            self.keep(table, key, Op::Put(entry.encode_to_vec().into()));
+        }
+    }
+
+    /// A status from before the restart: said again in the next session unless a newer one waits.
+    fn remember(&mut self, uid: String, last: LastStatus, waiting: &[OutboxKey]) {
+        let key = OutboxKey::Pod(last.pod.clone());
+        let gone = OutboxKey::Gone(last.pod.clone());
+        if let Ok(json) = serde_json::to_vec(&last.status)
+            && !waiting.contains(&key)
+            && !waiting.contains(&gone)
+        {
+            self.put(key, &json);
+        }
+        self.statuses.insert(uid, last);
+    }
+
+    fn forget_status(&mut self, uid: &str) {
+        if self.statuses.remove(uid).is_some() {
+            self.keep(Table::PodState, uid.to_owned(), Op::Delete);
+        }
+    }
+}
+
+/// Numbers in the order of the keys.
+fn entry_key(seq: Seq) -> String {
+    format!("{:020}", seq.0)
+}
+
+fn identity(pod: &Pod) -> PodIdentity {
+    PodIdentity {
+        namespace: spec::namespace(pod).to_owned(),
+        name: spec::name(pod).to_owned(),
+        uid: spec::uid(pod).to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,276 @@
-//! What this node must hold, in memory and on disk.
+//! What this node must hold: in memory for every reader, written through to the store.
+//!
+//! The whole state of an edge is a few megabytes, so readers never wait for the disk and never for
+//! the network: after a power cut without a link, everything that was held is held again. Only the
+//! uplink writes, and a change is visible here only when it is durable.
+//!
+//! ```text
+//! uplink ──Commit──► Desired ──batch──► store
+//!                      │ (then) memory
+//!                      └──change counters──► pods::Manager, network, ...
+//! ```
+//!
+//! What it does not do: decide what is newer (the replica does), or know what a pod contains.
+//!
+//! **Invariant:** memory never shows what a power cut could take back.
+
+mod codec;
+mod lookup;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::RwLock;
+use protocol::desired::{AbsentReason, Commit, Fences, Held, references};
+use protocol::object::{Kind, Object, ObjectKey};
+use thiserror::Error;
+use tokio::sync::watch;
+
+use crate::pods::desired::DesiredPod;
+use crate::store::{Batch, Db, Op, StoreError, Table};
+
+pub use codec::DecodeError;
+
+/// The one row of [`Table::Fence`].
+const FENCES: &str = "fences";
+
+/// Why the desired state could not be read.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum StateError {
+    /// The store refused.
+    #[error("the desired state could not be read from the store")]
+    Store(#[from] StoreError),
+}
+
+/// What the replica needs to know of the last boot.
+#[derive(Debug, Default)]
+pub struct Remembered {
+    /// Every key with its version.
+    pub held: Vec<Held>,
+    /// How far the edge had seen.
+    pub fences: Fences,
+}
+
+/// What this node must hold. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Desired {
+    db: Db,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    held: RwLock<Holdings>,
+    pods_changed: watch::Sender<u64>,
+    objects_changed: watch::Sender<u64>,
+}
+
+#[derive(Debug, Default)]
+struct Holdings {
+    pods: BTreeMap<ObjectKey, Arc<DesiredPod>>,
+    objects: BTreeMap<ObjectKey, Arc<Object>>,
+    absent: BTreeMap<ObjectKey, AbsentReason>,
+    pods_synced: bool,
+}
+
+impl Desired {
+    /// What the store holds. Values that cannot be read are dropped and asked for again.
+    pub async fn load(db: Db) -> Result<(Self, Remembered), StateError> {
+        let mut holdings = Holdings::default();
+        let mut remembered = Remembered {
+            fences: stored_fences(&db).await?,
+            ..Remembered::default()
+        };
+        for (key, bytes) in db.scan(Table::Desired).await? {
+            match codec::decode_object(bytes) {
+                Ok(object) => {
+                    remembered.held.push(held(&object));
+                    holdings.take(object);
+                }
+                Err(error) => {
+                    tracing::warn!(key, %error, "a stored object cannot be read; it is fetched again")
+                }
+            }
+        }
+        for (key, bytes) in db.scan(Table::Absent).await? {
+            match codec::decode_absence(bytes) {
+                Ok(absence) => {
+                    holdings.absent.insert(absence.key.clone(), absence.reason);
+                    remembered.held.push(Held {
+                        key: absence.key,
+                        version: absence.version,
+                        references: BTreeSet::new(),
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(key, %error, "a stored absence cannot be read; it is asked for again")
+                }
+            }
+        }
+        let shared = Shared {
+            held: RwLock::new(holdings),
+            pods_changed: watch::channel(0).0,
+            objects_changed: watch::channel(0).0,
+        };
+        let shared = Arc::new(shared);
+        Ok((Self { db, shared }, remembered))
+    }
+
+    /// Makes a commit durable, then visible.
+    pub async fn apply(&self, commit: &Commit) -> Result<(), StoreError> {
+        self.db.commit(batch_of(commit)).await?;
+        let changed: BTreeSet<Kind> = {
+            let mut held = self.shared.held.write();
+            held.fold(commit)
+        };
+        if changed.contains(&Kind::Pod) {
+            self.shared.pods_changed.send_modify(|count| *count += 1);
+        }
+        if changed.iter().any(|kind| *kind != Kind::Pod) {
+            self.shared.objects_changed.send_modify(|count| *count += 1);
+        }
+        Ok(())
+    }
+
+    /// Notes that the cluster has confirmed the pods since this start of edgecore.
+    pub fn pods_confirmed(&self) {
+        let before = std::mem::replace(&mut self.shared.held.write().pods_synced, true);
+        if !before {
+            self.shared.pods_changed.send_modify(|count| *count += 1);
+        }
+    }
+
+    /// How many objects are held.
+    pub fn objects(&self) -> usize {
+        let held = self.shared.held.read();
+        held.pods.len() + held.objects.len()
+    }
+}
+
+impl Holdings {
+    fn take(&mut self, object: Object) {
+        self.absent.remove(&object.key);
+        if object.key.kind != Kind::Pod {
+            self.objects.insert(object.key.clone(), Arc::new(object));
+            return;
+        }
+        match decode_pod(&object) {
+            Ok(pod) => {
+                self.pods.insert(object.key, Arc::new(pod));
+            }
+            Err(error) => {
+                tracing::error!(pod = %object.key, %error, "the object is not a pod; it is left alone")
+            }
+        }
+    }
+
+    fn fold(&mut self, commit: &Commit) -> BTreeSet<Kind> {
+        let mut changed = BTreeSet::new();
+        for object in &commit.puts {
+            changed.insert(object.key.kind);
+            let mut object = object.clone();
+            self.keep_seed(&mut object);
+            self.take(object);
+        }
+        for key in &commit.removes {
+            changed.insert(key.kind);
+            self.forget(key);
+        }
+        for absence in &commit.absent {
+            changed.insert(absence.key.kind);
+            self.forget(&absence.key);
+            self.absent.insert(absence.key.clone(), absence.reason);
+        }
+        changed
+    }
+
+    fn forget(&mut self, key: &ObjectKey) {
+        self.pods.remove(key);
+        self.objects.remove(key);
+        self.absent.remove(key);
+    }
+
+    /// A new version of a pod that is held travels without its status: the one it came with stays.
+    fn keep_seed(&self, object: &mut Object) {
+        if object.key.kind != Kind::Pod || object.seed_status.is_some() {
+            return;
+        }
+        let Some(before) = self.pods.get(&object.key) else {
+            return;
+        };
+        if before.pod.metadata.uid.as_deref() == Some(&object.version.uid) {
+            object.seed_status = before
+                .pod
+                .status
+                .as_ref()
+                .and_then(|status| serde_json::to_vec(status).ok())
+                .map(|json| protocol::object::Body::plain(json.into()));
+        }
+    }
+}
+
+fn decode_pod(object: &Object) -> Result<DesiredPod, Box<dyn std::error::Error>> {
+    let json = object.body.json()?;
+    let seed = object
+        .seed_status
+        .as_ref()
+        .map(protocol::object::Body::json)
+        .transpose()?;
+    Ok(DesiredPod::decode(&json, seed.as_deref())?)
+}
+
+fn held(object: &Object) -> Held {
+    let references = match object.key.kind {
+        Kind::Pod => object.body.json().ok().and_then(|json| references(&json).ok()),
+        Kind::Service | Kind::RuntimeClass | Kind::ConfigMap | Kind::Secret | Kind::Node => None,
+    };
+    Held {
+        key: object.key.clone(),
+        version: object.version.clone(),
+        references: references.unwrap_or_default(),
+    }
+}
+
+/// Only what a pod names can be absent.
+const fn is_reference(kind: Kind) -> bool {
+    matches!(kind, Kind::ConfigMap | Kind::Secret)
+}
+
+async fn stored_fences(db: &Db) -> Result<Fences, StoreError> {
+    let bytes = db.get(Table::Fence, FENCES).await?;
+    Ok(bytes
+        .and_then(|bytes| serde_json::from_slice(&bytes).ok())
+        .unwrap_or_default())
+}
+
+fn batch_of(commit: &Commit) -> Batch {
+    let mut batch = Batch::new();
+    for object in &commit.puts {
+        let key = codec::store_key(&object.key);
+        if is_reference(object.key.kind) {
+            batch.push(Table::Absent, key.clone(), Op::Delete);
+        }
+        batch.push(Table::Desired, key, Op::Put(codec::encode_object(object)));
+    }
+    for key in &commit.removes {
+        let stored = codec::store_key(key);
+        if is_reference(key.kind) {
+            batch.push(Table::Absent, stored.clone(), Op::Delete);
+        }
+        batch.push(Table::Desired, stored, Op::Delete);
+    }
+    for absence in &commit.absent {
+        let key = codec::store_key(&absence.key);
+        batch.push(Table::Desired, key.clone(), Op::Delete);
+        batch.push(Table::Absent, key, Op::Put(codec::encode_absence(absence)));
+    }
+    if let Ok(fences) = serde_json::to_vec(&commit.fences) {
+        batch.push(Table::Fence, FENCES.to_owned(), Op::Put(Bytes::from(fences)));
+    }
+    batch
+}
+
+#[cfg(test)]
+mod tests;

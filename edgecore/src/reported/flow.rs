@@ -1,0 +1,129 @@
+//! The reported stream: sends what is due, and settles what the cloud answers.
+
+use std::time::Duration;
+
+use protocol::reported::{OutboxError, OutboxKey, Settled, SettledAs};
+use protocol::transport::Stream;
+use protocol::wire::{FrameReader, FrameWriter, ReportedDown, ReportedUp, WireError};
+use thiserror::Error;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use super::{Reporter, Table};
+use crate::store::{Op, StoreError};
+
+/// When nothing is due, the shell looks again after this.
+const IDLE: Duration = Duration::from_mins(10);
+
+/// Why the reported stream ended.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum FlowError {
+    /// The stream failed.
+    #[error("the reported stream failed")]
+    Wire(#[from] WireError),
+    /// The cloud broke the protocol.
+    #[error(transparent)]
+    Outbox(#[from] OutboxError),
+    /// An answer could not be made durable.
+    #[error("the outbox could not be written")]
+    Store(#[from] StoreError),
+}
+
+impl Reporter {
+    /// Serves one reported stream until it ends or `stop`.
+    pub async fn serve(&self, stream: Stream, stop: &CancellationToken) -> Result<(), FlowError> {
+        self.connected().await?;
+        let served = self.exchange(stream, stop).await;
+        self.book.lock().outbox.disconnected();
+        served
+    }
+
+    /// Forgets what was kept of a pod that the cluster does not know any more.
+    pub async fn forget(&self, uid: &str) -> Result<(), StoreError> {
+        let mine = {
+            let mut book = self.book.lock();
+            let pod = book.statuses.get(uid).map(|last| last.pod.clone());
+            if let Some(pod) = pod {
+                let change = book.outbox.forget(&pod);
+                book.note(change, Table::Outbox);
+            }
+            book.forget_status(uid);
+            book.made
+        };
+        self.write(mine).await
+    }
+
+    async fn connected(&self) -> Result<(), StoreError> {
+        let mine = {
+            let mut book = self.book.lock();
+            let change = book.outbox.connected();
+            book.note(change, Table::Outbox);
+            book.made
+        };
+        self.write(mine).await
+    }
+
+    async fn exchange(&self, stream: Stream, stop: &CancellationToken) -> Result<(), FlowError> {
+        let mut reader = FrameReader::new(stream.recv);
+        let mut writer = FrameWriter::new(stream.send);
+        loop {
+            while let Some(report) = self.next() {
+                writer.write(&report).await?;
+            }
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                () = self.changed.notified() => {}
+                () = sleep(self.pause()) => {}
+                frame = reader.read::<ReportedDown>() => match frame? {
+                    Some(frame) => self.answered(frame).await?,
+                    None => return Ok(()),
+                }
+            }
+        }
+    }
+
+    fn next(&self) -> Option<ReportedUp> {
+        let now = self.began.elapsed();
+        self.book.lock().outbox.poll_transmit(now)
+    }
+
+    fn pause(&self) -> Duration {
+        let now = self.began.elapsed();
+        let due = self.book.lock().outbox.poll_timeout(now);
+        due.map_or(IDLE, |due| due.saturating_sub(now))
+    }
+
+    async fn answered(&self, frame: ReportedDown) -> Result<(), FlowError> {
+        let now = self.began.elapsed();
+        let mine = {
+            let mut book = self.book.lock();
+            if let Some(settled) = book.outbox.handle_frame(frame, now, rand::random::<f64>())? {
+                book.settle(&settled);
+            }
+            book.made
+        };
+        Ok(self.write(mine).await?)
+    }
+}
+
+impl super::Book {
+    fn settle(&mut self, settled: &Settled) {
+        if let SettledAs::Dropped(code) = settled.outcome {
+            tracing::warn!(report = %settled.key, ?code, "the API server will never take a report; it is dropped");
+        }
+        if let Some(seq) = settled.delete {
+            let table = if settled.key.is_event() {
+                Table::Event
+            } else {
+                Table::Outbox
+            };
+            self.keep(table, super::entry_key(seq), Op::Delete);
+        }
+        if let OutboxKey::Gone(pod) = &settled.key
+            && !matches!(settled.outcome, SettledAs::Deferred(_))
+        {
+            self.forget_status(&pod.uid);
+        }
+    }
+}

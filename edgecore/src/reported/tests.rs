@@ -1,0 +1,108 @@
+use super::*;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use protocol::transport::Stream;
+use protocol::wire::{
+    Committed, FrameReader, FrameWriter, ReportedDown, ReportedUp, reported_down, reported_up,
+};
+use tokio_util::sync::CancellationToken;
+
+fn pod() -> Pod {
+    Pod {
+        metadata: ObjectMeta {
+            namespace: Some("default".to_owned()),
+            name: Some("a".to_owned()),
+            uid: Some("u1".to_owned()),
+            ..ObjectMeta::default()
+        },
+        ..Pod::default()
+    }
+}
+
+fn status(phase: &str) -> PodStatus {
+    PodStatus {
+        phase: Some(phase.to_owned()),
+        ..PodStatus::default()
+    }
+}
+
+/// A cloud that commits everything and remembers what it saw.
+async fn commit_all(stream: Stream, count: usize) -> Vec<OutboxKey> {
+    let mut reader = FrameReader::new(stream.recv);
+    let mut writer = FrameWriter::new(stream.send);
+    let mut seen = Vec::new();
+    while seen.len() < count {
+        let frame = reader.read::<ReportedUp>().await.unwrap().unwrap();
+        let Some(reported_up::Kind::Report(report)) = frame.kind else {
+            panic!("a report was expected")
+        };
+        seen.push(OutboxKey::from_wire(report.key).unwrap());
+        let kind = Some(reported_down::Kind::Committed(Committed { seq: report.seq }));
+        writer.write(&ReportedDown { kind }).await.unwrap();
+    }
+    seen
+}
+
+fn pair() -> (Stream, Stream) {
+    let (edge, cloud) = tokio::io::duplex(64 << 10);
+    let split = |io| {
+        let (recv, send) = tokio::io::split(io);
+        Stream {
+            recv: Box::new(recv),
+            send: Box::new(send),
+        }
+    };
+    (split(edge), split(cloud))
+}
+
+async fn served(reporter: &Reporter, count: usize) -> Vec<OutboxKey> {
+    let (edge, cloud) = pair();
+    let stop = CancellationToken::new();
+    let (_, seen) = tokio::join!(reporter.serve(edge, &stop), async {
+        let seen = commit_all(cloud, count).await;
+        // The answers are read before the stop is seen.
+        while reporter.pending() > 0 {
+            tokio::task::yield_now().await;
+        }
+        stop.cancel();
+        seen
+    });
+    seen
+}
+
+#[tokio::test]
+async fn a_report_survives_a_restart_until_the_cloud_has_it() {
+    let db = Db::in_memory();
+    let reporter = Reporter::load(db.clone()).await.unwrap();
+    reporter.pod_status(&pod(), &status("Running")).await.unwrap();
+    drop(reporter);
+
+    let reporter = Reporter::load(db.clone()).await.unwrap();
+    assert_eq!(reporter.last_status("u1"), Some(status("Running")));
+    assert_eq!(reporter.pending(), 1);
+    assert_eq!(served(&reporter, 1).await.len(), 1);
+    assert_eq!(reporter.pending(), 0);
+    assert!(db.scan(Table::Outbox).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn what_the_cluster_had_is_said_again_after_a_restart() {
+    let db = Db::in_memory();
+    let reporter = Reporter::load(db.clone()).await.unwrap();
+    reporter.pod_status(&pod(), &status("Running")).await.unwrap();
+    served(&reporter, 1).await;
+
+    let reporter = Reporter::load(db).await.unwrap();
+    assert_eq!(reporter.pending(), 1);
+    assert!(matches!(served(&reporter, 1).await[..], [OutboxKey::Pod(_)]));
+}
+
+#[tokio::test]
+async fn a_pod_that_is_gone_is_forgotten_once_the_cluster_knows() {
+    let db = Db::in_memory();
+    let reporter = Reporter::load(db.clone()).await.unwrap();
+    reporter.pod_status(&pod(), &status("Succeeded")).await.unwrap();
+    reporter.gone(&pod()).await.unwrap();
+    served(&reporter, 2).await;
+    assert_eq!(reporter.last_status("u1"), None);
+    assert!(db.scan(Table::PodState).await.unwrap().is_empty());
+}

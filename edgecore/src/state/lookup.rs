@@ -1,0 +1,91 @@
+//! How the rest of the node reads what it must hold.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service};
+use protocol::object::{Kind, Object, ObjectKey};
+use serde::de::DeserializeOwned;
+use tokio::sync::watch;
+
+use super::Desired;
+use crate::pods::desired::DesiredPod;
+use crate::pods::seams::PodSource;
+use crate::pods::spec::{Lookup, Objects};
+
+impl Desired {
+    /// The Service through which pods reach the API server.
+    pub fn kubernetes_service(&self) -> Option<Service> {
+        self.decoded(&ObjectKey::new(Kind::Service, "default", "kubernetes"))
+    }
+
+    /// Changes whenever anything but a pod may have changed.
+    pub fn watch_objects(&self) -> watch::Receiver<u64> {
+        self.shared.objects_changed.subscribe()
+    }
+
+    fn decoded<T: DeserializeOwned>(&self, key: &ObjectKey) -> Option<T> {
+        let object = self.shared.held.read().objects.get(key).cloned()?;
+        decode(&object)
+    }
+
+    fn look_up<T: DeserializeOwned>(&self, key: &ObjectKey) -> Lookup<T> {
+        if self.shared.held.read().absent.contains_key(key) {
+            return Lookup::Absent;
+        }
+        self.decoded(key)
+            .map_or(Lookup::Unknown, |object| Lookup::Found(Arc::new(object)))
+    }
+}
+
+impl Objects for Desired {
+    fn config_map(&self, namespace: &str, name: &str) -> Lookup<ConfigMap> {
+        self.look_up(&ObjectKey::new(Kind::ConfigMap, namespace, name))
+    }
+
+    fn secret(&self, namespace: &str, name: &str) -> Lookup<Secret> {
+        self.look_up(&ObjectKey::new(Kind::Secret, namespace, name))
+    }
+
+    fn services(&self, namespace: &str) -> Vec<Arc<Service>> {
+        let found: BTreeMap<_, _> = {
+            let held = self.shared.held.read();
+            let services = held
+                .objects
+                .iter()
+                .filter(|(key, _)| key.kind == Kind::Service && key.namespace == namespace);
+            services
+                .map(|(key, object)| (key.clone(), object.clone()))
+                .collect()
+        };
+        found
+            .values()
+            .filter_map(|object| decode(object).map(Arc::new))
+            .collect()
+    }
+}
+
+impl PodSource for Desired {
+    fn pods(&self) -> Vec<Arc<DesiredPod>> {
+        self.shared.held.read().pods.values().cloned().collect()
+    }
+
+    fn pods_synced(&self) -> bool {
+        self.shared.held.read().pods_synced
+    }
+
+    fn pods_changed(&self) -> watch::Receiver<u64> {
+        self.shared.pods_changed.subscribe()
+    }
+
+    fn objects_changed(&self) -> watch::Receiver<u64> {
+        self.shared.objects_changed.subscribe()
+    }
+}
+
+fn decode<T: DeserializeOwned>(object: &Object) -> Option<T> {
+    let json = object.body.json().ok()?;
+    serde_json::from_slice(&json)
+        .inspect_err(|error| tracing::warn!(key = %object.key, %error, "an object cannot be decoded"))
+        .ok()
+}

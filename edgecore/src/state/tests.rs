@@ -1,0 +1,73 @@
+use super::*;
+use crate::pods::seams::PodSource as _;
+use crate::pods::spec::{Lookup, Objects as _};
+use protocol::desired::Replica;
+use protocol::object::{Revision, canonical};
+
+fn pod(revision: u32) -> Object {
+    let json = format!(
+        r#"{{"apiVersion":"v1","kind":"Pod","metadata":{{"namespace":"default","name":"a","uid":"u1","resourceVersion":"{revision}"}},
+        "spec":{{"containers":[{{"name":"c","image":"i"}}],"volumes":[{{"name":"v","configMap":{{"name":"page"}}}}]}}}}"#
+    );
+    canonical(Kind::Pod, json.as_bytes()).unwrap()
+}
+
+fn config_map() -> Object {
+    let json = br#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"namespace":"default","name":"page","uid":"u2","resourceVersion":"3"},"data":{"k":"v"}}"#;
+    canonical(Kind::ConfigMap, json).unwrap()
+}
+
+/// A commit as a replica would hand it out, without the way there.
+fn commit(puts: Vec<Object>, removes: Vec<ObjectKey>) -> Commit {
+    let mut replica = Replica::load(Vec::new(), Fences::default());
+    replica.connected("cluster", 0).unwrap();
+    let mut commit = replica.poll_commit().expect("the cluster's id is to be stored");
+    commit.fences.views.insert(Kind::Pod, Revision(9));
+    Commit {
+        puts,
+        removes,
+        ..commit
+    }
+}
+
+#[tokio::test]
+async fn what_was_committed_is_held_again_after_a_restart() {
+    let db = Db::in_memory();
+    let (desired, remembered) = Desired::load(db.clone()).await.unwrap();
+    assert!(remembered.held.is_empty());
+    desired
+        .apply(&commit(vec![config_map(), pod(4)], Vec::new()))
+        .await
+        .unwrap();
+
+    let (again, remembered) = Desired::load(db).await.unwrap();
+    assert_eq!(again.pods().len(), 1);
+    assert!(!again.pods_synced(), "only the cluster confirms");
+    assert!(matches!(again.config_map("default", "page"), Lookup::Found(_)));
+    assert!(matches!(again.config_map("default", "other"), Lookup::Unknown));
+    assert_eq!(remembered.fences.cluster_id, "cluster");
+    let pod = remembered
+        .held
+        .iter()
+        .find(|held| held.key.kind == Kind::Pod)
+        .unwrap();
+    assert!(
+        pod.references
+            .contains(&ObjectKey::new(Kind::ConfigMap, "default", "page"))
+    );
+}
+
+#[tokio::test]
+async fn a_change_is_counted_and_a_removal_is_forgotten() {
+    let (desired, _) = Desired::load(Db::in_memory()).await.unwrap();
+    let mut pods = desired.pods_changed();
+    desired.apply(&commit(vec![pod(4)], Vec::new())).await.unwrap();
+    assert!(pods.has_changed().unwrap());
+    pods.mark_unchanged();
+    desired
+        .apply(&commit(Vec::new(), vec![pod(4).key]))
+        .await
+        .unwrap();
+    assert!(pods.has_changed().unwrap());
+    assert!(desired.pods().is_empty());
+}
