@@ -1,1 +1,184 @@
 //! The link to cloudcore: dialing, backing off, the session and its flows.
+//!
+//! ```text
+//! Offline ──dial──► Hello ──Welcome──► Connected ──silence, close, goodbye──► Offline
+//!    ▲                └──Reject──┐
+//!    └────────── pause ◄─────────┘
+//! ```
+//!
+//! A session is four loops over one connection: beats, the desired flow, the reported flow, and
+//! whatever the cloud dials. The first that ends for good ends the session; flows whose stream
+//! was reset are opened again.
+//!
+//! What it does not do: decide what is newer or what to report; the cores of `protocol` do.
+//!
+//! **Invariant:** no loop is dropped half way through a commit; the session ends only when each
+//! of its loops has seen the stop.
+
+mod api;
+mod backoff;
+mod desired;
+mod dial;
+mod session;
+mod state;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use protocol::clock::Clock;
+use protocol::name::ServiceName;
+use protocol::transport::{Connection, Stream, TransportError, TunnelError};
+use rustls_pki_types::CertificateDer;
+use thiserror::Error;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Address;
+use crate::reported::Reporter;
+use protocol::tls::Credentials;
+
+pub use api::NodeApi;
+pub use backoff::Backoff;
+pub use desired::{DesiredFlow, FlowError};
+pub use dial::DialError;
+pub use session::Ended;
+pub use state::LinkState;
+
+/// What the uplink is made of.
+pub struct Uplink {
+    /// Where cloudcore is reached; tried in turn.
+    pub addresses: Vec<Address>,
+    /// Who this node is.
+    pub credentials: Credentials,
+    /// The CA that cloudcore must be signed by.
+    pub authority: CertificateDer<'static>,
+    /// The one clock.
+    pub clock: Clock,
+    /// Random, new at each start of edgecore.
+    pub boot_id: [u8; 16],
+    /// The desired flow.
+    pub desired: Arc<DesiredFlow>,
+    /// The reported flow.
+    pub reporter: Arc<Reporter>,
+    /// Counts the rounds of the pod loop.
+    pub progress: crate::pods::manager::Progress,
+    /// How others see the link.
+    pub link: Link,
+}
+
+/// How others see the link, and dial tunnels on it. Clones share it.
+#[derive(Clone)]
+pub struct Link {
+    state: Arc<watch::Sender<LinkState>>,
+    connection: Arc<watch::Sender<Option<Arc<dyn Connection>>>>,
+}
+
+/// Why a tunnel could not be opened.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum LinkError {
+    /// There is no session.
+    #[error("the link to cloudcore is down")]
+    Offline,
+    /// The other end did not take it.
+    #[error(transparent)]
+    Tunnel(#[from] TunnelError),
+}
+
+impl Link {
+    /// A link that is not up yet.
+    pub fn new(clock: &Clock) -> Self {
+        Self {
+            state: Arc::new(watch::channel(LinkState::starting(clock.now())).0),
+            connection: Arc::new(watch::channel(None).0),
+        }
+    }
+
+    /// How it is now, and every change of it.
+    pub fn watch(&self) -> watch::Receiver<LinkState> {
+        self.state.subscribe()
+    }
+
+    /// Opens a tunnel to a service in the cluster; fails at once while the link is down.
+    pub async fn tunnel(&self, service: ServiceName) -> Result<Stream, LinkError> {
+        let connection = self.connection.borrow().clone().ok_or(LinkError::Offline)?;
+        Ok(protocol::transport::dial(&*connection, service, "").await?)
+    }
+
+    /// The same, as a function that the listener for pods can hold.
+    pub fn dialer(&self, service: ServiceName) -> crate::network::api::Dial {
+        let link = self.clone();
+        Arc::new(move || -> BoxFuture<'static, _> {
+            let link = link.clone();
+            Box::pin(async move { Ok(link.tunnel(service).await?) })
+        })
+    }
+
+    fn set(&self, state: LinkState) {
+        self.state.send_replace(state);
+    }
+
+    fn serve(&self, connection: Option<Arc<dyn Connection>>) {
+        self.connection.send_replace(connection);
+    }
+}
+
+impl Uplink {
+    /// Keeps a session until `stop`.
+    pub async fn run(self, stop: CancellationToken) {
+        let mut backoff = Backoff::default();
+        let mut last_good = Instant::now();
+        let mut next = 0_usize;
+        while !stop.is_cancelled() {
+            let address = &self.addresses[next % self.addresses.len()];
+            next += 1;
+            let ended = self.once(address, &stop).await;
+            if ended.was_good() {
+                backoff.reset();
+                last_good = Instant::now();
+                next -= 1;
+            }
+            let own = backoff.pause(last_good.elapsed(), rand::random::<f64>());
+            let pause = ended.retry_after().unwrap_or(own);
+            self.offline(address, &ended, pause);
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = sleep(pause) => {}
+            }
+        }
+    }
+
+    /// One attempt, and the session that came of it.
+    async fn once(&self, address: &Address, stop: &CancellationToken) -> Ended {
+        let connection = tokio::select! {
+            () = stop.cancelled() => return Ended::Stopped,
+            dialled = dial::dial(address, self) => match dialled {
+                Ok(connection) => connection,
+                Err(error) => return Ended::NotDialled(error),
+            }
+        };
+        let ended = self.session(address, Arc::clone(&connection), stop).await;
+        self.link.serve(None);
+        connection.close(ended.close_code(), "the session ended");
+        ended
+    }
+
+    fn offline(&self, address: &Address, ended: &Ended, pause: Duration) {
+        let reason = ended.to_string();
+        let before = self.link.state.borrow().clone();
+        if before.last_error() != Some(&reason) {
+            tracing::warn!(%address, reason, "there is no link");
+        }
+        let now = self.clock.now();
+        self.link.set(before.offline(now, address, reason, pause));
+    }
+}
+
+/// The transport's error, whatever the seam it came through.
+impl From<TransportError> for LinkError {
+    fn from(error: TransportError) -> Self {
+        Self::Tunnel(error.into())
+    }
+}

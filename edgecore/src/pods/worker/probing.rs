@@ -155,7 +155,11 @@ impl Probing {
     /// Tells of one failed probe.
     pub(super) async fn hear(&mut self, pod: &Pod) {
         match self.told.recv().await {
-            Some(Unhealthy { reason, container, message }) => {
+            Some(Unhealthy {
+                reason,
+                container,
+                message,
+            }) => {
                 let event = (Tone::Warning, reason, message.as_str());
                 self.kit.events.container(pod, &field(pod, &container), event);
             }
