@@ -25,6 +25,7 @@ mod metrics;
 mod named;
 mod nodes;
 mod pods;
+mod shown;
 mod thin;
 mod view;
 mod watch;
