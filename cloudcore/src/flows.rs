@@ -7,6 +7,7 @@ use tracing::{debug, info};
 use crate::cluster::Cluster;
 use crate::desired::{self, NodeSource};
 use crate::hub::{Services, SessionInfo};
+use crate::reported;
 use crate::tunnel::Tunnels;
 
 /// The flows of every session.
@@ -36,8 +37,8 @@ impl Services for Flows {
         })
     }
 
-    fn reported(&self, _: SessionInfo, stream: Stream) -> BoxFuture<'static, ()> {
-        Box::pin(async move { drop(stream) })
+    fn reported(&self, session: SessionInfo, stream: Stream) -> BoxFuture<'static, ()> {
+        Box::pin(reported::run(self.cluster.clone(), session.peer.node, stream))
     }
 
     fn tunnel(&self, session: SessionInfo, dial: Dial, stream: Stream) -> BoxFuture<'static, ()> {

@@ -190,8 +190,17 @@ impl Cluster {
             Err(error) => return warn!(%key, error = &error as &dyn std::error::Error, "skipped"),
         };
         let (whole, autonomous) = (Body::compress(json), is_autonomous(json));
-        let before = self.inner.index.read().node(&key.name).map(|entry| entry.autonomous);
-        self.inner.index.write().put_node(NodeEntry { object, whole, autonomous });
+        let before = self
+            .inner
+            .index
+            .read()
+            .node(&key.name)
+            .map(|entry| entry.autonomous);
+        self.inner.index.write().put_node(NodeEntry {
+            object,
+            whole,
+            autonomous,
+        });
         if before == Some(false) && autonomous {
             // The label was set by hand: its pods have passed by unseen.
             self.inner.relists.of(Kind::Pod).notify_one();
