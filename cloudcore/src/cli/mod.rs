@@ -7,7 +7,7 @@ mod node;
 mod table;
 mod token;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -80,9 +80,13 @@ struct RunArgs {
     grace_seconds: u64,
 }
 
-/// Both families on one socket, where the kernel has both.
+/// Both families on one socket, where the kernel has both; IPv4 where IPv6 is switched off.
 fn any_address(port: u16) -> SocketAddr {
-    SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, port))
+    let all = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
+    match UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)) {
+        Ok(_) => all,
+        Err(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)),
+    }
 }
 
 /// Does what the command line says.

@@ -194,12 +194,13 @@ impl NodeDocument {
 
     fn all_labels(&self, node: &NodeName) -> BTreeMap<String, String> {
         let mut all = BTreeMap::from([
-            (labels::HOSTNAME.into(), node.to_string()),
             (labels::REGION.into(), "edge".into()),
             (labels::ZONE.into(), node.to_string()),
             (labels::AUTONOMY.into(), "true".into()),
         ]);
         all.extend(self.metadata.labels.clone());
+        // Pods choose nodes by it: a device must not draw those that were meant for another.
+        all.insert(labels::HOSTNAME.into(), node.to_string());
         all.extend(
             [labels::OURS, labels::ROLE, labels::NO_LOAD_BALANCER].map(|label| (label.into(), String::new())),
         );

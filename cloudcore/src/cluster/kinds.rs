@@ -185,17 +185,25 @@ impl Cluster {
     }
 
     pub(super) fn saw_node(&self, key: &ObjectKey, json: &[u8]) {
-        let autonomous = is_autonomous(json);
-        match canonical(Kind::Node, json) {
-            Ok(object) => {
-                let entry = NodeEntry {
-                    object: Arc::new(object),
-                    whole: Body::compress(json),
-                    autonomous,
-                };
-                self.inner.index.write().put_node(entry);
-            }
-            Err(error) => warn!(%key, error = &error as &dyn std::error::Error, "skipped"),
+        let object = match canonical(Kind::Node, json) {
+            Ok(object) => Arc::new(object),
+            Err(error) => return warn!(%key, error = &error as &dyn std::error::Error, "skipped"),
+        };
+        let (whole, autonomous) = (Body::compress(json), is_autonomous(json));
+        let before = self
+            .inner
+            .index
+            .read()
+            .node(&key.name)
+            .map(|entry| entry.autonomous);
+        self.inner.index.write().put_node(NodeEntry {
+            object,
+            whole,
+            autonomous,
+        });
+        if before == Some(false) && autonomous {
+            // The label was set by hand: its pods have passed by unseen.
+            self.inner.relists.of(Kind::Pod).notify_one();
         }
     }
 

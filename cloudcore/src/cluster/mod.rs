@@ -25,6 +25,7 @@ mod metrics;
 mod named;
 mod nodes;
 mod pods;
+mod shown;
 mod thin;
 mod view;
 mod watch;
@@ -58,8 +59,11 @@ use feed::Dirty;
 use index::Index;
 use metrics::Metrics;
 
-/// How often a replica without lease writes asks for a sign of life.
-const PROBE_EVERY: Duration = Duration::from_secs(5);
+/// After how long without a lease write a replica asks for a sign of life: a replica with sessions
+/// renews more often, and asks nothing.
+const PROBE_AFTER: Duration = Duration::from_secs(12);
+/// How often it looks whether it should ask, and asks again while nothing answers.
+const PROBE_EVERY: Duration = Duration::from_secs(3);
 
 /// What the cluster side needs from outside.
 pub struct Settings {
@@ -182,7 +186,7 @@ impl Cluster {
     /// A replica without sessions writes no leases: it reads one, to know whether it could.
     async fn probe(&self) {
         loop {
-            if self.health().quiet_for().is_none_or(|quiet| quiet >= PROBE_EVERY) {
+            if self.health().quiet_for().is_none_or(|quiet| quiet >= PROBE_AFTER) {
                 match self.probe_leases().await {
                     Ok(()) => self.health().answered(),
                     Err(error) => {

@@ -147,7 +147,7 @@ impl Cluster {
         self.request_as_node(node, call).await.map(drop)
     }
 
-    fn cached_node(&self, node: &NodeName) -> Option<Value> {
+    pub(super) fn cached_node(&self, node: &NodeName) -> Option<Value> {
         let whole = self.inner.index.read().node(node.as_ref())?.whole.clone();
         serde_json::from_slice(&whole.json().ok()?).ok()
     }
@@ -165,7 +165,7 @@ impl Cluster {
     }
 
     /// The `InternalIP` that edge nodes show: where the API server reaches them.
-    fn addresses(&self) -> Option<Value> {
+    pub(super) fn addresses(&self) -> Option<Value> {
         let address = self.inner.settings.advertise?;
         Some(json!([{ "type": "InternalIP", "address": address.to_string() }]))
     }

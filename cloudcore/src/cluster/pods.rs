@@ -184,7 +184,7 @@ impl Cluster {
     }
 
     /// As much of the pod as a status patch needs, from the index.
-    fn cached_pod(&self, pod: &PodRef) -> Option<Value> {
+    pub(super) fn cached_pod(&self, pod: &PodRef) -> Option<Value> {
         let object = self.inner.index.read().pod(&pod.node, &pod.key())?.object.clone();
         let status: Value = match &object.seed_status {
             Some(status) => serde_json::from_slice(&status.json().ok()?).ok()?,

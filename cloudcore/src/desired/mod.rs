@@ -13,5 +13,5 @@ mod source;
 #[cfg(test)]
 mod tests;
 
-pub use serve::{DesiredError, serve};
+pub use serve::{DesiredError, run, serve};
 pub use source::{NodeSource, Source};

@@ -10,15 +10,17 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
 use protocol::desired::{Publisher, Request, Violation};
+use protocol::name::NodeName;
 use protocol::object::{Kind, Revision};
 use protocol::transport::{ByteReader, ByteWriter, Stream};
 use protocol::wire::{DesiredDown, DesiredUp, FrameReader, FrameWriter, WireError};
 use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
-use super::Source;
+use super::{NodeSource, Source};
+use crate::cluster::Cluster;
 
 /// Frames between publisher and writer: enough to keep the writer busy, few enough to stay fresh.
 const AHEAD: usize = 2;
@@ -46,6 +48,15 @@ pub enum DesiredError {
     /// The edge broke the rules.
     #[error("the edge broke the rules of the desired flow")]
     Violation(#[from] Violation),
+}
+
+/// Serves one desired stream of a node until it ends, and says why it did.
+pub async fn run(cluster: Cluster, node: NodeName, stream: Stream) {
+    let source = NodeSource::new(cluster, &node);
+    match serve(stream, &source).await {
+        Ok(()) => debug!(%node, "the desired stream ended"),
+        Err(error) => info!(%node, error = &error as &dyn Error, "the desired stream was reset"),
+    }
 }
 
 /// Serves one desired stream until it ends.

@@ -1,1 +1,23 @@
-//! cloudcore: reported.
+//! Writes what a connected edge reports to the API server, in the node's name.
+//!
+//! What it is: the waiting around [`Intake`](protocol::reported::Intake), which orders and
+//! answers, and the memory of what the edge said last. What it is not: a merge of documents; the
+//! cluster side knows who owns which field.
+//!
+//! ```text
+//! edge ── reports ──► Intake ──► already shown? ──► Committed
+//!                                     `── no ──► write ──► Committed | Refused
+//! watch ── another writer changed it ──► said before? ──► write again
+//! ```
+//!
+//! **Invariant:** nothing is written that the API server shows already.
+
+mod memory;
+mod serve;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+pub use serve::{ReportedError, run, serve};
+pub use writer::{NodeWriter, Refusal, Shown, Writer};

@@ -197,7 +197,8 @@ mod tests {
         let mut text = "nameserver 1.1.1.1\n".repeat(5);
         text.push_str("search");
         for n in 0..40 {
-            text.push_str(&format!(" d{n}"));
+            text.push_str(" d");
+            text.push_str(&n.to_string());
         }
         let dns = decide(&facts(), &pod(r#"{"dnsPolicy":"Default"}"#), parse(&text));
         assert_eq!((dns.config.servers.len(), dns.config.searches.len()), (3, 32));

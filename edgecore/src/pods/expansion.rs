@@ -30,13 +30,12 @@ fn reference<'t, 'a>(
         out.push('$');
         return after;
     };
-    match value_of(name) {
-        Some(value) => out.push_str(value),
-        None => {
-            out.push_str("$(");
-            out.push_str(name);
-            out.push(')');
-        }
+    if let Some(value) = value_of(name) {
+        out.push_str(value);
+    } else {
+        out.push_str("$(");
+        out.push_str(name);
+        out.push(')');
     }
     rest
 }

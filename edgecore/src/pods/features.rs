@@ -99,7 +99,7 @@ impl Branch {
         match value {
             Value::Object(fields) => self.walk_fields(fields, path, refused),
             Value::Array(items) => self.walk_items(items, path, refused),
-            leaf => match self.rule {
+            leaf @ (Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_)) => match self.rule {
                 Some(Rule::Leaf | Rule::Whole) => {}
                 Some(Rule::OneOf(values)) if admits(values, leaf) => {}
                 Some(Rule::OneOf(_)) => refused.push(format!("{path} ({})", plain(leaf))),
@@ -177,16 +177,16 @@ fn unenforced_size_limits(spec: &Value) -> Vec<String> {
 }
 
 fn told(paths: &[String]) -> String {
-    let mut text = paths
+    let text = paths
         .iter()
         .take(MOST_PATHS_TOLD)
         .map(String::as_str)
         .collect::<Vec<_>>()
         .join(", ");
-    if paths.len() > MOST_PATHS_TOLD {
-        text.push_str(&format!(" and {} more", paths.len() - MOST_PATHS_TOLD));
+    match paths.len().checked_sub(MOST_PATHS_TOLD) {
+        None | Some(0) => text,
+        Some(more) => format!("{text} and {more} more"),
     }
-    text
 }
 
 #[cfg(test)]

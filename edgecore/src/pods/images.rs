@@ -170,16 +170,16 @@ impl Images {
             why,
         })?;
         let policy = policy(wish.container, &image);
-        if policy != Policy::Always {
-            if let Some(present) = self.inspect(&image).await? {
-                let message = format!("Container image {requested:?} already present on machine");
-                tell(ImageEvent {
-                    warning: false,
-                    reason: "Pulled",
-                    message,
-                });
-                return Ok(present);
-            }
+        if policy != Policy::Always
+            && let Some(present) = self.inspect(&image).await?
+        {
+            let message = format!("Container image {requested:?} already present on machine");
+            tell(ImageEvent {
+                warning: false,
+                reason: "Pulled",
+                message,
+            });
+            return Ok(present);
         }
         if policy == Policy::Never {
             return Err(ImageError::NeverPull(requested.to_owned()));

@@ -165,7 +165,7 @@ pub enum Outcome {
 /// Decides what comes next.
 pub fn plan(view: &View<'_>) -> Plan {
     match view.stage {
-        Stage::Ending { grace_seconds } => plan_ending(view.observed, grace_seconds),
+        Stage::Ending { grace_seconds } => plan_ending(view.pod, view.observed, grace_seconds),
         Stage::Running if view.history.deadline.is_some_and(|deadline| view.now >= deadline) => Plan {
             outcome: Outcome::Overdue,
             ..Plan::default()
@@ -246,7 +246,7 @@ fn earliest(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
     }
 }
 
-fn plan_ending(observed: &PodObserved, grace_seconds: i64) -> Plan {
+fn plan_ending(pod: &Pod, observed: &PodObserved, grace_seconds: i64) -> Plan {
     let mut plan = Plan::default();
     let alive = observed
         .containers
@@ -254,7 +254,9 @@ fn plan_ending(observed: &PodObserved, grace_seconds: i64) -> Plan {
         .filter(|container| container.run.may_run());
     plan.steps.extend(alive.map(|container| {
         let message = format!("Stopping container {}", container.name);
-        Step::Kill(kill(container, grace_seconds, message, false))
+        // Of an orphan nothing is known but what its containers say.
+        let orphans = container.grace.filter(|_| pod.spec.is_none());
+        Step::Kill(kill(container, orphans.unwrap_or(grace_seconds), message, false))
     }));
     let ready = observed.sandboxes.iter().filter(|sandbox| sandbox.ready);
     plan.steps.extend(ready.map(|sandbox| Step::StopSandbox {
@@ -308,7 +310,7 @@ fn plan_new_sandbox(view: &View<'_>, attempt: u32) -> Plan {
         // First everything of the old sandbox ends; the new one comes after the next look.
         return Plan {
             outcome: Outcome::Going,
-            ..plan_ending(view.observed, spec_grace(view.pod))
+            ..plan_ending(view.pod, view.observed, spec_grace(view.pod))
         };
     }
     if wants_new_sandbox(view, attempt) {
@@ -337,10 +339,35 @@ fn wants_new_sandbox(view: &View<'_>, attempt: u32) -> bool {
 }
 
 fn plan_containers(view: &View<'_>, sandbox: &SandboxObserved) -> Plan {
+    let replaced = kills_of_replaced(view);
+    if !replaced.is_empty() {
+        return Plan {
+            steps: replaced,
+            ..Plan::default()
+        };
+    }
     match next_init(view, sandbox) {
         Init::Done => plan_main(view, sandbox),
         Init::Busy(plan) => plan,
     }
+}
+
+/// An instance that may run although a newer one was made: it ends before anything else happens.
+fn kills_of_replaced(view: &View<'_>) -> Vec<Step> {
+    let replaced = |seen: &&ContainerObserved| {
+        let newest = view.observed.latest(&seen.name);
+        seen.run.may_run() && newest.is_some_and(|newest| newest.id != seen.id)
+    };
+    let end = |seen: &ContainerObserved| {
+        let message = format!("Stopping container {}", seen.name);
+        Step::Kill(kill(seen, spec_grace(view.pod), message, true))
+    };
+    view.observed
+        .containers
+        .iter()
+        .filter(replaced)
+        .map(end)
+        .collect()
 }
 
 enum Init {
@@ -475,3 +502,6 @@ fn followed(view: &View<'_>, name: &str) -> Option<Instant> {
 pub fn backoff_key(container: &Container) -> String {
     format!("{}/{}", container.name, container_hash(container))
 }
+
+#[cfg(test)]
+mod tests;

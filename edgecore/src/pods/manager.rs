@@ -192,7 +192,7 @@ impl Round {
                     self.roster.objects_changed(generation);
                 }
                 Some(notice) = notices.recv() => self.notice(notice),
-                ended = self.roster.ended() => self.ended(ended, *objects.borrow()),
+                ended = self.roster.ended() => self.ended(&ended, *objects.borrow()),
                 () = tokio::time::sleep_until(next) => self.relist().await,
             }
         }
@@ -204,8 +204,8 @@ impl Round {
             .follow(&self.source.pods(), self.source.pods_synced(), objects);
     }
 
-    fn ended(&mut self, ended: Ended, objects: u64) {
-        self.roster.forget(&ended);
+    fn ended(&mut self, ended: &Ended, objects: u64) {
+        self.roster.forget(ended);
         self.follow_pods(objects);
     }
 

@@ -24,5 +24,7 @@ pub mod security;
 pub mod spec;
 pub mod status;
 pub mod termination;
+#[cfg(test)]
+pub(crate) mod testbed;
 pub mod volumes;
 pub mod worker;

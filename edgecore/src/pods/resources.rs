@@ -1,4 +1,4 @@
-//! The arithmetic of requests and limits: quantities, the QoS class, shares, quotas and OOM scores, with the
+//! The arithmetic of requests and limits: quantities, the class of service, shares, quotas and OOM scores, with the
 //! kubelet's roundings and bounds.
 //!
 //! Pure. **Invariant:** the numbers equal the kubelet's for the same pod, so that `kubectl describe`, cgroup

@@ -38,5 +38,5 @@ pub trait Report: Send + Sync + 'static {
     /// Nothing of the pod is left here: its object may go.
     fn gone<'a>(&'a self, pod: &'a Pod) -> BoxFuture<'a, Result<(), NotKept>>;
     /// Something worth telling happened to the pod. Best effort.
-    fn event<'a>(&'a self, event: k8s_openapi::api::core::v1::Event) -> BoxFuture<'a, ()>;
+    fn event(&self, event: k8s_openapi::api::core::v1::Event) -> BoxFuture<'_, ()>;
 }

@@ -132,7 +132,6 @@ fn verify_non_root(pod: &Pod, container: &Container, image: &PresentImage) -> Re
         (Some(0), _) => Err(ConfigError(format!(
             "container's runAsUser breaks non-root policy {place}"
         ))),
-        (Some(_), _) => Ok(()),
         (None, None) if !image.username.is_empty() => Err(ConfigError(format!(
             "container has runAsNonRoot and image has non-numeric user ({}), cannot verify user is non-root {place}",
             image.username
@@ -140,7 +139,7 @@ fn verify_non_root(pod: &Pod, container: &Container, image: &PresentImage) -> Re
         (None, Some(0)) => Err(ConfigError(format!(
             "container has runAsNonRoot and image will run as root {place}"
         ))),
-        (None, _) => Ok(()),
+        _ => Ok(()),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Termination messages: the last words of a container that ended.
 //!
-//! A message is read from the file that was mounted for it, else, with policy FallbackToLogsOnError after a
+//! A message is read from the file that was mounted for it, else, with policy `FallbackToLogsOnError` after a
 //! failure, from the end of the log. **Invariant:** never more than 4096 bytes of a file, 80 lines or 2048
 //! bytes of a log, and 12 KiB a pod; no link is followed and no pipe is waited for.
 

@@ -23,9 +23,9 @@ use super::{Call, Events, Labels, Runtime, RuntimeError};
 /// The largest message in either direction; the kubelet's limit too.
 const MESSAGE_LIMIT: usize = 16 << 20;
 /// How long an ordinary call may take: the kubelet's `runtimeRequestTimeout`.
-const DEADLINE: Duration = Duration::from_secs(120);
+const DEADLINE: Duration = Duration::from_mins(2);
 /// A sandbox waits for its network plugins, so it gets twice as long, as in the kubelet.
-const SANDBOX_DEADLINE: Duration = Duration::from_secs(240);
+const SANDBOX_DEADLINE: Duration = Duration::from_mins(4);
 /// How long a list may take: it only reads the runtime's memory.
 const LIST_DEADLINE: Duration = Duration::from_secs(30);
 
@@ -102,11 +102,11 @@ fn seconds(value: i64) -> Duration {
     Duration::from_secs(u64::try_from(value).unwrap_or(0))
 }
 
-fn image_spec(image: &str) -> Option<api::ImageSpec> {
-    Some(api::ImageSpec {
+fn image_spec(image: &str) -> api::ImageSpec {
+    api::ImageSpec {
         image: image.to_owned(),
         ..api::ImageSpec::default()
-    })
+    }
 }
 
 impl Runtime for Cri {
@@ -244,7 +244,7 @@ impl Runtime for Cri {
             sandbox_config: Some(sandbox_config),
         };
         async move {
-            let answer = client.create_container(request);
+            let answer = Box::pin(client.create_container(request));
             within("CreateContainer", DEADLINE, answer)
                 .await
                 .map(|r| r.container_id)
@@ -370,7 +370,7 @@ impl Runtime for Cri {
     fn image_status(&self, image: &str) -> Call<'_, Option<api::Image>> {
         let mut client = self.images.clone();
         let request = api::ImageStatusRequest {
-            image: image_spec(image),
+            image: Some(image_spec(image)),
             verbose: false,
         };
         async move {
@@ -403,7 +403,7 @@ impl Runtime for Cri {
     fn remove_image(&self, image: &str) -> Call<'_, ()> {
         let mut client = self.images.clone();
         let request = api::RemoveImageRequest {
-            image: image_spec(image),
+            image: Some(image_spec(image)),
         };
         async move {
             let answer = client.remove_image(request);

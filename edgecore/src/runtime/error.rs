@@ -102,6 +102,10 @@ impl RuntimeError {
         matches!(self, Self::NotFound { .. })
     }
 
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "every other code is the runtime's refusal"
+    )]
     pub(super) fn from_status(call: &'static str, status: &Status) -> Self {
         let message = status.message().to_owned();
         match status.code() {

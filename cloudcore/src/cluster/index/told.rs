@@ -112,14 +112,9 @@ impl Index {
     /// A Node of ours is so now.
     pub(in crate::cluster) fn put_node(&mut self, node: NodeEntry) {
         let key = node.object.key.clone();
-        let before = self.nodes.insert(key.name.clone(), node);
-        let now = self
-            .nodes
-            .get(&key.name)
-            .map(|entry| &entry.object.version.digest);
-        if before.as_ref().map(|entry| &entry.object.version.digest) != now {
-            self.mark_shared(&key);
-        }
+        self.nodes.insert(key.name.clone(), node);
+        // Also when only the status changed: what the node reported may have been overwritten.
+        self.mark_shared(&key);
     }
 
     /// A Service, `RuntimeClass` or Node is gone.

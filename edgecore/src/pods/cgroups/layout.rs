@@ -1,6 +1,6 @@
 //! How pod cgroups are called under both drivers, as the kubelet calls them.
 //!
-//! Pure naming, no I/O. **Invariant:** a name is made of the configured root, `kubepods`, the QoS class and
+//! Pure naming, no I/O. **Invariant:** a name is made of the configured root, `kubepods`, the class of service and
 //! the pod's UID, and of nothing that a pod can choose.
 
 use super::super::resources::Qos;
@@ -52,7 +52,7 @@ impl CgroupLayout {
         self.render(&parts)
     }
 
-    /// The path of a QoS class's cgroup (Guaranteed: of `kubepods` itself).
+    /// The path of a class's cgroup (Guaranteed: of `kubepods` itself).
     pub fn qos_path(&self, qos: Qos) -> String {
         self.render(&self.qos_parts(qos))
     }

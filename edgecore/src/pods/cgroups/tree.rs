@@ -18,7 +18,7 @@ use super::layout::{CgroupDriver, CgroupLayout};
 use super::limits::{self, Setting};
 
 /// Where controllers are mounted everywhere.
-pub const CGROUP_TOP: &str = "/sys/fs/cgroup";
+const CGROUP_TOP: &str = "/sys/fs/cgroup";
 const V2_CONTROLLERS: [&str; 6] = ["cpu", "cpuset", "memory", "pids", "io", "hugetlb"];
 const CPUSET_FILES: [&str; 2] = ["cpuset.cpus", "cpuset.mems"];
 

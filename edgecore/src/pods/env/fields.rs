@@ -3,6 +3,7 @@
 //! Pure. The same paths serve environment variables and, for `metadata.*`, volumes.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 use k8s_openapi::api::core::v1::Pod;
 use thiserror::Error;
@@ -99,13 +100,18 @@ fn quoted(text: &str) -> String {
             '\x08' => out.push_str("\\b"),
             '\x0b' => out.push_str("\\v"),
             '\x0c' => out.push_str("\\f"),
-            c if u32::from(c) < 0x20 || c == '\x7f' => out.push_str(&format!("\\x{:02x}", u32::from(c))),
+            c if u32::from(c) < 0x20 || c == '\x7f' => escape(&mut out, "\\x", 2, c),
             c if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{a0}') => {
-                out.push_str(&format!("\\u{:04x}", u32::from(c)));
+                escape(&mut out, "\\u", 4, c);
             }
             c => out.push(c),
         }
     }
     out.push('"');
     out
+}
+
+fn escape(out: &mut String, prefix: &str, digits: usize, c: char) {
+    // Writing into a String cannot fail.
+    let _ = write!(out, "{prefix}{:0digits$x}", u32::from(c));
 }

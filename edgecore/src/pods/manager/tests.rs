@@ -1,1 +1,343 @@
 //! The manager against the runtime in memory.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use crate::pods::testbed::Node;
+
+fn pod(name: &str, uid: &str, spec: Value) -> Value {
+    json!({"apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": name, "namespace": "ns", "uid": uid}, "spec": spec})
+}
+
+fn web(uid: &str) -> Value {
+    pod(
+        "web",
+        uid,
+        json!({"containers": [{"name": "c", "image": "app:1"}]}),
+    )
+}
+
+fn deleted(mut pod: Value, grace: i64) -> Value {
+    pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+    pod["metadata"]["deletionGracePeriodSeconds"] = json!(grace);
+    pod
+}
+
+async fn booted(images: &[&str]) -> Node {
+    let mut node = Node::new(images);
+    node.boot();
+    node.sync();
+    tokio::task::yield_now().await;
+    node
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_runs_and_turns_ready() {
+    let node = booted(&["app:1"]).await;
+    node.want(&web("u1"));
+    node.until("Running", |node| node.phase("u1") == "Running").await;
+    let status = node.status("u1");
+    let ready = status
+        .conditions
+        .unwrap()
+        .into_iter()
+        .find(|c| c.type_ == "Ready")
+        .unwrap();
+    assert_eq!(ready.status, "True");
+    assert!(status.pod_ip.unwrap().starts_with("10.86."));
+    assert_eq!(node.runtime.running(), ["c"]);
+    let events = node.events();
+    for told in [
+        "Pulled",
+        "Created: Container created",
+        "Started: Container started",
+    ] {
+        assert!(
+            events.iter().any(|event| event.starts_with(told)),
+            "{told} in {events:?}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_healthy_pod_costs_no_write_and_no_report() {
+    let node = booted(&["app:1"]).await;
+    node.want(&web("u1"));
+    node.until("Running", |node| node.phase("u1") == "Running").await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let (told, created) = (node.told("u1").len(), node.runtime.count("CreateContainer"));
+    tokio::time::sleep(Duration::from_mins(10)).await;
+    assert_eq!(
+        (node.told("u1").len(), node.runtime.count("CreateContainer")),
+        (told, created)
+    );
+    assert_eq!(node.runtime.count("StopContainer"), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crashing_container_backs_off_and_says_so() {
+    let node = booted(&["app:1"]).await;
+    node.runtime.exits_at_once("c", 3);
+    node.want(&web("u1"));
+    let crash_loop = |node: &Node| {
+        let statuses = node.status("u1").container_statuses.unwrap_or_default();
+        let waiting = statuses
+            .first()
+            .and_then(|s| s.state.clone())
+            .and_then(|s| s.waiting);
+        waiting
+            .and_then(|w| w.message)
+            .is_some_and(|m| m == "back-off 20s restarting failed container=c pod=web_ns(u1)")
+    };
+    node.until("the second back-off", crash_loop).await;
+    let status = node.status("u1").container_statuses.unwrap().remove(0);
+    assert_eq!(status.restart_count, 2);
+    assert_eq!(status.last_state.unwrap().terminated.unwrap().exit_code, 3);
+    assert_eq!(node.phase("u1"), "Running");
+    node.runtime.keeps_running("c");
+    node.until("recovery", |node| node.runtime.running() == ["c"])
+        .await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert!(
+        node.runtime.containers() <= 2,
+        "one dead container is kept beside the live one"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deleted_pod_is_stopped_reported_and_gone_in_this_order() {
+    let node = booted(&["app:1"]).await;
+    node.want(&web("u1"));
+    node.until("Running", |node| node.phase("u1") == "Running").await;
+    node.want(&deleted(web("u1"), 7));
+    node.until("gone", |node| node.gone() == ["u1"]).await;
+    assert!(
+        node.runtime
+            .calls()
+            .iter()
+            .any(|call| call.starts_with("StopContainer") && call.ends_with(" 7"))
+    );
+    let last = node.status("u1");
+    assert_eq!(last.phase.as_deref(), Some("Failed"));
+    assert!(
+        last.container_statuses.unwrap()[0]
+            .state
+            .clone()
+            .unwrap()
+            .terminated
+            .is_some()
+    );
+    assert_eq!((node.runtime.containers(), node.runtime.sandboxes()), (0, 0));
+    node.forget("u1");
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert_eq!(node.gone().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restart_of_the_agent_adopts_what_runs() {
+    let mut node = booted(&["app:1"]).await;
+    node.want(&web("u1"));
+    node.until("Running", |node| node.phase("u1") == "Running").await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let told = node.told("u1").len();
+    node.kill().await;
+    node.boot();
+    tokio::time::sleep(Duration::from_mins(2)).await;
+    assert_eq!(node.runtime.count("CreateContainer"), 1);
+    assert_eq!(node.runtime.count("StopContainer"), 0);
+    assert_eq!(node.told("u1").len(), told, "and nothing flips in its status");
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_killed_for_being_unknown_before_the_cluster_has_confirmed_the_list() {
+    let mut node = Node::new(&["app:1"]);
+    node.boot();
+    node.want(&web("u1"));
+    node.until("Running", |node| node.runtime.running() == ["c"])
+        .await;
+    node.kill().await;
+    node.forget("u1");
+    node.boot();
+    tokio::time::sleep(Duration::from_mins(5)).await;
+    assert_eq!(node.runtime.running(), ["c"]);
+    node.sync();
+    node.until("the orphan's end", |node| node.runtime.sandboxes() == 0)
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reboot_starts_everything_again_from_what_is_wanted() {
+    let mut node = booted(&["app:1"]).await;
+    node.want(&web("u1"));
+    node.until("Running", |node| node.runtime.running() == ["c"])
+        .await;
+    node.stop().await;
+    node.runtime.reboot();
+    node.runtime.set_down(true);
+    node.boot();
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    node.runtime.set_down(false);
+    let back = Instant::now();
+    node.until("Running again", |node| node.runtime.running() == ["c"])
+        .await;
+    assert!(back.elapsed() < Duration::from_secs(3));
+    node.until("its status", |node| node.phase("u1") == "Running")
+        .await;
+    assert_eq!(node.status("u1").container_statuses.unwrap()[0].restart_count, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_finished_pod_stays_finished_over_a_reboot() {
+    let mut node = booted(&["app:1"]).await;
+    node.runtime.exits_at_once("c", 0);
+    let mut job = web("u1");
+    job["spec"]["restartPolicy"] = json!("OnFailure");
+    node.want(&job);
+    node.until("Succeeded", |node| node.phase("u1") == "Succeeded")
+        .await;
+    node.stop().await;
+    node.runtime.reboot();
+    node.boot();
+    tokio::time::sleep(Duration::from_mins(1)).await;
+    assert_eq!(node.phase("u1"), "Succeeded");
+    assert_eq!(node.runtime.count("CreateContainer"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn init_containers_run_one_after_the_other_and_before_the_rest() {
+    let node = booted(&["app:1"]).await;
+    node.runtime.exits_at_once("a", 0);
+    node.runtime.exits_at_once("b", 0);
+    let init = json!([{"name": "a", "image": "app:1"}, {"name": "b", "image": "app:1"}]);
+    let spec = json!({"initContainers": init, "containers": [{"name": "c", "image": "app:1"}]});
+    node.want(&pod("web", "u1", spec));
+    node.until("Running", |node| node.phase("u1") == "Running").await;
+    let started: Vec<_> = node
+        .runtime
+        .calls()
+        .into_iter()
+        .filter(|call| call.starts_with("StartContainer"))
+        .collect();
+    assert_eq!(
+        started,
+        ["StartContainer a", "StartContainer b", "StartContainer c"]
+    );
+    let status = node.status("u1");
+    assert!(
+        status
+            .init_container_statuses
+            .unwrap()
+            .iter()
+            .all(|init| init.ready)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_missing_image_is_said_and_pulled_when_it_comes() {
+    let node = booted(&[]).await;
+    node.want(&web("u1"));
+    let reason = |node: &Node| {
+        let statuses = node.status("u1").container_statuses.unwrap_or_default();
+        let waiting = statuses
+            .first()
+            .and_then(|s| s.state.clone())
+            .and_then(|s| s.waiting);
+        waiting.and_then(|w| w.reason).unwrap_or_default()
+    };
+    node.until("ImagePullBackOff", |node| reason(node) == "ImagePullBackOff")
+        .await;
+    assert_eq!(node.phase("u1"), "Pending");
+    node.runtime.publish("app:1");
+    node.until("Running", |node| node.phase("u1") == "Running").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_missing_config_map_holds_the_container_until_it_comes() {
+    let node = booted(&["app:1"]).await;
+    let env = json!([{"name": "X", "valueFrom": {"configMapKeyRef": {"name": "cm", "key": "x"}}}]);
+    node.want(&pod(
+        "web",
+        "u1",
+        json!({"containers": [{"name": "c", "image": "app:1", "env": env}]}),
+    ));
+    let failed = |node: &Node| {
+        node.events()
+            .iter()
+            .any(|event| event.contains("configmap \"cm\" not found"))
+    };
+    node.until("the complaint", failed).await;
+    node.objects.put_config_map("ns", "cm", &[("x", "1")]);
+    node.touch_objects();
+    let changed = Instant::now();
+    node.until("Running", |node| node.phase("u1") == "Running").await;
+    assert!(
+        changed.elapsed() < Duration::from_secs(2),
+        "at once, not after the back-off"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_pod_waits_and_is_never_started() {
+    let node = booted(&["app:1"]).await;
+    let mut refused = web("u1");
+    refused["spec"]["containers"][0]["someFutureField"] = json!(true);
+    node.want(&refused);
+    node.until("the refusal", |node| !node.events().is_empty()).await;
+    tokio::time::sleep(Duration::from_mins(5)).await;
+    let status = node.status("u1");
+    assert_eq!(status.phase.as_deref(), Some("Pending"));
+    let waiting = status.container_statuses.unwrap()[0]
+        .state
+        .clone()
+        .unwrap()
+        .waiting
+        .unwrap();
+    assert_eq!(waiting.reason.as_deref(), Some("UnsupportedPodFeature"));
+    assert_eq!(node.runtime.count("RunPodSandbox"), 0);
+    node.want(&deleted(refused, 30));
+    node.until("gone", |node| node.gone() == ["u1"]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_of_the_same_name_waits_for_the_old_one() {
+    let node = booted(&["app:1"]).await;
+    node.want(&web("u1"));
+    node.until("Running", |node| node.phase("u1") == "Running").await;
+    node.want(&web("u2"));
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert_eq!(node.phase("u2"), "");
+    node.forget("u1");
+    node.until("the new one", |node| node.phase("u2") == "Running")
+        .await;
+    assert_eq!(node.runtime.sandboxes(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_past_its_deadline_fails() {
+    let node = booted(&["app:1"]).await;
+    let mut short = web("u1");
+    short["spec"]["activeDeadlineSeconds"] = json!(60);
+    node.want(&short);
+    node.until("Running", |node| node.phase("u1") == "Running").await;
+    node.until("Failed", |node| node.phase("u1") == "Failed").await;
+    assert_eq!(node.status("u1").reason.as_deref(), Some("DeadlineExceeded"));
+    assert!(node.runtime.running().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sandbox_that_cannot_be_made_is_tried_again() {
+    let node = booted(&["app:1"]).await;
+    node.runtime.fail_next("RunPodSandbox", "no network");
+    node.want(&web("u1"));
+    node.until("Running", |node| node.phase("u1") == "Running").await;
+    let complaint =
+        "FailedCreatePodSandBox: Failed to create pod sandbox: rpc error: code = Unknown desc = no network";
+    assert!(
+        node.events().iter().any(|event| event == complaint),
+        "{:?}",
+        node.events()
+    );
+}

@@ -173,12 +173,16 @@ fn output(mut stdout: Vec<u8>, stderr: &[u8]) -> String {
 
 /// A failed connection as the kubelet words it.
 pub(super) fn dial_error(host: &str, port: u16, error: &io::Error) -> String {
-    let why = match error.kind() {
-        io::ErrorKind::ConnectionRefused => "connect: connection refused".to_owned(),
-        io::ErrorKind::HostUnreachable => "connect: no route to host".to_owned(),
-        io::ErrorKind::NetworkUnreachable => "connect: network is unreachable".to_owned(),
-        _ => error.to_string(),
-    };
+    let known = [
+        (io::ErrorKind::ConnectionRefused, "connect: connection refused"),
+        (io::ErrorKind::HostUnreachable, "connect: no route to host"),
+        (
+            io::ErrorKind::NetworkUnreachable,
+            "connect: network is unreachable",
+        ),
+    ];
+    let words = known.into_iter().find(|(kind, _)| *kind == error.kind());
+    let why = words.map_or_else(|| error.to_string(), |(_, words)| words.to_owned());
     format!("dial tcp {}: {why}", join(host, port))
 }
 

@@ -285,7 +285,7 @@ fn encoded(path: &str) -> String {
         {
             out.push(char::from(byte));
         } else {
-            out.push_str("%");
+            out.push('%');
             out.push_str(&hex::encode_upper([byte]));
         }
     }

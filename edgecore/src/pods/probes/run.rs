@@ -65,10 +65,12 @@ impl Worker {
             ticks.tick().await;
             let outcome = self.probe().await;
             self.tell(&outcome);
-            if let Some(success) = self.machine.observe(&outcome) {
-                if self.settle(success) {
-                    return;
-                }
+            if self
+                .machine
+                .observe(&outcome)
+                .is_some_and(|success| self.settle(success))
+            {
+                return;
             }
         }
     }

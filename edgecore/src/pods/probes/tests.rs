@@ -52,7 +52,7 @@ async fn eventually(
     results: &mut watch::Receiver<ProbeResults>,
     is: impl FnMut(&ProbeResults) -> bool,
 ) -> ProbeResults {
-    timeout(Duration::from_secs(600), results.wait_for(is))
+    timeout(Duration::from_mins(10), results.wait_for(is))
         .await
         .unwrap()
         .unwrap()
@@ -196,7 +196,7 @@ async fn a_runtime_that_is_away_decides_nothing() {
     away.set_down(true);
     world.target.runtime = Arc::new(away);
     let results = world.start();
-    let told = timeout(Duration::from_secs(60), world.told.recv())
+    let told = timeout(Duration::from_mins(1), world.told.recv())
         .await
         .unwrap()
         .unwrap();

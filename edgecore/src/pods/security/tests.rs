@@ -1,5 +1,6 @@
 use super::super::spec::testing::{container as container_of, pod};
 use super::*;
+use NamespaceMode::{Container as OwnEach, Node, Pod as Shared};
 
 fn image(uid: Option<i64>, username: &str) -> PresentImage {
     PresentImage {
@@ -104,9 +105,11 @@ fn namespaces_are_the_pods_unless_it_asks_for_the_devices() {
         let option = namespaces(&pod(spec));
         (option.network(), option.ipc(), option.pid())
     };
-    use NamespaceMode::{Container, Node, Pod};
-    assert_eq!(modes("{}"), (Pod, Pod, Container));
-    assert_eq!(modes(r#"{"shareProcessNamespace":true}"#), (Pod, Pod, Pod));
+    assert_eq!(modes("{}"), (Shared, Shared, OwnEach));
+    assert_eq!(
+        modes(r#"{"shareProcessNamespace":true}"#),
+        (Shared, Shared, Shared)
+    );
     assert_eq!(
         modes(r#"{"hostNetwork":true,"hostPID":true,"hostIPC":true}"#),
         (Node, Node, Node)

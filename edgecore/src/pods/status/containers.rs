@@ -58,8 +58,28 @@ fn one(
     if init && newest.is_some_and(|seen| seen.run == Run::Exited && seen.exit_code == 0) {
         return status;
     }
+    keep_known_end(old, &mut status);
     say_why_it_waits(input, &mut status);
     status
+}
+
+/// An end that was reported stays as it was reported: its termination message may be gone from the disk.
+fn keep_known_end(old: Option<&ContainerStatus>, status: &mut ContainerStatus) {
+    let ended = |state: Option<&ContainerState>| state.and_then(|state| state.terminated.clone());
+    let known: Vec<_> = [
+        old.and_then(|old| old.state.as_ref()),
+        old.and_then(|old| old.last_state.as_ref()),
+    ]
+    .into_iter()
+    .filter_map(ended)
+    .filter(|end| end.container_id.is_some())
+    .collect();
+    for state in [&mut status.state, &mut status.last_state].into_iter().flatten() {
+        let id = state.terminated.as_ref().map(|end| end.container_id.clone());
+        if let Some(end) = id.and_then(|id| known.iter().find(|end| end.container_id == id)) {
+            state.terminated = Some(end.clone());
+        }
+    }
 }
 
 /// A container that is to be started and cannot be waits, and says why.

@@ -48,9 +48,9 @@ pub(super) fn open_dir_at<P: NixPath + ?Sized>(dir: impl AsFd, name: &P) -> io::
 pub(super) fn make_dir_at<P: NixPath + ?Sized>(dir: impl AsFd, name: &P, mode: u32) -> io::Result<OwnedFd> {
     match mkdirat(&dir, name, Mode::from_bits_truncate(0o700)) {
         Ok(()) => {
-            let made = open_dir_at(&dir, name)?;
-            set_mode(&made, mode)?;
-            Ok(made)
+            let new = open_dir_at(&dir, name)?;
+            set_mode(&new, mode)?;
+            Ok(new)
         }
         Err(Errno::EEXIST) => open_dir_at(dir, name),
         Err(error) => Err(error.into()),

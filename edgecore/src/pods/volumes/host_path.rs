@@ -29,7 +29,10 @@ pub(super) fn check(path: &Path, kind: &str) -> Result<(), String> {
     }
 }
 
-fn expectation(kind: &str) -> Option<(&'static str, fn(&FileType) -> bool)> {
+/// What the path must be, in words and as a question.
+type Expectation = (&'static str, fn(&FileType) -> bool);
+
+fn expectation(kind: &str) -> Option<Expectation> {
     Some(match kind {
         "Directory" | "DirectoryOrCreate" => ("a directory", FileType::is_dir),
         "File" | "FileOrCreate" => ("a file", FileType::is_file),

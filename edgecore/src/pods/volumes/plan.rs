@@ -1,7 +1,7 @@
 //! What is to be done for one volume, decided before the disk is touched.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use k8s_openapi::api::core::v1::{Pod, Volume};
 use nix::mount::MsFlags;
@@ -128,14 +128,11 @@ fn plugin(volume: &Volume) -> (&'static str, bool) {
     }
 }
 
-fn absolute(path: &str) -> Result<PathBuf, String> {
-    let path = Path::new(path);
-    let climbs = path
-        .components()
-        .any(|part| part == std::path::Component::ParentDir);
+fn absolute(text: &str) -> Result<PathBuf, String> {
+    let path = Path::new(text);
+    let climbs = path.components().any(|part| part == Component::ParentDir);
     if path.is_absolute() && !climbs {
-        Ok(path.to_owned())
-    } else {
-        Err(format!("invalid path {path:?}: must be absolute, without '..'"))
+        return Ok(path.to_owned());
     }
+    Err(format!("invalid path {text:?}: must be absolute, without '..'"))
 }

@@ -58,9 +58,9 @@ fn make_beneath(root: &OwnedFd, path: &str) -> io::Result<OwnedFd> {
         at = match open_beneath(root, &so_far) {
             Err(Errno::ENOENT) => {
                 mkdirat(&at, *element, mode)?;
-                let made = file::open_dir_at(&at, *element)?;
-                nix::sys::stat::fchmod(&made, mode)?;
-                made
+                let new = file::open_dir_at(&at, *element)?;
+                nix::sys::stat::fchmod(&new, mode)?;
+                new
             }
             other => other?,
         };

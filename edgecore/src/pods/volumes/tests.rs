@@ -16,8 +16,8 @@ impl TokenSource for Always {
 }
 
 impl TokenStore for Always {
-    fn load(&self) -> Vec<(String, Vec<u8>)> {
-        Vec::new()
+    fn load(&self) -> BoxFuture<'_, Vec<(String, Vec<u8>)>> {
+        Box::pin(async { Vec::new() })
     }
 
     fn keep<'a>(&'a self, _key: &'a str, _value: Option<Vec<u8>>) -> BoxFuture<'a, ()> {
@@ -25,12 +25,12 @@ impl TokenStore for Always {
     }
 }
 
-fn volumes(scratch: &Scratch, objects: &Arc<FakeObjects>) -> Volumes {
+async fn volumes(scratch: &Scratch, objects: &Arc<FakeObjects>) -> Volumes {
     let facts = NodeFacts {
         root_dir: scratch.path().to_owned(),
         ..facts()
     };
-    let tokens = TokenCache::new(Arc::new(Always), Arc::new(Always), Arc::new(SystemTime::now));
+    let tokens = TokenCache::open(Arc::new(Always), Arc::new(Always), Arc::new(SystemTime::now)).await;
     Volumes::new(Arc::new(facts), objects.clone(), Arc::new(tokens))
 }
 
@@ -54,7 +54,7 @@ async fn every_type_stands_where_the_kubelet_puts_it_and_is_taken_down_whole() {
             .config_map("ns", "settings", &[("a", "1")])
             .secret("ns", "keys", &[("k", b"v")]),
     );
-    let volumes = volumes(&scratch, &objects);
+    let volumes = volumes(&scratch, &objects).await;
     let mounted = volumes.mount(&pod(EVERYTHING)).await.unwrap();
 
     let base = scratch.path().join("pods/u-1/volumes");
@@ -105,7 +105,7 @@ async fn every_type_stands_where_the_kubelet_puts_it_and_is_taken_down_whole() {
 async fn a_changed_config_map_arrives_in_the_mounted_file() {
     let scratch = Scratch::new("volumes-change");
     let objects = Arc::new(FakeObjects::default().config_map("ns", "settings", &[("a", "1")]));
-    let volumes = volumes(&scratch, &objects);
+    let volumes = volumes(&scratch, &objects).await;
     let pod = pod(r#"{"volumes":[{"name":"cfg","configMap":{"name":"settings"}}]}"#);
     let mounted = volumes.mount(&pod).await.unwrap();
     let file = mounted.volumes["cfg"].host_path.join("a");
@@ -119,7 +119,7 @@ async fn a_changed_config_map_arrives_in_the_mounted_file() {
 async fn a_missing_object_and_a_hostile_key_are_told_in_the_kubelets_words() {
     let scratch = Scratch::new("volumes-missing");
     let objects = Arc::new(FakeObjects::default().config_map("ns", "evil", &[("../../x", "1")]));
-    let volumes = volumes(&scratch, &objects);
+    let volumes = volumes(&scratch, &objects).await;
     let of = |map: &str| {
         pod(&format!(
             r#"{{"volumes":[{{"name":"cfg","configMap":{{"name":"{map}"}}}}]}}"#
@@ -137,7 +137,7 @@ async fn a_missing_object_and_a_hostile_key_are_told_in_the_kubelets_words() {
 #[tokio::test]
 async fn names_that_are_no_directory_names_are_refused() {
     let scratch = Scratch::new("volumes-names");
-    let volumes = volumes(&scratch, &Arc::default());
+    let volumes = volumes(&scratch, &Arc::default()).await;
     let climbing = pod(r#"{"volumes":[{"name":"../../x","emptyDir":{}}]}"#);
     assert!(volumes.mount(&climbing).await.is_err());
     assert!(

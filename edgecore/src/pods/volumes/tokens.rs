@@ -1,7 +1,12 @@
 //! Service-account tokens: asked for through the link, kept in the store, renewed before they expire.
 //!
+//! [`ApiTokens`] asks, [`StoredTokens`] keeps, [`TokenCache`] decides.
+//!
 //! **Invariant:** a token once held is given out until a newer one is, even past its time: a pod that starts
 //! offline starts with its last token.
+
+mod api;
+mod stored;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,10 +21,13 @@ use thiserror::Error;
 use tokio::time::{Instant, timeout};
 use tracing::debug;
 
+pub use api::{ApiTokens, NodeApi};
+pub use stored::StoredTokens;
+
 const DAY: u64 = 24 * 60 * 60;
 /// A pod that has a token does not wait long for the next.
 const RENEWAL_PATIENCE: Duration = Duration::from_secs(5);
-const RETRY: Duration = Duration::from_secs(60);
+const RETRY: Duration = Duration::from_mins(1);
 
 /// What a token is asked for.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -57,7 +65,7 @@ pub enum TokenError {
     },
 }
 
-/// Asks the API server for tokens (TokenRequest, as the node).
+/// Asks the API server for tokens (`TokenRequest`, as the node).
 pub trait TokenSource: Send + Sync {
     /// One request; the answer is the bare token (a JWT).
     fn request<'a>(&'a self, request: &'a TokenRequest) -> BoxFuture<'a, Result<String, TokenError>>;
@@ -65,8 +73,8 @@ pub trait TokenSource: Send + Sync {
 
 /// Where tokens outlive a restart: the store's table `token`.
 pub trait TokenStore: Send + Sync {
-    /// Every kept (key, value).
-    fn load(&self) -> Vec<(String, Vec<u8>)>;
+    /// Every kept (key, value). A failure is the store's to log.
+    fn load(&self) -> BoxFuture<'_, Vec<(String, Vec<u8>)>>;
     /// Keeps a value durably; `None` forgets it. A failure is the store's to log.
     fn keep<'a>(&'a self, key: &'a str, value: Option<Vec<u8>>) -> BoxFuture<'a, ()>;
 }
@@ -92,9 +100,9 @@ struct Held {
 
 impl TokenCache {
     /// Loads what the store kept. A value that does not read is left alone until it is replaced.
-    pub fn new(source: Arc<dyn TokenSource>, store: Arc<dyn TokenStore>, now: Now) -> Self {
+    pub async fn open(source: Arc<dyn TokenSource>, store: Arc<dyn TokenStore>, now: Now) -> Self {
         let read = |(key, value): (String, Vec<u8>)| Some((key, serde_json::from_slice(&value).ok()?));
-        let held = store.load().into_iter().filter_map(read).collect();
+        let held = store.load().await.into_iter().filter_map(read).collect();
         Self {
             source,
             store,
@@ -144,7 +152,7 @@ impl TokenCache {
                 .filter(|key| key.starts_with(&of_pod))
                 .cloned()
                 .collect();
-            gone.iter().for_each(|key| drop(held.remove(key)));
+            held.retain(|key, _| !key.starts_with(&of_pod));
             gone
         };
         for key in gone {

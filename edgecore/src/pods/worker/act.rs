@@ -159,6 +159,12 @@ impl Worker {
 
     /// Brings the volumes to disk or up to date.
     pub(super) async fn mount(&mut self) -> bool {
+        if let Err(error) = fs::create_dir_all(self.kit.facts.pod_dir(&self.uid).join("containers")) {
+            let message = format!("error making pod data directories: {error}");
+            self.kit.events.pod(self.pod(), Tone::Warning, "Failed", &message);
+            self.holds.sandbox = Some(Instant::now() + AFTER_FAILURE);
+            return false;
+        }
         let mounted = tokio::select! {
             mounted = self.kit.volumes.mount(&self.order.desired.pod) => mounted,
             () = ordered_to_end_sooner(self.orders.clone(), i64::MAX) => return false,

@@ -22,8 +22,8 @@ impl TokenSource for Cluster {
 struct Disk(Mutex<BTreeMap<String, Vec<u8>>>);
 
 impl TokenStore for Disk {
-    fn load(&self) -> Vec<(String, Vec<u8>)> {
-        self.0.lock().clone().into_iter().collect()
+    fn load(&self) -> BoxFuture<'_, Vec<(String, Vec<u8>)>> {
+        Box::pin(async { self.0.lock().clone().into_iter().collect() })
     }
 
     fn keep<'a>(&'a self, key: &'a str, value: Option<Vec<u8>>) -> BoxFuture<'a, ()> {
@@ -51,10 +51,10 @@ impl World {
         }
     }
 
-    fn cache(&self) -> TokenCache {
+    async fn cache(&self) -> TokenCache {
         let clock = Arc::clone(&self.clock);
         let now = Arc::new(move || UNIX_EPOCH + Duration::from_secs(clock.load(Ordering::Relaxed)));
-        TokenCache::new(self.cluster.clone(), self.disk.clone(), now)
+        TokenCache::open(self.cluster.clone(), self.disk.clone(), now).await
     }
 
     fn answer(&self, token: &str) {
@@ -99,11 +99,11 @@ async fn a_token_is_renewed_at_four_fifths_of_its_life_or_after_a_day() {
     );
 
     let (world, request) = (World::new(), request("u"));
-    let cache = world.cache();
+    let cache = world.cache().await;
     world.answer(&jwt("first", 1000, 4600));
     let first = cache.token(&request).await.unwrap();
-    assert_eq!(cache.due_in(&request), Duration::from_secs(2880));
-    tokio::time::advance(Duration::from_secs(3000)).await;
+    assert_eq!(cache.due_in(&request), Duration::from_mins(48));
+    tokio::time::advance(Duration::from_mins(50)).await;
     world.at(3879);
     assert_eq!(cache.token(&request).await.unwrap(), first);
     assert_eq!(world.asked(), 1);
@@ -116,10 +116,10 @@ async fn a_token_is_renewed_at_four_fifths_of_its_life_or_after_a_day() {
 async fn a_pod_that_starts_offline_gets_its_last_token_however_old() {
     let (world, request) = (World::new(), request("u"));
     world.answer(&jwt("only", 1000, 4600));
-    let token = world.cache().token(&request).await.unwrap();
+    let token = world.cache().await.token(&request).await.unwrap();
 
     world.at(1_000_000_000);
-    let after_reboot = world.cache();
+    let after_reboot = world.cache().await;
     assert_eq!(after_reboot.token(&request).await.unwrap(), token);
     assert_eq!(world.asked(), 2);
     // A second container does not wait for another try.
@@ -131,20 +131,20 @@ async fn a_pod_that_starts_offline_gets_its_last_token_however_old() {
 #[tokio::test]
 async fn without_a_token_and_without_the_cluster_the_pod_waits() {
     let world = World::new();
-    let error = world.cache().token(&request("u")).await.unwrap_err();
+    let error = world.cache().await.token(&request("u")).await.unwrap_err();
     assert!(matches!(error, TokenError::Unreachable(_)));
 }
 
 #[tokio::test]
 async fn the_tokens_of_a_pod_that_is_gone_are_forgotten_and_no_others() {
     let world = World::new();
-    let cache = world.cache();
+    let cache = world.cache().await;
     for uid in ["u", "u2"] {
         world.answer(&jwt(uid, 1000, 4600));
         cache.token(&request(uid)).await.unwrap();
     }
     cache.forget("u").await;
-    let kept: Vec<_> = world.disk.load().into_iter().map(|(key, _)| key).collect();
+    let kept: Vec<_> = world.disk.load().await.into_iter().map(|(key, _)| key).collect();
     assert_eq!(kept.len(), 1);
     assert!(kept[0].starts_with("u2/"));
 }
@@ -152,7 +152,7 @@ async fn the_tokens_of_a_pod_that_is_gone_are_forgotten_and_no_others() {
 #[tokio::test]
 async fn another_audience_is_another_token() {
     let world = World::new();
-    let cache = world.cache();
+    let cache = world.cache().await;
     let other = TokenRequest {
         audiences: vec!["vault".to_owned()],
         ..request("u")

@@ -1,0 +1,199 @@
+//! What the reported flow needs of the cluster: the seam that tests replace.
+
+use std::collections::BTreeSet;
+use std::error::Error;
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use protocol::name::NodeName;
+use protocol::object::{Digest, ObjectKey};
+use protocol::reported::{OutboxKey, PodIdentity, RefusalCode};
+use tokio::time::sleep;
+use tracing::warn;
+
+use crate::cluster::{Cluster, NodeFeed, PodRef, WriteError};
+
+/// The pause after a list that failed.
+const LIST_PAUSE: Duration = Duration::from_secs(1);
+
+/// What the API server shows of something that is reported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shown {
+    /// Just that.
+    Same,
+    /// Something else; this is its digest.
+    Other(Digest),
+    /// There is no such object, or it is not known here.
+    Nothing,
+}
+
+/// Why a report was not written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// For the edge.
+    pub code: RefusalCode,
+    /// For people.
+    pub text: String,
+}
+
+/// Writes reports of one node.
+pub trait Writer: Send + Sync {
+    /// Waits until it is known what the API server shows.
+    fn ready(&self) -> BoxFuture<'_, ()>;
+
+    /// What the API server shows of a key, compared with a payload.
+    fn shown(&self, key: &OutboxKey, payload: &[u8]) -> Shown;
+
+    /// Writes a report.
+    fn write<'a>(&'a self, key: &'a OutboxKey, payload: &'a [u8]) -> BoxFuture<'a, Result<(), Refusal>>;
+
+    /// Waits until objects of the node changed, and returns which. Loses nothing when dropped.
+    fn changed(&self) -> BoxFuture<'_, BTreeSet<ObjectKey>>;
+}
+
+/// The real one: writes through the cluster, impersonating the node.
+pub struct NodeWriter {
+    cluster: Cluster,
+    node: NodeName,
+    feed: NodeFeed,
+}
+
+impl NodeWriter {
+    /// A writer for a node, which listens for its changes from now on.
+    pub fn new(cluster: Cluster, node: NodeName) -> Self {
+        let feed = cluster.subscribe(&node);
+        Self { cluster, node, feed }
+    }
+
+    fn pod(&self, pod: &PodIdentity) -> PodRef {
+        PodRef {
+            node: self.node.clone(),
+            namespace: pod.namespace.clone(),
+            name: pod.name.clone(),
+            uid: pod.uid.clone(),
+        }
+    }
+
+    async fn write_now(&self, key: &OutboxKey, payload: &[u8]) -> Result<(), WriteError> {
+        match key {
+            OutboxKey::Node => self.cluster.write_node(&self.node, payload).await,
+            OutboxKey::Pod(pod) => self.cluster.patch_pod_status(&self.pod(pod), payload).await,
+            OutboxKey::Gone(pod) => self.cluster.delete_pod(&self.pod(pod)).await,
+            OutboxKey::Event { .. } => self.cluster.create_event(&self.node, payload).await,
+        }
+    }
+}
+
+impl Writer for NodeWriter {
+    fn ready(&self) -> BoxFuture<'_, ()> {
+        async move {
+            self.cluster.synced().await;
+            while let Err(error) = self.cluster.consistent_pods(&self.node).await {
+                warn!(node = %self.node, error = &error as &dyn Error, "its pods cannot be listed yet");
+                sleep(LIST_PAUSE).await;
+            }
+        }
+        .boxed()
+    }
+
+    fn shown(&self, key: &OutboxKey, payload: &[u8]) -> Shown {
+        match key {
+            OutboxKey::Node => self.cluster.node_shown(&self.node, payload),
+            OutboxKey::Pod(pod) => self.cluster.pod_shown(&self.pod(pod), payload),
+            OutboxKey::Gone(_) | OutboxKey::Event { .. } => Shown::Nothing,
+        }
+    }
+
+    fn write<'a>(&'a self, key: &'a OutboxKey, payload: &'a [u8]) -> BoxFuture<'a, Result<(), Refusal>> {
+        async move {
+            self.write_now(key, payload)
+                .await
+                .map_err(|error| refusal(key, &error))
+        }
+        .boxed()
+    }
+
+    fn changed(&self) -> BoxFuture<'_, BTreeSet<ObjectKey>> {
+        self.feed.changed().boxed()
+    }
+}
+
+/// What a failed write means for the outbox. Only the API server's own word that the object is
+/// gone, or another one, is final; and a Node that is gone is made again.
+fn refusal(key: &OutboxKey, error: &WriteError) -> Refusal {
+    let gone = error.is_permanent() && !matches!(key, OutboxKey::Node | OutboxKey::Event { .. });
+    let code = if gone {
+        RefusalCode::Gone
+    } else {
+        code(error.code())
+    };
+    Refusal {
+        code,
+        text: chain(error),
+    }
+}
+
+const fn code(http: u16) -> RefusalCode {
+    match http {
+        401 | 403 => RefusalCode::Forbidden,
+        400 | 413 | 415 | 422 => RefusalCode::Invalid,
+        409 => RefusalCode::Conflict,
+        429 => RefusalCode::Throttled,
+        _ => RefusalCode::Unavailable,
+    }
+}
+
+/// An error with its causes, for a reader at the edge.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod() -> OutboxKey {
+        OutboxKey::Pod(PodIdentity {
+            namespace: "n".into(),
+            name: "p".into(),
+            uid: "u".into(),
+        })
+    }
+
+    #[test]
+    fn only_another_uid_or_a_missing_object_is_final() {
+        let another = WriteError::AnotherUid {
+            what: "pod n/p".into(),
+            found: "v".into(),
+        };
+        assert_eq!(refusal(&pod(), &another).code, RefusalCode::Gone);
+        let node: NodeName = "e1".parse().unwrap();
+        let foreign = WriteError::NotEnrolled { node: node.clone() };
+        assert_eq!(refusal(&pod(), &foreign).code, RefusalCode::Forbidden);
+        assert_eq!(
+            refusal(&pod(), &WriteError::Superseded { node }).code,
+            RefusalCode::Conflict
+        );
+    }
+
+    #[test]
+    fn what_the_api_server_may_take_later_stays_in_the_outbox() {
+        for (http, expected) in [
+            (403, RefusalCode::Forbidden),
+            (422, RefusalCode::Invalid),
+            (429, RefusalCode::Throttled),
+            (503, RefusalCode::Unavailable),
+            (404, RefusalCode::Unavailable),
+        ] {
+            assert_eq!(code(http), expected);
+            assert!(!code(http).is_permanent());
+        }
+    }
+}

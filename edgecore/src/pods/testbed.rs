@@ -1,0 +1,246 @@
+//! A node in memory for the tests of workers and manager: a fake runtime, wanted pods, and what was told.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use k8s_openapi::api::core::v1::{Event, Pod, PodStatus};
+use parking_lot::Mutex;
+use protocol::clock::Clock;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::desired::DesiredPod;
+use super::manager::{Manager, Parts};
+use super::seams::{NotKept, PodSource, Report};
+use super::spec::testing::{FakeObjects, facts};
+use super::spec::{self, NodeFacts};
+use super::volumes::Volumes;
+use super::volumes::testing::Scratch;
+use super::volumes::tokens::{TokenCache, TokenError, TokenRequest, TokenSource, TokenStore};
+use crate::runtime::Runtime;
+use crate::runtime::fake::FakeRuntime;
+
+struct NoTokens;
+
+impl TokenSource for NoTokens {
+    fn request<'a>(&'a self, _: &'a TokenRequest) -> BoxFuture<'a, Result<String, TokenError>> {
+        std::future::pending().boxed()
+    }
+}
+
+impl TokenStore for NoTokens {
+    fn load(&self) -> Vec<(String, Vec<u8>)> {
+        Vec::new()
+    }
+
+    fn keep<'a>(&'a self, _: &'a str, _: Option<Vec<u8>>) -> BoxFuture<'a, ()> {
+        std::future::ready(()).boxed()
+    }
+}
+
+/// The wanted pods.
+pub(crate) struct FakeSource {
+    pods: Mutex<(BTreeMap<String, Arc<DesiredPod>>, bool)>,
+    changed: watch::Sender<u64>,
+    objects: watch::Sender<u64>,
+}
+
+impl PodSource for FakeSource {
+    fn pods(&self) -> Vec<Arc<DesiredPod>> {
+        self.pods.lock().0.values().cloned().collect()
+    }
+
+    fn pods_synced(&self) -> bool {
+        self.pods.lock().1
+    }
+
+    fn pods_changed(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    fn objects_changed(&self) -> watch::Receiver<u64> {
+        self.objects.subscribe()
+    }
+}
+
+/// What was told.
+#[derive(Default)]
+pub(crate) struct FakeReport {
+    statuses: Mutex<BTreeMap<String, Vec<PodStatus>>>,
+    gone: Mutex<Vec<String>>,
+    events: Mutex<Vec<String>>,
+}
+
+impl Report for FakeReport {
+    fn pod_status<'a>(&'a self, pod: &'a Pod, status: &'a PodStatus) -> BoxFuture<'a, Result<(), NotKept>> {
+        let mut statuses = self.statuses.lock();
+        statuses
+            .entry(spec::uid(pod).to_owned())
+            .or_default()
+            .push(status.clone());
+        std::future::ready(Ok(())).boxed()
+    }
+
+    fn last_status(&self, uid: &str) -> Option<PodStatus> {
+        self.statuses.lock().get(uid)?.last().cloned()
+    }
+
+    fn gone<'a>(&'a self, pod: &'a Pod) -> BoxFuture<'a, Result<(), NotKept>> {
+        self.gone.lock().push(spec::uid(pod).to_owned());
+        std::future::ready(Ok(())).boxed()
+    }
+
+    fn event(&self, event: Event) -> BoxFuture<'_, ()> {
+        let (reason, message) = (
+            event.reason.unwrap_or_default(),
+            event.message.unwrap_or_default(),
+        );
+        self.events.lock().push(format!("{reason}: {message}"));
+        std::future::ready(()).boxed()
+    }
+}
+
+/// A node.
+pub(crate) struct Node {
+    pub(crate) runtime: FakeRuntime,
+    pub(crate) source: Arc<FakeSource>,
+    pub(crate) report: Arc<FakeReport>,
+    pub(crate) objects: Arc<FakeObjects>,
+    scratch: Scratch,
+    tasks: JoinSet<()>,
+    stop: CancellationToken,
+}
+
+impl Node {
+    /// A node with these images and no pods, not running yet.
+    pub(crate) fn new(images: &[&str]) -> Self {
+        Self {
+            runtime: FakeRuntime::with_images(images),
+            source: Arc::new(FakeSource {
+                pods: Mutex::default(),
+                changed: watch::channel(0).0,
+                objects: watch::channel(0).0,
+            }),
+            report: Arc::default(),
+            objects: Arc::new(FakeObjects::default().service(
+                "default",
+                "kubernetes",
+                "10.96.0.1",
+                &[("https", 443)],
+            )),
+            scratch: Scratch::new("node"),
+            tasks: JoinSet::new(),
+            stop: CancellationToken::new(),
+        }
+    }
+
+    /// Starts the manager.
+    pub(crate) fn boot(&mut self) {
+        let root = self.scratch.path();
+        let facts = Arc::new(NodeFacts {
+            root_dir: root.join("kubelet"),
+            log_dir: root.join("pods"),
+            ..facts()
+        });
+        let objects = Arc::clone(&self.objects) as Arc<dyn spec::Objects>;
+        let now = Arc::new(std::time::SystemTime::now);
+        let tokens = Arc::new(TokenCache::new(Arc::new(NoTokens), Arc::new(NoTokens), now));
+        let manager = Manager::new(Parts {
+            runtime: Arc::new(self.runtime.clone()) as Arc<dyn Runtime>,
+            source: Arc::clone(&self.source) as Arc<dyn PodSource>,
+            objects: Arc::clone(&objects),
+            report: Arc::clone(&self.report) as Arc<dyn Report>,
+            volumes: Volumes::new(Arc::clone(&facts), objects, tokens),
+            cgroups: None,
+            facts,
+            link_dir: root.join("containers"),
+            parallel_starts: 4,
+            clock: Clock::system(),
+        });
+        self.stop = CancellationToken::new();
+        self.tasks.spawn(manager.run(self.stop.clone()));
+    }
+
+    /// Kills the manager; what it runs goes on.
+    pub(crate) async fn kill(&mut self) {
+        self.tasks.shutdown().await;
+    }
+
+    /// Stops the manager in order.
+    pub(crate) async fn stop(&mut self) {
+        self.stop.cancel();
+        while self.tasks.join_next().await.is_some() {}
+    }
+
+    /// Wants a pod, as JSON.
+    pub(crate) fn want(&self, pod: &serde_json::Value) {
+        let desired = DesiredPod::decode(pod.to_string().as_bytes(), None).unwrap();
+        let uid = spec::uid(&desired.pod).to_owned();
+        self.source.pods.lock().0.insert(uid, Arc::new(desired));
+        self.source.changed.send_modify(|generation| *generation += 1);
+    }
+
+    /// Wants it no more.
+    pub(crate) fn forget(&self, uid: &str) {
+        self.source.pods.lock().0.remove(uid);
+        self.source.changed.send_modify(|generation| *generation += 1);
+    }
+
+    /// The cluster confirms the list of pods.
+    pub(crate) fn sync(&self) {
+        self.source.pods.lock().1 = true;
+        self.source.changed.send_modify(|generation| *generation += 1);
+    }
+
+    /// Says that an object changed.
+    pub(crate) fn touch_objects(&self) {
+        self.source.objects.send_modify(|generation| *generation += 1);
+    }
+
+    /// The status reported last.
+    pub(crate) fn status(&self, uid: &str) -> PodStatus {
+        self.report.last_status(uid).unwrap_or_default()
+    }
+
+    /// The phase reported last.
+    pub(crate) fn phase(&self, uid: &str) -> String {
+        self.status(uid).phase.unwrap_or_default()
+    }
+
+    /// Every status reported.
+    pub(crate) fn told(&self, uid: &str) -> Vec<PodStatus> {
+        self.report.statuses.lock().get(uid).cloned().unwrap_or_default()
+    }
+
+    /// Pods that were said to be gone.
+    pub(crate) fn gone(&self) -> Vec<String> {
+        self.report.gone.lock().clone()
+    }
+
+    /// Events, `Reason: message`.
+    pub(crate) fn events(&self) -> Vec<String> {
+        self.report.events.lock().clone()
+    }
+
+    /// Waits, in virtual time, until `holds`.
+    pub(crate) async fn until(&self, what: &str, mut holds: impl FnMut(&Self) -> bool) {
+        for _ in 0..20_000 {
+            if holds(self) {
+                assert_eq!(self.runtime.violations(), Vec::<String>::new());
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            // Volumes are mounted on threads that virtual time does not know.
+            std::thread::sleep(Duration::from_micros(50));
+        }
+        panic!(
+            "{what} never came: {:#?}\n{:#?}",
+            self.events(),
+            self.runtime.calls().iter().rev().take(40).collect::<Vec<_>>()
+        );
+    }
+}
