@@ -39,7 +39,6 @@ use crate::config::Address;
 use crate::reported::Reporter;
 use protocol::tls::Credentials;
 
-pub use api::NodeApi;
 pub use backoff::Backoff;
 pub use desired::{DesiredFlow, FlowError};
 pub use dial::DialError;
