@@ -2,10 +2,9 @@
 
 use protocol::transport::{BoxFuture, Stream};
 use protocol::wire::Dial;
-use tracing::{debug, info};
 
 use crate::cluster::Cluster;
-use crate::desired::{self, NodeSource};
+use crate::desired;
 use crate::hub::{Services, SessionInfo};
 use crate::reported;
 use crate::tunnel::Tunnels;
@@ -25,16 +24,7 @@ impl Flows {
 
 impl Services for Flows {
     fn desired(&self, session: SessionInfo, stream: Stream) -> BoxFuture<'static, ()> {
-        let cluster = self.cluster.clone();
-        Box::pin(async move {
-            let node = &session.peer.node;
-            match desired::serve(stream, &NodeSource::new(cluster, node)).await {
-                Ok(()) => debug!(%node, "the desired stream ended"),
-                Err(error) => {
-                    info!(%node, error = &error as &dyn std::error::Error, "the desired stream was reset");
-                }
-            }
-        })
+        Box::pin(desired::run(self.cluster.clone(), session.peer.node, stream))
     }
 
     fn reported(&self, session: SessionInfo, stream: Stream) -> BoxFuture<'static, ()> {

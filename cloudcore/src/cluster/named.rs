@@ -103,6 +103,10 @@ impl NamedSink {
     fn resolve(&self, state: Lookup) {
         self.cluster.inner.index.write().resolve(&self.key, state);
     }
+
+    fn saw(&self, revision: Revision) {
+        self.cluster.inner.index.write().saw_named(&self.key, revision);
+    }
 }
 
 impl Sink for NamedSink {
@@ -111,8 +115,9 @@ impl Sink for NamedSink {
         self.refused_since = None;
     }
 
-    fn put(&mut self, _: &ThinMeta<'_>, object: &[u8]) {
+    fn put(&mut self, meta: &ThinMeta<'_>, object: &[u8]) {
         self.present = true;
+        self.saw(meta.revision());
         match canonical(self.key.kind, object) {
             Ok(object) => self.resolve(Lookup::Present(Arc::new(object))),
             Err(error) => {
@@ -122,17 +127,21 @@ impl Sink for NamedSink {
         }
     }
 
-    fn gone(&mut self, _: &ThinMeta<'_>, _: &[u8]) {
+    fn gone(&mut self, meta: &ThinMeta<'_>, _: &[u8]) {
+        self.saw(meta.revision());
         self.resolve(Lookup::Absent(AbsentReason::Missing));
     }
 
-    fn listed(&mut self, _: Revision) {
+    fn listed(&mut self, revision: Revision) {
+        self.saw(revision);
         if !self.present {
             self.resolve(Lookup::Absent(AbsentReason::Missing));
         }
     }
 
-    fn at(&mut self, _: Revision) {}
+    fn at(&mut self, revision: Revision) {
+        self.saw(revision);
+    }
 
     fn failed(&mut self, error: &ApiError) -> bool {
         self.cluster.inner.metrics.watch_failed(self.key.kind);

@@ -50,6 +50,11 @@ impl View for NodeView {
             .unwrap_or_default()
     }
 
+    fn seen(&self, key: &ObjectKey) -> Revision {
+        let seen = self.cluster.inner.index.read().seen(key);
+        seen.unwrap_or_else(|| self.revision(key.kind))
+    }
+
     fn revision(&self, kind: Kind) -> Revision {
         self.cluster.inner.index.read().view_revision(&self.node, kind)
     }

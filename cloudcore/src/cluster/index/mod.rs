@@ -90,6 +90,8 @@ impl Edge {
 #[derive(Debug)]
 struct Named {
     state: Lookup,
+    /// The revision up to which its watch has told everything.
+    seen: Revision,
     /// How many pods of which node name it.
     users: BTreeMap<NodeName, usize>,
 }
@@ -179,6 +181,11 @@ impl Index {
             .get(key)
             .filter(|named| named.users.contains_key(node))
             .map(|named| &named.state)
+    }
+
+    /// The revision up to which a named object's own watch has told everything.
+    pub(in crate::cluster) fn seen(&self, key: &ObjectKey) -> Option<Revision> {
+        self.named.get(key).map(|named| named.seen)
     }
 
     /// The revision that statements about a kind rest on.

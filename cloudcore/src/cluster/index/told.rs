@@ -129,6 +129,13 @@ impl Index {
         }
     }
 
+    /// The watch of a named object has told everything up to a revision.
+    pub(in crate::cluster) fn saw_named(&mut self, key: &ObjectKey, revision: Revision) {
+        if let Some(named) = self.named.get_mut(key) {
+            named.seen = named.seen.max(revision);
+        }
+    }
+
     /// What is known now of a ConfigMap or Secret.
     pub(in crate::cluster) fn resolve(&mut self, key: &ObjectKey, state: Lookup) {
         let Some(named) = self.named.get_mut(key) else {
@@ -174,6 +181,7 @@ impl Index {
             let named = self.named.entry(named.clone());
             let named = named.or_insert_with(|| Named {
                 state: Lookup::Unknown,
+                seen: Revision(0),
                 users: BTreeMap::new(),
             });
             *named.users.entry(node.clone()).or_default() += 1;
