@@ -112,6 +112,9 @@ impl Manager {
             () = stop.cancelled() => return,
             name = waiting => name,
         };
+        if let Some(Err(error)) = self.parts.cgroups.as_ref().map(Cgroups::ensure_classes) {
+            warn!(%error, "the cgroups of the service classes are not as they should be");
+        }
         let (events, told) = Events::new(self.parts.clock.clone(), &self.parts.facts.node_name);
         let round = Round::new(self, events, name, &stop);
         round.run(told, stop).await;

@@ -103,12 +103,14 @@ impl Cgroups {
         self.ensure(&self.layout.pod_path(qos, uid), limits)
     }
 
-    /// Removes the pod's cgroup, with those the runtime left below it. Fails while a process is in it.
-    pub fn remove_pod(&self, qos: Qos, uid: &str) -> Result<(), CgroupError> {
-        let path = self.layout.pod_path(qos, uid);
-        for mount in self.hierarchy.mounts() {
-            let dir = mount.join(&path);
-            told("remove", &dir, remove(&dir))?;
+    /// Removes the pod's cgroup in whichever class it is, with those the runtime left below it. Fails while a
+    /// process is in it.
+    pub fn remove_pod(&self, uid: &str) -> Result<(), CgroupError> {
+        for path in Qos::ALL.map(|qos| self.layout.pod_path(qos, uid)) {
+            for mount in self.hierarchy.mounts() {
+                let dir = mount.join(&path);
+                told("remove", &dir, remove(&dir))?;
+            }
         }
         Ok(())
     }

@@ -14,6 +14,7 @@ use tracing::{info, warn};
 use super::Round;
 use super::watch::Seen;
 use crate::pods::desired::DesiredPod;
+use crate::pods::resources::{self, Qos};
 use crate::pods::spec;
 use crate::pods::worker::Order;
 
@@ -56,9 +57,28 @@ impl Round {
                 warn!(uid, %error, "an orphaned pod directory resists");
             }
         }
+        self.clean_cgroups(&needed);
         clean_logs(&self.kit.facts.log_dir, &needed);
         clean_links(&self.kit.link_dir);
     }
+
+    fn clean_cgroups(&self, needed: &dyn Fn(&str) -> bool) {
+        let Some(cgroups) = &self.kit.cgroups else { return };
+        if let Err(error) = cgroups.weigh_burstable(burstable_milli(&self.source.pods())) {
+            warn!(%error, "the Burstable class cannot be weighed");
+        }
+        for (_, uid) in cgroups.pods().into_iter().filter(|(_, uid)| !needed(uid)) {
+            if let Err(error) = cgroups.remove_pod(&uid) {
+                warn!(uid, %error, "an orphaned cgroup resists");
+            }
+        }
+    }
+}
+
+/// What all Burstable pods request, in thousandths of a CPU.
+fn burstable_milli(pods: &[Arc<DesiredPod>]) -> i64 {
+    let burstable = pods.iter().filter(|desired| resources::qos(&desired.pod) == Qos::Burstable);
+    burstable.filter_map(|desired| resources::pod_requests(&desired.pod).cpu_milli).sum()
 }
 
 /// All that is known of an orphan is what its labels say.

@@ -65,6 +65,11 @@ impl Worker {
             warn!(pod = spec::name(self.pod()), %error, "volumes resist");
             return false;
         }
+        if let Some(cgroups) = &self.kit.cgroups
+            && let Err(error) = cgroups.remove_pod(&self.uid)
+        {
+            debug!(pod = spec::name(self.pod()), %error, "the cgroup is still in use; it is removed later");
+        }
         self.mounted = None;
         self.settled = true;
         true

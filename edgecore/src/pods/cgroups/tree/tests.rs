@@ -94,8 +94,8 @@ fn removing_a_pods_cgroup_takes_what_the_runtime_left_and_nothing_else() {
     let leaf = scratch.path().join("pids/lab/kubepods/besteffort/podu/abc/def");
     std::fs::create_dir_all(&leaf).unwrap();
     std::fs::create_dir_all(scratch.path().join("pids/lab/kubepods/besteffort/podother")).unwrap();
-    cgroups.remove_pod(Qos::BestEffort, "u").unwrap();
-    cgroups.remove_pod(Qos::BestEffort, "u").unwrap();
+    cgroups.remove_pod("u").unwrap();
+    cgroups.remove_pod("u").unwrap();
     assert_eq!(cgroups.pods(), [(Qos::BestEffort, "other".to_owned())]);
 }
 
@@ -106,7 +106,7 @@ fn a_cgroup_that_is_in_use_is_not_removed() {
     let busy = scratch.path().join("pids/lab/kubepods/podu");
     std::fs::create_dir_all(&busy).unwrap();
     std::fs::write(busy.join("stands-for-a-process"), "").unwrap();
-    let error = cgroups.remove_pod(Qos::Guaranteed, "u").unwrap_err();
+    let error = cgroups.remove_pod("u").unwrap_err();
     assert!(matches!(error, CgroupError::Io { action: "remove", .. }));
 }
 
@@ -125,7 +125,7 @@ fn the_kernels_own_tree_takes_a_pod_and_lets_it_go() {
         .ensure_classes()
         .and_then(|()| cgroups.ensure_pod(Qos::Burstable, "u", &LIMITS));
     let seen = cgroups.pods();
-    let removed = cgroups.remove_pod(Qos::Burstable, "u");
+    let removed = cgroups.remove_pod("u");
     for mount in cgroups.hierarchy.mounts() {
         remove(&mount.join(root.trim_start_matches('/'))).unwrap();
     }
