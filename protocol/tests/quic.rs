@@ -14,7 +14,7 @@ use protocol::{
     tls::{self, ClientCertificate, ClientTls, Credentials, KeyHash, TlsFault},
     transport::{
         CloseCode, Connection, TransportError,
-        quic::{QuicListener, connect},
+        quic::{ListenError, QuicListener, connect},
     },
     wire::{DialReply, FrameReader, FrameWriter, Open, open},
 };
@@ -97,6 +97,16 @@ fn valid() -> (SystemTime, SystemTime) {
 }
 
 fn listen(authority: &Authority, valid: (SystemTime, SystemTime)) -> (QuicListener, SocketAddr) {
+    let listener = listen_at(authority, valid, "127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = listener.local_addr().unwrap();
+    (listener, address)
+}
+
+fn listen_at(
+    authority: &Authority,
+    valid: (SystemTime, SystemTime),
+    address: SocketAddr,
+) -> Result<QuicListener, ListenError> {
     let clock = Clock::system();
     let config = tls::server(
         &authority.certificate,
@@ -104,10 +114,7 @@ fn listen(authority: &Authority, valid: (SystemTime, SystemTime)) -> (QuicListen
         ClientCertificate::Required,
         &clock,
     );
-    let listener =
-        QuicListener::bind("127.0.0.1:0".parse().unwrap(), config.unwrap(), [7; 32], &clock).unwrap();
-    let address = listener.local_addr().unwrap();
-    (listener, address)
+    QuicListener::bind(address, config.unwrap(), [7; 32], &clock)
 }
 
 fn edge(authority: &Authority, credentials: &Credentials, clock: &Clock) -> ClientTls {
@@ -316,6 +323,41 @@ async fn a_resumed_session_still_has_its_identity() {
         FrameReader::new(opened.recv).read::<DialReply>().await.unwrap();
         assert_eq!(cloud.peer().unwrap().key, key);
     }
+}
+
+#[tokio::test]
+async fn a_replica_that_was_killed_tells_its_edges_when_it_is_back() {
+    let authority = Arc::new(Authority::new());
+    let (credentials, _) = authority.node("system:node:edge-1", valid());
+    let tls = edge(&authority, &credentials, &Clock::system());
+
+    // Dropping a runtime is what a kill is: no task says goodbye.
+    let first = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
+    let signed = Arc::clone(&authority);
+    let (listener, address) = first
+        .spawn(async move { listen(&signed, valid()) })
+        .await
+        .unwrap();
+    let serving = listener.clone();
+    let (cloud, edge) = tokio::join!(
+        first.spawn(async move { serving.accept().await.unwrap().handshake().await.unwrap() }),
+        connect(address, &tls)
+    );
+    let edge = edge.unwrap();
+    tokio::task::spawn_blocking(move || first.shutdown_timeout(Duration::from_secs(1))).await.unwrap();
+    drop((cloud, listener));
+
+    let second = listen_at(&authority, valid(), address).unwrap();
+    let _ = edge.open(Open::session()).await;
+    let told = tokio::time::timeout(Duration::from_secs(5), edge.closed())
+        .await
+        .unwrap();
+    assert!(matches!(told, TransportError::Reset), "{told}");
+    drop(second);
 }
 
 fn rustls_client(tls: &ClientTls) -> quinn::ClientConfig {

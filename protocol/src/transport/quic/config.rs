@@ -3,7 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use quinn::{
-    ClientConfig, EndpointConfig, IdleTimeout, ServerConfig, TransportConfig, VarInt,
+    ClientConfig, ConnectionId, ConnectionIdGenerator, EndpointConfig, IdleTimeout, ServerConfig,
+    TransportConfig, VarInt,
     crypto::rustls::{NoInitialCipherSuite, QuicClientConfig, QuicServerConfig},
 };
 
@@ -19,6 +20,9 @@ const STREAMS: u32 = 270;
 const KEEP_ALIVE: Duration = Duration::from_secs(25);
 /// Three missed beats and a little.
 const IDLE: Duration = Duration::from_secs(90);
+const CONNECTION_ID_LEN: usize = 8;
+/// Between two resets: a restarted replica has thousands of edges to tell.
+const RESET_PAUSE: Duration = Duration::from_millis(1);
 /// Handshakes waiting for our verdict.
 const INCOMING: usize = 4096;
 const INCOMING_BYTES: u64 = 64 << 10;
@@ -63,7 +67,29 @@ pub(super) fn server(tls: Arc<rustls::ServerConfig>) -> Result<ServerConfig, NoI
 
 /// With a key that all replicas share, each can tell an edge that its connection is no more.
 pub(super) fn endpoint(reset_key: [u8; 32]) -> EndpointConfig {
-    EndpointConfig::new(Arc::new(ResetKey(reset_key)))
+    let mut config = EndpointConfig::new(Arc::new(ResetKey(reset_key)));
+    config
+        .cid_generator(|| Box::new(RandomIds))
+        .min_reset_interval(RESET_PAUSE);
+    config
+}
+
+/// Connection ids without a mark of their maker: quinn's own drops in silence what another process
+/// made, and an edge of a replica that was restarted would wait for its idle timeout.
+struct RandomIds;
+
+impl ConnectionIdGenerator for RandomIds {
+    fn generate_cid(&mut self) -> ConnectionId {
+        ConnectionId::new(&rand::random::<[u8; CONNECTION_ID_LEN]>())
+    }
+
+    fn cid_len(&self) -> usize {
+        CONNECTION_ID_LEN
+    }
+
+    fn cid_lifetime(&self) -> Option<Duration> {
+        None
+    }
 }
 
 struct ResetKey([u8; 32]);
