@@ -33,8 +33,8 @@ impl TokenSource for NoTokens {
 }
 
 impl TokenStore for NoTokens {
-    fn load(&self) -> Vec<(String, Vec<u8>)> {
-        Vec::new()
+    fn load(&self) -> BoxFuture<'_, Vec<(String, Vec<u8>)>> {
+        std::future::ready(Vec::new()).boxed()
     }
 
     fn keep<'a>(&'a self, _: &'a str, _: Option<Vec<u8>>) -> BoxFuture<'a, ()> {
@@ -148,7 +148,8 @@ impl Node {
         });
         let objects = Arc::clone(&self.objects) as Arc<dyn spec::Objects>;
         let now = Arc::new(std::time::SystemTime::now);
-        let tokens = Arc::new(TokenCache::new(Arc::new(NoTokens), Arc::new(NoTokens), now));
+        let tokens = TokenCache::open(Arc::new(NoTokens), Arc::new(NoTokens), now);
+        let tokens = Arc::new(tokens.now_or_never().unwrap());
         let manager = Manager::new(Parts {
             runtime: Arc::new(self.runtime.clone()) as Arc<dyn Runtime>,
             source: Arc::clone(&self.source) as Arc<dyn PodSource>,
