@@ -25,6 +25,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::netlink;
+use crate::state::Desired;
 
 /// Of the 256 tunnels that a node may have, those that pods may hold; the rest stays for
 /// `kubectl logs` and `exec`.
@@ -64,6 +65,26 @@ impl ApiEndpoint {
 impl fmt::Display for ApiEndpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         SocketAddr::new(self.address, self.port).fmt(f)
+    }
+}
+
+/// Keeps `wanted` equal to what the Service `default/kubernetes` says, until `stop`. Without a
+/// Service the last endpoint stays: a device that was emptied keeps its pods' connections.
+pub async fn follow(desired: Desired, wanted: watch::Sender<Option<ApiEndpoint>>, stop: CancellationToken) {
+    let mut updates = desired.watch_objects();
+    loop {
+        let said = desired.kubernetes_service().as_ref().and_then(ApiEndpoint::of);
+        wanted.send_if_modified(|endpoint| {
+            let differs = said.is_some() && *endpoint != said;
+            if differs {
+                *endpoint = said;
+            }
+            differs
+        });
+        tokio::select! {
+            () = stop.cancelled() => return,
+            more = updates.changed() => if more.is_err() { return },
+        }
     }
 }
 

@@ -1,12 +1,18 @@
 //! What the disk tells about a node whose daemon does not run.
 
+use std::sync::Arc;
+
 use anyhow::Context as _;
 use protocol::tls;
 
 use super::{Outbox, PodLine, Status, Store};
 use crate::cli::Paths;
 use crate::config::Config;
-use crate::store::{StoreError, Stores, Table, open_stores};
+use crate::pods::desired::DesiredPod;
+use crate::pods::seams::PodSource as _;
+use crate::reported::Reporter;
+use crate::state::Desired;
+use crate::store::{StoreError, Stores, open_stores};
 
 /// Reads configuration, certificate and store.
 pub(super) async fn read(paths: &Paths) -> anyhow::Result<Status> {
@@ -43,36 +49,29 @@ fn open(paths: &Paths) -> Result<Option<Stores>, StoreError> {
 }
 
 async fn held(stores: &Stores, status: &mut Status) -> anyhow::Result<()> {
-    let objects = stores
-        .meta
-        .scan(Table::Desired)
+    let (desired, _) = Desired::load(stores.meta.clone())
         .await
         .context("the objects in the store")?;
-    status.store.objects = objects.len() as u64;
-    status.pods = objects.iter().filter_map(|(key, _)| pod(key)).collect();
-    let reports = stores.outbox.scan(Table::Outbox).await.context("the outbox")?;
-    let events = stores.outbox.scan(Table::Event).await.context("the outbox")?;
+    let reporter = Reporter::load(stores.outbox.clone())
+        .await
+        .context("the outbox")?;
+    status.store.objects = desired.objects() as u64;
+    let line = |pod: &Arc<DesiredPod>| {
+        let last = pod
+            .pod
+            .metadata
+            .uid
+            .as_deref()
+            .and_then(|uid| reporter.last_status(uid));
+        PodLine::of(&pod.pod, &last.unwrap_or_default())
+    };
+    status.pods = desired.pods().iter().map(line).collect();
     status.outbox = Outbox {
-        waiting: (reports.len() + events.len()) as u64,
-        refused: Vec::new(),
+        waiting: reporter.pending() as u64,
+        refused: reporter.troubles(),
     };
     status.warnings.extend(stores.incidents.iter().cloned());
     Ok(())
-}
-
-/// A pod by its key in the store.
-fn pod(key: &str) -> Option<PodLine> {
-    let mut parts = key.split('/');
-    let (Some("pod" | "Pod"), Some(namespace), Some(name)) = (parts.next(), parts.next(), parts.next())
-    else {
-        return None;
-    };
-    Some(PodLine {
-        namespace: namespace.to_owned(),
-        name: name.to_owned(),
-        state: "Unknown".to_owned(),
-        ..PodLine::default()
-    })
 }
 
 /// When the node's certificate ends.

@@ -81,3 +81,39 @@ fn an_older_or_newer_daemon_is_understood() {
     let read: Status = serde_json::from_str(r#"{"node": "a", "running": true, "moon": "full"}"#).unwrap();
     assert_eq!((read.node.as_str(), read.running), ("a", true));
 }
+
+#[tokio::test]
+async fn a_node_that_does_not_run_is_read_from_its_disk() {
+    let root = std::env::temp_dir().join(format!("tombolo-status-{}", std::process::id()));
+    let paths = Paths::below(root.clone());
+    std::fs::create_dir_all(paths.config_dir()).unwrap();
+    std::fs::write(paths.config(), "node_name: pump-7\naddresses: [cloud]\n").unwrap();
+
+    let bare = offline::read(&paths).await.unwrap();
+    assert_eq!((bare.node.as_str(), bare.running), ("pump-7", false));
+    assert!(!paths.state_dir().exists(), "looking makes nothing");
+
+    let stores = crate::store::open_stores(&paths.state_dir()).unwrap();
+    let reporter = crate::reported::Reporter::load(stores.outbox.clone())
+        .await
+        .unwrap();
+    reporter
+        .node(&k8s_openapi::api::core::v1::Node::default())
+        .await
+        .unwrap();
+    let told = offline::read(&paths).await.unwrap();
+    assert!(
+        told.warnings[0].contains("the store cannot be read"),
+        "another process has it: {:?}",
+        told.warnings
+    );
+
+    drop((reporter, stores));
+    let mut told = offline::read(&paths).await.unwrap();
+    while !told.warnings.is_empty() {
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        told = offline::read(&paths).await.unwrap();
+    }
+    assert_eq!((told.outbox.waiting, told.pods.len()), (1, 0));
+    std::fs::remove_dir_all(root).unwrap();
+}
