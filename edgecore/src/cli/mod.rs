@@ -84,8 +84,8 @@ pub struct JoinArgs {
     /// The join token. Prefer --token-file or the environment: arguments are seen by every user of the machine.
     #[arg(long, value_name = "TOKEN", conflicts_with = "token_file")]
     pub token: Option<String>,
-    /// A file that holds the join token; - reads standard input. Without it the environment's `TOMBOLO_TOKEN` is used.
-    #[arg(long, value_name = "FILE")]
+    /// A file that holds the join token.
+    #[arg(long, value_name = "FILE", help = TOKEN_FILE_HELP)]
     pub token_file: Option<PathBuf>,
     /// The name in the cluster; the machine's host name if left out.
     #[arg(long, value_name = "NAME")]
@@ -112,6 +112,8 @@ pub struct JoinArgs {
     #[arg(long)]
     pub no_service: bool,
 }
+
+const TOKEN_FILE_HELP: &str = "A file that holds the join token; - reads standard input. Without it TOMBOLO_TOKEN is read from the environment";
 
 const JOIN_EXAMPLES: &str = "\
 Examples:
@@ -161,6 +163,18 @@ pub async fn dispatch(cli: Cli, clock: &Clock) -> anyhow::Result<Option<Paths>> 
     Ok(None)
 }
 
+/// What went wrong, for people: the error, and below it each of its causes, once.
+pub fn complaint(error: &anyhow::Error) -> String {
+    let mut lines = vec![format!("edgecore: {error}")];
+    let told = |lines: &[String], cause: &str| lines.last().is_some_and(|line| line.ends_with(cause));
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !told(&lines, &cause) {
+            lines.push(format!("  because: {cause}"));
+        }
+    }
+    lines.join("\n")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -203,5 +217,17 @@ mod tests {
         assert!(told(&["edgecore", "join", "https://x"]).contains("leave out the scheme"));
         assert!(told(&["edgecore", "join", "x", "--node-name", "A_b"]).contains("is not a node name"));
         assert!(told(&["edgecore", "join", "x", "--pod-cidr", "10.1.2.3/16"]).contains("behind the prefix"));
+    }
+
+    #[test]
+    fn a_complaint_names_every_cause_once() {
+        let cause = std::io::Error::other("no space left");
+        let error = anyhow::Error::new(cause)
+            .context("cannot write x")
+            .context("joining");
+        assert_eq!(
+            complaint(&error),
+            "edgecore: joining\n  because: cannot write x\n  because: no space left"
+        );
     }
 }

@@ -11,7 +11,7 @@ use futures::future::BoxFuture;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::conditions::{Conditions, Now};
@@ -22,6 +22,8 @@ use crate::runtime::Runtime;
 
 /// The kubelet's own interval.
 const EVERY: Duration = Duration::from_secs(10);
+/// While the node is not ready: a runtime that comes up is seen at once.
+const EVERY_WHILE_NOT_READY: Duration = Duration::from_secs(1);
 /// How long the runtime may take to describe itself before it counts as down.
 const PATIENCE: Duration = Duration::from_secs(8);
 
@@ -63,6 +65,7 @@ pub struct NodeReporter {
 pub struct Watch {
     conditions: Conditions,
     address: Option<IpAddr>,
+    ready: bool,
     told: Option<Node>,
 }
 
@@ -70,10 +73,18 @@ impl Watch {
     /// The document of this observation, when it says something new.
     pub fn look(&mut self, identity: &Identity, seen: &Observation, now: Now) -> Option<Node> {
         let conditions = self.conditions.judge(seen, now);
+        self.ready = conditions
+            .iter()
+            .any(|one| one.type_ == "Ready" && one.status == "True");
         // Without a network there is no address to name, and the last one is still the best.
         self.address = seen.device_address.or(self.address);
         let node = document::node(identity, seen, self.address, conditions);
         (self.told.as_ref() != Some(&node)).then_some(node)
+    }
+
+    /// How soon to look again.
+    pub fn pace(&self) -> Duration {
+        if self.ready { EVERY } else { EVERY_WHILE_NOT_READY }
     }
 
     /// Notes that the document is on its way for good.
@@ -87,24 +98,27 @@ impl NodeReporter {
     pub async fn run(self, stop: CancellationToken) {
         let machine = observe::machine(std::path::Path::new("/"));
         let mut watch = Watch::default();
-        let mut ticks = interval(EVERY);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
+        while !stop.is_cancelled() {
+            let next = tokio::select! {
+                () = stop.cancelled() => return,
+                next = self.once(&machine, &mut watch) => next,
+            };
             tokio::select! {
                 () = stop.cancelled() => return,
-                _ = ticks.tick() => self.once(&machine, &mut watch).await,
+                () = sleep(next) => {}
             }
         }
     }
 
-    async fn once(&self, machine: &Machine, watch: &mut Watch) {
+    /// Looks once; returns how long to wait before the next look.
+    async fn once(&self, machine: &Machine, watch: &mut Watch) -> Duration {
         let seen = self.observe(machine).await;
         let now = Now {
             wall: self.wall(),
             steady: Instant::now(),
         };
         let Some(node) = watch.look(&self.identity, &seen, now) else {
-            return;
+            return watch.pace();
         };
         let stamped = document::with_heartbeat(node.clone(), &Time(now.wall));
         match self.sink.node_status(&stamped).await {
@@ -112,6 +126,7 @@ impl NodeReporter {
             Err(error) => tracing::warn!(%error, "the node document was not stored; trying again"),
         }
         self.shown.send_replace(Some(stamped));
+        watch.pace()
     }
 
     async fn observe(&self, machine: &Machine) -> Observation {
@@ -258,7 +273,10 @@ mod tests {
         let before = Instant::now();
         assert_eq!(ready(&documents.recv().await.unwrap()).0, "True");
         let waited = before.elapsed();
-        assert!(waited <= Duration::from_secs(2), "a node that is not ready looks every second: {waited:?}");
+        assert!(
+            waited <= Duration::from_secs(2),
+            "a node that is not ready looks every second: {waited:?}"
+        );
         stop.cancel();
         tasks.join_next().await.unwrap().unwrap();
     }
