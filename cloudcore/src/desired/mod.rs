@@ -1,6 +1,6 @@
 //! Brings a connected edge what it must hold, and keeps it equal to its node's view.
 //!
-//! What it is: the waiting around [`Publisher`], which decides. What it is not: a cache; bodies
+//! What it is: the waiting around [`Publisher`](protocol::desired::Publisher), which decides. What it is not: a cache; bodies
 //! are shared with the cluster's index, and a key that changes while the edge is slow costs
 //! nothing.
 //!
