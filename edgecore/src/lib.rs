@@ -6,6 +6,7 @@ pub mod network;
 pub mod node;
 pub mod pods;
 pub mod reported;
+pub mod run;
 pub mod runtime;
 pub mod state;
 pub mod store;

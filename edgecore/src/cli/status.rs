@@ -7,6 +7,8 @@ mod offline;
 mod pod;
 mod table;
 
+pub(crate) use offline::certificate_end;
+
 use serde::{Deserialize, Serialize};
 
 use super::control::{self, ControlError};

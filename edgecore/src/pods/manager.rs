@@ -86,7 +86,8 @@ impl Progress {
         self.0.load(Ordering::Relaxed)
     }
 
-    fn step(&self) {
+    /// One more round.
+    pub(crate) fn step(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 }
@@ -98,6 +99,12 @@ impl Manager {
             parts,
             progress: Progress::default(),
         }
+    }
+
+    /// Counts its rounds where somebody else counts already.
+    #[must_use]
+    pub fn counting(self, progress: Progress) -> Self {
+        Self { progress, ..self }
     }
 
     /// How far it has come.

@@ -86,7 +86,7 @@ impl Reporter {
                 match Entry::decode(bytes) {
                     Ok(entry) => entries.push(entry),
                     Err(error) => {
-                        tracing::warn!(key, %error, "a stored report cannot be read; it is dropped")
+                        tracing::warn!(key, %error, "a stored report cannot be read; it is dropped");
                     }
                 }
             }
@@ -215,9 +215,9 @@ impl Reporter {
         };
         for chunk in changes.chunks(MAX_OPS) {
             let mut batch = Batch::new();
-            chunk
-                .iter()
-                .for_each(|(table, key, op)| batch.push(*table, key.clone(), op.clone()));
+            for (table, key, op) in chunk {
+                batch.push(*table, key.clone(), op.clone());
+            }
             self.db.commit(batch).await?;
         }
         *written = made;

@@ -26,7 +26,7 @@ pub enum DecodeError {
 
 /// The key under which an object, or its absence, is stored.
 pub(super) fn store_key(key: &ObjectKey) -> String {
-    format!("{}/{}/{}", key.kind.wire(), key.namespace, key.name)
+    format!("{}/{}/{}", key.kind, key.namespace, key.name)
 }
 
 /// An object as bytes.

@@ -75,7 +75,7 @@ async fn held(stores: &Stores, status: &mut Status) -> anyhow::Result<()> {
 }
 
 /// When the node's certificate ends.
-pub(super) fn certificate_end(paths: &Paths) -> Option<String> {
+pub(crate) fn certificate_end(paths: &Paths) -> Option<String> {
     let pem = std::fs::read(paths.certificate()).ok()?;
     let certificate = tls::authority_from_pem(&pem).ok()?;
     let end = tls::expiry(&certificate).ok()?;

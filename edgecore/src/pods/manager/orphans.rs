@@ -77,8 +77,12 @@ impl Round {
 
 /// What all Burstable pods request, in thousandths of a CPU.
 fn burstable_milli(pods: &[Arc<DesiredPod>]) -> i64 {
-    let burstable = pods.iter().filter(|desired| resources::qos(&desired.pod) == Qos::Burstable);
-    burstable.filter_map(|desired| resources::pod_requests(&desired.pod).cpu_milli).sum()
+    let burstable = pods
+        .iter()
+        .filter(|desired| resources::qos(&desired.pod) == Qos::Burstable);
+    burstable
+        .filter_map(|desired| resources::pod_requests(&desired.pod).cpu_milli)
+        .sum()
 }
 
 /// All that is known of an orphan is what its labels say.

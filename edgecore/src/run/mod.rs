@@ -1,0 +1,230 @@
+//! `edgecore run`: puts the parts of the node together and owns them.
+//!
+//! ```text
+//! store ──► Desired ──► pods::Manager ──► runtime
+//!   ▲         ▲              │ status
+//!   │         │              ▼
+//!   └────── Uplink ◄────── Reporter ◄── NodeReporter
+//! ```
+//!
+//! Everything starts from the store: the link comes up beside the pods and nothing waits for it,
+//! and the runtime may come as late as it likes.
+//!
+//! **Invariant:** what this node knows at start is what the store holds; the network adds to it
+//! later.
+
+mod pods;
+mod reports;
+mod status;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use k8s_openapi::api::core::v1::Node;
+use protocol::clock::Clock;
+use protocol::name::ServiceName;
+use protocol::tls::{self, Credentials};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::cli::Paths;
+use crate::cli::control::Control;
+use crate::config::{Address, Config};
+use crate::network::api;
+use crate::node::report::NodeReporter;
+use crate::pods::manager::Progress;
+use crate::reported::Reporter;
+use crate::runtime::{Cri, Runtime};
+use crate::state::{Desired, Remembered};
+use crate::store::{Batch, Db, Op, Stores, Table, open_stores};
+use crate::supervise::{BoxError, Cause, Supervisor, Task};
+use crate::uplink::{DesiredFlow, Link, Uplink};
+
+/// How long the tasks get to end; the service manager gives more.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// The parts that several tasks share.
+struct Parts {
+    paths: Paths,
+    config: Config,
+    clock: Clock,
+    stores: Stores,
+    desired: Desired,
+    flow: Arc<DesiredFlow>,
+    reporter: Arc<Reporter>,
+    runtime: Arc<dyn Runtime>,
+    link: Link,
+    progress: Progress,
+    node: watch::Sender<Option<Node>>,
+}
+
+/// Runs the node until a signal, or until it cannot go on.
+pub async fn run(paths: Paths, clock: Clock) -> anyhow::Result<()> {
+    let config = Config::load(&paths.config())?;
+    // Bound first: a second edgecore ends here, before it touches anything.
+    let control = Control::bind(&paths.control_socket()).await?;
+    let parts = Arc::new(Parts::open(paths, config, clock).await?);
+    let uplink = parts.uplink()?;
+    tracing::info!(node = %parts.config.node_name, objects = parts.desired.objects(), "edgecore starts");
+
+    let mut node = Supervisor::new(GRACE);
+    let pods = Arc::clone(&parts);
+    node.spawn(Task::Pods, |stop| async move { pods::run(&pods, stop).await });
+    node.spawn(Task::Uplink, |stop| ended(uplink.run(stop)));
+    let reporter = parts.node_reporter();
+    node.spawn(Task::Node, |stop| ended(reporter.run(stop)));
+    let pod_api = Arc::clone(&parts);
+    node.spawn(Task::PodApi, |stop| {
+        ended(async move { pod_api.serve_pod_api(stop).await })
+    });
+    let source = status::source(Arc::clone(&parts));
+    node.spawn(Task::Control, |stop| ended(control.serve(source, stop)));
+    for db in [&parts.stores.meta, &parts.stores.outbox] {
+        let db = db.clone();
+        node.spawn(Task::Store, |stop| watch_store(db, stop));
+    }
+    let outcome = node.run(asked_to_stop()?).await;
+    match outcome.cause {
+        Cause::Signal => Ok(()),
+        Cause::Lost(task, result) => {
+            let error: anyhow::Error = result
+                .err()
+                .map_or_else(|| anyhow::anyhow!("it ended"), anyhow::Error::from_boxed);
+            Err(error.context(format!(
+                "the task {task} ended; the node stops, its containers go on"
+            )))
+        }
+        Cause::Panicked(panic) => Err(anyhow::Error::new(panic).context("a task panicked; the node stops")),
+    }
+}
+
+impl Parts {
+    async fn open(paths: Paths, config: Config, clock: Clock) -> anyhow::Result<Self> {
+        let stores = open_stores(&paths.state_dir()).context("the store cannot be opened")?;
+        accept_new_cluster(&paths, &stores.meta).await?;
+        let (desired, remembered) = Desired::load(stores.meta.clone()).await?;
+        let reporter = Reporter::load(stores.outbox.clone())
+            .await
+            .context("the outbox cannot be read")?;
+        let runtime = Cri::new(&config.runtime_endpoint.to_string())?;
+        let link = Link::new(&clock);
+        Ok(Self {
+            flow: DesiredFlow::new(desired.clone(), remembered),
+            desired,
+            reporter: Arc::new(reporter),
+            runtime: Arc::new(runtime),
+            link,
+            progress: Progress::default(),
+            node: watch::channel(None).0,
+            paths,
+            config,
+            clock,
+            stores,
+        })
+    }
+
+    fn uplink(&self) -> anyhow::Result<Uplink> {
+        let read = |path: std::path::PathBuf| {
+            std::fs::read(&path).with_context(|| format!("{} cannot be read; join again", path.display()))
+        };
+        Ok(Uplink {
+            addresses: self.config.addresses.clone(),
+            credentials: Credentials::from_pem(&read(self.paths.certificate())?, &read(self.paths.key())?)?,
+            authority: tls::authority_from_pem(&read(self.paths.authority())?)?,
+            clock: self.clock.clone(),
+            boot_id: rand::random(),
+            desired: Arc::clone(&self.flow),
+            reporter: Arc::clone(&self.reporter),
+            progress: self.progress.clone(),
+            link: self.link.clone(),
+        })
+    }
+
+    fn node_reporter(self: &Arc<Self>) -> NodeReporter {
+        NodeReporter {
+            identity: self.config.identity(),
+            runtime: Arc::clone(&self.runtime),
+            sink: Arc::clone(&self.reporter) as _,
+            clock: self.clock.clone(),
+            pods_dir: self.paths.kubelet_dir(),
+            peer: self.peer(),
+            shown: self.node.clone(),
+        }
+    }
+
+    /// cloudcore's address, when it is one and not a name.
+    fn peer(&self) -> Option<IpAddr> {
+        let host = |address: &Address| address.host.parse().ok();
+        self.config.addresses.iter().find_map(host)
+    }
+
+    /// Serves the API server to pods where `default/kubernetes` says, following its changes.
+    async fn serve_pod_api(&self, stop: CancellationToken) {
+        let (wanted, served) = watch::channel(None);
+        let dial = self.link.dialer(ServiceName::KubeApiTcp);
+        let follow = api::follow(self.desired.clone(), wanted, stop.clone());
+        tokio::join!(follow, api::run(served, dial, stop));
+    }
+}
+
+/// The operator said that another cluster may take this node: what the old one wanted is
+/// forgotten, and its containers end once the new one has spoken.
+async fn accept_new_cluster(paths: &Paths, meta: &Db) -> anyhow::Result<()> {
+    let Ok(cluster) = std::fs::read_to_string(paths.replace_cluster()) else {
+        return Ok(());
+    };
+    let (_, Remembered { fences, .. }) = Desired::load(meta.clone()).await?;
+    if !fences.cluster_id.is_empty() && fences.cluster_id != cluster.trim() {
+        tracing::warn!(
+            old = fences.cluster_id,
+            new = cluster.trim(),
+            "this node moves to another cluster"
+        );
+        forget_everything(meta)
+            .await
+            .context("the old cluster's objects stay")?;
+    }
+    std::fs::remove_file(paths.replace_cluster()).context("the mark of a new cluster stays")
+}
+
+async fn forget_everything(meta: &Db) -> anyhow::Result<()> {
+    // The fences last: a power cut in between leaves the old cluster's name, and this is done again.
+    for table in [Table::Token, Table::Absent, Table::Desired, Table::Fence] {
+        let rows = meta.scan(table).await?;
+        for chunk in rows.chunks(256) {
+            let mut batch = Batch::new();
+            for (key, _) in chunk {
+                batch.push(table, key.clone(), Op::Delete);
+            }
+            meta.commit(batch).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn watch_store(db: Db, stop: CancellationToken) -> Result<(), BoxError> {
+    tokio::select! {
+        () = stop.cancelled() => Ok(()),
+        ended = db.watch() => Err(ended.into()),
+    }
+}
+
+fn asked_to_stop() -> anyhow::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate()).context("signals cannot be caught")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("signals cannot be caught")?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+/// A task that has no way to fail.
+async fn ended(task: impl Future<Output = ()>) -> Result<(), BoxError> {
+    task.await;
+    Ok(())
+}

@@ -1,0 +1,121 @@
+//! The pods' task: waits for the runtime, learns what depends on it, and runs the manager.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::Parts;
+use super::reports::PodReports;
+use crate::node::observe;
+use crate::pods::cgroups::{CgroupDriver, CgroupLayout, Cgroups};
+use crate::pods::manager::{self, Manager};
+use crate::pods::spec::NodeFacts;
+use crate::pods::volumes::Volumes;
+use crate::pods::volumes::tokens::{ApiTokens, StoredTokens, TokenCache};
+use crate::runtime;
+use crate::store::{Batch, Table};
+use crate::supervise::BoxError;
+
+/// The row of [`Table::Meta`] with the device's last address.
+const LAST_ADDRESS: &str = "device-address";
+/// How often a node that waits for its runtime says that it is well.
+const WAITING: Duration = Duration::from_secs(1);
+
+/// Runs the pods until `stop`.
+pub(super) async fn run(parts: &Arc<Parts>, stop: CancellationToken) -> Result<(), BoxError> {
+    let driver = tokio::select! {
+        () = stop.cancelled() => return Ok(()),
+        driver = driver(parts) => driver,
+    };
+    let facts = Arc::new(facts(parts, driver).await);
+    let cgroups = Cgroups::detect(facts.cgroups.clone())
+        .inspect_err(|error| tracing::error!(%error, "pods get no cgroups of their own"))
+        .ok();
+    let link = Arc::new(parts.link.clone());
+    let clock = parts.clock.clone();
+    let tokens = TokenCache::open(
+        Arc::new(ApiTokens::new(link)),
+        Arc::new(StoredTokens::new(parts.stores.meta.clone())),
+        Arc::new(move || clock.now()),
+    );
+    let objects = Arc::new(parts.desired.clone());
+    let manager = Manager::new(manager::Parts {
+        runtime: Arc::clone(&parts.runtime),
+        source: Arc::clone(&objects) as _,
+        objects: Arc::clone(&objects) as _,
+        report: Arc::new(PodReports {
+            reporter: Arc::clone(&parts.reporter),
+            flow: Arc::clone(&parts.flow),
+        }),
+        volumes: Volumes::new(Arc::clone(&facts), objects, Arc::new(tokens.await)),
+        cgroups,
+        facts,
+        link_dir: parts.paths.at("var/log/containers"),
+        parallel_starts: parallel_starts(),
+        clock: parts.clock.clone(),
+    });
+    manager.counting(parts.progress.clone()).run(stop).await;
+    Ok(())
+}
+
+/// A burst is bound by CPU: about two starts a core.
+fn parallel_starts() -> usize {
+    std::thread::available_parallelism().map_or(2, |cores| cores.get() * 2)
+}
+
+/// The runtime's cgroup driver, once it answers. An older runtime does not tell: cgroupfs then,
+/// as the kubelet's own default.
+async fn driver(parts: &Parts) -> CgroupDriver {
+    let mut beat = tokio::time::interval(WAITING);
+    let mut answer = std::pin::pin!(runtime::answering(&*parts.runtime));
+    loop {
+        tokio::select! {
+            _ = &mut answer => break,
+            _ = beat.tick() => parts.progress.step(),
+        }
+    }
+    let told = parts
+        .runtime
+        .runtime_config()
+        .await
+        .ok()
+        .and_then(|config| config.linux);
+    match told.map(|linux| linux.cgroup_driver()) {
+        Some(k8s_cri::v1::CgroupDriver::Systemd) => CgroupDriver::Systemd,
+        Some(k8s_cri::v1::CgroupDriver::Cgroupfs) | None => CgroupDriver::Cgroupfs,
+    }
+}
+
+async fn facts(parts: &Parts, driver: CgroupDriver) -> NodeFacts {
+    let paths = &parts.paths;
+    let machine = observe::machine(&paths.at("/"));
+    NodeFacts {
+        node_name: parts.config.node_name.to_string(),
+        host_ips: host_address(parts).await.into_iter().collect(),
+        root_dir: paths.kubelet_dir(),
+        log_dir: paths.pod_logs(),
+        hosts_file: PathBuf::from("/etc/hosts"),
+        resolv_conf: PathBuf::from("/etc/resolv.conf"),
+        cluster_dns: parts.config.cluster_dns.clone(),
+        cluster_domain: parts.config.cluster_domain.clone(),
+        cgroups: CgroupLayout::new(&parts.config.cgroup_root, driver),
+        memory_capacity: machine.memory,
+    }
+}
+
+/// The device's address; the last known one where there is no network now.
+async fn host_address(parts: &Parts) -> Option<IpAddr> {
+    let meta = &parts.stores.meta;
+    if let Some(address) = observe::device_address(parts.peer()).await {
+        let batch = Batch::new().put(Table::Meta, LAST_ADDRESS, address.to_string().into_bytes());
+        if let Err(error) = meta.commit(batch).await {
+            tracing::warn!(%error, "the device's address was not kept");
+        }
+        return Some(address);
+    }
+    let kept = meta.get(Table::Meta, LAST_ADDRESS).await.ok()??;
+    std::str::from_utf8(&kept).ok()?.parse().ok()
+}

@@ -1,0 +1,47 @@
+//! The reporter behind the seam of pods.
+
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use k8s_openapi::api::core::v1::{Event, Pod, PodStatus};
+
+use crate::pods::seams::{NotKept, Report};
+use crate::pods::spec;
+use crate::reported::Reporter;
+use crate::uplink::DesiredFlow;
+
+/// Whom pods tell.
+pub(super) struct PodReports {
+    pub(super) reporter: Arc<Reporter>,
+    pub(super) flow: Arc<DesiredFlow>,
+}
+
+fn not_kept(error: crate::reported::ReportError) -> NotKept {
+    NotKept(Box::new(error))
+}
+
+impl Report for PodReports {
+    fn pod_status<'a>(&'a self, pod: &'a Pod, status: &'a PodStatus) -> BoxFuture<'a, Result<(), NotKept>> {
+        Box::pin(async move { self.reporter.pod_status(pod, status).await.map_err(not_kept) })
+    }
+
+    fn last_status(&self, uid: &str) -> Option<PodStatus> {
+        self.reporter.last_status(uid)
+    }
+
+    fn gone<'a>(&'a self, pod: &'a Pod) -> BoxFuture<'a, Result<(), NotKept>> {
+        Box::pin(async move {
+            self.reporter.gone(pod).await.map_err(not_kept)?;
+            self.flow.terminated(spec::uid(pod));
+            Ok(())
+        })
+    }
+
+    fn event(&self, event: Event) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            if let Err(error) = self.reporter.event(&event).await {
+                tracing::debug!(%error, "an event was not kept");
+            }
+        })
+    }
+}

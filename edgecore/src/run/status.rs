@@ -1,0 +1,116 @@
+//! What the running node says of itself to `edgecore status`.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use jiff::Timestamp;
+
+use super::Parts;
+use crate::cli::control::StatusSource;
+use crate::cli::status::{Cluster, Link, Outbox, PodLine, Status, Store, certificate_end};
+use crate::pods::desired::DesiredPod;
+use crate::pods::seams::PodSource as _;
+use crate::pods::spec;
+use crate::uplink::LinkState;
+
+/// Answers from the parts of the node, and never waits for any of them.
+pub(super) fn source(parts: Arc<Parts>) -> StatusSource {
+    let since = text(parts.clock.now());
+    Arc::new(move || {
+        let (parts, since) = (Arc::clone(&parts), since.clone());
+        Box::pin(async move { status(&parts, since) })
+    })
+}
+
+fn status(parts: &Parts, since: Option<String>) -> Status {
+    let (id, epoch) = parts.flow.cluster();
+    let state = parts.link.watch().borrow().clone();
+    let node = parts.node.borrow().clone();
+    let mut link = link(&state, parts.clock.now());
+    link.synced = parts.flow.synced().iter().map(ToString::to_string).collect();
+    let api_reachable = match state {
+        LinkState::Connected { api_reachable, .. } => Some(api_reachable),
+        LinkState::Offline { .. } => None,
+    };
+    Status {
+        running: true,
+        node: parts.config.node_name.to_string(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        since,
+        link,
+        cluster: Cluster {
+            id,
+            epoch,
+            api_reachable,
+        },
+        certificate_expires: certificate_end(&parts.paths),
+        conditions: node.iter().flat_map(Status::conditions_of).collect(),
+        pods: parts
+            .desired
+            .pods()
+            .iter()
+            .map(|pod| pod_line(pod, parts))
+            .collect(),
+        store: Store {
+            objects: parts.desired.objects() as u64,
+            ..Store::measure(&parts.paths.state_dir())
+        },
+        outbox: Outbox {
+            waiting: parts.reporter.pending() as u64,
+            refused: parts.reporter.troubles(),
+        },
+        warnings: parts.stores.incidents.clone(),
+    }
+}
+
+fn link(state: &LinkState, now: SystemTime) -> Link {
+    match state {
+        LinkState::Connected {
+            since,
+            address,
+            replica,
+            ..
+        } => Link {
+            state: "connected".to_owned(),
+            since: text(*since),
+            address: address.clone(),
+            transport: "quic".to_owned(),
+            replica: replica.clone(),
+            ..Link::default()
+        },
+        LinkState::Offline {
+            since,
+            address,
+            reason,
+            pause,
+            at,
+        } => Link {
+            state: if reason.is_empty() {
+                "connecting"
+            } else {
+                "offline"
+            }
+            .to_owned(),
+            since: text(*since),
+            address: address.clone(),
+            last_error: reason.clone(),
+            next_attempt_seconds: Some(left(*at, *pause, now).as_secs()),
+            ..Link::default()
+        },
+    }
+}
+
+fn left(at: SystemTime, pause: Duration, now: SystemTime) -> Duration {
+    let passed = now.duration_since(at).unwrap_or_default();
+    pause.saturating_sub(passed)
+}
+
+fn pod_line(wanted: &DesiredPod, parts: &Parts) -> PodLine {
+    let status = parts.reporter.last_status(spec::uid(&wanted.pod));
+    PodLine::of(&wanted.pod, &status.unwrap_or_default())
+}
+
+fn text(time: SystemTime) -> Option<String> {
+    let time = Timestamp::try_from(time).ok()?;
+    Some(Timestamp::from_second(time.as_second()).ok()?.to_string())
+}
