@@ -348,7 +348,9 @@ async fn a_replica_that_was_killed_tells_its_edges_when_it_is_back() {
         connect(address, &tls)
     );
     let edge = edge.unwrap();
-    tokio::task::spawn_blocking(move || first.shutdown_timeout(Duration::from_secs(1))).await.unwrap();
+    tokio::task::spawn_blocking(move || first.shutdown_timeout(Duration::from_secs(1)))
+        .await
+        .unwrap();
     drop((cloud, listener));
 
     let second = listen_at(&authority, valid(), address).unwrap();
