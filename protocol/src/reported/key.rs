@@ -6,6 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::wire::{ReportEvent, ReportKey, ReportNode, ReportPod, report_key};
 
+/// The longest name that Kubernetes allows.
+const MAX_NAME: usize = 253;
+
 /// The number of an outbox entry; never reused by one edge.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Seq(pub u64);
@@ -75,14 +78,25 @@ impl OutboxKey {
         ReportKey { kind: Some(kind) }
     }
 
-    /// The key as it came; nothing if this version does not know its type.
+    /// The key as it came; nothing if this version does not know its type, or if it is longer than
+    /// any name.
     pub fn from_wire(key: Option<ReportKey>) -> Option<Self> {
-        Some(match key?.kind? {
+        let key = match key?.kind? {
             report_key::Kind::Node(ReportNode {}) => Self::Node,
             report_key::Kind::Pod(pod) => Self::Pod(pod.into()),
             report_key::Kind::Gone(pod) => Self::Gone(pod.into()),
             report_key::Kind::Event(ReportEvent { namespace, name }) => Self::Event { namespace, name },
-        })
+        };
+        key.fits().then_some(key)
+    }
+
+    fn fits(&self) -> bool {
+        let fits = |text: &String| text.len() <= MAX_NAME;
+        match self {
+            Self::Node => true,
+            Self::Pod(pod) | Self::Gone(pod) => fits(&pod.namespace) && fits(&pod.name) && fits(&pod.uid),
+            Self::Event { namespace, name } => fits(namespace) && fits(name),
+        }
     }
 }
 

@@ -210,9 +210,10 @@ impl Publisher {
         };
         for entry in inventory.entries {
             let key = frames::to_key(inventory.kind, entry.key)?;
-            frozen
-                .entries
-                .insert(key, (entry.uid, frames::to_digest(&entry.digest)?));
+            frozen.entries.insert(
+                key,
+                (frames::to_uid(entry.uid)?, frames::to_digest(&entry.digest)?),
+            );
         }
         if frozen.entries.len() > MAX_INVENTORY {
             return Err(Violation::Oversize {

@@ -111,7 +111,7 @@ impl Assembler {
         let key = frames::to_key(upsert.kind, upsert.key.clone())?;
         let digest = frames::to_digest(&upsert.digest)?;
         let view = Revision(upsert.view_revision);
-        let uid = upsert.uid.clone();
+        let uid = frames::to_uid(upsert.uid.clone())?;
         let what = match read(&key, digest, upsert) {
             Ok(what) => what,
             Err(reason) => {
@@ -124,7 +124,9 @@ impl Assembler {
 
     fn remove(&mut self, remove: Remove) -> Result<(), Violation> {
         let key = frames::to_key(remove.kind, remove.key)?;
-        let what = What::Remove { uid: remove.uid };
+        let what = What::Remove {
+            uid: frames::to_uid(remove.uid)?,
+        };
         self.closure(remove.seq, "Remove")?.push(Item {
             key,
             view: Revision(remove.view_revision),

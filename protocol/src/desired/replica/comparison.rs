@@ -68,7 +68,9 @@ impl Stage {
     /// After a comparison ended unequal.
     const fn unequal(self) -> Self {
         match self {
-            Self::Planned { tries } => Self::Planned { tries: tries + 1 },
+            Self::Planned { tries } => Self::Planned {
+                tries: tries.saturating_add(1),
+            },
             Self::Offline | Self::Offered | Self::Synced | Self::Again => Self::Planned { tries: 1 },
         }
     }

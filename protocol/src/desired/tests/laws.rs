@@ -444,6 +444,31 @@ fn a_commit_that_fails_alone_is_rejected_and_the_older_state_stays() {
 }
 
 #[test]
+fn names_and_uids_longer_than_any_are_a_violation() {
+    let body = || Body::compress(b"{}").to_wire();
+    let named = Some(ObjectName {
+        namespace: "n".into(),
+        name: "s".repeat(254),
+    });
+    let put = Upsert {
+        key: named,
+        ..upsert(body(), Digest::of(b"{}"))
+    };
+    assert_eq!(
+        offer(&mut connected(), put),
+        Err(Violation::Malformed { field: "key" })
+    );
+    let put = Upsert {
+        uid: "u".repeat(65),
+        ..upsert(body(), Digest::of(b"{}"))
+    };
+    assert_eq!(
+        offer(&mut connected(), put),
+        Err(Violation::Malformed { field: "uid" })
+    );
+}
+
+#[test]
 fn objects_before_their_plan_are_a_violation() {
     let mut edge = connected();
     edge.handle_frame(down(desired_down::Kind::Begin(Begin { seq: 1 })))
