@@ -109,7 +109,7 @@ impl Reporter {
             match serde_json::from_slice::<LastStatus>(&bytes) {
                 Ok(last) => book.remember(uid, last, &waiting),
                 Err(error) => {
-                    tracing::warn!(uid, %error, "a stored pod status cannot be read; it is dropped")
+                    tracing::warn!(uid, %error, "a stored pod status cannot be read; it is dropped");
                 }
             }
         }

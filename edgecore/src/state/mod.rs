@@ -90,7 +90,7 @@ impl Desired {
                     holdings.take(object);
                 }
                 Err(error) => {
-                    tracing::warn!(key, %error, "a stored object cannot be read; it is fetched again")
+                    tracing::warn!(key, %error, "a stored object cannot be read; it is fetched again");
                 }
             }
         }
@@ -105,7 +105,7 @@ impl Desired {
                     });
                 }
                 Err(error) => {
-                    tracing::warn!(key, %error, "a stored absence cannot be read; it is asked for again")
+                    tracing::warn!(key, %error, "a stored absence cannot be read; it is asked for again");
                 }
             }
         }
@@ -161,7 +161,7 @@ impl Holdings {
                 self.pods.insert(object.key, Arc::new(pod));
             }
             Err(error) => {
-                tracing::error!(pod = %object.key, %error, "the object is not a pod; it is left alone")
+                tracing::error!(pod = %object.key, %error, "the object is not a pod; it is left alone");
             }
         }
     }
