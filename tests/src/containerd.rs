@@ -109,3 +109,19 @@ pub async fn running(machine: &Machine, cache: &Cache) -> Result<Vec<String>> {
         .map(|row| row[0].to_owned())
         .collect())
 }
+
+/// The containers of pods whose name in the pod is `container`, ended ones too.
+pub async fn named(machine: &Machine, cache: &Cache, container: &str) -> Result<Vec<String>> {
+    let filter = format!("labels.\"io.kubernetes.container.name\"=={container}");
+    let listed = ctr(machine, cache, &["containers", "list", "--quiet", &filter]).await?;
+    Ok(listed.split_whitespace().map(str::to_owned).collect())
+}
+
+/// Those of them that have a running process.
+pub async fn running_named(machine: &Machine, cache: &Cache, container: &str) -> Result<Vec<String>> {
+    let running = running(machine, cache).await?;
+    let mut named = named(machine, cache, container).await?;
+    named.retain(|id| running.contains(id));
+    named.sort_unstable();
+    Ok(named)
+}

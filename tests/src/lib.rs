@@ -17,17 +17,22 @@
 pub mod audit;
 pub mod cache;
 pub mod cgroup;
+pub mod cloudcore;
 pub mod cluster_node;
 pub mod command;
 pub mod containerd;
 pub mod control_plane;
+pub mod edge_machine;
 pub mod ground;
 pub mod machine;
 pub mod network;
+pub mod pods;
+pub mod programs;
 pub mod testbed;
 pub mod wait;
 
 pub use cache::Cache;
+pub use edge_machine::EdgeMachine;
 pub use testbed::Testbed;
 
 /// Turns this process into a helper of the testbed when it was started as one.

@@ -3,7 +3,7 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use anyhow::Result;
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::Node;
 use kube::{Api, Client};
 
 use crate::{
@@ -13,6 +13,7 @@ use crate::{
     control_plane::{ControlPlane, Patience},
     ground::Ground,
     network::Network,
+    programs::Programs,
     wait::{Look, until},
 };
 
@@ -26,6 +27,8 @@ pub struct Testbed {
     pub network: Arc<Network>,
     /// Where binaries and images are.
     pub cache: Cache,
+    /// The programs under test.
+    pub programs: Programs,
     /// Last, so that it is dropped last.
     pub ground: Arc<Ground>,
 }
@@ -33,16 +36,21 @@ pub struct Testbed {
 impl Testbed {
     /// Starts the control plane and one ordinary node, `w1`, and waits until it is Ready.
     pub async fn start(patience: Patience) -> Result<Self> {
-        let cache = Cache::open()?;
+        let (cache, programs) = (Cache::open()?, Programs::find()?);
         let ground = Arc::new(Ground::take()?);
-        let built = Self::build(cache, &ground, patience).await;
+        let built = Self::build(cache, programs, &ground, patience).await;
         if built.is_err() {
             ground.keep_logs();
         }
         built
     }
 
-    async fn build(cache: Cache, ground: &Arc<Ground>, patience: Patience) -> Result<Self> {
+    async fn build(
+        cache: Cache,
+        programs: Programs,
+        ground: &Arc<Ground>,
+        patience: Patience,
+    ) -> Result<Self> {
         let network = Arc::new(Network::lay(ground.clone())?);
         let plane = ControlPlane::start(ground, &network, &cache, patience).await?;
         let node = ClusterNode::start("w1", (ground, &network), (&plane, &cache)).await?;
@@ -52,6 +60,7 @@ impl Testbed {
             plane,
             network,
             cache,
+            programs,
             ground: ground.clone(),
         })
     }
@@ -110,16 +119,4 @@ pub fn condition(node: &Node, kind: &str) -> String {
                 format!("{} ({reason}: {message})", c.status)
             },
         )
-}
-
-/// Whether a pod is Running and Ready.
-pub fn pod_ready(pod: &Pod) -> bool {
-    let conditions = pod
-        .status
-        .as_ref()
-        .and_then(|status| status.conditions.as_deref())
-        .unwrap_or_default();
-    conditions
-        .iter()
-        .any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }

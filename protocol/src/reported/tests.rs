@@ -264,6 +264,19 @@ proptest! {
 }
 
 #[test]
+fn a_number_is_not_used_again_after_everything_was_settled_and_the_edge_rebooted() {
+    let mut world = World::new();
+    for number in 0..3 {
+        world.put(OutboxKey::Pod(pod(number)));
+        world.settle();
+        world.reboot();
+    }
+    world.put(OutboxKey::Node);
+    world.settle();
+    world.check();
+}
+
+#[test]
 fn a_month_offline_costs_one_entry_per_key() {
     let mut world = World::new();
     for _ in 0..1_000 {

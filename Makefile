@@ -1,0 +1,49 @@
+# Everything that is done with this tree. `make` alone lists it.
+#
+#   SETUP=no   install nothing; fail with the command for what is missing
+#   T=name     e2e: only the tests whose name contains it
+#   ARGS=...   demo: its arguments, such as --once
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+# Static without musl: glibc's own archive is on every Debian.
+TARGET := x86_64-unknown-linux-gnu
+BUILT := target/$(TARGET)/release
+
+.PHONY: help setup build demo test e2e lint unit clean
+
+help: ## List what can be made
+	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+
+setup: ## Install what the testbed needs, and build the Kubernetes programs into a cache
+	@tests/control-plane/setup.sh
+
+build: ## Build cloudcore and edgecore, static
+	@RUSTFLAGS='-C target-feature=+crt-static' cargo build --release --locked --target $(TARGET) -p cloudcore -p edgecore
+	@ls -l $(BUILT)/cloudcore $(BUILT)/edgecore
+
+demo: setup build ## Show everything on real parts; ARGS=--once ends by itself
+	@cargo run --locked --quiet -p tests --bin demo -- $(ARGS)
+
+lint: ## Format, lints, documentation
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps
+
+unit: ## Unit, property and documentation tests
+	cargo test --locked --workspace --exclude tests
+	cargo test --locked -p tests --lib --bins
+
+e2e: setup build ## End-to-end tests; T=name runs those whose name contains it
+	@cargo test --locked -p tests --test e2e -- $(T)
+
+# Setup first, so that a missing part is known before anything long is done.
+test: setup ## What CI runs: all of it
+	@$(MAKE) --no-print-directory lint
+	@$(MAKE) --no-print-directory unit
+	@$(MAKE) --no-print-directory e2e SETUP=no
+
+clean: ## Remove what was built here; the cache of the Kubernetes programs stays
+	cargo clean

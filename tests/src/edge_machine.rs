@@ -1,0 +1,111 @@
+//! An edge machine: a device that can reach cloudcore's port and nothing else.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::{Context, Result};
+
+use crate::{
+    cloudcore::NODE_PORT,
+    cluster_node::IMAGES,
+    command::run_within,
+    containerd,
+    machine::{Cable, Machine, Reach, Service},
+    testbed::Testbed,
+};
+
+/// A device.
+#[derive(Debug)]
+pub struct EdgeMachine {
+    /// The machine under it.
+    pub machine: Machine,
+    testbed: Parts,
+}
+
+/// What an edge machine needs of its testbed after it was built.
+#[derive(Clone, Debug)]
+struct Parts {
+    cache: crate::cache::Cache,
+    programs: crate::programs::Programs,
+    cloudcore: String,
+}
+
+impl EdgeMachine {
+    /// Builds and boots a device with containerd and the images, but not yet a node.
+    pub async fn start(testbed: &Testbed, name: &str) -> Result<Self> {
+        let machine = Machine::build(name, &testbed.ground, &Arc::clone(&testbed.network))?;
+        containerd::install(&machine, &testbed.cache)?;
+        let node = testbed.node.machine.address();
+        machine.restrict(Reach::OnePort(node, NODE_PORT)).await?;
+        machine.boot(Cable::Plugged).await?;
+        containerd::ready(&machine, &testbed.cache).await?;
+        for image in IMAGES {
+            containerd::import(&machine, &testbed.cache, &testbed.cache.image(image)?).await?;
+        }
+        let parts = Parts {
+            cache: testbed.cache.clone(),
+            programs: testbed.programs.clone(),
+            cloudcore: format!("{node}:{NODE_PORT}"),
+        };
+        Ok(Self {
+            machine,
+            testbed: parts,
+        })
+    }
+
+    /// `edgecore join`, and nothing after it.
+    pub async fn enrol(&self, token: &str, words: &[&str]) -> Result<String> {
+        let mut command = self.machine.command(&self.testbed.programs.edgecore)?;
+        command
+            .env("TOMBOLO_TOKEN", token)
+            .args(["join", &self.testbed.cloudcore]);
+        command
+            .args(["--cgroup-root", self.machine.cgroup().path()])
+            .args(words);
+        run_within(Duration::from_mins(1), command)
+            .await
+            .with_context(|| format!("on machine {}", self.machine.name()))
+    }
+
+    /// `edgecore join`, and `edgecore run` as a service from then on.
+    pub async fn join(&self, token: &str, words: &[&str]) -> Result<String> {
+        let said = self.enrol(token, words).await?;
+        self.install_service()?;
+        Ok(said)
+    }
+
+    /// Makes `edgecore run` a service, as the unit that join writes does where systemd runs.
+    pub fn install_service(&self) -> Result<()> {
+        let service = Service::new("edgecore", &self.testbed.programs.edgecore, ["run"]);
+        self.machine
+            .install(service.with_env("PATH", containerd::path(&self.testbed.cache)))
+    }
+
+    /// Runs edgecore with other words, such as `status`.
+    pub async fn edgecore(&self, words: &[&str]) -> Result<String> {
+        let mut command = self.machine.command(&self.testbed.programs.edgecore)?;
+        command.args(words);
+        run_within(Duration::from_mins(1), command).await
+    }
+
+    /// The running containers of pods whose name in the pod is `container`.
+    pub async fn running(&self, container: &str) -> Result<Vec<String>> {
+        containerd::running_named(&self.machine, &self.testbed.cache, container).await
+    }
+
+    /// All containers of pods whose name in the pod is `container`, ended ones too.
+    pub async fn containers(&self, container: &str) -> Result<Vec<String>> {
+        containerd::named(&self.machine, &self.testbed.cache, container).await
+    }
+
+    /// Waits until containerd answers, as after a boot.
+    pub async fn runtime_ready(&self) -> Result<()> {
+        containerd::ready(&self.machine, &self.testbed.cache).await
+    }
+
+    /// What a web server in a pod of this device answers, asked on the device.
+    pub async fn fetch(&self, url: &str) -> Result<String> {
+        self.machine
+            .shell(&format!("busybox wget -q -T 3 -O - {url}"))
+            .await
+    }
+}
