@@ -60,8 +60,16 @@ async fn answer(shared: &Shared, request: Request<Incoming>) -> Response<Full<By
             "use POST",
         );
     }
+    let text = "the request is too large, or broke off";
+    if hyper::body::Body::size_hint(request.body()).lower() > ENROLL_BODY_MAX as u64 {
+        return refuse(
+            shared,
+            StatusCode::PAYLOAD_TOO_LARGE,
+            RefusalCode::BadRequest,
+            text,
+        );
+    }
     let Ok(body) = Limited::new(request.into_body(), ENROLL_BODY_MAX).collect().await else {
-        let text = "the request is too large, or broke off";
         return refuse(
             shared,
             StatusCode::PAYLOAD_TOO_LARGE,

@@ -15,7 +15,11 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::{Shared, admission::RETRY_ABOVE, enrolment, session};
+use super::{
+    Shared,
+    admission::{Place, RETRY_ABOVE},
+    enrolment, session,
+};
 
 /// A socket error (out of files, mostly) is met with a pause.
 const PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
@@ -65,19 +69,21 @@ fn admit(shared: &Arc<Shared>, incoming: Incoming, sessions: &mut JoinSet<()>, s
     };
     let (shared, stop) = (Arc::clone(shared), stop.clone());
     sessions.spawn(async move {
-        let remote = incoming.remote();
-        let connection = tokio::select! {
-            connection = incoming.handshake() => connection,
-            () = place.lost.cancelled() => return,
-        };
-        drop(place);
-        match connection {
-            Ok(connection) => session::serve(shared, connection, stop).await,
-            Err(error) => {
-                warn!(%remote, error = &error as &dyn std::error::Error, "a handshake failed");
-            }
+        let lost = place.lost.clone();
+        tokio::select! {
+            () = begin(&shared, incoming, place, &stop) => {}
+            () = lost.cancelled() => {}
         }
     });
+}
+
+/// The handshake and the session; the place is given back as soon as the session is taken.
+async fn begin(shared: &Arc<Shared>, incoming: Incoming, place: Place, stop: &CancellationToken) {
+    let remote = incoming.remote();
+    match incoming.handshake().await {
+        Ok(connection) => session::serve(Arc::clone(shared), connection, place, stop.clone()).await,
+        Err(error) => warn!(%remote, error = &error as &dyn std::error::Error, "a handshake failed"),
+    }
 }
 
 /// Accepts devices that want to enrol; ends at `stop`.

@@ -26,6 +26,7 @@ use tracing::{Instrument, debug, info, info_span, warn};
 
 use super::{
     Shared,
+    admission::Place,
     greet::{self, Greeted},
     liveness::Liveness,
     registry::Registered,
@@ -94,14 +95,22 @@ enum Note {
     Degraded,
 }
 
-/// Serves one connection to its end.
-pub(super) async fn serve(shared: Arc<Shared>, connection: Arc<dyn Connection>, stop: CancellationToken) {
+/// Serves one connection to its end. `place` is held until the session is taken: a certificate
+/// that was banned proves nothing.
+pub(super) async fn serve(
+    shared: Arc<Shared>,
+    connection: Arc<dyn Connection>,
+    place: Place,
+    stop: CancellationToken,
+) {
     let Some(peer) = connection.peer().cloned() else {
         return;
     };
     let span = info_span!("session", node = %peer.node, remote = %peer.address);
     let work = async {
-        match greet::greet(&shared, &*connection, &peer).await {
+        let greeted = greet::greet(&shared, &*connection, &peer).await;
+        drop(place);
+        match greeted {
             Ok(greeted) => Box::pin(live(shared, connection, greeted, stop)).await,
             Err(why) => info!(why, "the session was not taken"),
         }

@@ -10,8 +10,6 @@ mod allow;
 mod kube_api;
 mod splice;
 
-use std::net::SocketAddr;
-
 use protocol::{
     name::{NodeName, ServiceName, shown},
     transport::{ByteWriter, Stream},
@@ -30,24 +28,6 @@ pub const TUNNELS_MAX: usize = 256;
 pub struct Tunnels {
     cluster: Cluster,
     api_server: String,
-}
-
-/// The address of the API server is not in the environment.
-#[derive(Debug, Error)]
-#[error(
-    "KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT do not name the API server: pods on edge nodes could not reach it"
-)]
-pub struct NoApiServer;
-
-/// The address of the `default/kubernetes` Service, as every pod is told it.
-pub fn api_server_from_env() -> Result<String, NoApiServer> {
-    let host = std::env::var("KUBERNETES_SERVICE_HOST").map_err(|_| NoApiServer)?;
-    let port = std::env::var("KUBERNETES_SERVICE_PORT").unwrap_or_else(|_| "443".to_owned());
-    let port: u16 = port.parse().map_err(|_| NoApiServer)?;
-    Ok(match host.parse() {
-        Ok(ip) => SocketAddr::new(ip, port).to_string(),
-        Err(_) => format!("{host}:{port}"),
-    })
 }
 
 impl Tunnels {
