@@ -139,7 +139,7 @@ impl Node {
     }
 
     /// Starts the manager.
-    pub(crate) fn boot(&mut self) {
+    pub(crate) async fn boot(&mut self) {
         let root = self.scratch.path();
         let facts = Arc::new(NodeFacts {
             root_dir: root.join("kubelet"),
@@ -148,8 +148,7 @@ impl Node {
         });
         let objects = Arc::clone(&self.objects) as Arc<dyn spec::Objects>;
         let now = Arc::new(std::time::SystemTime::now);
-        let tokens = TokenCache::open(Arc::new(NoTokens), Arc::new(NoTokens), now);
-        let tokens = Arc::new(tokens.now_or_never().unwrap());
+        let tokens = Arc::new(TokenCache::open(Arc::new(NoTokens), Arc::new(NoTokens), now).await);
         let manager = Manager::new(Parts {
             runtime: Arc::new(self.runtime.clone()) as Arc<dyn Runtime>,
             source: Arc::clone(&self.source) as Arc<dyn PodSource>,

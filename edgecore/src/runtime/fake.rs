@@ -115,11 +115,6 @@ impl FakeRuntime {
         self.world.lock().exits.remove(name);
     }
 
-    /// What `exec_sync` answers when its first word is `command`.
-    pub(crate) fn exec_exits(&self, command: &str, code: i32) {
-        self.world.lock().exec.insert(command.to_owned(), code);
-    }
-
     /// Makes the next call of this CRI method fail.
     pub(crate) fn fail_next(&self, call: &'static str, message: &str) {
         let error = RuntimeError::Refused {
@@ -138,20 +133,6 @@ impl FakeRuntime {
     /// Makes every call unavailable, or available again.
     pub(crate) fn set_down(&self, down: bool) {
         self.world.lock().down = down;
-    }
-
-    /// Ends the newest running container called `name`.
-    pub(crate) fn exit_container(&self, name: &str, code: i32) {
-        let mut world = self.world.lock();
-        let running = |s: &api::ContainerStatus| s.state == api::ContainerState::ContainerRunning as i32;
-        let id = world
-            .containers
-            .iter()
-            .rfind(|(_, (_, s))| running(s) && s.labels.get(NAME).is_some_and(|n| n == name))
-            .map(|(id, _)| id.clone());
-        if let Some(id) = id {
-            world.exit(&id, code);
-        }
     }
 
     /// What a reboot does: every sandbox is not ready, every container has exited.

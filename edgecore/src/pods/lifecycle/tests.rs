@@ -29,7 +29,7 @@ fn sandbox(id: usize, ready: bool) -> SandboxObserved {
         attempt,
         ready,
         host_network: false,
-        created_at: id as i64,
+        created_at: i64::try_from(id).unwrap(),
         ips,
     }
 }
@@ -41,7 +41,7 @@ fn instance(id: usize, name: &str, sandbox: &str, run: Run) -> ContainerObserved
         name: name.to_owned(),
         sandbox: sandbox.to_owned(),
         run,
-        created_at: id as i64,
+        created_at: i64::try_from(id).unwrap(),
         started_at: 0,
         finished_at: 0,
         exit_code: 0,

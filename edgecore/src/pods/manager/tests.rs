@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use crate::pods::testbed::Node;
 
-fn pod(name: &str, uid: &str, spec: Value) -> Value {
+fn pod(name: &str, uid: &str, spec: &Value) -> Value {
     json!({"apiVersion": "v1", "kind": "Pod",
         "metadata": {"name": name, "namespace": "ns", "uid": uid}, "spec": spec})
 }
@@ -16,7 +16,7 @@ fn web(uid: &str) -> Value {
     pod(
         "web",
         uid,
-        json!({"containers": [{"name": "c", "image": "app:1"}]}),
+        &json!({"containers": [{"name": "c", "image": "app:1"}]}),
     )
 }
 
@@ -28,7 +28,7 @@ fn deleted(mut pod: Value, grace: i64) -> Value {
 
 async fn booted(images: &[&str]) -> Node {
     let mut node = Node::new(images);
-    node.boot();
+    node.boot().await;
     node.sync();
     tokio::task::yield_now().await;
     node
@@ -144,7 +144,7 @@ async fn a_restart_of_the_agent_adopts_what_runs() {
     tokio::time::sleep(Duration::from_secs(3)).await;
     let told = node.told("u1").len();
     node.kill().await;
-    node.boot();
+    node.boot().await;
     tokio::time::sleep(Duration::from_mins(2)).await;
     assert_eq!(node.runtime.count("CreateContainer"), 1);
     assert_eq!(node.runtime.count("StopContainer"), 0);
@@ -154,13 +154,13 @@ async fn a_restart_of_the_agent_adopts_what_runs() {
 #[tokio::test(start_paused = true)]
 async fn nothing_is_killed_for_being_unknown_before_the_cluster_has_confirmed_the_list() {
     let mut node = Node::new(&["app:1"]);
-    node.boot();
+    node.boot().await;
     node.want(&web("u1"));
     node.until("Running", |node| node.runtime.running() == ["c"])
         .await;
     node.kill().await;
     node.forget("u1");
-    node.boot();
+    node.boot().await;
     tokio::time::sleep(Duration::from_mins(5)).await;
     assert_eq!(node.runtime.running(), ["c"]);
     node.sync();
@@ -177,7 +177,7 @@ async fn a_reboot_starts_everything_again_from_what_is_wanted() {
     node.stop().await;
     node.runtime.reboot();
     node.runtime.set_down(true);
-    node.boot();
+    node.boot().await;
     tokio::time::sleep(Duration::from_secs(30)).await;
     node.runtime.set_down(false);
     let back = Instant::now();
@@ -200,7 +200,7 @@ async fn a_finished_pod_stays_finished_over_a_reboot() {
         .await;
     node.stop().await;
     node.runtime.reboot();
-    node.boot();
+    node.boot().await;
     tokio::time::sleep(Duration::from_mins(1)).await;
     assert_eq!(node.phase("u1"), "Succeeded");
     assert_eq!(node.runtime.count("CreateContainer"), 1);
@@ -213,7 +213,7 @@ async fn init_containers_run_one_after_the_other_and_before_the_rest() {
     node.runtime.exits_at_once("b", 0);
     let init = json!([{"name": "a", "image": "app:1"}, {"name": "b", "image": "app:1"}]);
     let spec = json!({"initContainers": init, "containers": [{"name": "c", "image": "app:1"}]});
-    node.want(&pod("web", "u1", spec));
+    node.want(&pod("web", "u1", &spec));
     node.until("Running", |node| node.phase("u1") == "Running").await;
     let started: Vec<_> = node
         .runtime
@@ -261,7 +261,7 @@ async fn a_missing_config_map_holds_the_container_until_it_comes() {
     node.want(&pod(
         "web",
         "u1",
-        json!({"containers": [{"name": "c", "image": "app:1", "env": env}]}),
+        &json!({"containers": [{"name": "c", "image": "app:1", "env": env}]}),
     ));
     let failed = |node: &Node| {
         node.events()

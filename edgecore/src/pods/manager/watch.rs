@@ -97,10 +97,10 @@ pub(super) async fn follow(runtime: Arc<dyn Runtime>, notices: mpsc::Sender<Noti
 /// False when nobody listens any more.
 async fn pass_on(mut events: Events, notices: &mpsc::Sender<Notice>) -> bool {
     while let Some(Ok(event)) = events.next().await {
-        if let Some(uid) = uid_of(&event) {
-            if notices.send(Notice::Changed(uid)).await.is_err() {
-                return false;
-            }
+        if let Some(uid) = uid_of(&event)
+            && notices.send(Notice::Changed(uid)).await.is_err()
+        {
+            return false;
         }
     }
     true

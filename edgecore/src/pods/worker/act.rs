@@ -76,7 +76,7 @@ impl Worker {
             results = join_all(stops) => results,
             () = ordered_to_end_sooner(self.orders.clone(), sooner), if !floor_reached => return false,
         };
-        let failed = results.into_iter().filter_map(Result::err).last();
+        let failed = results.into_iter().filter_map(Result::err).next_back();
         if let Some(error) = &failed {
             self.kill_failed(error).await;
         }

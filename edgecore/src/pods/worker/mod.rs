@@ -208,10 +208,8 @@ impl Worker {
             debug!(pod = %self.uid, %error, "cannot see the pod");
             return Turn::Wait(Some(Instant::now() + RETRY));
         }
-        if let Some(refusal) = self.order.desired.refused.clone() {
-            if self.stage == Stage::Running {
-                return self.refuse(&refusal).await;
-            }
+        if let (Some(refusal), Stage::Running) = (self.order.desired.refused.clone(), self.stage) {
+            return self.refuse(&refusal).await;
         }
         let mut plan = self.plan();
         match plan.outcome {
@@ -296,9 +294,9 @@ impl Worker {
             }
             Step::Kill(_) | Step::StopSandbox { .. } => None,
         };
-        let held = plan.steps.iter().filter_map(hold).min();
+        let until = plan.steps.iter().filter_map(hold).min();
         plan.steps.retain(|step| hold(step).is_none());
-        held
+        until
     }
 
     fn say_back_offs(&mut self, plan: &Plan) {
@@ -365,11 +363,9 @@ impl Worker {
         let news = self.reported.as_ref() != Some(&status) && !self.order.removed;
         let (kit, order) = (Arc::clone(&self.kit), self.order.clone());
         async move {
-            if news {
-                if let Err(error) = kit.report.pod_status(&order.desired.pod, &status).await {
-                    warn!(pod = spec::name(&order.desired.pod), %error, "a status waits");
-                    return None;
-                }
+            if news && let Err(error) = kit.report.pod_status(&order.desired.pod, &status).await {
+                warn!(pod = spec::name(&order.desired.pod), %error, "a status waits");
+                return None;
             }
             Some(status)
         }
