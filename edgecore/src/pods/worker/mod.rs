@@ -9,8 +9,6 @@
 mod act;
 mod probing;
 mod settle;
-#[cfg(test)]
-mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -302,9 +300,6 @@ impl Worker {
     fn say_back_offs(&mut self, plan: &Plan) {
         let pod = self.pod().clone();
         let full_name = format!("{}_{}({})", spec::name(&pod), spec::namespace(&pod), self.uid);
-        self.waiting.retain(|name, waiting| {
-            waiting.reason != "CrashLoopBackOff" || plan.backing_off.contains_key(name)
-        });
         for (name, seconds) in &plan.backing_off {
             let delay = go_duration(*seconds);
             let message = format!("back-off {delay} restarting failed container={name} pod={full_name}");

@@ -51,7 +51,7 @@ impl Probing {
         }
     }
 
-    /// Probes what runs, and nothing else. What ran at the first look is adopted: it stays as it was said to be.
+    /// Probes what runs, and nothing else; of a pod that ends nothing new. What ran at the first look is adopted: it stays as it was said to be.
     pub(super) fn follow(
         &mut self,
         desired: &DesiredPod,
@@ -66,7 +66,7 @@ impl Probing {
                 .iter()
                 .any(|c| c.id == id && c.run == Run::Running)
         };
-        self.probed.retain(|id, _| runs(id) && !ending);
+        self.probed.retain(|id, _| runs(id));
         let first_look = !std::mem::replace(&mut self.looked, true);
         if ending {
             return;

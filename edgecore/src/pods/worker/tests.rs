@@ -1,1 +1,0 @@
-//! A worker against the runtime in memory.
