@@ -25,11 +25,17 @@ pub fn ip(line: &str) -> Result<String> {
 /// Runs a command that may take long; it is killed when `limit` has passed.
 pub async fn run_within(limit: Duration, mut command: tokio::process::Command) -> Result<String> {
     command.stdin(Stdio::null()).kill_on_drop(true);
-    let shown = format!("{:?}", command.as_std());
+    let shown = words(command.as_std());
     let Ok(output) = timeout(limit, command.output()).await else {
         bail!("{shown} did not end within {limit:?}");
     };
     outcome(&shown, &output.with_context(|| format!("cannot start {shown}"))?)
+}
+
+/// The command without its environment, which may hold secrets.
+fn words(command: &std::process::Command) -> String {
+    let words: Vec<_> = command.get_args().map(OsStr::to_string_lossy).collect();
+    format!("{} {}", command.get_program().to_string_lossy(), words.join(" "))
 }
 
 fn outcome(shown: &str, output: &std::process::Output) -> Result<String> {

@@ -1,0 +1,89 @@
+//! What a node and its objects cost the API server, counted in its own audit log.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use tests::{audit::Request, pods};
+
+use crate::world::{EDGE, PATIENCE, World, apply, delete, sleepers};
+
+crate::tests![
+    an_idle_node_costs_lease_renewals_alone,
+    delivering_pods_costs_no_write_but_the_patch_for_autonomy
+];
+
+/// How long writes are counted.
+const SPAN: Duration = Duration::from_mins(5);
+
+fn resource(request: &Request) -> &str {
+    request
+        .object_ref
+        .as_ref()
+        .map_or("", |object| object.resource.as_str())
+}
+
+fn summary(requests: &[Request]) -> String {
+    requests
+        .iter()
+        .map(Request::summary)
+        .collect::<Vec<_>>()
+        .join("\n  ")
+}
+
+async fn an_idle_node_costs_lease_renewals_alone(world: &World) -> Result<()> {
+    let (testbed, _) = world.with_edge().await?;
+    let audit = testbed.plane.audit();
+    let mark = audit.mark();
+    tokio::time::sleep(SPAN).await;
+    let writes = audit.cloudcore_writes(mark)?;
+    let (leases, others): (Vec<_>, Vec<_>) =
+        writes.into_iter().partition(|write| resource(write) == "leases");
+    ensure!(
+        others.is_empty(),
+        "besides leases cloudcore wrote:\n  {}",
+        summary(&others)
+    );
+    let most = usize::try_from(SPAN.as_secs() / 10)? + 1;
+    ensure!(leases.len() <= most, "{} lease writes in {SPAN:?}", leases.len());
+    Ok(())
+}
+
+async fn delivering_pods_costs_no_write_but_the_patch_for_autonomy(world: &World) -> Result<()> {
+    let (testbed, _) = world.with_edge().await?;
+    let name = world.name("sleepers");
+    let audit = testbed.plane.audit();
+    let mark = audit.mark();
+    apply(testbed, &sleepers(&name, EDGE, 5)).await?;
+    pods::until_ready(&testbed.client(), &format!("app={name}"), 5, PATIENCE).await?;
+    let writes = audit.cloudcore_writes(mark)?;
+    let patched = writes.iter().filter(|write| {
+        let object = write.object_ref.clone().unwrap_or_default();
+        write.impersonated_user.is_none() && object.resource == "pods" && object.subresource.is_empty()
+    });
+    ensure!(
+        patched.count() == 5,
+        "one autonomy patch a pod was expected:\n  {}",
+        summary(&writes)
+    );
+    let strange = writes
+        .into_iter()
+        .filter(|write| !is_said_by_the_node(write))
+        .collect::<Vec<_>>();
+    ensure!(
+        strange.is_empty(),
+        "more than autonomy, status, events, leases:\n  {}",
+        summary(&strange)
+    );
+    delete(testbed, &["deployment", &name]).await
+}
+
+/// What is no delivery: reports of the node, its lease, the patch for autonomy, its tokens.
+fn is_said_by_the_node(write: &Request) -> bool {
+    let object = write.object_ref.clone().unwrap_or_default();
+    match object.resource.as_str() {
+        "pods" => object.subresource == "status" || (object.subresource.is_empty() && write.verb == "patch"),
+        "events" | "leases" => true,
+        "serviceaccounts" => object.subresource == "token",
+        _ => false,
+    }
+}

@@ -1,0 +1,138 @@
+//! Without the link, without power, without both.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use k8s_openapi::api::core::v1::Node;
+use kube::Api;
+use tests::{
+    machine::{Cable, HalfOpen},
+    pods,
+    testbed::node_ready,
+    wait::{Look, throughout, until},
+};
+use tokio::time::Instant;
+
+use crate::world::{EDGE, PATIENCE, World, apply, delete, sleepers};
+
+crate::tests![
+    a_cut_past_the_grace_period_restarts_no_container,
+    a_half_open_link_is_noticed_and_heals,
+    a_node_deleted_while_cut_comes_back_with_its_containers,
+    a_pod_deleted_while_cut_goes_when_the_link_is_back,
+    ten_pods_run_again_after_a_power_cut_without_network_five_times,
+];
+
+/// How long after containerd's first answer the pods must run again.
+const RESTART_WITHIN: Duration = Duration::from_secs(15);
+
+async fn not_ready(world: &World) -> Result<()> {
+    let nodes: Api<Node> = Api::all(world.testbed().await?.client());
+    until("the node to be seen as gone", PATIENCE, || async {
+        let ready = tests::testbed::condition(&nodes.get(EDGE).await?, "Ready");
+        Ok(Look::when(!ready.starts_with("True"), || ready.clone()))
+    })
+    .await
+}
+
+async fn a_cut_past_the_grace_period_restarts_no_container(world: &World) -> Result<()> {
+    let (testbed, edge) = world.with_edge().await?;
+    let name = world.name("sleepers");
+    apply(testbed, &sleepers(&name, EDGE, 3)).await?;
+    let selector = format!("app={name}");
+    let before = pods::identity(&pods::until_ready(&testbed.client(), &selector, 3, PATIENCE).await?);
+    edge.machine.cut()?;
+    let cut = not_ready(world).await;
+    edge.machine.restore().await?;
+    cut?;
+    node_ready(&testbed.client(), EDGE, PATIENCE).await?;
+    let after = pods::identity(&pods::until_ready(&testbed.client(), &selector, 3, PATIENCE).await?);
+    ensure!(before == after, "{before:?} became {after:?}");
+    delete(testbed, &["deployment", &name]).await
+}
+
+async fn a_half_open_link_is_noticed_and_heals(world: &World) -> Result<()> {
+    let (testbed, edge) = world.with_edge().await?;
+    for kind in [HalfOpen::Deaf, HalfOpen::Mute] {
+        edge.machine.half_open(kind).await?;
+        let noticed = not_ready(world).await;
+        edge.machine.restore().await?;
+        noticed?;
+        node_ready(&testbed.client(), EDGE, PATIENCE).await?;
+    }
+    Ok(())
+}
+
+async fn a_node_deleted_while_cut_comes_back_with_its_containers(world: &World) -> Result<()> {
+    let (testbed, edge) = world.with_edge().await?;
+    let name = world.name("sleepers");
+    apply(testbed, &sleepers(&name, EDGE, 2)).await?;
+    let selector = format!("app={name}");
+    let before = pods::identity(&pods::until_ready(&testbed.client(), &selector, 2, PATIENCE).await?);
+    edge.machine.cut()?;
+    let deleted = testbed.kubectl(["delete", "node", EDGE]).await;
+    let span = Duration::from_mins(1);
+    let kept = throughout("the pods still there", span, || async {
+        let now = pods::list(&testbed.client(), "default", &selector).await?;
+        Ok(Look::when(now.len() == 2, || pods::table(&now)))
+    })
+    .await;
+    edge.machine.restore().await?;
+    deleted?;
+    kept?;
+    node_ready(&testbed.client(), EDGE, PATIENCE).await?;
+    let after = pods::identity(&pods::until_ready(&testbed.client(), &selector, 2, PATIENCE).await?);
+    ensure!(before == after, "{before:?} became {after:?}");
+    delete(testbed, &["deployment", &name]).await
+}
+
+async fn a_pod_deleted_while_cut_goes_when_the_link_is_back(world: &World) -> Result<()> {
+    let (testbed, edge) = world.with_edge().await?;
+    let name = world.name("sleepers");
+    apply(testbed, &sleepers(&name, EDGE, 1)).await?;
+    let selector = format!("app={name}");
+    pods::until_ready(&testbed.client(), &selector, 1, PATIENCE).await?;
+    edge.machine.cut()?;
+    let deleted = delete(testbed, &["deployment", &name]).await;
+    let running = edge.running(&name).await?.len();
+    edge.machine.restore().await?;
+    deleted?;
+    ensure!(running == 1, "{running} containers run while cut");
+    pods::until_gone(&testbed.client(), &selector, PATIENCE).await?;
+    until("no container left", PATIENCE, || async {
+        let left = edge.containers(&name).await?;
+        Ok(Look::when(left.is_empty(), || format!("{left:?}")))
+    })
+    .await
+}
+
+async fn ten_pods_run_again_after_a_power_cut_without_network_five_times(world: &World) -> Result<()> {
+    let (testbed, edge) = world.with_edge().await?;
+    let name = world.name("sleepers");
+    apply(testbed, &sleepers(&name, EDGE, 10)).await?;
+    let selector = format!("app={name}");
+    pods::until_ready(&testbed.client(), &selector, 10, PATIENCE).await?;
+    for round in 1..=5 {
+        edge.machine.power_off()?;
+        edge.machine.boot(Cable::Unplugged).await?;
+        edge.runtime_ready().await?;
+        let started = Instant::now();
+        until(
+            &format!("10 pods after power cut {round}"),
+            RESTART_WITHIN,
+            || async {
+                let running = edge.running(&name).await?.len();
+                Ok(Look::when(running == 10, || format!("{running} run")))
+            },
+        )
+        .await?;
+        println!(
+            "round {round}: 10 pods run {:.1?} after containerd's first answer",
+            started.elapsed()
+        );
+    }
+    edge.machine.plug().await?;
+    node_ready(&testbed.client(), EDGE, PATIENCE).await?;
+    pods::until_ready(&testbed.client(), &selector, 10, PATIENCE).await?;
+    delete(testbed, &["deployment", &name]).await
+}

@@ -1,0 +1,153 @@
+//! What the tests share: one testbed, and one edge node on it.
+
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
+
+use anyhow::Result;
+use serde_json::{Value, json};
+use tests::{EdgeMachine, Testbed, cloudcore, control_plane::Patience, testbed::node_ready};
+use tokio::sync::OnceCell;
+
+/// How long anything may take that is not about time.
+pub(crate) const PATIENCE: Duration = Duration::from_mins(2);
+/// The shared edge node.
+pub(crate) const EDGE: &str = "e1";
+
+/// The shared testbed, started when a test asks for it.
+#[derive(Default)]
+pub(crate) struct World {
+    testbed: OnceCell<Testbed>,
+    cloudcore: OnceCell<()>,
+    edge: OnceCell<EdgeMachine>,
+    named: AtomicUsize,
+}
+
+impl World {
+    /// The control plane and the ordinary node.
+    pub(crate) async fn testbed(&self) -> Result<&Testbed> {
+        self.testbed
+            .get_or_try_init(|| Testbed::start(Patience::Default))
+            .await
+    }
+
+    /// The same with cloudcore installed.
+    pub(crate) async fn with_cloudcore(&self) -> Result<&Testbed> {
+        let testbed = self.testbed().await?;
+        let install = || async {
+            cloudcore::load_image(testbed).await?;
+            cloudcore::install(testbed, &[]).await?;
+            cloudcore::available(testbed).await
+        };
+        self.cloudcore.get_or_try_init(install).await?;
+        Ok(testbed)
+    }
+
+    /// The testbed and the edge node that joined it, Ready.
+    pub(crate) async fn with_edge(&self) -> Result<(&Testbed, &EdgeMachine)> {
+        let testbed = self.with_cloudcore().await?;
+        let join = || async {
+            let token = cloudcore::token(testbed, &[]).await?;
+            let edge = EdgeMachine::start(testbed, EDGE).await?;
+            edge.join(&token, &[]).await?;
+            Ok::<_, anyhow::Error>(edge)
+        };
+        let edge = self.edge.get_or_try_init(join).await?;
+        node_ready(&testbed.client(), EDGE, PATIENCE).await?;
+        Ok((testbed, edge))
+    }
+
+    /// A device of a test's own, on, not joined.
+    pub(crate) async fn device(&self) -> Result<EdgeMachine> {
+        let testbed = self.with_cloudcore().await?;
+        EdgeMachine::start(testbed, &self.name("d")).await
+    }
+
+    /// A name that no other test uses.
+    pub(crate) fn name(&self, stem: &str) -> String {
+        format!("{stem}{}", self.named.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+
+    /// Tears the testbed down; the logs stay when a test failed.
+    pub(crate) fn end(&self, failed: bool) -> Result<()> {
+        let Some(testbed) = self.testbed.get() else {
+            return Ok(());
+        };
+        if failed {
+            testbed.ground.keep_logs();
+            println!(
+                "the logs of all programs are kept in {}",
+                testbed.ground.logs().display()
+            );
+        }
+        testbed.ground.leave()
+    }
+}
+
+/// Applies an object, given as JSON.
+pub(crate) async fn apply(testbed: &Testbed, object: &Value) -> Result<()> {
+    let file = testbed.ground.dir().join("apply.json");
+    std::fs::write(&file, object.to_string())?;
+    testbed.apply(&file).await.map(drop)
+}
+
+/// Deletes objects and does not wait for their end.
+pub(crate) async fn delete(testbed: &Testbed, words: &[&str]) -> Result<()> {
+    testbed
+        .kubectl(
+            ["delete", "--wait=false", "--ignore-not-found"]
+                .iter()
+                .chain(words),
+        )
+        .await
+        .map(drop)
+}
+
+/// A Deployment of sleeping pods on the edge, with a ConfigMap mounted and the default token.
+pub(crate) fn sleepers(name: &str, node: &str, replicas: usize) -> Value {
+    let config = json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": name },
+                         "data": { "greeting": "hello" } });
+    let deployment = json!({
+        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": { "name": name },
+        "spec": {
+            "replicas": replicas,
+            "selector": { "matchLabels": { "app": name } },
+            "template": { "metadata": { "labels": { "app": name } }, "spec": sleeper_spec(name, node) },
+        },
+    });
+    json!({ "apiVersion": "v1", "kind": "List", "items": [config, deployment] })
+}
+
+fn sleeper_spec(config: &str, node: &str) -> Value {
+    json!({
+        "nodeSelector": { "kubernetes.io/hostname": node },
+        "tolerations": [{ "key": "node-role.kubernetes.io/edge", "operator": "Exists", "effect": "NoSchedule" }],
+        "terminationGracePeriodSeconds": 1,
+        "containers": [{
+            "name": config, "image": "docker.io/library/busybox:1.35", "imagePullPolicy": "IfNotPresent",
+            "command": ["busybox", "sh", "-c",
+                "trap 'exit 0' TERM; test \"$(cat /config/greeting)\" = hello || exit 1; \
+                 test -s /var/run/secrets/kubernetes.io/serviceaccount/token || exit 2; \
+                 while true; do sleep 1; done"],
+            "volumeMounts": [{ "name": "config", "mountPath": "/config" }],
+        }],
+        "volumes": [{ "name": "config", "configMap": { "name": config } }],
+    })
+}
+
+/// A pod bound to a node's name by its selector, with one container from JSON.
+pub(crate) fn pod(name: &str, node: &str, container: Value) -> Value {
+    let mut spec = sleeper_spec(name, node);
+    let mut container = container;
+    container["name"] = json!("main");
+    spec["containers"] = json!([container]);
+    spec["volumes"] = json!([]);
+    json!({ "apiVersion": "v1", "kind": "Pod", "metadata": { "name": name, "labels": { "app": name } }, "spec": spec })
+}
+
+/// A container that sleeps.
+pub(crate) fn sleeping() -> Value {
+    json!({ "image": "docker.io/library/busybox:1.35", "imagePullPolicy": "IfNotPresent",
+            "command": ["busybox", "sh", "-c", "trap 'exit 0' TERM; while true; do sleep 1; done"] })
+}
