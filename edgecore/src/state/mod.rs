@@ -23,12 +23,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::RwLock;
 use protocol::desired::{AbsentReason, Commit, Fences, Held, references};
-use protocol::object::{Kind, Object, ObjectKey};
+use protocol::object::{Body, Kind, Object, ObjectKey};
 use thiserror::Error;
 use tokio::sync::watch;
 
 use crate::pods::desired::DesiredPod;
-use crate::store::{Batch, Db, Op, StoreError, Table};
+use crate::store::{Batch, Db, MAX_OPS, Op, StoreError, Table};
 
 pub use codec::DecodeError;
 
@@ -119,8 +119,15 @@ impl Desired {
     }
 
     /// Makes a commit durable, then visible.
+    ///
+    /// What a pod names is written before the pod, and what is removed goes last: a commit that needs
+    /// several batches never leaves a pod without what came with it. The fences are in the last one.
     pub async fn apply(&self, commit: &Commit) -> Result<(), StoreError> {
-        self.db.commit(batch_of(commit)).await?;
+        let mut commit = commit.clone();
+        self.shared.held.read().keep_seeds(&mut commit.puts);
+        for batch in batches_of(&commit) {
+            self.db.commit(batch).await?;
+        }
         let changed: BTreeSet<Kind> = {
             let mut held = self.shared.held.write();
             held.fold(commit)
@@ -166,12 +173,10 @@ impl Holdings {
         }
     }
 
-    fn fold(&mut self, commit: &Commit) -> BTreeSet<Kind> {
+    fn fold(&mut self, commit: Commit) -> BTreeSet<Kind> {
         let mut changed = BTreeSet::new();
-        for object in &commit.puts {
+        for object in commit.puts {
             changed.insert(object.key.kind);
-            let mut object = object.clone();
-            self.keep_seed(&mut object);
             self.take(object);
         }
         for key in &commit.removes {
@@ -192,32 +197,28 @@ impl Holdings {
         self.absent.remove(key);
     }
 
-    /// A new version of a pod that is held travels without its status: the one it came with stays.
-    fn keep_seed(&self, object: &mut Object) {
-        if object.key.kind != Kind::Pod || object.seed_status.is_some() {
-            return;
+    /// A new version of a pod that is held travels without its status: the one it came with stays, on
+    /// disk too, for a pod that had ended must not run again after the next start.
+    fn keep_seeds(&self, puts: &mut [Object]) {
+        let seedless = |object: &&mut Object| object.key.kind == Kind::Pod && object.seed_status.is_none();
+        for object in puts.iter_mut().filter(seedless) {
+            object.seed_status = self.seed(object);
         }
-        let Some(before) = self.pods.get(&object.key) else {
-            return;
-        };
-        if before.pod.metadata.uid.as_deref() == Some(&object.version.uid) {
-            object.seed_status = before
-                .pod
-                .status
-                .as_ref()
-                .and_then(|status| serde_json::to_vec(status).ok())
-                .map(|json| protocol::object::Body::plain(json.into()));
+    }
+
+    fn seed(&self, object: &Object) -> Option<Body> {
+        let before = &self.pods.get(&object.key)?.pod;
+        if before.metadata.uid.as_deref() != Some(&object.version.uid) {
+            return None;
         }
+        let status = serde_json::to_vec(before.status.as_ref()?).ok()?;
+        Some(Body::compress(&status))
     }
 }
 
 fn decode_pod(object: &Object) -> Result<DesiredPod, Box<dyn std::error::Error>> {
     let json = object.body.json()?;
-    let seed = object
-        .seed_status
-        .as_ref()
-        .map(protocol::object::Body::json)
-        .transpose()?;
+    let seed = object.seed_status.as_ref().map(Body::json).transpose()?;
     Ok(DesiredPod::decode(&json, seed.as_deref())?)
 }
 
@@ -245,31 +246,57 @@ async fn stored_fences(db: &Db) -> Result<Fences, StoreError> {
         .unwrap_or_default())
 }
 
-fn batch_of(commit: &Commit) -> Batch {
-    let mut batch = Batch::new();
-    for object in &commit.puts {
-        let key = codec::store_key(&object.key);
-        if is_reference(object.key.kind) {
-            batch.push(Table::Absent, key.clone(), Op::Delete);
-        }
-        batch.push(Table::Desired, key, Op::Put(codec::encode_object(object)));
-    }
-    for key in &commit.removes {
-        let stored = codec::store_key(key);
-        if is_reference(key.kind) {
-            batch.push(Table::Absent, stored.clone(), Op::Delete);
-        }
-        batch.push(Table::Desired, stored, Op::Delete);
-    }
+/// The commit in batches that the store takes, in an order that is safe to cut short.
+fn batches_of(commit: &Commit) -> Vec<Batch> {
+    let mut writer = Writer::default();
     for absence in &commit.absent {
         let key = codec::store_key(&absence.key);
-        batch.push(Table::Desired, key.clone(), Op::Delete);
-        batch.push(Table::Absent, key, Op::Put(codec::encode_absence(absence)));
+        writer.push(Table::Desired, key.clone(), Op::Delete);
+        writer.push(Table::Absent, key, Op::Put(codec::encode_absence(absence)));
+    }
+    let (pods, others): (Vec<_>, Vec<_>) = commit
+        .puts
+        .iter()
+        .partition(|object| object.key.kind == Kind::Pod);
+    for object in others.into_iter().chain(pods) {
+        let key = codec::store_key(&object.key);
+        writer.no_absence(&object.key, &key);
+        writer.push(Table::Desired, key, Op::Put(codec::encode_object(object)));
+    }
+    for key in commit.removes.iter().rev() {
+        let stored = codec::store_key(key);
+        writer.no_absence(key, &stored);
+        writer.push(Table::Desired, stored, Op::Delete);
     }
     if let Ok(fences) = serde_json::to_vec(&commit.fences) {
-        batch.push(Table::Fence, FENCES.to_owned(), Op::Put(Bytes::from(fences)));
+        writer.push(Table::Fence, FENCES.to_owned(), Op::Put(Bytes::from(fences)));
     }
-    batch
+    writer.batches
+}
+
+/// Starts a new batch when the last one is full.
+#[derive(Default)]
+struct Writer {
+    batches: Vec<Batch>,
+}
+
+impl Writer {
+    fn push(&mut self, table: Table, key: String, op: Op) {
+        match self.batches.last_mut().filter(|batch| batch.len() < MAX_OPS) {
+            Some(batch) => batch.push(table, key, op),
+            None => {
+                let mut batch = Batch::new();
+                batch.push(table, key, op);
+                self.batches.push(batch);
+            }
+        }
+    }
+
+    fn no_absence(&mut self, key: &ObjectKey, stored: &str) {
+        if is_reference(key.kind) {
+            self.push(Table::Absent, stored.to_owned(), Op::Delete);
+        }
+    }
 }
 
 #[cfg(test)]

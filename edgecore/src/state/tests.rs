@@ -71,3 +71,39 @@ async fn a_change_is_counted_and_a_removal_is_forgotten() {
     assert!(pods.has_changed().unwrap());
     assert!(desired.pods().is_empty());
 }
+
+#[tokio::test]
+async fn a_pod_that_had_ended_is_still_known_to_have_ended_after_a_new_version_and_a_restart() {
+    let db = Db::in_memory();
+    let (desired, _) = Desired::load(db.clone()).await.unwrap();
+    let seeded = Object {
+        seed_status: Some(Body::compress(br#"{"phase":"Failed"}"#)),
+        ..pod(4)
+    };
+    desired.apply(&commit(vec![seeded], Vec::new())).await.unwrap();
+    desired.apply(&commit(vec![pod(5)], Vec::new())).await.unwrap();
+    let (again, _) = Desired::load(db).await.unwrap();
+    let status = again.pods()[0].pod.status.clone().unwrap();
+    assert_eq!(status.phase.as_deref(), Some("Failed"));
+}
+
+#[test]
+fn a_commit_over_the_stores_limit_is_split_with_pods_behind_what_they_name() {
+    let named = |kind, n: usize| Object {
+        key: ObjectKey::new(kind, "default", format!("n{n}")),
+        ..config_map()
+    };
+    let mut puts: Vec<_> = (0..300).map(|n| named(Kind::Pod, n)).collect();
+    puts.extend((0..300).map(|n| named(Kind::ConfigMap, n)));
+    let batches = batches_of(&commit(puts, vec![ObjectKey::new(Kind::Pod, "default", "old")]));
+    assert!(batches.len() > 1 && batches.iter().all(|batch| batch.len() <= MAX_OPS));
+    let ops: Vec<_> = batches.iter().flat_map(Batch::ops).collect();
+    let is_pod = |key: &str| key.starts_with(&codec::store_key(&ObjectKey::new(Kind::Pod, "", ""))[..1]);
+    let first_pod = ops.iter().position(|(_, key, _)| is_pod(key)).unwrap();
+    assert!(
+        ops[first_pod..ops.len() - 1]
+            .iter()
+            .all(|(_, key, _)| is_pod(key))
+    );
+    assert_eq!(ops.last().unwrap().0, Table::Fence);
+}
