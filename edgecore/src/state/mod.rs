@@ -282,13 +282,11 @@ struct Writer {
 
 impl Writer {
     fn push(&mut self, table: Table, key: String, op: Op) {
-        match self.batches.last_mut().filter(|batch| batch.len() < MAX_OPS) {
-            Some(batch) => batch.push(table, key, op),
-            None => {
-                let mut batch = Batch::new();
-                batch.push(table, key, op);
-                self.batches.push(batch);
-            }
+        if self.batches.last().is_none_or(|batch| batch.len() >= MAX_OPS) {
+            self.batches.push(Batch::new());
+        }
+        if let Some(batch) = self.batches.last_mut() {
+            batch.push(table, key, op);
         }
     }
 
