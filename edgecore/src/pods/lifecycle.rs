@@ -10,6 +10,8 @@
 //! **Invariants:** a converged pod has an empty plan; no step starts a container while another instance of
 //! it may run; an ending pod is never started again.
 
+mod containers;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::{Container, Pod};
@@ -18,7 +20,7 @@ use tokio::time::Instant;
 use super::backoff::BackOff;
 use super::container_config::container_hash;
 use super::observed::{ContainerObserved, PodObserved, Run, SandboxObserved};
-use super::probes::{ProbeKill, ProbeKind};
+use super::probes::ProbeKill;
 use super::spec;
 
 /// A container gets at least this long between its stop signal and SIGKILL.
@@ -280,7 +282,7 @@ fn kill(container: &ContainerObserved, grace_seconds: i64, message: String, rest
 
 fn plan_running(view: &View<'_>) -> Plan {
     match sandbox_verdict(view.pod, view.observed) {
-        SandboxVerdict::Keep(sandbox) => plan_containers(view, sandbox),
+        SandboxVerdict::Keep(sandbox) => containers::plan(view, sandbox),
         SandboxVerdict::Replace { attempt } => plan_new_sandbox(view, attempt),
     }
 }
@@ -336,166 +338,6 @@ fn wants_new_sandbox(view: &View<'_>, attempt: u32) -> bool {
         policy == RestartPolicy::Always || should_run(view.pod, view.observed, view.history, &container.name)
     };
     main_containers(view.pod).iter().any(left)
-}
-
-fn plan_containers(view: &View<'_>, sandbox: &SandboxObserved) -> Plan {
-    let replaced = kills_of_replaced(view);
-    if !replaced.is_empty() {
-        return Plan {
-            steps: replaced,
-            ..Plan::default()
-        };
-    }
-    match next_init(view, sandbox) {
-        Init::Done => plan_main(view, sandbox),
-        Init::Busy(plan) => plan,
-    }
-}
-
-/// An instance that may run although a newer one was made: it ends before anything else happens.
-fn kills_of_replaced(view: &View<'_>) -> Vec<Step> {
-    let replaced = |seen: &&ContainerObserved| {
-        let newest = view.observed.latest(&seen.name);
-        seen.run.may_run() && newest.is_some_and(|newest| newest.id != seen.id)
-    };
-    let end = |seen: &ContainerObserved| {
-        let message = format!("Stopping container {}", seen.name);
-        Step::Kill(kill(seen, spec_grace(view.pod), message, true))
-    };
-    view.observed
-        .containers
-        .iter()
-        .filter(replaced)
-        .map(end)
-        .collect()
-}
-
-enum Init {
-    Done,
-    Busy(Plan),
-}
-
-/// Init containers run one after the other, in this sandbox; the last one that was made tells how far we are.
-fn next_init(view: &View<'_>, sandbox: &SandboxObserved) -> Init {
-    let here = |name: &str| {
-        let of_sandbox = |c: &&ContainerObserved| c.sandbox == sandbox.id && c.name == name;
-        view.observed.containers.iter().find(of_sandbox)
-    };
-    let inits = init_containers(view.pod);
-    if inits.is_empty() || main_containers(view.pod).iter().any(|c| here(&c.name).is_some()) {
-        return Init::Done;
-    }
-    let made = inits
-        .iter()
-        .enumerate()
-        .rev()
-        .find_map(|(at, c)| here(&c.name).map(|seen| (at, seen)));
-    let mut plan = Plan::default();
-    match made {
-        None => start(view, sandbox, Place::Init(0), &mut plan),
-        Some((at, seen)) => match seen.run {
-            Run::Running => {}
-            Run::Unknown => plan.steps.push(Step::Kill(kill_unknown(view.pod, seen))),
-            Run::Exited if seen.exit_code == 0 && at + 1 == inits.len() => return Init::Done,
-            Run::Exited if seen.exit_code == 0 => start(view, sandbox, Place::Init(at + 1), &mut plan),
-            Run::Exited if RestartPolicy::of(view.pod) == RestartPolicy::Never => {
-                plan.outcome = Outcome::Finished;
-            }
-            Run::Created | Run::Exited => start(view, sandbox, Place::Init(at), &mut plan),
-        },
-    }
-    Init::Busy(plan)
-}
-
-fn plan_main(view: &View<'_>, sandbox: &SandboxObserved) -> Plan {
-    let mut plan = Plan::default();
-    let mut kept = false;
-    for (index, container) in main_containers(view.pod).iter().enumerate() {
-        match view.observed.latest(&container.name) {
-            Some(latest) if latest.run == Run::Running => match reason_to_kill(view, container, latest) {
-                Some(kill) => plan.steps.push(Step::Kill(kill)),
-                None => kept = true,
-            },
-            Some(latest) if latest.run == Run::Unknown => {
-                plan.steps.push(Step::Kill(kill_unknown(view.pod, latest)));
-            }
-            _ if should_run(view.pod, view.observed, view.history, &container.name) => {
-                start(view, sandbox, Place::Main(index), &mut plan);
-            }
-            _ => {}
-        }
-    }
-    if !kept && plan.steps.is_empty() && plan.backing_off.is_empty() {
-        plan.outcome = Outcome::Finished;
-    }
-    plan
-}
-
-fn kill_unknown(pod: &Pod, container: &ContainerObserved) -> Kill {
-    let message = "Container is in \"unknown\" state, try killing it before restart".to_owned();
-    kill(container, spec_grace(pod), message, true)
-}
-
-fn reason_to_kill(view: &View<'_>, wanted: &Container, seen: &ContainerObserved) -> Option<Kill> {
-    let grace = spec_grace(view.pod);
-    let changed = seen
-        .hash
-        .as_ref()
-        .is_some_and(|hash| *hash != container_hash(wanted));
-    if changed {
-        let message = format!("Container {} definition changed, will be restarted", wanted.name);
-        return Some(kill(seen, grace, message, true));
-    }
-    let failed = view.history.unhealthy.get(&seen.id)?;
-    let probe = match failed.kind {
-        ProbeKind::Startup => "startup",
-        ProbeKind::Liveness => "liveness",
-        ProbeKind::Readiness => return None,
-    };
-    let restart = RestartPolicy::of(view.pod) != RestartPolicy::Never;
-    let then = if restart { ", will be restarted" } else { "" };
-    let message = format!("Container {} failed {probe} probe{then}", wanted.name);
-    Some(kill(
-        seen,
-        failed.grace_seconds.unwrap_or(grace),
-        message,
-        restart,
-    ))
-}
-
-/// Plans the start of a container, now or when its back-off is over.
-fn start(view: &View<'_>, sandbox: &SandboxObserved, place: Place, plan: &mut Plan) {
-    let Some(container) = place.of(view.pod) else {
-        return;
-    };
-    let latest = view.observed.latest(&container.name);
-    let follows = followed(view, &container.name);
-    let delay = follows.map(|ended| (ended, view.history.backoff.delay(&backoff_key(container), ended)));
-    match delay {
-        Some((ended, delay)) if view.now < ended + delay => {
-            plan.backing_off.insert(container.name.clone(), delay.as_secs());
-            plan.wake = earliest(plan.wake, Some(ended + delay));
-        }
-        _ => plan.steps.push(Step::Start(Start {
-            place,
-            sandbox: sandbox.id.clone(),
-            restart_count: latest.map_or(0, |latest| latest.restart_count + 1),
-            follows,
-        })),
-    }
-}
-
-/// The end that the back-off counts from: that of the newest instance that ended by itself.
-fn followed(view: &View<'_>, name: &str) -> Option<Instant> {
-    let ended = view
-        .observed
-        .containers
-        .iter()
-        .filter(|c| c.name == name && c.run == Run::Exited);
-    let mut by_itself = ended.filter(|c| !view.history.owed.contains(&c.id));
-    by_itself
-        .next()
-        .map(|c| view.history.ended.get(&c.id).copied().unwrap_or(view.now))
 }
 
 /// What a container's back-off is kept by: a new definition starts afresh.

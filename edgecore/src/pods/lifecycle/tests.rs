@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::*;
 use crate::pods::observed::{ContainerObserved, PodObserved, SandboxObserved};
+use crate::pods::probes::ProbeKind;
 
 fn pod(policy: &str, inits: usize, mains: usize) -> Pod {
     let list = |prefix: &str, count: usize| {
