@@ -17,8 +17,10 @@
 
 mod api;
 mod backoff;
+mod beats;
 mod desired;
 mod dial;
+mod ended;
 mod session;
 mod state;
 
@@ -42,7 +44,7 @@ use protocol::tls::Credentials;
 pub use backoff::Backoff;
 pub use desired::{DesiredFlow, FlowError};
 pub use dial::DialError;
-pub use session::Ended;
+pub use ended::Ended;
 pub use state::LinkState;
 
 /// What the uplink is made of.

@@ -4,115 +4,28 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::name::shown;
-use protocol::transport::{CloseCode, Connection, Stream, TransportError};
+use protocol::transport::{Connection, Stream};
 use protocol::wire::{
-    Beat, DialRefusal, DialReply, FrameReader, FrameWriter, Goodbye, Hello, Open, Reject, RejectCode,
-    SessionDown, SessionUp, VERSIONS, Welcome, WireError, open, session_down, session_up,
+    Beat, DialRefusal, DialReply, FrameReader, FrameWriter, Goodbye, Hello, Open, Reject, SessionDown,
+    SessionUp, VERSIONS, Welcome, open, session_down, session_up,
 };
-use thiserror::Error;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::beats::Beats;
 use super::desired::FlowError;
-use super::dial::DialError;
+use super::ended::Ended;
 use super::state::LinkState;
 use super::{Address, Uplink};
 
 /// How long the cloud may take to answer Hello: it makes a write to the Lease first.
 const WELCOME_WITHIN: Duration = Duration::from_secs(15);
-/// A beat that goes unanswered this long is said again.
-const PROBE_AFTER: Duration = Duration::from_secs(3);
-/// And after this long the session is given up.
-const SILENT_AFTER: Duration = Duration::from_secs(6);
 /// Bounds on what the cloud may ask for as its keepalive.
 const KEEPALIVE: std::ops::RangeInclusive<u64> = 1_000..=300_000;
 /// A flow whose stream was reset is opened again after this.
 const REOPEN_AFTER: Duration = Duration::from_secs(1);
 /// A session that lasted this long was a good one.
 const GOOD_AFTER: Duration = Duration::from_secs(10);
-
-/// Why there is no session (any more).
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum Ended {
-    /// edgecore stops.
-    #[error("edgecore stops")]
-    Stopped,
-    /// There was no connection.
-    #[error(transparent)]
-    NotDialled(DialError),
-    /// The cloud did not take the session.
-    #[error("cloudcore refused the session ({code:?}): {text}")]
-    Rejected {
-        /// Why.
-        code: RejectCode,
-        /// In words.
-        text: String,
-        /// When to come back.
-        retry_after: Option<Duration>,
-    },
-    /// The connection ended.
-    #[error("the connection ended: {source}")]
-    Lost {
-        /// What ended it.
-        source: TransportError,
-        /// Whether it had lasted.
-        good: bool,
-    },
-    /// Nothing was heard.
-    #[error("cloudcore did not answer for {} s", SILENT_AFTER.as_secs())]
-    Silent {
-        /// Whether it had lasted.
-        good: bool,
-    },
-    /// The session stream failed.
-    #[error("the session stream failed: {0}")]
-    Wire(#[from] WireError),
-    /// The cloud sent what does not belong there.
-    #[error("cloudcore broke the protocol: {0}")]
-    Protocol(&'static str),
-    /// The cloud leaves.
-    #[error("cloudcore says goodbye: {reason}")]
-    Goodbye {
-        /// Why.
-        reason: String,
-        /// When to come back.
-        retry_after: Option<Duration>,
-    },
-    /// Another session of this node took over.
-    #[error("a newer session of this node exists; is its key used twice?")]
-    Superseded,
-    /// A flow cannot go on.
-    #[error("the node cannot take part: {0}")]
-    Flow(FlowError),
-}
-
-impl Ended {
-    /// Whether the link worked before.
-    pub const fn was_good(&self) -> bool {
-        matches!(
-            self,
-            Self::Lost { good: true, .. } | Self::Silent { good: true } | Self::Goodbye { .. }
-        )
-    }
-
-    /// When the cloud wants this node back.
-    pub const fn retry_after(&self) -> Option<Duration> {
-        match self {
-            Self::Rejected { retry_after, .. } | Self::Goodbye { retry_after, .. } => *retry_after,
-            _ => None,
-        }
-    }
-
-    pub(super) const fn close_code(&self) -> CloseCode {
-        match self {
-            Self::Protocol(_) | Self::Wire(_) => CloseCode::Protocol,
-            Self::Silent { .. } => CloseCode::Silent,
-            Self::Stopped => CloseCode::GoingAway,
-            _ => CloseCode::Done,
-        }
-    }
-}
 
 /// The session stream, in frames.
 struct Talk {
@@ -169,7 +82,10 @@ impl Uplink {
         match talk.hear().await? {
             session_down::Kind::Welcome(welcome) => Ok((talk, welcome)),
             session_down::Kind::Reject(reject) => Err(self.rejected(&reject)),
-            _ => Err(Ended::Protocol("Welcome or Reject was expected")),
+            session_down::Kind::BeatAck(_)
+            | session_down::Kind::Goodbye(_)
+            | session_down::Kind::Degraded(_)
+            | session_down::Kind::Superseded(_) => Err(Ended::Protocol("Welcome or Reject was expected")),
         }
     }
 
@@ -319,51 +235,6 @@ impl Talk {
     }
 }
 
-/// When to say a beat, and when to give up. Pure but for the instants it is given.
-#[derive(Debug)]
-struct Beats {
-    every: Duration,
-    seq: u64,
-    next: Instant,
-    /// The first beat that has no answer.
-    waiting_since: Option<Instant>,
-}
-
-impl Beats {
-    fn new(every: Duration) -> Self {
-        Self {
-            every,
-            seq: 0,
-            next: Instant::now(),
-            waiting_since: None,
-        }
-    }
-
-    fn due(&self) -> Instant {
-        self.next
-    }
-
-    /// The number of the beat to say now; nothing when the cloud was silent for too long.
-    fn next(&mut self, now: Instant) -> Option<u64> {
-        if self
-            .waiting_since
-            .is_some_and(|since| now >= since + SILENT_AFTER)
-        {
-            return None;
-        }
-        self.waiting_since = self.waiting_since.or(Some(now));
-        self.next = now + PROBE_AFTER;
-        self.seq += 1;
-        Some(self.seq)
-    }
-
-    fn answered(&mut self, seq: u64, now: Instant) {
-        if seq <= self.seq && self.waiting_since.take().is_some() {
-            self.next = now + self.every;
-        }
-    }
-}
-
 /// Nothing is served at this end yet: whoever dials is told so.
 async fn refuse_dials(connection: &dyn Connection, over: &CancellationToken) {
     loop {
@@ -405,37 +276,5 @@ fn describe(error: &dyn std::error::Error) -> String {
     match error.source() {
         Some(source) => format!("{error}: {source}"),
         None => error.to_string(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn an_answered_beat_is_followed_by_a_whole_keepalive() {
-        let mut beats = Beats::new(Duration::from_secs(25));
-        let now = Instant::now();
-        assert_eq!(beats.next(now), Some(1));
-        beats.answered(1, now);
-        assert_eq!(beats.due(), now + Duration::from_secs(25));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn an_unanswered_beat_is_probed_and_then_given_up() {
-        let mut beats = Beats::new(Duration::from_secs(25));
-        let now = Instant::now();
-        assert_eq!(beats.next(now), Some(1));
-        assert_eq!(beats.due(), now + PROBE_AFTER);
-        assert_eq!(beats.next(now + PROBE_AFTER), Some(2));
-        assert_eq!(beats.next(now + SILENT_AFTER), None);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn an_answer_to_nothing_changes_nothing() {
-        let mut beats = Beats::new(Duration::from_secs(25));
-        let due = beats.due();
-        beats.answered(9, Instant::now());
-        assert_eq!(beats.due(), due);
     }
 }

@@ -1,0 +1,106 @@
+//! Why there is no session, and when to try again.
+
+use std::time::Duration;
+
+use protocol::transport::{CloseCode, TransportError};
+use protocol::wire::{RejectCode, WireError};
+use thiserror::Error;
+
+use super::beats::SILENT_AFTER;
+use super::desired::FlowError;
+use super::dial::DialError;
+
+/// Why there is no session (any more).
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum Ended {
+    /// edgecore stops.
+    #[error("edgecore stops")]
+    Stopped,
+    /// There was no connection.
+    #[error(transparent)]
+    NotDialled(DialError),
+    /// The cloud did not take the session.
+    #[error("cloudcore refused the session ({code:?}): {text}")]
+    Rejected {
+        /// Why.
+        code: RejectCode,
+        /// In words.
+        text: String,
+        /// When to come back.
+        retry_after: Option<Duration>,
+    },
+    /// The connection ended.
+    #[error("the connection ended: {source}")]
+    Lost {
+        /// What ended it.
+        source: TransportError,
+        /// Whether it had lasted.
+        good: bool,
+    },
+    /// Nothing was heard.
+    #[error("cloudcore did not answer for {} s", SILENT_AFTER.as_secs())]
+    Silent {
+        /// Whether it had lasted.
+        good: bool,
+    },
+    /// The session stream failed.
+    #[error("the session stream failed: {0}")]
+    Wire(#[from] WireError),
+    /// The cloud sent what does not belong there.
+    #[error("cloudcore broke the protocol: {0}")]
+    Protocol(&'static str),
+    /// The cloud leaves.
+    #[error("cloudcore says goodbye: {reason}")]
+    Goodbye {
+        /// Why.
+        reason: String,
+        /// When to come back.
+        retry_after: Option<Duration>,
+    },
+    /// Another session of this node took over.
+    #[error("a newer session of this node exists; is its key used twice?")]
+    Superseded,
+    /// A flow cannot go on.
+    #[error("the node cannot take part: {0}")]
+    Flow(FlowError),
+}
+
+impl Ended {
+    /// Whether the link worked before.
+    pub const fn was_good(&self) -> bool {
+        matches!(
+            self,
+            Self::Lost { good: true, .. } | Self::Silent { good: true } | Self::Goodbye { .. }
+        )
+    }
+
+    /// When the cloud wants this node back.
+    pub const fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Rejected { retry_after, .. } | Self::Goodbye { retry_after, .. } => *retry_after,
+            Self::Stopped
+            | Self::NotDialled(_)
+            | Self::Lost { .. }
+            | Self::Silent { .. }
+            | Self::Wire(_)
+            | Self::Protocol(_)
+            | Self::Superseded
+            | Self::Flow(_) => None,
+        }
+    }
+
+    pub(super) const fn close_code(&self) -> CloseCode {
+        match self {
+            Self::Protocol(_) | Self::Wire(_) => CloseCode::Protocol,
+            Self::Silent { .. } => CloseCode::Silent,
+            Self::Stopped => CloseCode::GoingAway,
+            Self::NotDialled(_)
+            | Self::Rejected { .. }
+            | Self::Lost { .. }
+            | Self::Goodbye { .. }
+            | Self::Superseded
+            | Self::Flow(_) => CloseCode::Done,
+        }
+    }
+}
