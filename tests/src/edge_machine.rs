@@ -105,7 +105,7 @@ impl EdgeMachine {
     /// What a web server in a pod of this device answers, asked on the device.
     pub async fn fetch(&self, url: &str) -> Result<String> {
         self.machine
-            .shell(&format!("busybox wget -q -T 3 -O - {url}"))
+            .shell(&format!("curl --silent --show-error --fail --max-time 3 {url}"))
             .await
     }
 }

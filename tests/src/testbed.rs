@@ -3,7 +3,7 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use anyhow::Result;
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Node, ServiceAccount};
 use kube::{Api, Client};
 
 use crate::{
@@ -55,6 +55,7 @@ impl Testbed {
         let plane = ControlPlane::start(ground, &network, &cache, patience).await?;
         let node = ClusterNode::start("w1", (ground, &network), (&plane, &cache)).await?;
         node.ready(&plane).await?;
+        default_account(&plane.client()).await?;
         Ok(Self {
             node,
             plane,
@@ -86,6 +87,19 @@ impl Testbed {
     pub async fn apply(&self, path: &Path) -> Result<String> {
         self.kubectl([Path::new("apply"), Path::new("-f"), path]).await
     }
+}
+
+/// Pods are refused until the controllers have made their namespace's service account.
+async fn default_account(client: &Client) -> Result<()> {
+    let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), "default");
+    let look = || async {
+        accounts
+            .get("default")
+            .await
+            .map(|_| Look::Done(()))
+            .map_err(Into::into)
+    };
+    until("the default service account", Duration::from_mins(1), look).await
 }
 
 /// Waits until a node is Ready.
