@@ -3,7 +3,10 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use anyhow::Result;
-use k8s_openapi::api::core::v1::{Node, ServiceAccount};
+use k8s_openapi::api::{
+    coordination::v1::Lease,
+    core::v1::{Node, ServiceAccount},
+};
 use kube::{Api, Client};
 
 use crate::{
@@ -111,6 +114,20 @@ pub async fn node_ready(client: &Client, name: &str, limit: Duration) -> Result<
         Ok(Look::when(ready.starts_with("True"), || ready.clone()))
     })
     .await
+}
+
+/// Waits until a node is Ready and its lease was renewed after now: what the API server showed
+/// before a cut is not proof that the link is back.
+pub async fn node_back(client: &Client, name: &str, limit: Duration) -> Result<()> {
+    let leases: Api<Lease> = Api::namespaced(client.clone(), "kube-node-lease");
+    let start = jiff::Timestamp::now();
+    until(&format!("a renewed lease of node {name}"), limit, || async {
+        let renewed = leases.get(name).await?.spec.and_then(|spec| spec.renew_time);
+        let fresh = renewed.as_ref().is_some_and(|time| time.0 > start);
+        Ok(Look::when(fresh, || format!("last renewed {renewed:?}")))
+    })
+    .await?;
+    node_ready(client, name, limit).await
 }
 
 /// A node's condition as `status (reason: message)`.

@@ -8,7 +8,7 @@ use kube::Api;
 use tests::{
     machine::{Cable, HalfOpen},
     pods,
-    testbed::node_ready,
+    testbed::node_back,
     wait::{Look, throughout, until},
 };
 use tokio::time::Instant;
@@ -45,7 +45,7 @@ async fn a_cut_past_the_grace_period_restarts_no_container(world: &World) -> Res
     let cut = not_ready(world).await;
     edge.machine.restore().await?;
     cut?;
-    node_ready(&testbed.client(), EDGE, PATIENCE).await?;
+    node_back(&testbed.client(), EDGE, PATIENCE).await?;
     let after = pods::identity(&pods::until_ready(&testbed.client(), &selector, 3, PATIENCE).await?);
     ensure!(before == after, "{before:?} became {after:?}");
     delete(testbed, &["deployment", &name]).await
@@ -58,7 +58,7 @@ async fn a_half_open_link_is_noticed_and_heals(world: &World) -> Result<()> {
         let noticed = not_ready(world).await;
         edge.machine.restore().await?;
         noticed?;
-        node_ready(&testbed.client(), EDGE, PATIENCE).await?;
+        node_back(&testbed.client(), EDGE, PATIENCE).await?;
     }
     Ok(())
 }
@@ -80,7 +80,7 @@ async fn a_node_deleted_while_cut_comes_back_with_its_containers(world: &World) 
     edge.machine.restore().await?;
     deleted?;
     kept?;
-    node_ready(&testbed.client(), EDGE, PATIENCE).await?;
+    node_back(&testbed.client(), EDGE, PATIENCE).await?;
     let after = pods::identity(&pods::until_ready(&testbed.client(), &selector, 2, PATIENCE).await?);
     ensure!(before == after, "{before:?} became {after:?}");
     delete(testbed, &["deployment", &name]).await
@@ -132,7 +132,7 @@ async fn ten_pods_run_again_after_a_power_cut_without_network_five_times(world: 
         );
     }
     edge.machine.plug().await?;
-    node_ready(&testbed.client(), EDGE, PATIENCE).await?;
+    node_back(&testbed.client(), EDGE, PATIENCE).await?;
     pods::until_ready(&testbed.client(), &selector, 10, PATIENCE).await?;
     delete(testbed, &["deployment", &name]).await
 }

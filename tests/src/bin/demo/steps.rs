@@ -10,7 +10,7 @@ use tests::{
     machine::Cable,
     pods,
     programs::workspace,
-    testbed::node_ready,
+    testbed::{node_back, node_ready},
     wait::{Look, throughout, until},
 };
 
@@ -95,18 +95,24 @@ pub(crate) async fn hello(testbed: &Testbed, edge: &EdgeMachine) -> Result<()> {
     step("each replica serves its page", pages(testbed, edge, "version 1")).await
 }
 
-/// Waits until every replica serves a page that contains `text`.
+/// Waits until every replica serves a page that contains `text`, at the address that it shows.
 async fn pages(testbed: &Testbed, edge: &EdgeMachine, text: &str) -> Result<()> {
-    let pods = ready(testbed, REPLICAS).await?;
-    for pod in &pods {
-        let url = format!("http://{}:8080/index.html", pods::address(pod));
-        until(&format!("{text} from {}", pods::name(pod)), PATIENCE, || async {
-            let page = edge.fetch(&url).await?;
-            Ok(Look::when(page.contains(text), || page.trim().to_owned()))
-        })
-        .await?;
-    }
-    Ok(())
+    until(&format!("{text} from every replica"), PATIENCE, || async {
+        for pod in ready(testbed, REPLICAS).await? {
+            let page = edge
+                .fetch(&format!("http://{}:8080/index.html", pods::address(&pod)))
+                .await?;
+            if !page.contains(text) {
+                return Ok(Look::NotYet(format!(
+                    "{} serves: {}",
+                    pods::name(&pod),
+                    page.trim()
+                )));
+            }
+        }
+        Ok(Look::Done(()))
+    })
+    .await
 }
 
 pub(crate) async fn changes(testbed: &Testbed, edge: &EdgeMachine) -> Result<()> {
@@ -186,7 +192,7 @@ pub(crate) async fn cut(testbed: &Testbed, edge: &EdgeMachine) -> Result<()> {
 }
 
 async fn back(testbed: &Testbed) -> Result<()> {
-    node_ready(&testbed.client(), EDGE, PATIENCE).await?;
+    node_back(&testbed.client(), EDGE, PATIENCE).await?;
     ready(testbed, REPLICAS).await.map(drop)
 }
 
