@@ -15,7 +15,7 @@ ETCD=3.6.8
 CONTAINERD=2.4.2
 RUNC=1.5.2
 HELM=3.22.0
-IMAGES=2
+IMAGES=3
 
 PACKAGES=(
   busybox-static ca-certificates conntrack containernetworking-plugins curl gcc iproute2 iptables
@@ -37,7 +37,8 @@ part() {
   [ "${SETUP:-yes}" = no ] && die "$name $version is missing; run: make setup"
   say "building $name $version ..."
   local log=$cache/log/$name.log began=$SECONDS
-  if ! "$@" >"$log" 2>&1; then
+  # A process of its own: bash ignores `set -e` in a function whose result is tested.
+  if ! "./$(basename "$0")" --run "$@" >"$log" 2>&1; then
     tail -n 20 "$log" >&2
     die "$name could not be built; the whole log is $log"
   fi
@@ -121,11 +122,20 @@ debian_root() (
   local work; work=$(mktemp -d)
   cd "$work"
   chmod 755 .
-  # shellcheck disable=SC2046
-  apt-get download $(apt-cache depends --recurse --no-recommends --no-suggests --no-conflicts \
-    --no-breaks --no-replaces --no-enhances "$@" | grep '^[a-z0-9]' | sort -u |
-    grep -vE '^(debconf|perl|cdebconf|python)' | while read -r name; do
-      apt-cache policy "$name" | grep -q 'Candidate: [0-9]' && echo "$name"; done)
+  local names try
+  names=$(apt-cache depends --recurse --no-recommends --no-suggests --no-conflicts --no-breaks \
+    --no-replaces --no-enhances "$@" | grep '^[a-z0-9]' | sort -u |
+    grep -vE '^(debconf|perl|libperl|cdebconf|python)')
+  # Only what can be installed: the list holds virtual packages too.
+  # shellcheck disable=SC2086
+  names=$(apt-cache policy $names | awk '/^[a-z0-9].*:$/ { name = $1; sub(":$", "", name) }
+    /Candidate: [0-9]/ { print name }')
+  for try in 1 2 3; do
+    # shellcheck disable=SC2086
+    apt-get download -q $names && break
+    [ "$try" -lt 3 ] && sleep 2
+  done
+  [ "$(find . -name '*.deb' | wc -l)" -eq "$(wc -w <<<"$names")" ]
   mkdir -p "$root/usr/bin" "$root/usr/sbin" "$root/usr/lib" "$root/usr/lib64"
   local name
   for name in bin sbin lib lib64; do ln -sfn "usr/$name" "$root/$name"; done
@@ -172,6 +182,12 @@ C
   archive "$work/agnhost" registry.k8s.io/e2e-test-images/agnhost:2.63.0 '["/agnhost"]' "$cache/images/agnhost.tar"
   rm -rf "$work"
 }
+
+if [ "${1:-}" = --run ]; then
+  shift
+  "$@"
+  exit
+fi
 
 packages
 tools
