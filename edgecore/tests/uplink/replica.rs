@@ -1,0 +1,168 @@
+//! A replica of cloudcore over real QUIC: the cores of the protocol between a socket and a
+//! [`Cluster`] in memory. Dropping it cuts every link.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use protocol::clock::Clock;
+use protocol::desired::{Publisher, Request};
+use protocol::object::Revision;
+use protocol::reported::{Intake, Outcome};
+use protocol::tls::{self, ClientCertificate};
+use protocol::transport::quic::QuicListener;
+use protocol::transport::{Connection, Stream};
+use protocol::wire::{
+    BeatAck, DesiredUp, FrameReader, FrameWriter, Open, ReportedUp, SessionDown, SessionUp, open,
+    session_down, session_up,
+};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+use crate::cluster::Cluster;
+use crate::pki::Authority;
+
+pub(crate) struct Replica {
+    pub(crate) address: SocketAddr,
+    /// What every open session is told next.
+    word: watch::Sender<Option<session_down::Kind>>,
+    _serving: JoinSet<()>,
+}
+
+impl Replica {
+    /// Listens; the port of one that was just dropped may take a moment to be free.
+    pub(crate) async fn listen(authority: &Authority, cluster: &Arc<Cluster>, address: SocketAddr) -> Self {
+        let clock = Clock::system();
+        let config = tls::server(
+            &authority.certificate,
+            authority.server(),
+            ClientCertificate::Required,
+            &clock,
+        )
+        .unwrap();
+        let listener = loop {
+            match QuicListener::bind(address, Arc::clone(&config), [7; 32], &clock) {
+                Ok(listener) => break listener,
+                Err(_) if address.port() != 0 => sleep(Duration::from_millis(5)).await,
+                Err(error) => panic!("{error}"),
+            }
+        };
+        let address = listener.local_addr().unwrap();
+        let word = watch::channel(None).0;
+        let mut serving = JoinSet::new();
+        serving.spawn(accept(listener, Arc::clone(cluster), word.clone()));
+        Self {
+            address,
+            word,
+            _serving: serving,
+        }
+    }
+
+    pub(crate) fn say(&self, word: session_down::Kind) {
+        self.word.send_replace(Some(word));
+    }
+}
+
+async fn accept(
+    listener: QuicListener,
+    cluster: Arc<Cluster>,
+    word: watch::Sender<Option<session_down::Kind>>,
+) {
+    let mut connections = JoinSet::new();
+    while let Some(incoming) = listener.accept().await {
+        let Ok(connection) = incoming.handshake().await else {
+            continue;
+        };
+        connections.spawn(serve(connection, Arc::clone(&cluster), word.subscribe()));
+    }
+}
+
+async fn serve(
+    connection: Arc<dyn Connection>,
+    cluster: Arc<Cluster>,
+    word: watch::Receiver<Option<session_down::Kind>>,
+) {
+    let mut streams = JoinSet::new();
+    while let Ok((Open { kind }, stream)) = connection.accept().await {
+        let (cluster, word) = (Arc::clone(&cluster), word.clone());
+        streams.spawn(async move {
+            // Streams end when the other end does.
+            let _ended = match kind.unwrap() {
+                open::Kind::Session(_) => session(stream, &cluster, word).await,
+                open::Kind::Desired(_) => desired(stream, &cluster).await,
+                open::Kind::Reported(_) => reported(stream, &cluster).await,
+                open::Kind::Dial(_) => None,
+            };
+        });
+    }
+}
+
+/// `None` when the stream has failed, as everywhere here.
+async fn session(
+    stream: Stream,
+    cluster: &Cluster,
+    mut word: watch::Receiver<Option<session_down::Kind>>,
+) -> Option<()> {
+    let mut reader = FrameReader::new(stream.recv);
+    let mut writer = FrameWriter::new(stream.send);
+    word.mark_unchanged();
+    loop {
+        let answer = tokio::select! {
+            frame = reader.read::<SessionUp>() => match frame.ok()??.kind? {
+                session_up::Kind::Hello(hello) => Some(cluster.greeted(hello)),
+                session_up::Kind::Beat(beat) => Some(session_down::Kind::BeatAck(BeatAck { seq: beat.seq, server_time_ms: 0 })),
+                session_up::Kind::Goodbye(_) => return None,
+            },
+            changed = word.changed() => {
+                changed.ok()?;
+                word.borrow_and_update().clone()
+            }
+        };
+        writer.write(&SessionDown { kind: answer }).await.ok()?;
+    }
+}
+
+async fn desired(stream: Stream, cluster: &Cluster) -> Option<()> {
+    let mut reader = FrameReader::new(stream.recv);
+    let mut writer = FrameWriter::new(stream.send);
+    let mut publisher = Publisher::new();
+    let mut changed = cluster.revision();
+    loop {
+        loop {
+            if let Some(frame) = publisher.poll_transmit(cluster) {
+                writer.write(&frame).await.ok()?;
+            } else if let Some(Request::Consistent(kind)) = publisher.poll_request() {
+                publisher.consistent(kind, Revision(*cluster.revision().borrow()));
+            } else {
+                break;
+            }
+        }
+        tokio::select! {
+            frame = reader.read::<DesiredUp>() => publisher.handle_frame(frame.ok()??).unwrap(),
+            more = changed.changed() => {
+                more.ok()?;
+                cluster.every_key().into_iter().for_each(|key| publisher.mark_dirty(key));
+            }
+        }
+    }
+}
+
+async fn reported(stream: Stream, cluster: &Cluster) -> Option<()> {
+    let mut reader = FrameReader::new(stream.recv);
+    let mut writer = FrameWriter::new(stream.send);
+    let mut intake = Intake::new();
+    loop {
+        intake
+            .handle_frame(reader.read::<ReportedUp>().await.ok()??)
+            .unwrap();
+        while let Some(write) = intake.poll_write() {
+            let seq = write.seq;
+            cluster.take(write);
+            intake.done(seq, Outcome::Committed);
+        }
+        while let Some(frame) = intake.poll_transmit() {
+            writer.write(&frame).await.ok()?;
+        }
+    }
+}
