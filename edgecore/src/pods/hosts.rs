@@ -1,6 +1,6 @@
 //! `/etc/hosts` and the hostname of a pod, as the kubelet makes them.
 //!
-//! [`render`] and [`host_name`] are pure; [`write`] puts the file under the pod's directory.
+//! [`render`] and [`host_name`] are pure; [`write()`] puts the file under the pod's directory.
 //!
 //! **Invariant:** the file belongs to this module: a pod that wrote into it finds it whole again when its
 //! next container starts.

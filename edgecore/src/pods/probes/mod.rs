@@ -1,4 +1,4 @@
-//! Probes: one task a probe, a pure state machine each ([`machine`]), one file a kind of action.
+//! Probes: one task a probe, a pure state machine each (`machine`), one file a kind of action.
 //!
 //! ```text
 //! startup --success--> started --> liveness --failures--> kill
