@@ -41,7 +41,7 @@ use crate::runtime::{Cri, Runtime};
 use crate::state::{Desired, Remembered};
 use crate::store::{Batch, Db, Op, Stores, Table, open_stores};
 use crate::supervise::{BoxError, Cause, Supervisor, Task};
-use crate::uplink::{DesiredFlow, Link, Uplink};
+use crate::uplink::{DesiredFlow, Link, Quic, Uplink};
 
 /// How long the tasks get to end; the service manager gives more.
 const GRACE: Duration = Duration::from_secs(5);
@@ -130,10 +130,14 @@ impl Parts {
         let read = |path: std::path::PathBuf| {
             std::fs::read(&path).with_context(|| format!("{} cannot be read; join again", path.display()))
         };
-        Ok(Uplink {
-            addresses: self.config.addresses.clone(),
+        let dialer = Quic {
             credentials: Credentials::from_pem(&read(self.paths.certificate())?, &read(self.paths.key())?)?,
             authority: tls::authority_from_pem(&read(self.paths.authority())?)?,
+            clock: self.clock.clone(),
+        };
+        Ok(Uplink {
+            addresses: self.config.addresses.clone(),
+            dialer: Arc::new(dialer),
             clock: self.clock.clone(),
             boot_id: rand::random(),
             desired: Arc::clone(&self.flow),

@@ -6,8 +6,12 @@ use tokio::time::Instant;
 
 /// A beat that goes unanswered this long is said again.
 const PROBE_AFTER: Duration = Duration::from_secs(3);
-/// And after this long the session is given up.
+/// After this long another connection is tried beside this one.
 pub(super) const SILENT_AFTER: Duration = Duration::from_secs(6);
+/// So many keepalives without an answer end the session.
+const MISSED: u32 = 3;
+/// But it is not given up before this.
+const LOST_AFTER: Duration = Duration::from_secs(30);
 
 /// When to say a beat, and when to give up. Pure but for the instants it is given.
 #[derive(Debug)]
@@ -17,6 +21,7 @@ pub(super) struct Beats {
     next: Instant,
     /// The first beat that has no answer.
     waiting_since: Option<Instant>,
+    last_answer: Instant,
 }
 
 impl Beats {
@@ -26,6 +31,7 @@ impl Beats {
             seq: 0,
             next: Instant::now(),
             waiting_since: None,
+            last_answer: Instant::now(),
         }
     }
 
@@ -33,12 +39,9 @@ impl Beats {
         self.next
     }
 
-    /// The number of the beat to say now; nothing when the cloud was silent for too long.
+    /// The number of the beat to say now; nothing when the session is lost.
     pub(super) fn next(&mut self, now: Instant) -> Option<u64> {
-        if self
-            .waiting_since
-            .is_some_and(|since| now >= since + SILENT_AFTER)
-        {
+        if self.waited(now) >= (self.every * MISSED).max(LOST_AFTER) {
             return None;
         }
         self.waiting_since = self.waiting_since.or(Some(now));
@@ -47,10 +50,29 @@ impl Beats {
         Some(self.seq)
     }
 
-    pub(super) fn answered(&mut self, seq: u64, now: Instant) {
-        if seq <= self.seq && self.waiting_since.take().is_some() {
+    /// Whether an answer is overdue.
+    pub(super) fn is_silent(&self, now: Instant) -> bool {
+        self.waited(now) >= SILENT_AFTER
+    }
+
+    /// Takes an answer; false when nothing was asked.
+    pub(super) fn answered(&mut self, seq: u64, now: Instant) -> bool {
+        let awaited = seq <= self.seq && self.waiting_since.take().is_some();
+        if awaited {
             self.next = now + self.every;
+            self.last_answer = now;
         }
+        awaited
+    }
+
+    /// When the last answer came; the start before that.
+    pub(super) const fn last_answer(&self) -> Instant {
+        self.last_answer
+    }
+
+    fn waited(&self, now: Instant) -> Duration {
+        self.waiting_since
+            .map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
     }
 }
 
@@ -63,25 +85,38 @@ mod tests {
         let mut beats = Beats::new(Duration::from_secs(25));
         let now = Instant::now();
         assert_eq!(beats.next(now), Some(1));
-        beats.answered(1, now);
+        assert!(beats.answered(1, now));
         assert_eq!(beats.due(), now + Duration::from_secs(25));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_unanswered_beat_is_probed_and_then_given_up() {
+    async fn an_unanswered_beat_is_probed_then_doubted_and_given_up_after_three_keepalives() {
         let mut beats = Beats::new(Duration::from_secs(25));
         let now = Instant::now();
         assert_eq!(beats.next(now), Some(1));
         assert_eq!(beats.due(), now + PROBE_AFTER);
         assert_eq!(beats.next(now + PROBE_AFTER), Some(2));
-        assert_eq!(beats.next(now + SILENT_AFTER), None);
+        assert!(!beats.is_silent(now + PROBE_AFTER));
+        assert_eq!(beats.next(now + SILENT_AFTER), Some(3));
+        assert!(beats.is_silent(now + SILENT_AFTER));
+        assert_eq!(beats.next(now + Duration::from_secs(75)), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_late_answer_ends_the_doubt() {
+        let mut beats = Beats::new(Duration::from_secs(25));
+        let now = Instant::now();
+        assert_eq!(beats.next(now), Some(1));
+        assert!(beats.answered(1, now + SILENT_AFTER));
+        assert!(!beats.is_silent(now + SILENT_AFTER * 2));
+        assert_eq!(beats.last_answer(), now + SILENT_AFTER);
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_answer_to_nothing_changes_nothing() {
         let mut beats = Beats::new(Duration::from_secs(25));
         let due = beats.due();
-        beats.answered(9, Instant::now());
+        assert!(!beats.answered(9, Instant::now()));
         assert_eq!(beats.due(), due);
     }
 }

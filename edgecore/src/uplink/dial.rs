@@ -3,12 +3,14 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use protocol::tls::{self, TlsSetupError};
+use futures::future::BoxFuture;
+use protocol::clock::Clock;
+use protocol::tls::{self, Credentials, TlsSetupError};
 use protocol::transport::{Connection, TransportError, quic};
+use rustls_pki_types::CertificateDer;
 use thiserror::Error;
 use tokio::net::lookup_host;
 
-use super::Uplink;
 use crate::config::Address;
 
 /// Why there is no connection.
@@ -36,19 +38,43 @@ pub enum DialError {
     },
 }
 
-pub(super) async fn dial(address: &Address, uplink: &Uplink) -> Result<Arc<dyn Connection>, DialError> {
-    let tls = tls::client(&uplink.authority, &uplink.credentials, &uplink.clock)?;
-    let mut failed = DialError::Unresolved {
-        address: address.to_string(),
-        why: "the name is not known".to_owned(),
-    };
-    for remote in resolve(address).await? {
-        match quic::connect(remote, &tls).await {
-            Ok(connection) => return Ok(connection),
-            Err(source) => failed = DialError::Transport { remote, source },
-        }
+/// Makes connections to cloudcore, each from a socket of its own.
+pub trait Dial: Send + Sync {
+    /// A connection to whoever answers at `address`, if that is cloudcore.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: what was begun is closed.
+    fn dial<'a>(&'a self, address: &'a Address) -> BoxFuture<'a, Result<Arc<dyn Connection>, DialError>>;
+}
+
+/// Dials by QUIC.
+pub struct Quic {
+    /// Who this node is.
+    pub credentials: Credentials,
+    /// The CA that cloudcore must be signed by.
+    pub authority: CertificateDer<'static>,
+    /// The one clock.
+    pub clock: Clock,
+}
+
+impl Dial for Quic {
+    fn dial<'a>(&'a self, address: &'a Address) -> BoxFuture<'a, Result<Arc<dyn Connection>, DialError>> {
+        Box::pin(async move {
+            let tls = tls::client(&self.authority, &self.credentials, &self.clock)?;
+            let mut failed = DialError::Unresolved {
+                address: address.to_string(),
+                why: "the name is not known".to_owned(),
+            };
+            for remote in resolve(address).await? {
+                match quic::connect(remote, &tls).await {
+                    Ok(connection) => return Ok(connection),
+                    Err(source) => failed = DialError::Transport { remote, source },
+                }
+            }
+            Err(failed)
+        })
     }
-    Err(failed)
 }
 
 async fn resolve(address: &Address) -> Result<Vec<SocketAddr>, DialError> {

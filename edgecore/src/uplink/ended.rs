@@ -6,7 +6,6 @@ use protocol::transport::{CloseCode, TransportError};
 use protocol::wire::{RejectCode, WireError};
 use thiserror::Error;
 
-use super::beats::SILENT_AFTER;
 use super::desired::FlowError;
 use super::dial::DialError;
 
@@ -39,7 +38,7 @@ pub enum Ended {
         good: bool,
     },
     /// Nothing was heard.
-    #[error("cloudcore did not answer for {} s", SILENT_AFTER.as_secs())]
+    #[error("cloudcore does not answer")]
     Silent {
         /// Whether it had lasted.
         good: bool,
@@ -103,4 +102,9 @@ impl Ended {
             | Self::Flow(_) => CloseCode::Done,
         }
     }
+}
+
+/// What a peer asks for, within reason; 0 asks for nothing.
+pub(super) fn pause(millis: u64) -> Option<Duration> {
+    (millis > 0).then(|| Duration::from_millis(millis.min(600_000)))
 }

@@ -6,9 +6,10 @@
 //!    └────────── pause ◄─────────┘
 //! ```
 //!
-//! A session is four loops over one connection: beats, the desired flow, the reported flow, and
-//! whatever the cloud dials. The first that ends for good ends the session; flows whose stream
-//! was reset are opened again.
+//! A session is a few loops over one connection: beats, the desired flow, the reported flow,
+//! whatever the cloud dials, and the watch for something better. The first that ends for good ends
+//! the session; flows whose stream was reset are opened again. When beats go unanswered, a second
+//! connection is tried beside the first, and the session moves to it if it answers sooner.
 //!
 //! What it does not do: decide what is newer or what to report; the cores of `protocol` do.
 //!
@@ -18,9 +19,12 @@
 mod api;
 mod backoff;
 mod beats;
+mod beside;
 mod desired;
 mod dial;
 mod ended;
+mod greet;
+mod pulse;
 mod session;
 mod state;
 
@@ -31,7 +35,6 @@ use futures::future::BoxFuture;
 use protocol::clock::Clock;
 use protocol::name::ServiceName;
 use protocol::transport::{Connection, Stream, TransportError, TunnelError};
-use rustls_pki_types::CertificateDer;
 use thiserror::Error;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
@@ -39,11 +42,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Address;
 use crate::reported::Reporter;
-use protocol::tls::Credentials;
 
 pub use backoff::Backoff;
 pub use desired::{DesiredFlow, FlowError};
-pub use dial::DialError;
+pub use dial::{Dial, DialError, Quic};
 pub use ended::Ended;
 pub use state::LinkState;
 
@@ -51,10 +53,8 @@ pub use state::LinkState;
 pub struct Uplink {
     /// Where cloudcore is reached; tried in turn.
     pub addresses: Vec<Address>,
-    /// Who this node is.
-    pub credentials: Credentials,
-    /// The CA that cloudcore must be signed by.
-    pub authority: CertificateDer<'static>,
+    /// Makes the connections.
+    pub dialer: Arc<dyn Dial>,
     /// The one clock.
     pub clock: Clock,
     /// Random, new at each start of edgecore.
@@ -151,19 +151,24 @@ impl Uplink {
         }
     }
 
-    /// One attempt, and the session that came of it.
+    /// One attempt, and the sessions that came of it: one may move to a second connection.
     async fn once(&self, address: &Address, stop: &CancellationToken) -> Ended {
-        let connection = tokio::select! {
+        let met = tokio::select! {
             () = stop.cancelled() => return Ended::Stopped,
-            dialled = dial::dial(address, self) => match dialled {
-                Ok(connection) => connection,
-                Err(error) => return Ended::NotDialled(error),
-            }
+            met = self.meet(address) => met,
         };
-        let ended = self.session(address, Arc::clone(&connection), stop).await;
-        self.link.serve(None);
-        connection.close(ended.close_code(), "the session ended");
-        ended
+        let mut greeted = match met {
+            Ok(greeted) => greeted,
+            Err(ended) => return ended,
+        };
+        loop {
+            let (ended, better) = self.session(greeted, stop).await;
+            let Some(better) = better else {
+                self.link.serve(None);
+                return ended;
+            };
+            greeted = better;
+        }
     }
 
     fn offline(&self, address: &Address, ended: &Ended, pause: Duration) {
@@ -183,3 +188,6 @@ impl From<TransportError> for LinkError {
         Self::Tunnel(error.into())
     }
 }
+
+#[cfg(test)]
+mod tests;

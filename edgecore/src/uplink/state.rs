@@ -59,6 +59,27 @@ impl LinkState {
         }
     }
 
+    /// The state while a session goes on that nobody answers.
+    pub(super) fn doubtful(self, now: SystemTime, reason: String) -> Self {
+        let address = match self {
+            Self::Offline { address, .. } | Self::Connected { address, .. } => address,
+        };
+        Self::Offline {
+            since: now,
+            address,
+            reason,
+            pause: Duration::ZERO,
+            at: now,
+        }
+    }
+
+    /// The replica at the other end has lost its API server.
+    pub(super) const fn degrade(&mut self) {
+        if let Self::Connected { api_reachable, .. } = self {
+            *api_reachable = false;
+        }
+    }
+
     /// Why there is no session.
     pub fn last_error(&self) -> Option<&String> {
         match self {

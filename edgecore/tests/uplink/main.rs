@@ -16,7 +16,7 @@ use edgecore::pods::seams::PodSource as _;
 use edgecore::reported::Reporter;
 use edgecore::state::Desired;
 use edgecore::store::Db;
-use edgecore::uplink::{DesiredFlow, Link, LinkState, Uplink};
+use edgecore::uplink::{DesiredFlow, Link, LinkState, Quic, Uplink};
 use protocol::clock::Clock;
 use protocol::reported::OutboxKey;
 use protocol::wire::{Superseded, session_down};
@@ -106,10 +106,14 @@ impl Edge {
         let reporter = Arc::new(Reporter::load(outbox).await.unwrap());
         let clock = Clock::system();
         let link = Link::new(&clock);
-        let uplink = Uplink {
-            addresses: vec![address.to_string().parse::<Address>().unwrap()],
+        let dialer = Quic {
             credentials: authority.node("edge-1"),
             authority: authority.certificate.clone(),
+            clock: clock.clone(),
+        };
+        let uplink = Uplink {
+            addresses: vec![address.to_string().parse::<Address>().unwrap()],
+            dialer: Arc::new(dialer),
             clock,
             boot_id: [1; 16],
             desired: DesiredFlow::new(desired.clone(), remembered),

@@ -1,0 +1,116 @@
+//! Hello and its answer: from a connection to a session that the cloud has taken.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use protocol::name::shown;
+use protocol::transport::{ByteReader, ByteWriter, Connection, Stream};
+use protocol::wire::{
+    FrameReader, FrameWriter, Hello, Open, Reject, SessionDown, SessionUp, VERSIONS, Welcome, session_down,
+    session_up,
+};
+use tokio::time::timeout;
+
+use super::ended::{Ended, pause};
+use super::{Address, Uplink};
+
+/// How long the cloud may take to answer Hello: it makes a write to the Lease first.
+const WELCOME_WITHIN: Duration = Duration::from_secs(15);
+
+/// A connection on which the cloud has said Welcome.
+pub(super) struct Greeted {
+    pub(super) address: Address,
+    pub(super) connection: Arc<dyn Connection>,
+    pub(super) ears: Ears,
+    pub(super) mouth: Mouth,
+    pub(super) welcome: Welcome,
+}
+
+/// What the cloud says on the session stream.
+pub(super) struct Ears(FrameReader<ByteReader>);
+
+/// What is said to it there.
+pub(super) struct Mouth(FrameWriter<ByteWriter>);
+
+impl Uplink {
+    /// Dials and says Hello.
+    pub(super) async fn meet(&self, address: &Address) -> Result<Greeted, Ended> {
+        let connection = self.dialer.dial(address).await.map_err(Ended::NotDialled)?;
+        self.greet(address, connection).await
+    }
+
+    /// Says Hello: from here on the cloud may end the session that was before.
+    pub(super) async fn greet(
+        &self,
+        address: &Address,
+        connection: Arc<dyn Connection>,
+    ) -> Result<Greeted, Ended> {
+        let greeted = timeout(WELCOME_WITHIN, self.hello(&*connection)).await;
+        match greeted.unwrap_or(Err(Ended::Silent { good: false })) {
+            Ok((ears, mouth, welcome)) => Ok(Greeted {
+                address: address.clone(),
+                connection,
+                ears,
+                mouth,
+                welcome,
+            }),
+            Err(ended) => {
+                connection.close(ended.close_code(), "there is no session");
+                Err(ended)
+            }
+        }
+    }
+
+    async fn hello(&self, connection: &dyn Connection) -> Result<(Ears, Mouth, Welcome), Ended> {
+        let lost = |source| Ended::Lost { source, good: false };
+        let Stream { recv, send } = connection.open(Open::session()).await.map_err(lost)?;
+        let (mut ears, mut mouth) = (Ears(FrameReader::new(recv)), Mouth(FrameWriter::new(send)));
+        let (cluster_id, epoch) = self.desired.cluster();
+        let hello = Hello {
+            version_min: VERSIONS.0,
+            version_max: VERSIONS.1,
+            boot_id: self.boot_id.to_vec().into(),
+            software: concat!("edgecore/", env!("CARGO_PKG_VERSION")).to_owned(),
+            cluster_id,
+            epoch,
+            ..Hello::default()
+        };
+        mouth.say(session_up::Kind::Hello(hello)).await?;
+        match ears.hear().await? {
+            session_down::Kind::Welcome(welcome) => Ok((ears, mouth, welcome)),
+            session_down::Kind::Reject(reject) => Err(self.rejected(&reject)),
+            session_down::Kind::BeatAck(_)
+            | session_down::Kind::Goodbye(_)
+            | session_down::Kind::Degraded(_)
+            | session_down::Kind::Superseded(_) => Err(Ended::Protocol("Welcome or Reject was expected")),
+        }
+    }
+
+    fn rejected(&self, reject: &Reject) -> Ended {
+        self.clock.saw_server_millis(reject.server_time_ms);
+        Ended::Rejected {
+            code: reject.code.into(),
+            text: shown(&reject.text),
+            retry_after: pause(reject.retry_after_ms),
+        }
+    }
+}
+
+impl Ears {
+    /// The next word of the cloud's.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe.
+    pub(super) async fn hear(&mut self) -> Result<session_down::Kind, Ended> {
+        let frame = self.0.read::<SessionDown>().await?;
+        let frame = frame.ok_or(Ended::Protocol("the session stream was closed"))?;
+        frame.kind.ok_or(Ended::Protocol("an empty frame"))
+    }
+}
+
+impl Mouth {
+    pub(super) async fn say(&mut self, kind: session_up::Kind) -> Result<(), Ended> {
+        Ok(self.0.write(&SessionUp { kind: Some(kind) }).await?)
+    }
+}

@@ -1,0 +1,250 @@
+//! When a session is in doubt, and where it goes then. The test is the cloud.
+
+mod memory;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use protocol::clock::Clock;
+use protocol::transport::{ByteReader, ByteWriter, Connection as _};
+use protocol::wire::{
+    BeatAck, Degraded, FrameReader, FrameWriter, Open, SessionDown, SessionUp, Welcome, session_down,
+    session_up,
+};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+
+use self::memory::{Gate, Memory};
+use super::{DesiredFlow, Link, LinkState, Uplink};
+use crate::config::Address;
+use crate::pods::manager::Progress;
+use crate::reported::Reporter;
+use crate::state::Desired;
+use crate::store::Db;
+
+const KEEPALIVE: Duration = Duration::from_secs(25);
+
+/// An uplink, and the test's hands on what it dials.
+struct World {
+    gate: Arc<Gate>,
+    dialled: mpsc::Receiver<(Address, Memory)>,
+    link: Link,
+    stop: CancellationToken,
+    running: JoinSet<()>,
+}
+
+/// The cloud's end of one session.
+struct Replica {
+    connection: Memory,
+    reader: FrameReader<ByteReader>,
+    writer: FrameWriter<ByteWriter>,
+}
+
+impl World {
+    async fn new(addresses: &[&str]) -> Self {
+        let (gate, dialled) = Gate::new();
+        let (desired, remembered) = Desired::load(Db::in_memory()).await.unwrap();
+        let clock = Clock::system();
+        let link = Link::new(&clock);
+        let uplink = Uplink {
+            addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
+            dialer: Arc::clone(&gate) as _,
+            clock,
+            boot_id: [1; 16],
+            desired: DesiredFlow::new(desired, remembered),
+            reporter: Arc::new(Reporter::load(Db::in_memory()).await.unwrap()),
+            progress: Progress::default(),
+            link: link.clone(),
+        };
+        let stop = CancellationToken::new();
+        let mut running = JoinSet::new();
+        running.spawn(uplink.run(stop.clone()));
+        Self {
+            gate,
+            dialled,
+            link,
+            stop,
+            running,
+        }
+    }
+
+    /// The next dial, which goes on waiting.
+    async fn knock(&mut self) -> (Address, Memory) {
+        self.dialled.recv().await.unwrap()
+    }
+
+    /// Lets the next dial in, up to its Hello.
+    async fn hello(&mut self) -> Replica {
+        let (_, connection) = self.knock().await;
+        self.gate.let_one_in();
+        Replica::greeted(connection).await
+    }
+
+    async fn session(&mut self, name: &str) -> Replica {
+        let mut replica = self.hello().await;
+        replica.welcome(name, true).await;
+        replica
+    }
+
+    async fn connected_to(&self, name: &str) {
+        let at = |state: &LinkState| matches!(state, LinkState::Connected { replica, .. } if replica == name);
+        self.link.watch().wait_for(at).await.unwrap();
+    }
+}
+
+impl Replica {
+    async fn greeted(connection: Memory) -> Self {
+        let (open, stream) = connection.accept().await.unwrap();
+        assert_eq!(open, Open::session());
+        let mut replica = Self {
+            connection,
+            reader: FrameReader::new(stream.recv),
+            writer: FrameWriter::new(stream.send),
+        };
+        assert!(matches!(replica.heard().await, session_up::Kind::Hello(_)));
+        replica
+    }
+
+    async fn heard(&mut self) -> session_up::Kind {
+        self.reader
+            .read::<SessionUp>()
+            .await
+            .unwrap()
+            .unwrap()
+            .kind
+            .unwrap()
+    }
+
+    async fn beat(&mut self) -> u64 {
+        match self.heard().await {
+            session_up::Kind::Beat(beat) => beat.seq,
+            other @ (session_up::Kind::Hello(_) | session_up::Kind::Goodbye(_)) => {
+                panic!("not a beat: {other:?}")
+            }
+        }
+    }
+
+    async fn say(&mut self, kind: session_down::Kind) {
+        self.writer
+            .write(&SessionDown { kind: Some(kind) })
+            .await
+            .unwrap();
+    }
+
+    async fn welcome(&mut self, replica: &str, api_reachable: bool) {
+        let welcome = Welcome {
+            version: 1,
+            cluster_id: "cluster".to_owned(),
+            replica: replica.to_owned(),
+            keepalive_ms: u64::try_from(KEEPALIVE.as_millis()).unwrap(),
+            api_reachable,
+            ..Welcome::default()
+        };
+        self.say(session_down::Kind::Welcome(welcome)).await;
+    }
+
+    async fn answer(&mut self) {
+        let seq = self.beat().await;
+        let ack = BeatAck {
+            seq,
+            server_time_ms: 0,
+        };
+        self.say(session_down::Kind::BeatAck(ack)).await;
+    }
+
+    async fn degraded(&mut self) {
+        let reason = "the API server does not answer".to_owned();
+        self.say(session_down::Kind::Degraded(Degraded { reason })).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_session_is_probed_and_then_another_connection_takes_its_place() {
+    let mut world = World::new(&["a"]).await;
+    let mut first = world.session("first").await;
+    first.answer().await;
+    assert_eq!(first.beat().await, 2);
+    let asked = Instant::now();
+    assert_eq!(first.beat().await, 3);
+    assert_eq!(asked.elapsed().as_secs(), 3, "probed");
+
+    let (_, connection) = world.knock().await;
+    assert_eq!(asked.elapsed().as_secs(), 6, "dialled beside");
+    assert!(!first.connection.is_closed());
+    assert!(!world.link.watch().borrow().is_connected());
+
+    world.gate.let_one_in();
+    let mut second = Replica::greeted(connection).await;
+    assert!(!first.connection.is_closed(), "it may still answer");
+    second.welcome("second", true).await;
+    world.connected_to("second").await;
+    assert!(first.connection.is_closed());
+    second.answer().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_old_connection_that_answers_first_is_kept() {
+    let mut world = World::new(&["a"]).await;
+    let mut first = world.session("first").await;
+    let (_, second) = world.knock().await;
+    assert!(!world.link.watch().borrow().is_connected());
+    first.answer().await;
+    world.connected_to("first").await;
+    second.closed().await;
+    assert!(!first.connection.is_closed());
+    assert!(second.accept().await.is_err(), "it never said Hello");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_nothing_can_replace_ends_after_three_keepalives() {
+    let mut world = World::new(&["a"]).await;
+    let first = world.session("first").await;
+    let began = Instant::now();
+    let _waits = world.knock().await;
+    first.connection.closed().await;
+    assert_eq!(began.elapsed(), KEEPALIVE * 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_degraded_replica_is_left_for_one_that_reaches_its_api_server() {
+    let mut world = World::new(&["a", "b"]).await;
+    let mut first = world.session("first").await;
+    first.degraded().await;
+    let (address, connection) = world.knock().await;
+    assert_eq!(address.host, "b");
+    world.gate.let_one_in();
+    let mut second = Replica::greeted(connection).await;
+    second.welcome("second", true).await;
+    world.connected_to("second").await;
+    assert!(first.connection.is_closed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_degraded_replica_is_kept_when_no_other_is_better() {
+    let mut world = World::new(&["a"]).await;
+    let mut first = world.session("first").await;
+    first.degraded().await;
+    let mut second = world.hello().await;
+    second.welcome("second", false).await;
+    second.connection.closed().await;
+    for _ in 0..5 {
+        first.answer().await;
+    }
+    assert!(!first.connection.is_closed());
+    assert!(world.dialled.try_recv().is_err(), "one more dial, no more");
+    let now = world.link.watch().borrow().clone();
+    assert!(matches!(now, LinkState::Connected { replica, api_reachable: false, .. } if replica == "first"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_stops_says_goodbye() {
+    let mut world = World::new(&["a"]).await;
+    let mut first = world.session("first").await;
+    first.answer().await;
+    world.stop.cancel();
+    assert!(matches!(first.heard().await, session_up::Kind::Goodbye(_)));
+    let ended = timeout(KEEPALIVE, world.running.join_next()).await;
+    assert!(ended.unwrap().unwrap().is_ok());
+}
