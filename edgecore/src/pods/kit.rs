@@ -37,7 +37,7 @@ pub struct Kit {
     /// The wall clock.
     pub clock: Clock,
     /// How many starts may be under way at a time: a burst is bound by CPU, and waiting beats crowding.
-    pub starts: Semaphore,
+    pub starts: Arc<Semaphore>,
     /// `/var/log/containers`: links to the logs, for log shippers.
     pub link_dir: PathBuf,
 }

@@ -167,7 +167,7 @@ impl Round {
             report: parts.report,
             events,
             clock: parts.clock,
-            starts: Semaphore::new(parts.parallel_starts.max(1)),
+            starts: Arc::new(Semaphore::new(parts.parallel_starts.max(1))),
             link_dir: parts.link_dir,
         });
         Self {

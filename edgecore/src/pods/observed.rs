@@ -1,7 +1,7 @@
 //! A pod as the runtime shows it.
 //!
-//! [`observe`] asks the runtime for what carries the pod's UID; everything else is a plain value that the
-//! pure parts (lifecycle, status) read. Nothing here decides.
+//! [`observe`] asks the runtime for what carries the pod's UID, [`look_at_sandbox`] and [`look_at_container`]
+//! for what was just made; everything else is a plain value that the pure parts (lifecycle, status) read. Nothing here decides.
 //!
 //! **Invariant:** sandboxes and containers are sorted newest first.
 
@@ -103,6 +103,27 @@ impl PodObserved {
         self.sandboxes.first()
     }
 
+    /// Adds what was just made, or puts its newer state in place of the old one.
+    pub fn note_sandbox(&mut self, sandbox: SandboxObserved) {
+        self.sandboxes.retain(|seen| seen.id != sandbox.id);
+        self.sandboxes.push(sandbox);
+        self.sort();
+    }
+
+    /// Adds what was just made, or puts its newer state in place of the old one.
+    pub fn note_container(&mut self, container: ContainerObserved) {
+        self.containers.retain(|seen| seen.id != container.id);
+        self.containers.push(container);
+        self.sort();
+    }
+
+    fn sort(&mut self) {
+        self.sandboxes
+            .sort_by_key(|sandbox| std::cmp::Reverse((sandbox.created_at, sandbox.attempt)));
+        self.containers
+            .sort_by_key(|c| std::cmp::Reverse((c.created_at, c.restart_count)));
+    }
+
     /// Whether no process of the pod can be running.
     pub fn is_still(&self) -> bool {
         self.sandboxes.iter().all(|s| !s.ready) && self.containers.iter().all(|c| !c.run.may_run())
@@ -157,16 +178,14 @@ pub async fn observe(
     let mut seen = PodObserved::default();
     for listed in sandboxes {
         seen.sandboxes
-            .extend(look_at_sandbox(runtime, &listed, memory).await?);
+            .extend(look_at_sandbox(runtime, &listed.id, memory).await?);
     }
     for listed in containers {
+        let (id, sandbox) = (&listed.id, &listed.pod_sandbox_id);
         seen.containers
-            .extend(look_at_container(runtime, &listed, memory).await?);
+            .extend(look_at_container(runtime, (id, sandbox), memory).await?);
     }
-    seen.sandboxes
-        .sort_by_key(|sandbox| std::cmp::Reverse((sandbox.created_at, sandbox.attempt)));
-    seen.containers
-        .sort_by_key(|c| std::cmp::Reverse((c.created_at, c.restart_count)));
+    seen.sort();
     memory
         .ended
         .retain(|id, _| seen.containers.iter().any(|c| &c.id == id));
@@ -176,13 +195,13 @@ pub async fn observe(
     Ok(seen)
 }
 
-/// `None` when it vanished between the list and the question.
-async fn look_at_sandbox(
+/// One sandbox. `None` when it vanished before the question.
+pub async fn look_at_sandbox(
     runtime: &dyn Runtime,
-    listed: &api::PodSandbox,
+    id: &str,
     memory: &mut Memory,
 ) -> Result<Option<SandboxObserved>, RuntimeError> {
-    let status = match runtime.sandbox_status(&listed.id).await {
+    let status = match runtime.sandbox_status(id).await {
         Ok(status) => status,
         Err(error) if error.is_not_found() => return Ok(None),
         Err(error) => return Err(error),
@@ -215,20 +234,21 @@ fn sandbox_of(status: &api::PodSandboxStatus) -> SandboxObserved {
     }
 }
 
-async fn look_at_container(
+/// One container, of the sandbox it was made in. `None` when it vanished before the question.
+pub async fn look_at_container(
     runtime: &dyn Runtime,
-    listed: &api::Container,
+    (id, sandbox): (&str, &str),
     memory: &mut Memory,
 ) -> Result<Option<ContainerObserved>, RuntimeError> {
-    if let Some(known) = memory.ended.get(&listed.id) {
+    if let Some(known) = memory.ended.get(id) {
         return Ok(Some(known.clone()));
     }
-    let status = match runtime.container_status(&listed.id).await {
+    let status = match runtime.container_status(id).await {
         Ok(status) => status,
         Err(error) if error.is_not_found() => return Ok(None),
         Err(error) => return Err(error),
     };
-    let container = container_of(&listed.pod_sandbox_id, status);
+    let container = container_of(sandbox, status);
     if container.run == Run::Exited {
         memory.ended.insert(container.id.clone(), container.clone());
     }

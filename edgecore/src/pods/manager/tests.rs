@@ -341,3 +341,54 @@ async fn a_sandbox_that_cannot_be_made_is_tried_again() {
         node.events()
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_start_lists_the_runtime_once_and_asks_only_for_what_it_made() {
+    let node = booted(&["app:1"]).await;
+    node.want(&web("u1"));
+    node.until("Running", |node| node.phase("u1") == "Running").await;
+    let calls = node.runtime.calls();
+    let at = |call: &str| calls.iter().position(|c| c.starts_with(call)).unwrap();
+    let (made, started) = (at("RunPodSandbox"), at("StartContainer"));
+    let lists = calls[made..=started].iter().filter(|c| c.starts_with("List"));
+    assert_eq!(lists.count(), 0, "{calls:?}");
+    assert!(
+        at("ImageStatus") < at("PodSandboxStatus"),
+        "the image is sought beside the sandbox: {calls:?}"
+    );
+    assert!(calls[started + 1].starts_with("ContainerStatus"), "{calls:?}");
+    let phases: Vec<_> = node
+        .told("u1")
+        .into_iter()
+        .filter_map(|status| status.phase)
+        .collect();
+    assert_eq!(phases[..2], ["Pending", "Running"]);
+    assert!(node.status("u1").pod_ip.is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_missing_volume_keeps_the_sandbox_from_being_made() {
+    let node = booted(&["app:1"]).await;
+    let spec = json!({
+        "containers": [{"name": "c", "image": "app:1", "volumeMounts": [{"name": "v", "mountPath": "/v"}]}],
+        "volumes": [{"name": "v", "configMap": {"name": "cm"}}],
+    });
+    node.want(&pod("web", "u1", &spec));
+    let failed = |node: &Node| node.events().iter().any(|event| event.starts_with("FailedMount"));
+    node.until("the complaint", failed).await;
+    assert_eq!(node.runtime.count("RunPodSandbox"), 0);
+    node.objects.put_config_map("ns", "cm", &[("x", "1")]);
+    node.touch_objects();
+    node.until("Running", |node| node.phase("u1") == "Running").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_image_that_is_long_in_coming_does_not_hide_the_sandbox() {
+    let node = booted(&[]).await;
+    node.want(&web("u1"));
+    node.until("the sandbox is said", |node| node.status("u1").pod_ip.is_some())
+        .await;
+    assert_eq!(node.phase("u1"), "Pending");
+    node.runtime.publish("app:1");
+    node.until("Running", |node| node.phase("u1") == "Running").await;
+}

@@ -17,20 +17,19 @@ use tracing::warn;
 use super::{Order, Waiting, Worker, ordered_end};
 use crate::pods::container_config::{self, ConfigError, ContainerInput};
 use crate::pods::events::Tone;
-use crate::pods::images::{ImageError, ImageEvent, ImageWish, PresentImage};
+use crate::pods::images::{ImageError, PresentImage};
 use crate::pods::lifecycle::{self, Kill, MIN_GRACE_SECONDS, Stage, Start, Step};
+use crate::pods::observed;
 use crate::pods::sandbox_config;
+use crate::pods::spec;
 use crate::pods::volumes::Mounted;
-use crate::pods::{resources, spec};
 use crate::runtime::RuntimeError;
 
 /// How long what failed is left alone: the kubelet's back-off after a failed sync.
-const AFTER_FAILURE: Duration = Duration::from_secs(10);
-/// The first and the longest wait after a failed mount.
-const MOUNT_RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(122));
+pub(super) const AFTER_FAILURE: Duration = Duration::from_secs(10);
 
 /// Ends when the pod is ordered to end sooner than `than` (in seconds).
-async fn ordered_to_end_sooner(mut orders: watch::Receiver<Order>, than: i64) {
+pub(super) async fn ordered_to_end_sooner(mut orders: watch::Receiver<Order>, than: i64) {
     let sooner = |order: &Order| ordered_end(order).is_some_and(|grace| grace < than);
     if orders.wait_for(sooner).await.is_err() {
         std::future::pending::<()>().await;
@@ -38,25 +37,28 @@ async fn ordered_to_end_sooner(mut orders: watch::Receiver<Order>, than: i64) {
 }
 
 impl Worker {
-    pub(super) async fn carry_out(&mut self, steps: Vec<Step>) {
+    /// Whether all of it is done and noted, so that the next plan needs no look at the whole pod.
+    pub(super) async fn carry_out(&mut self, steps: Vec<Step>) -> bool {
         let kills = steps.iter().filter_map(|step| match step {
             Step::Kill(kill) => Some(kill.clone()),
             Step::StopSandbox { .. } | Step::CreateSandbox { .. } | Step::Start(_) => None,
         });
         if !self.kill_all(kills.collect()).await {
-            return;
+            return false;
         }
+        let mut noted = true;
         for step in steps {
-            match step {
-                Step::Kill(_) => {}
+            noted &= match step {
+                Step::Kill(_) => false,
                 Step::StopSandbox { id } => self.stop_sandbox(&id).await,
                 Step::CreateSandbox { attempt } => self.create_sandbox(attempt).await,
                 Step::Start(start) => self.start(&start).await,
-            }
+            };
             if self.stage == Stage::Running && ordered_end(&self.orders.borrow()).is_some() {
-                return;
+                return false;
             }
         }
+        noted
     }
 
     /// Whether all are stopped; else the worker looks and plans again.
@@ -106,136 +108,57 @@ impl Worker {
             .container(self.pod(), &field(self.pod(), container), event);
     }
 
-    async fn stop_sandbox(&mut self, id: &str) {
+    /// Never noted: much changes with a sandbox.
+    async fn stop_sandbox(&mut self, id: &str) -> bool {
         if let Err(error) = self.kit.runtime.stop_sandbox(id).await {
             self.kill_failed(&error).await;
         }
+        false
     }
 
-    async fn create_sandbox(&mut self, attempt: u32) {
-        if !self.prepare().await {
-            return;
-        }
-        let built = sandbox_config::build(&self.kit.facts, self.pod(), attempt);
-        for (reason, message) in &built.warnings {
-            self.kit.events.pod(self.pod(), Tone::Warning, reason, message);
-        }
-        if attempt > 0 {
-            let message = "Pod sandbox changed, it will be killed and re-created.";
-            self.kit
-                .events
-                .pod(self.pod(), Tone::Normal, "SandboxChanged", message);
-        }
-        let handler = String::new();
-        let made = match self.kit.starts.acquire().await {
-            Ok(_permit) => self.kit.runtime.run_sandbox(built.config, handler).await,
-            Err(_closed) => return,
+    /// Whether it started and its first state is noted.
+    async fn start(&mut self, start: &Start) -> bool {
+        let Some(container) = start.place.of(self.pod()).cloned() else {
+            return false;
         };
-        if let Err(error) = made {
-            let message = format!("Failed to create pod sandbox: {error}");
-            self.kit
-                .events
-                .pod(self.pod(), Tone::Warning, "FailedCreatePodSandBox", &message);
-            self.holds.sandbox = Some(Instant::now() + AFTER_FAILURE);
-        }
-    }
-
-    /// Brings the pod's directories, cgroup and volumes into being; false when something is missing.
-    async fn prepare(&mut self) -> bool {
-        let pod = self.pod();
-        if let Some(cgroups) = &self.kit.cgroups {
-            let (qos, limits) = (resources::qos(pod), resources::pod_limits(pod));
-            if let Err(error) = cgroups.ensure_pod(qos, &self.uid, &limits) {
-                let message = format!("unable to ensure pod container exists: {error}");
-                self.kit
-                    .events
-                    .pod(pod, Tone::Warning, "FailedCreatePodContainer", &message);
-                self.holds.sandbox = Some(Instant::now() + AFTER_FAILURE);
-                return false;
-            }
-        }
-        self.mount().await
-    }
-
-    /// Brings the volumes to disk or up to date.
-    pub(super) async fn mount(&mut self) -> bool {
-        if let Err(error) = fs::create_dir_all(self.kit.facts.pod_dir(&self.uid).join("containers")) {
-            let message = format!("error making pod data directories: {error}");
-            self.kit.events.pod(self.pod(), Tone::Warning, "Failed", &message);
-            self.holds.sandbox = Some(Instant::now() + AFTER_FAILURE);
+        if self.mounted.is_none() && !self.mount().await {
             return false;
         }
-        let mounted = tokio::select! {
-            mounted = self.kit.volumes.mount(&self.order.desired.pod) => mounted,
+        let attempt = self.observed.sandbox().map_or(0, |sandbox| sandbox.attempt);
+        let sandbox = sandbox_config::build(&self.kit.facts, self.pod(), attempt).config;
+        let image = self.image(&container, &sandbox);
+        let image = tokio::select! {
+            image = image => image,
             () = ordered_to_end_sooner(self.orders.clone(), i64::MAX) => return false,
         };
-        match mounted {
-            Ok(mounted) => {
-                self.holds.mount_failures = 0;
-                self.refresh_at = mounted.refresh_after.map(|after| Instant::now() + after);
-                self.mounted = Some(mounted);
-                true
-            }
+        let made = match image {
+            Ok(image) => self.create_and_start(start, &container, (&image, sandbox)).await,
             Err(error) => {
-                self.kit
-                    .events
-                    .pod(self.pod(), Tone::Warning, "FailedMount", &error.to_string());
-                let retry = MOUNT_RETRY.0 * 2_u32.saturating_pow(self.holds.mount_failures.min(8));
-                self.holds.mount_failures += 1;
-                self.holds.sandbox = Some(Instant::now() + retry.min(MOUNT_RETRY.1));
-                self.refresh_at = self.holds.sandbox;
+                self.image_missing(&container, &error);
+                return false;
+            }
+        };
+        match made {
+            Ok(id) => {
+                self.started(start, &container, &id);
+                self.note_container(&id, &start.sandbox).await
+            }
+            Err(failure) => {
+                self.failed(&container, failure);
                 false
             }
         }
     }
 
-    async fn start(&mut self, start: &Start) {
-        let Some(container) = start.place.of(self.pod()).cloned() else {
-            return;
+    /// Sees what was just started, and nothing else of the pod.
+    async fn note_container(&mut self, id: &str, sandbox: &str) -> bool {
+        let runtime = self.kit.runtime.as_ref();
+        let Ok(Some(seen)) = observed::look_at_container(runtime, (id, sandbox), &mut self.memory).await
+        else {
+            return false;
         };
-        if self.mounted.is_none() && !self.mount().await {
-            return;
-        }
-        let attempt = self.observed.sandbox().map_or(0, |sandbox| sandbox.attempt);
-        let sandbox = sandbox_config::build(&self.kit.facts, self.pod(), attempt).config;
-        let image = tokio::select! {
-            image = self.image(&container, &sandbox) => image,
-            () = ordered_to_end_sooner(self.orders.clone(), i64::MAX) => return,
-        };
-        let image = match image {
-            Ok(image) => image,
-            Err(error) => return self.image_missing(&container, &error),
-        };
-        match self.create_and_start(start, &container, (&image, sandbox)).await {
-            Ok(id) => self.started(start, &container, &id),
-            Err(failure) => self.failed(&container, failure),
-        }
-    }
-
-    async fn image(
-        &self,
-        container: &Container,
-        sandbox: &PodSandboxConfig,
-    ) -> Result<PresentImage, ImageError> {
-        let tell = |event: ImageEvent| {
-            let tone = if event.warning {
-                Tone::Warning
-            } else {
-                Tone::Normal
-            };
-            self.say(&container.name, (tone, event.reason, &event.message));
-        };
-        self.kit
-            .images
-            .ensure(
-                ImageWish {
-                    pod: self.pod(),
-                    container,
-                    sandbox,
-                },
-                &tell,
-            )
-            .await
+        self.observed.note_container(seen);
+        true
     }
 
     fn image_missing(&mut self, container: &Container, error: &ImageError) {
@@ -268,10 +191,9 @@ impl Worker {
     ) -> Result<String, Failure> {
         let config = self.config(start, container, image)?;
         let runtime = std::sync::Arc::clone(&self.kit.runtime);
-        let kit = std::sync::Arc::clone(&self.kit);
-        let Ok(_permit) = kit.starts.acquire().await else {
+        if !self.take_permit().await {
             return Err(Failure::closing());
-        };
+        }
         let id = Box::pin(runtime.create_container(&start.sandbox, config, sandbox)).await;
         let id = id.map_err(|error| Failure::of("CreateContainerError", &error))?;
         self.say(&container.name, (Tone::Normal, "Created", "Container created"));

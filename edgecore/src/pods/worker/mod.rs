@@ -3,38 +3,41 @@
 //! All decisions are [`lifecycle::plan`]'s and [`status::build`]'s; this carries them out. Orders come
 //! through a watch channel, so the latest one counts and none waits in a queue.
 //!
-//! **Invariants:** there is one worker a UID; after every action it looks before it plans again; it may be
-//! dropped at any `.await` and a new worker finds everything by the runtime's labels.
+//! **Invariants:** there is one worker a UID; after every action it looks before it plans again, at the whole
+//! pod or, where it made something and nothing failed, at what it made; it may be dropped at any `.await` and a new worker finds everything by the runtime's labels.
 
 mod act;
+mod ground;
 mod probing;
 mod settle;
+mod telling;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
-use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, sleep_until};
+use tokio::sync::{Notify, OwnedSemaphorePermit, watch};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+use tracing::debug;
 
 use super::desired::DesiredPod;
-use super::events::Tone;
-use super::features::UnsupportedPodFeature;
 use super::kit::Kit;
 use super::lifecycle::{self, History, Outcome, Plan, Stage, Step, View};
 use super::observed::{self, Memory, PodObserved, Run};
 use super::spec;
-use super::status::{self, End, StatusInput, Waiting};
+use super::status::{self, End, Waiting};
 use super::volumes::Mounted;
+use ground::Ahead;
 use probing::Probing;
 
 /// How long after a failed look or report the worker tries again.
 const RETRY: Duration = Duration::from_secs(1);
 /// A worker looks at its pod at least this often; the kubelet's sync frequency.
 const SYNC: Duration = Duration::from_mins(1);
+/// How long a status waits for the first containers: it is out of date as soon as they run.
+const SOON: Duration = Duration::from_millis(150);
 
 /// What a worker is told.
 #[derive(Clone, Debug)]
@@ -63,6 +66,10 @@ pub struct Worker {
     history: History,
     waiting: BTreeMap<String, Waiting>,
     holds: Holds,
+    /// Whether the observation includes all that was done since the last look.
+    noted: bool,
+    ahead: Ahead,
+    permit: Option<OwnedSemaphorePermit>,
     mounted: Option<Mounted>,
     refresh_at: Option<Instant>,
     objects_seen: u64,
@@ -108,6 +115,9 @@ impl Worker {
             history: History::default(),
             waiting: BTreeMap::new(),
             holds: Holds::default(),
+            noted: false,
+            ahead: Ahead::default(),
+            permit: None,
             mounted: None,
             refresh_at: None,
             objects_seen,
@@ -141,6 +151,7 @@ impl Worker {
 
     /// Waits for an order, an observation, a probe or the time.
     async fn rest(&mut self, until: Option<Instant>) {
+        self.permit = None;
         let limit = Instant::now() + SYNC;
         let until = until.map_or(limit, |until| until.min(limit));
         tokio::select! {
@@ -202,10 +213,13 @@ impl Worker {
 
     async fn turn(&mut self) -> Turn {
         self.obey();
-        if let Err(error) = self.look().await {
+        if !std::mem::take(&mut self.noted)
+            && let Err(error) = self.look().await
+        {
             debug!(pod = %self.uid, %error, "cannot see the pod");
             return Turn::Wait(Some(Instant::now() + RETRY));
         }
+        self.remember();
         if let (Some(refusal), Stage::Running) = (self.order.desired.refused.clone(), self.stage) {
             return self.refuse(&refusal).await;
         }
@@ -218,15 +232,29 @@ impl Worker {
         }
         let held = self.hold_back(&mut plan);
         self.say_back_offs(&plan);
-        let told = self.publish();
         let steps = std::mem::take(&mut plan.steps);
-        let acted = !steps.is_empty();
-        let (told, ()) = tokio::join!(told, self.carry_out(steps));
-        self.keep(told);
-        if acted {
+        if !steps.is_empty() {
+            self.act(steps).await;
             return Turn::Again;
         }
+        self.permit = None;
+        let told = self.publish().await;
+        self.keep(told);
         self.idle(earlier(plan.wake, held)).await
+    }
+
+    /// Carries the steps out and reports meanwhile.
+    async fn act(&mut self, steps: Vec<Step>) {
+        let starts = steps.iter().all(|step| matches!(step, Step::Start(_)));
+        if !starts {
+            self.permit = None;
+        }
+        let first = starts && self.observed.containers.is_empty();
+        let publish = self.publish();
+        let soon = if first { SOON } else { Duration::ZERO };
+        let (noted, told) = beside(publish, Box::pin(self.carry_out(steps)), soon).await;
+        self.noted = noted;
+        self.keep(told);
     }
 
     async fn idle(&mut self, wake: Option<Instant>) -> Turn {
@@ -245,6 +273,11 @@ impl Worker {
 
     async fn look(&mut self) -> Result<(), crate::runtime::RuntimeError> {
         self.observed = observed::observe(self.kit.runtime.as_ref(), &self.uid, &mut self.memory).await?;
+        Ok(())
+    }
+
+    /// Draws the conclusions of an observation.
+    fn remember(&mut self) {
         let now = Instant::now();
         let exists = |id: &String| self.observed.containers.iter().any(|c| &c.id == id);
         self.history.ended.retain(|id, _| exists(id));
@@ -262,7 +295,6 @@ impl Worker {
             self.reported.as_ref(),
         );
         self.probing.judge(&mut self.history);
-        Ok(())
     }
 
     fn plan(&self) -> Plan {
@@ -296,81 +328,21 @@ impl Worker {
         plan.steps.retain(|step| hold(step).is_none());
         until
     }
+}
 
-    fn say_back_offs(&mut self, plan: &Plan) {
-        let pod = self.pod().clone();
-        let full_name = format!("{}_{}({})", spec::name(&pod), spec::namespace(&pod), self.uid);
-        for (name, seconds) in &plan.backing_off {
-            let delay = go_duration(*seconds);
-            let message = format!("back-off {delay} restarting failed container={name} pod={full_name}");
-            let event = format!("Back-off restarting failed container {name} in pod {full_name}");
-            let field = act::field(&pod, name);
-            self.kit
-                .events
-                .container(&pod, &field, (Tone::Warning, "BackOff", &event));
-            self.waiting.insert(
-                name.clone(),
-                Waiting {
-                    reason: "CrashLoopBackOff".to_owned(),
-                    message,
-                },
-            );
-        }
+/// Works, and tells meanwhile; not if the work is done `soon`, for then there is newer to tell.
+async fn beside<T>(
+    told: impl Future<Output = Option<T>>,
+    mut work: impl Future<Output = bool> + Unpin,
+    soon: Duration,
+) -> (bool, Option<T>) {
+    if !soon.is_zero()
+        && let Ok(noted) = timeout(soon, &mut work).await
+    {
+        return (noted, None);
     }
-
-    /// A pod that this node does not honour stays Pending and says why.
-    async fn refuse(&mut self, refusal: &UnsupportedPodFeature) -> Turn {
-        let message = refusal.to_string();
-        let reason = UnsupportedPodFeature::REASON;
-        self.kit.events.pod(self.pod(), Tone::Warning, reason, &message);
-        let waiting = Waiting {
-            reason: reason.to_owned(),
-            message,
-        };
-        let names: Vec<String> = spec::all_containers(self.pod()).map(|c| c.name.clone()).collect();
-        self.waiting = names.into_iter().map(|name| (name, waiting.clone())).collect();
-        let told = self.publish().await;
-        let failed = told.is_none();
-        self.keep(told);
-        Turn::Wait(failed.then(|| Instant::now() + RETRY))
-    }
-
-    fn status(&self) -> PodStatus {
-        let host_ips = self.kit.host_ips();
-        status::build(&StatusInput {
-            pod: self.pod(),
-            last: self.reported.as_ref(),
-            observed: &self.observed,
-            history: &self.history,
-            waiting: &self.waiting,
-            health: &self.probing.health(),
-            host_ips: &host_ips,
-            runtime: &self.kit.runtime_name,
-            end: &self.end,
-            now: self.kit.clock.now(),
-        })
-    }
-
-    /// Reports the status if it says something new. `None` when it could not be kept. Borrows nothing, so
-    /// that work goes on meanwhile.
-    fn publish(&self) -> impl Future<Output = Option<PodStatus>> + use<> {
-        let status = self.status();
-        let news = self.reported.as_ref() != Some(&status) && !self.order.removed;
-        let (kit, order) = (Arc::clone(&self.kit), self.order.clone());
-        async move {
-            if news && let Err(error) = kit.report.pod_status(&order.desired.pod, &status).await {
-                warn!(pod = spec::name(&order.desired.pod), %error, "a status waits");
-                return None;
-            }
-            Some(status)
-        }
-    }
-
-    fn keep(&mut self, told: Option<PodStatus>) {
-        if told.is_some() {
-            self.reported = told;
-        }
-    }
+    let (told, noted) = tokio::join!(told, work);
+    (noted, told)
 }
 
 /// The grace of an order to end, if it is one.
@@ -388,12 +360,4 @@ fn overdue() -> (String, String) {
 
 fn earlier(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
     [a, b].into_iter().flatten().min()
-}
-
-/// `1m20s`, as Go prints a duration.
-fn go_duration(seconds: u64) -> String {
-    match (seconds / 60, seconds % 60) {
-        (0, seconds) => format!("{seconds}s"),
-        (minutes, seconds) => format!("{minutes}m{seconds}s"),
-    }
 }

@@ -1,0 +1,276 @@
+//! What a container stands on: cgroup, volumes, image and sandbox.
+//!
+//! Volumes and the first images do not need the sandbox, so they are sought while it is made ([`Ahead`]); a
+//! volume that is known at once to be missing keeps the sandbox from being made. A permit to start is kept
+//! from the sandbox to the pod's first containers, so that of a burst some pods run early instead of all
+//! late, and is given back wherever the wait may be long.
+//!
+//! **Invariant:** no container is made before the pod's volumes are mounted.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::fs;
+use std::future::pending;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::{BoxFuture, Shared, join, join_all};
+use k8s_cri::v1::PodSandboxConfig;
+use k8s_openapi::api::core::v1::Container;
+use tokio::time::Instant;
+
+use super::Worker;
+use super::act::{AFTER_FAILURE, field, ordered_to_end_sooner};
+use crate::pods::events::Tone;
+use crate::pods::images::{ImageError, ImageEvent, ImageWish, PresentImage};
+use crate::pods::lifecycle;
+use crate::pods::observed;
+use crate::pods::resources;
+use crate::pods::sandbox_config;
+use crate::pods::volumes::{MountError, Mounted};
+use crate::runtime::RuntimeError;
+
+/// The first and the longest wait after a failed mount.
+const MOUNT_RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(122));
+
+/// Work whose result may come before anybody asks for it.
+type Sought<T, E> = Shared<BoxFuture<'static, Result<T, E>>>;
+
+/// What is sought while the sandbox is made. Each result is used once.
+#[derive(Default)]
+pub(super) struct Ahead {
+    volumes: Option<Sought<Mounted, MountError>>,
+    /// By container and its definition.
+    images: BTreeMap<String, Sought<PresentImage, ImageError>>,
+    /// The objects' generation that the volumes were made from.
+    objects: u64,
+}
+
+impl Ahead {
+    /// Works on; never ends.
+    async fn pursue(&self) -> Infallible {
+        let volumes = async {
+            if let Some(volumes) = &self.volumes {
+                let _used_later = volumes.clone().await;
+            }
+        };
+        join(volumes, join_all(self.images.values().cloned())).await;
+        pending().await
+    }
+
+    fn take_volumes(&mut self) -> Option<Sought<Mounted, MountError>> {
+        // A failure is not used: by now it may be mended.
+        self.volumes.take().filter(|v| !matches!(v.peek(), Some(Err(_))))
+    }
+}
+
+impl Worker {
+    /// Whether it stands and is noted.
+    pub(super) async fn create_sandbox(&mut self, attempt: u32) -> bool {
+        if !self.prepare() {
+            return false;
+        }
+        let built = sandbox_config::build(&self.kit.facts, self.pod(), attempt);
+        for (reason, message) in &built.warnings {
+            self.kit.events.pod(self.pod(), Tone::Warning, reason, message);
+        }
+        if !self.look_ahead(&built.config) {
+            return false;
+        }
+        if attempt > 0 {
+            let message = "Pod sandbox changed, it will be killed and re-created.";
+            self.kit
+                .events
+                .pod(self.pod(), Tone::Normal, "SandboxChanged", message);
+        }
+        if !self.take_permit().await {
+            return false;
+        }
+        let run = self.kit.runtime.run_sandbox(built.config, String::new());
+        let made = tokio::select! {
+            biased;
+            never = self.ahead.pursue() => match never {},
+            made = run => made,
+        };
+        match made {
+            Ok(id) => self.note_sandbox(&id).await,
+            Err(error) => self.sandbox_failed(&error),
+        }
+    }
+
+    fn sandbox_failed(&mut self, error: &RuntimeError) -> bool {
+        let message = format!("Failed to create pod sandbox: {error}");
+        self.kit
+            .events
+            .pod(self.pod(), Tone::Warning, "FailedCreatePodSandBox", &message);
+        self.holds.sandbox = Some(Instant::now() + AFTER_FAILURE);
+        false
+    }
+
+    /// Sees what was just made, and nothing else of the pod.
+    async fn note_sandbox(&mut self, id: &str) -> bool {
+        let seen = observed::look_at_sandbox(self.kit.runtime.as_ref(), id, &mut self.memory).await;
+        let Ok(Some(sandbox)) = seen else { return false };
+        self.observed.note_sandbox(sandbox);
+        true
+    }
+
+    /// Makes sure of a permit to start. False when the node agent is stopping.
+    pub(super) async fn take_permit(&mut self) -> bool {
+        if self.permit.is_none() {
+            self.permit = Arc::clone(&self.kit.starts).acquire_owned().await.ok();
+        }
+        self.permit.is_some()
+    }
+
+    /// Brings the pod's directory and cgroup into being.
+    fn prepare(&mut self) -> bool {
+        let pod = self.pod();
+        if let Some(cgroups) = &self.kit.cgroups {
+            let (qos, limits) = (resources::qos(pod), resources::pod_limits(pod));
+            if let Err(error) = cgroups.ensure_pod(qos, &self.uid, &limits) {
+                let message = format!("unable to ensure pod container exists: {error}");
+                return self.unprepared("FailedCreatePodContainer", &message);
+            }
+        }
+        self.make_directories()
+    }
+
+    fn make_directories(&mut self) -> bool {
+        match fs::create_dir_all(self.kit.facts.pod_dir(&self.uid).join("containers")) {
+            Ok(()) => true,
+            Err(error) => self.unprepared("Failed", &format!("error making pod data directories: {error}")),
+        }
+    }
+
+    fn unprepared(&mut self, reason: &str, message: &str) -> bool {
+        self.kit.events.pod(self.pod(), Tone::Warning, reason, message);
+        self.holds.sandbox = Some(Instant::now() + AFTER_FAILURE);
+        false
+    }
+
+    /// Begins what the first containers need beside the sandbox. False when a volume cannot be had now.
+    fn look_ahead(&mut self, sandbox: &PodSandboxConfig) -> bool {
+        let first: Vec<Container> = self.first_containers().cloned().collect();
+        for container in first {
+            let key = lifecycle::backoff_key(&container);
+            let useful = |image: &Sought<_, _>| !matches!(image.peek(), Some(Err(_)));
+            if !self.ahead.images.get(&key).is_some_and(useful) {
+                let image = self.seek_image(&container, sandbox);
+                self.ahead.images.insert(key, image);
+            }
+        }
+        self.mounted = None;
+        let unfinished = self
+            .ahead
+            .volumes
+            .take()
+            .filter(|volumes| volumes.peek().is_none());
+        let volumes = unfinished.unwrap_or_else(|| self.seek_volumes());
+        if let Some(Err(error)) = volumes.clone().now_or_never() {
+            return self.not_mounted(&error);
+        }
+        self.ahead.volumes = Some(volumes);
+        true
+    }
+
+    /// Those that start first in a new sandbox.
+    fn first_containers(&self) -> impl Iterator<Item = &Container> {
+        let first = match lifecycle::init_containers(self.pod()) {
+            [] => lifecycle::main_containers(self.pod()),
+            [first, ..] => std::slice::from_ref(first),
+        };
+        let runs = |c: &&Container| lifecycle::should_run(self.pod(), &self.observed, &self.history, &c.name);
+        first.iter().filter(runs)
+    }
+
+    fn seek_volumes(&mut self) -> Sought<Mounted, MountError> {
+        self.ahead.objects = self.objects_seen;
+        let (kit, desired) = (Arc::clone(&self.kit), Arc::clone(&self.order.desired));
+        async move { kit.volumes.mount(&desired.pod).await }
+            .boxed()
+            .shared()
+    }
+
+    fn seek_image(
+        &self,
+        container: &Container,
+        sandbox: &PodSandboxConfig,
+    ) -> Sought<PresentImage, ImageError> {
+        let (kit, desired) = (Arc::clone(&self.kit), Arc::clone(&self.order.desired));
+        let (container, sandbox) = (container.clone(), sandbox.clone());
+        async move {
+            let (pod, field) = (&desired.pod, field(&desired.pod, &container.name));
+            let tell = |event: ImageEvent| {
+                let tone = if event.warning {
+                    Tone::Warning
+                } else {
+                    Tone::Normal
+                };
+                kit.events
+                    .container(pod, &field, (tone, event.reason, &event.message));
+            };
+            let wish = ImageWish {
+                pod,
+                container: &container,
+                sandbox: &sandbox,
+            };
+            kit.images.ensure(wish, &tell).await
+        }
+        .boxed()
+        .shared()
+    }
+
+    /// The container's image, sought before or now.
+    pub(super) fn image(
+        &mut self,
+        container: &Container,
+        sandbox: &PodSandboxConfig,
+    ) -> impl Future<Output = Result<PresentImage, ImageError>> + use<> {
+        let ahead = self.ahead.images.remove(&lifecycle::backoff_key(container));
+        let image = ahead.unwrap_or_else(|| self.seek_image(container, sandbox));
+        if image.peek().is_none() {
+            self.permit = None;
+        }
+        image
+    }
+
+    /// Brings the volumes to disk or up to date.
+    pub(super) async fn mount(&mut self) -> bool {
+        if !self.make_directories() {
+            return false;
+        }
+        let ahead = self.ahead.take_volumes();
+        let volumes = ahead.unwrap_or_else(|| self.seek_volumes());
+        if volumes.peek().is_none() {
+            self.permit = None;
+        }
+        let mounted = tokio::select! {
+            mounted = volumes => mounted,
+            () = ordered_to_end_sooner(self.orders.clone(), i64::MAX) => return false,
+        };
+        match mounted {
+            Ok(mounted) => {
+                self.holds.mount_failures = 0;
+                let outdated = (self.ahead.objects != self.objects_seen).then_some(Duration::ZERO);
+                let due = outdated.or(mounted.refresh_after);
+                self.refresh_at = due.map(|after| Instant::now() + after);
+                self.mounted = Some(mounted);
+                true
+            }
+            Err(error) => self.not_mounted(&error),
+        }
+    }
+
+    fn not_mounted(&mut self, error: &MountError) -> bool {
+        self.kit
+            .events
+            .pod(self.pod(), Tone::Warning, "FailedMount", &error.to_string());
+        let retry = MOUNT_RETRY.0 * 2_u32.saturating_pow(self.holds.mount_failures.min(8));
+        self.holds.mount_failures += 1;
+        self.holds.sandbox = Some(Instant::now() + retry.min(MOUNT_RETRY.1));
+        self.refresh_at = self.holds.sandbox;
+        false
+    }
+}

@@ -1,0 +1,102 @@
+//! What a worker tells of its pod: the status, and events about what waits.
+//!
+//! Statuses are [`status::build`]'s. **Invariant:** a status is told again until it is kept.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::PodStatus;
+use tokio::time::Instant;
+use tracing::warn;
+
+use super::act::field;
+use super::{RETRY, Turn, Waiting, Worker};
+use crate::pods::events::Tone;
+use crate::pods::features::UnsupportedPodFeature;
+use crate::pods::lifecycle::Plan;
+use crate::pods::spec;
+use crate::pods::status::{self, StatusInput};
+
+impl Worker {
+    pub(super) fn say_back_offs(&mut self, plan: &Plan) {
+        let pod = self.pod().clone();
+        let full_name = format!("{}_{}({})", spec::name(&pod), spec::namespace(&pod), self.uid);
+        for (name, seconds) in &plan.backing_off {
+            let delay = go_duration(*seconds);
+            let message = format!("back-off {delay} restarting failed container={name} pod={full_name}");
+            let event = format!("Back-off restarting failed container {name} in pod {full_name}");
+            let field = field(&pod, name);
+            self.kit
+                .events
+                .container(&pod, &field, (Tone::Warning, "BackOff", &event));
+            self.waiting.insert(
+                name.clone(),
+                Waiting {
+                    reason: "CrashLoopBackOff".to_owned(),
+                    message,
+                },
+            );
+        }
+    }
+
+    /// A pod that this node does not honour stays Pending and says why.
+    pub(super) async fn refuse(&mut self, refusal: &UnsupportedPodFeature) -> Turn {
+        let message = refusal.to_string();
+        let reason = UnsupportedPodFeature::REASON;
+        self.kit.events.pod(self.pod(), Tone::Warning, reason, &message);
+        let waiting = Waiting {
+            reason: reason.to_owned(),
+            message,
+        };
+        let names: Vec<String> = spec::all_containers(self.pod()).map(|c| c.name.clone()).collect();
+        self.waiting = names.into_iter().map(|name| (name, waiting.clone())).collect();
+        let told = self.publish().await;
+        let failed = told.is_none();
+        self.keep(told);
+        Turn::Wait(failed.then(|| Instant::now() + RETRY))
+    }
+
+    pub(super) fn status(&self) -> PodStatus {
+        let host_ips = self.kit.host_ips();
+        status::build(&StatusInput {
+            pod: self.pod(),
+            last: self.reported.as_ref(),
+            observed: &self.observed,
+            history: &self.history,
+            waiting: &self.waiting,
+            health: &self.probing.health(),
+            host_ips: &host_ips,
+            runtime: &self.kit.runtime_name,
+            end: &self.end,
+            now: self.kit.clock.now(),
+        })
+    }
+
+    /// Reports the status if it says something new. `None` when it could not be kept. Borrows nothing, so
+    /// that work goes on meanwhile.
+    pub(super) fn publish(&self) -> impl Future<Output = Option<PodStatus>> + use<> {
+        let status = self.status();
+        let news = self.reported.as_ref() != Some(&status) && !self.order.removed;
+        let (kit, order) = (Arc::clone(&self.kit), self.order.clone());
+        async move {
+            if news && let Err(error) = kit.report.pod_status(&order.desired.pod, &status).await {
+                warn!(pod = spec::name(&order.desired.pod), %error, "a status waits");
+                return None;
+            }
+            Some(status)
+        }
+    }
+
+    pub(super) fn keep(&mut self, told: Option<PodStatus>) {
+        if told.is_some() {
+            self.reported = told;
+        }
+    }
+}
+
+/// `1m20s`, as Go prints a duration.
+fn go_duration(seconds: u64) -> String {
+    match (seconds / 60, seconds % 60) {
+        (0, seconds) => format!("{seconds}s"),
+        (minutes, seconds) => format!("{minutes}m{seconds}s"),
+    }
+}
