@@ -41,7 +41,7 @@ use crate::runtime::{Cri, Runtime};
 use crate::state::{Desired, Remembered};
 use crate::store::{Batch, Db, Op, Stores, Table, open_stores};
 use crate::supervise::{BoxError, Cause, Supervisor, Task};
-use crate::uplink::{DesiredFlow, Link, Quic, Uplink};
+use crate::uplink::{DesiredFlow, Link, Quic, ServerTime, Uplink};
 
 /// How long the tasks get to end; the service manager gives more.
 const GRACE: Duration = Duration::from_secs(5);
@@ -51,6 +51,7 @@ struct Parts {
     paths: Paths,
     config: Config,
     clock: Clock,
+    server_time: Arc<ServerTime>,
     stores: Stores,
     desired: Desired,
     flow: Arc<DesiredFlow>,
@@ -104,6 +105,8 @@ pub async fn run(paths: Paths, clock: Clock) -> anyhow::Result<()> {
 impl Parts {
     async fn open(paths: Paths, config: Config, clock: Clock) -> anyhow::Result<Self> {
         let stores = open_stores(&paths.state_dir()).context("the store cannot be opened")?;
+        // Before anything looks at the clock: there may be no link for a long time.
+        let server_time = ServerTime::load(stores.meta.clone(), clock.clone()).await;
         accept_new_cluster(&paths, &stores.meta).await?;
         let (desired, remembered) = Desired::load(stores.meta.clone()).await?;
         let reporter = Reporter::load(stores.outbox.clone())
@@ -122,6 +125,7 @@ impl Parts {
             paths,
             config,
             clock,
+            server_time: Arc::new(server_time),
             stores,
         })
     }
@@ -139,6 +143,7 @@ impl Parts {
             addresses: self.config.addresses.clone(),
             dialer: Arc::new(dialer),
             clock: self.clock.clone(),
+            server_time: Arc::clone(&self.server_time),
             boot_id: rand::random(),
             desired: Arc::clone(&self.flow),
             reporter: Arc::clone(&self.reporter),

@@ -77,22 +77,27 @@ impl Uplink {
         };
         mouth.say(session_up::Kind::Hello(hello)).await?;
         match ears.hear().await? {
-            session_down::Kind::Welcome(welcome) => Ok((ears, mouth, welcome)),
-            session_down::Kind::Reject(reject) => Err(self.rejected(&reject)),
+            session_down::Kind::Welcome(welcome) => {
+                self.server_time.told(welcome.server_time_ms).await;
+                Ok((ears, mouth, welcome))
+            }
+            session_down::Kind::Reject(reject) => {
+                self.server_time.told(reject.server_time_ms).await;
+                Err(rejected(&reject))
+            }
             session_down::Kind::BeatAck(_)
             | session_down::Kind::Goodbye(_)
             | session_down::Kind::Degraded(_)
             | session_down::Kind::Superseded(_) => Err(Ended::Protocol("Welcome or Reject was expected")),
         }
     }
+}
 
-    fn rejected(&self, reject: &Reject) -> Ended {
-        self.clock.saw_server_millis(reject.server_time_ms);
-        Ended::Rejected {
-            code: reject.code.into(),
-            text: shown(&reject.text),
-            retry_after: pause(reject.retry_after_ms),
-        }
+fn rejected(reject: &Reject) -> Ended {
+    Ended::Rejected {
+        code: reject.code.into(),
+        text: shown(&reject.text),
+        retry_after: pause(reject.retry_after_ms),
     }
 }
 

@@ -25,6 +25,7 @@ mod dial;
 mod ended;
 mod greet;
 mod pulse;
+mod server_time;
 mod session;
 mod state;
 
@@ -47,6 +48,7 @@ pub use backoff::Backoff;
 pub use desired::{DesiredFlow, FlowError};
 pub use dial::{Dial, DialError, Quic};
 pub use ended::Ended;
+pub use server_time::ServerTime;
 pub use state::LinkState;
 
 /// What the uplink is made of.
@@ -57,6 +59,8 @@ pub struct Uplink {
     pub dialer: Arc<dyn Dial>,
     /// The one clock.
     pub clock: Clock,
+    /// Keeps what the cloud says of the time.
+    pub server_time: Arc<ServerTime>,
     /// Random, new at each start of edgecore.
     pub boot_id: [u8; 16],
     /// The desired flow.

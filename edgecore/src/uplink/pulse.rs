@@ -76,7 +76,10 @@ impl<'a> Pulse<'a> {
                     if let Err(ended) = self.beat() { break ended }
                 }
                 heard = ears.hear() => {
-                    if let Err(ended) = heard.and_then(|word| self.heard(word)) { break ended }
+                    match heard {
+                        Ok(word) => if let Err(ended) = self.heard(word).await { break ended },
+                        Err(ended) => break ended,
+                    }
                 }
             }
         };
@@ -112,13 +115,13 @@ impl<'a> Pulse<'a> {
         }
     }
 
-    fn heard(&mut self, word: session_down::Kind) -> Result<(), Ended> {
+    async fn heard(&mut self, word: session_down::Kind) -> Result<(), Ended> {
         match word {
             session_down::Kind::BeatAck(ack) => {
-                self.uplink.clock.saw_server_millis(ack.server_time_ms);
                 if self.beats.answered(ack.seq, Instant::now()) {
                     self.well();
                 }
+                self.uplink.server_time.told(ack.server_time_ms).await;
                 Ok(())
             }
             session_down::Kind::Goodbye(goodbye) => Err(Ended::Goodbye {

@@ -63,7 +63,6 @@ impl Uplink {
     }
 
     fn welcomed(&self, address: &Address, welcome: &Welcome) -> LinkState {
-        self.clock.saw_server_millis(welcome.server_time_ms);
         let replica = shown(&welcome.replica);
         tracing::info!(%address, replica, "connected");
         let up = LinkState::Connected {

@@ -16,7 +16,7 @@ use edgecore::pods::seams::PodSource as _;
 use edgecore::reported::Reporter;
 use edgecore::state::Desired;
 use edgecore::store::Db;
-use edgecore::uplink::{DesiredFlow, Link, LinkState, Quic, Uplink};
+use edgecore::uplink::{DesiredFlow, Link, LinkState, Quic, ServerTime, Uplink};
 use protocol::clock::Clock;
 use protocol::reported::OutboxKey;
 use protocol::wire::{Superseded, session_down};
@@ -114,6 +114,7 @@ impl Edge {
         let uplink = Uplink {
             addresses: vec![address.to_string().parse::<Address>().unwrap()],
             dialer: Arc::new(dialer),
+            server_time: Arc::new(ServerTime::load(meta.clone(), clock.clone()).await),
             clock,
             boot_id: [1; 16],
             desired: DesiredFlow::new(desired.clone(), remembered),

@@ -5,7 +5,7 @@ mod memory;
 use std::sync::Arc;
 use std::time::Duration;
 
-use protocol::clock::Clock;
+use protocol::clock::{Clock, build_time, millis};
 use protocol::transport::{ByteReader, ByteWriter, Connection as _};
 use protocol::wire::{
     BeatAck, Degraded, FrameReader, FrameWriter, Open, SessionDown, SessionUp, Welcome, session_down,
@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use self::memory::{Gate, Memory};
-use super::{DesiredFlow, Link, LinkState, Uplink};
+use super::{DesiredFlow, Link, LinkState, ServerTime, Uplink};
 use crate::config::Address;
 use crate::pods::manager::Progress;
 use crate::reported::Reporter;
@@ -26,8 +26,13 @@ use crate::store::Db;
 
 const KEEPALIVE: Duration = Duration::from_secs(25);
 
+fn next_year() -> u64 {
+    millis(build_time()) + 365 * 86_400_000
+}
+
 /// An uplink, and the test's hands on what it dials.
 struct World {
+    meta: Db,
     gate: Arc<Gate>,
     dialled: mpsc::Receiver<(Address, Memory)>,
     link: Link,
@@ -45,12 +50,14 @@ struct Replica {
 impl World {
     async fn new(addresses: &[&str]) -> Self {
         let (gate, dialled) = Gate::new();
-        let (desired, remembered) = Desired::load(Db::in_memory()).await.unwrap();
+        let meta = Db::in_memory();
+        let (desired, remembered) = Desired::load(meta.clone()).await.unwrap();
         let clock = Clock::system();
         let link = Link::new(&clock);
         let uplink = Uplink {
             addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
             dialer: Arc::clone(&gate) as _,
+            server_time: Arc::new(ServerTime::load(meta.clone(), clock.clone()).await),
             clock,
             boot_id: [1; 16],
             desired: DesiredFlow::new(desired, remembered),
@@ -62,6 +69,7 @@ impl World {
         let mut running = JoinSet::new();
         running.spawn(uplink.run(stop.clone()));
         Self {
+            meta,
             gate,
             dialled,
             link,
@@ -140,6 +148,7 @@ impl Replica {
             replica: replica.to_owned(),
             keepalive_ms: u64::try_from(KEEPALIVE.as_millis()).unwrap(),
             api_reachable,
+            server_time_ms: next_year(),
             ..Welcome::default()
         };
         self.say(session_down::Kind::Welcome(welcome)).await;
@@ -236,6 +245,17 @@ async fn a_degraded_replica_is_kept_when_no_other_is_better() {
     assert!(world.dialled.try_recv().is_err(), "one more dial, no more");
     let now = world.link.watch().borrow().clone();
     assert!(matches!(now, LinkState::Connected { replica, api_reachable: false, .. } if replica == "first"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_clouds_time_is_known_after_a_boot_in_1970_without_a_link() {
+    let mut world = World::new(&["a"]).await;
+    let _first = world.session("first").await;
+    world.connected_to("first").await;
+    let clock = Clock::with_offset(-60 * 365 * 86_400);
+    assert!(clock.now_millis() < next_year());
+    ServerTime::load(world.meta.clone(), clock.clone()).await;
+    assert!(clock.now_millis() >= next_year());
 }
 
 #[tokio::test(start_paused = true)]
