@@ -37,6 +37,8 @@ pub trait Report: Send + Sync + 'static {
     fn last_status(&self, uid: &str) -> Option<PodStatus>;
     /// Nothing of the pod is left here: its object may go.
     fn gone<'a>(&'a self, pod: &'a Pod) -> BoxFuture<'a, Result<(), NotKept>>;
+    /// The pod is neither here nor in the cluster any more: what is kept of it may go.
+    fn forget<'a>(&'a self, uid: &'a str) -> BoxFuture<'a, ()>;
     /// Something worth telling happened to the pod. Best effort.
     fn event(&self, event: k8s_openapi::api::core::v1::Event) -> BoxFuture<'_, ()>;
 }

@@ -72,6 +72,7 @@ impl PodSource for FakeSource {
 pub(crate) struct FakeReport {
     statuses: Mutex<BTreeMap<String, Vec<PodStatus>>>,
     gone: Mutex<Vec<String>>,
+    forgotten: Mutex<Vec<String>>,
     events: Mutex<Vec<String>>,
 }
 
@@ -92,6 +93,11 @@ impl Report for FakeReport {
     fn gone<'a>(&'a self, pod: &'a Pod) -> BoxFuture<'a, Result<(), NotKept>> {
         self.gone.lock().push(spec::uid(pod).to_owned());
         std::future::ready(Ok(())).boxed()
+    }
+
+    fn forget<'a>(&'a self, uid: &'a str) -> BoxFuture<'a, ()> {
+        self.forgotten.lock().push(uid.to_owned());
+        std::future::ready(()).boxed()
     }
 
     fn event(&self, event: Event) -> BoxFuture<'_, ()> {
@@ -219,6 +225,11 @@ impl Node {
     /// Pods that were said to be gone.
     pub(crate) fn gone(&self) -> Vec<String> {
         self.report.gone.lock().clone()
+    }
+
+    /// Pods of which nothing is kept any more.
+    pub(crate) fn forgotten(&self) -> Vec<String> {
+        self.report.forgotten.lock().clone()
     }
 
     /// Events, `Reason: message`.

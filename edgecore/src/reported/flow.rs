@@ -120,10 +120,11 @@ impl super::Book {
             };
             self.keep(table, super::entry_key(seq), Op::Delete);
         }
-        if let OutboxKey::Gone(pod) = &settled.key
-            && !matches!(settled.outcome, SettledAs::Deferred(_))
-        {
-            self.forget_status(&pod.uid);
+        match (&settled.key, settled.outcome) {
+            // The cluster knows that the pod has gone, or does not know the pod any more.
+            (OutboxKey::Gone(pod), SettledAs::Committed | SettledAs::Dropped(_))
+            | (OutboxKey::Pod(pod), SettledAs::Dropped(_)) => self.forget_status(&pod.uid),
+            _ => {}
         }
     }
 }

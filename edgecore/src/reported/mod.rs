@@ -210,8 +210,9 @@ impl Reporter {
             return Ok(());
         }
         let (changes, made) = {
-            let mut book = self.book.lock();
-            (std::mem::take(&mut book.unwritten), book.made)
+            let book = self.book.lock();
+            // They stay until they are durable: whoever waits for them must not find them gone.
+            (book.unwritten.clone(), book.made)
         };
         for chunk in changes.chunks(MAX_OPS) {
             let mut batch = Batch::new();
@@ -220,6 +221,7 @@ impl Reporter {
             }
             self.db.commit(batch).await?;
         }
+        self.book.lock().unwritten.drain(..changes.len());
         *written = made;
         Ok(())
     }

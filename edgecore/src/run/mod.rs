@@ -107,7 +107,7 @@ impl Parts {
         let stores = open_stores(&paths.state_dir()).context("the store cannot be opened")?;
         // Before anything looks at the clock: there may be no link for a long time.
         let server_time = ServerTime::load(stores.meta.clone(), clock.clone()).await;
-        accept_new_cluster(&paths, &stores.meta).await?;
+        accept_new_cluster(&paths, &stores).await?;
         let (desired, remembered) = Desired::load(stores.meta.clone()).await?;
         let reporter = Reporter::load(stores.outbox.clone())
             .await
@@ -181,34 +181,37 @@ impl Parts {
 
 /// The operator said that another cluster may take this node: what the old one wanted is
 /// forgotten, and its containers end once the new one has spoken.
-async fn accept_new_cluster(paths: &Paths, meta: &Db) -> anyhow::Result<()> {
+async fn accept_new_cluster(paths: &Paths, stores: &Stores) -> anyhow::Result<()> {
     let Ok(cluster) = std::fs::read_to_string(paths.replace_cluster()) else {
         return Ok(());
     };
-    let (_, Remembered { fences, .. }) = Desired::load(meta.clone()).await?;
+    let (_, Remembered { fences, .. }) = Desired::load(stores.meta.clone()).await?;
     if !fences.cluster_id.is_empty() && fences.cluster_id != cluster.trim() {
         tracing::warn!(
             old = fences.cluster_id,
             new = cluster.trim(),
             "this node moves to another cluster"
         );
-        forget_everything(meta)
-            .await
-            .context("the old cluster's objects stay")?;
+        // The fences last: a power cut in between leaves the old cluster's name, and this is done again.
+        forget(&stores.outbox, &[Table::Outbox, Table::Event, Table::PodState]).await?;
+        forget(
+            &stores.meta,
+            &[Table::Token, Table::Absent, Table::Desired, Table::Fence],
+        )
+        .await?;
     }
     std::fs::remove_file(paths.replace_cluster()).context("the mark of a new cluster stays")
 }
 
-async fn forget_everything(meta: &Db) -> anyhow::Result<()> {
-    // The fences last: a power cut in between leaves the old cluster's name, and this is done again.
-    for table in [Table::Token, Table::Absent, Table::Desired, Table::Fence] {
-        let rows = meta.scan(table).await?;
+async fn forget(db: &Db, tables: &[Table]) -> anyhow::Result<()> {
+    for table in tables {
+        let rows = db.scan(*table).await.context("the old cluster's objects stay")?;
         for chunk in rows.chunks(256) {
             let mut batch = Batch::new();
             for (key, _) in chunk {
-                batch.push(table, key.clone(), Op::Delete);
+                batch.push(*table, key.clone(), Op::Delete);
             }
-            meta.commit(batch).await?;
+            db.commit(batch).await.context("the old cluster's objects stay")?;
         }
     }
     Ok(())

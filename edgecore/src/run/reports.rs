@@ -6,7 +6,6 @@ use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::{Event, Pod, PodStatus};
 
 use crate::pods::seams::{NotKept, Report};
-use crate::pods::spec;
 use crate::reported::Reporter;
 use crate::uplink::DesiredFlow;
 
@@ -30,10 +29,15 @@ impl Report for PodReports {
     }
 
     fn gone<'a>(&'a self, pod: &'a Pod) -> BoxFuture<'a, Result<(), NotKept>> {
+        Box::pin(async move { self.reporter.gone(pod).await.map_err(not_kept) })
+    }
+
+    fn forget<'a>(&'a self, uid: &'a str) -> BoxFuture<'a, ()> {
         Box::pin(async move {
-            self.reporter.gone(pod).await.map_err(not_kept)?;
-            self.flow.terminated(spec::uid(pod));
-            Ok(())
+            self.flow.terminated(uid);
+            if let Err(error) = self.reporter.forget(uid).await {
+                tracing::debug!(uid, %error, "the last status of a pod that is gone was not forgotten");
+            }
         })
     }
 

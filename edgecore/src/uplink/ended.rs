@@ -9,6 +9,10 @@ use thiserror::Error;
 use super::desired::FlowError;
 use super::dial::DialError;
 
+/// A stream that breaks so long after the dial belonged to a session: dialing and greeting are
+/// over long before.
+const GOOD_AFTER: Duration = Duration::from_secs(30);
+
 /// Why there is no session (any more).
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -66,12 +70,19 @@ pub enum Ended {
 }
 
 impl Ended {
-    /// Whether the link worked before.
-    pub const fn was_good(&self) -> bool {
-        matches!(
-            self,
-            Self::Lost { good: true, .. } | Self::Silent { good: true } | Self::Goodbye { .. }
-        )
+    /// Whether the link worked before, `after` so long since the dial began.
+    pub fn was_good(&self, after: Duration) -> bool {
+        match self {
+            Self::Lost { good, .. } | Self::Silent { good } => *good,
+            Self::Goodbye { .. } => true,
+            // A reset may reach the session stream before it reaches the connection.
+            Self::Wire(_) | Self::Protocol(_) => after > GOOD_AFTER,
+            Self::Stopped
+            | Self::NotDialled(_)
+            | Self::Rejected { .. }
+            | Self::Superseded
+            | Self::Flow(_) => false,
+        }
     }
 
     /// When the cloud wants this node back.
@@ -107,4 +118,17 @@ impl Ended {
 /// What a peer asks for, within reason; 0 asks for nothing.
 pub(super) fn pause(millis: u64) -> Option<Duration> {
     (millis > 0).then(|| Duration::from_millis(millis.min(600_000)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_that_breaks_after_days_ends_a_good_session() {
+        let broken = Ended::Protocol("the session stream was closed");
+        assert!(broken.was_good(Duration::from_hours(48)));
+        assert!(!broken.was_good(Duration::from_secs(1)));
+        assert!(!Ended::Superseded.was_good(Duration::from_hours(48)));
+    }
 }

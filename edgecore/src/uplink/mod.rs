@@ -139,8 +139,9 @@ impl Uplink {
         while !stop.is_cancelled() {
             let address = &self.addresses[next % self.addresses.len()];
             next += 1;
+            let began = Instant::now();
             let ended = self.once(address, &stop).await;
-            if ended.was_good() {
+            if ended.was_good(began.elapsed()) {
                 backoff.reset();
                 last_good = Instant::now();
                 next -= 1;

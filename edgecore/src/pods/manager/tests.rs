@@ -134,6 +134,7 @@ async fn a_deleted_pod_is_stopped_reported_and_gone_in_this_order() {
     node.forget("u1");
     tokio::time::sleep(Duration::from_secs(30)).await;
     assert_eq!(node.gone().len(), 1);
+    node.until("forgotten", |node| node.forgotten() == ["u1"]).await;
 }
 
 #[tokio::test(start_paused = true)]

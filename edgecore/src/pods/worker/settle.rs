@@ -35,6 +35,7 @@ impl Worker {
             return Turn::Wait(Some(Instant::now() + RETRY));
         }
         if self.order.removed {
+            self.kit.report.forget(&self.uid).await;
             return Turn::Done;
         }
         self.say_gone().await
