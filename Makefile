@@ -2,7 +2,7 @@
 #
 #   SETUP=no   install nothing; fail with the command for what is missing
 #   T=name     e2e: only the tests whose name contains it
-#   ARGS=...   demo: its arguments, such as --once
+#   ARGS=...   demo, bench: their arguments, such as --once; bench has --help
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -12,7 +12,7 @@ SHELL := /bin/bash
 TARGET := x86_64-unknown-linux-gnu
 BUILT := target/$(TARGET)/release
 
-.PHONY: help setup build demo test e2e lint unit clean
+.PHONY: help setup build demo test e2e bench lint unit clean
 
 help: ## List what can be made
 	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -38,6 +38,9 @@ unit: ## Unit, property and documentation tests
 
 e2e: setup build ## End-to-end tests; T=name runs those whose name contains it
 	@cargo test --locked -p tests --test e2e -- $(T)
+
+bench: setup build ## Measure beside the stock kubelet; ARGS='--settle 30s' for a quick look
+	@cargo run --locked --quiet -p tests --bin bench -- $(ARGS)
 
 # Setup first, so that a missing part is known before anything long is done.
 test: setup ## What CI runs: all of it

@@ -114,7 +114,7 @@ impl Tree {
     /// Every process in the tree.
     pub fn processes(&self) -> Result<Vec<i32>> {
         let mut pids = Vec::new();
-        for root in roots()? {
+        for root in all_roots()? {
             walk(&root.join(&self.path[1..]), &mut |dir| {
                 let listed = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
                 // A zero is a process of another pid namespace that contains ours.
@@ -133,7 +133,7 @@ impl Tree {
 
     /// Removes the tree, which has no processes any more.
     pub fn remove(&self) -> Result<()> {
-        for root in roots()? {
+        for root in all_roots()? {
             let at = root.join(&self.path[1..]);
             let mut rounds = 0..ROUNDS;
             while let Err((dir, error)) = remove_tree(&at) {
@@ -172,28 +172,28 @@ fn walk(dir: &Path, visit: &mut impl FnMut(&Path)) {
 
 /// Whether the host has the one tree of v2 and no v1 controllers.
 pub fn unified() -> Result<bool> {
-    Ok(v1_roots()?.is_empty())
+    Ok(mounted(&["cgroup"])?.is_empty())
 }
 
-/// The directories of all hierarchies that the host has.
+/// The hierarchies in which a tree is made: those that hold controllers.
 fn roots() -> Result<Vec<PathBuf>> {
-    let roots = v1_roots()?;
-    Ok(if roots.is_empty() {
-        vec![PathBuf::from(MOUNT)]
-    } else {
-        roots
-    })
+    mounted(if unified()? { &["cgroup2"] } else { &["cgroup"] })
 }
 
-fn v1_roots() -> Result<Vec<PathBuf>> {
+/// All hierarchies: beside v1, runc also makes its groups in a v2 tree without controllers.
+fn all_roots() -> Result<Vec<PathBuf>> {
+    mounted(&["cgroup", "cgroup2"])
+}
+
+fn mounted(kinds: &[&str]) -> Result<Vec<PathBuf>> {
     let mounts = fs::read_to_string("/proc/self/mounts").context("cannot read the host's mounts")?;
-    Ok(v1_mounts(&mounts))
+    Ok(points(&mounts, kinds))
 }
 
-fn v1_mounts(mounts: &str) -> Vec<PathBuf> {
+fn points(mounts: &str, kinds: &[&str]) -> Vec<PathBuf> {
     let fields = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
     fields
-        .filter(|f| f.len() > 2 && f[2] == "cgroup")
+        .filter(|f| f.len() > 2 && kinds.contains(&f[2]))
         .map(|f| PathBuf::from(f[1]))
         .collect()
 }
@@ -242,11 +242,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_v1_hierarchies_are_taken_from_the_mounts() {
+    fn hierarchies_are_told_apart_by_their_kind() {
         let mounts = "tmpfs /sys/fs/cgroup tmpfs rw 0 0\n\
                       cgroup /sys/fs/cgroup/cpu cgroup rw,cpu 0 0\n\
                       cgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n";
-        assert_eq!(v1_mounts(mounts), [PathBuf::from("/sys/fs/cgroup/cpu")]);
+        assert_eq!(points(mounts, &["cgroup"]), [PathBuf::from("/sys/fs/cgroup/cpu")]);
+        assert_eq!(points(mounts, &["cgroup", "cgroup2"]).len(), 2);
     }
 
     #[test]

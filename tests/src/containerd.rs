@@ -112,7 +112,13 @@ pub async fn running(machine: &Machine, cache: &Cache) -> Result<Vec<String>> {
 
 /// The containers of pods whose name in the pod is `container`, ended ones too.
 pub async fn named(machine: &Machine, cache: &Cache, container: &str) -> Result<Vec<String>> {
-    let filter = format!("labels.\"io.kubernetes.container.name\"=={container}");
+    labelled(machine, cache, ("io.kubernetes.container.name", container)).await
+}
+
+/// The containers and sandboxes that carry a label.
+pub async fn labelled(machine: &Machine, cache: &Cache, (label, value): (&str, &str)) -> Result<Vec<String>> {
+    // Quoted: a UID may begin with a digit, which the filter's grammar takes for a number.
+    let filter = format!("labels.\"{label}\"==\"{value}\"");
     let listed = ctr(machine, cache, &["containers", "list", "--quiet", &filter]).await?;
     Ok(listed.split_whitespace().map(str::to_owned).collect())
 }

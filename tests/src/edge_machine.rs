@@ -97,6 +97,11 @@ impl EdgeMachine {
         containerd::named(&self.machine, &self.testbed.cache, container).await
     }
 
+    /// Every container and sandbox of the pod with that UID.
+    pub async fn of_pod(&self, uid: &str) -> Result<Vec<String>> {
+        containerd::labelled(&self.machine, &self.testbed.cache, ("io.kubernetes.pod.uid", uid)).await
+    }
+
     /// Waits until containerd answers, as after a boot.
     pub async fn runtime_ready(&self) -> Result<()> {
         containerd::ready(&self.machine, &self.testbed.cache).await

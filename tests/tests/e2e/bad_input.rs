@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use serde_json::{Value, json};
+use serde_json::json;
 use tests::{
     EdgeMachine, Testbed, cloudcore, pods,
     wait::{Look, throughout, until},
@@ -57,14 +57,16 @@ async fn a_token_with_a_wrong_secret_is_refused(world: &World) -> Result<()> {
 async fn an_expired_token_is_refused(world: &World) -> Result<()> {
     let (device, testbed) = (world.device().await?, world.with_cloudcore().await?);
     let token = cloudcore::token(testbed, &["--ttl", "1s"]).await?;
-    until("the token's end to be told", PATIENCE, || async {
-        let said = refused(&device, &token, &[]).await?;
-        Ok(Look::when(
-            mentions(&said, &["token"]).is_ok() && said.contains("expired"),
-            || said.clone(),
-        ))
+    let id = token.split('.').nth(1).context("no id")?;
+    until("the token's end", PATIENCE, || async {
+        let list = cloudcore::exec(testbed, &["token", "list"]).await?;
+        let ended = list
+            .lines()
+            .any(|line| line.contains(id) && line.contains("expired"));
+        Ok(Look::when(ended, || list.clone()))
     })
-    .await
+    .await?;
+    mentions(&refused(&device, &token, &[]).await?, &["token", "expired"])
 }
 
 async fn a_token_for_another_name_is_refused(world: &World) -> Result<()> {
@@ -201,24 +203,20 @@ async fn an_image_that_does_not_exist_is_told_in_the_status(world: &World) -> Re
 async fn a_pod_feature_that_is_not_supported_is_refused_by_name(world: &World) -> Result<()> {
     let (testbed, edge) = world.with_edge().await?;
     let name = world.name("pod");
-    let mut object: Value = pod(&name, EDGE, sleeping());
-    object["spec"]["shareProcessNamespace"] = json!(true);
-    apply(testbed, &object).await?;
-    until_waits(
-        testbed,
-        &name,
-        &["UnsupportedPodFeature", "shareProcessNamespace"],
-    )
-    .await?;
+    let mut container = sleeping();
+    container["lifecycle"] = json!({ "postStart": { "exec": { "command": ["busybox", "true"] } } });
+    apply(testbed, &pod(&name, EDGE, container)).await?;
+    until_waits(testbed, &name, &["UnsupportedPodFeature", "lifecycle"]).await?;
     let pods = pods::list(&testbed.client(), "default", &format!("app={name}")).await?;
     ensure!(
         pods.iter().all(|pod| pods::phase(pod) == "Pending"),
         "{}",
         pods::table(&pods)
     );
-    ensure!(
-        edge.containers("main").await?.is_empty() || !pods.is_empty(),
-        "a container was made"
-    );
+    let uid = pods
+        .first()
+        .and_then(|pod| pod.metadata.uid.clone())
+        .context("no uid")?;
+    ensure!(edge.of_pod(&uid).await?.is_empty(), "a container was made for it");
     delete(testbed, &["pod", &name]).await
 }

@@ -1,0 +1,142 @@
+//! The floor: what the container runtime alone takes for a pod, with no agent around it.
+
+use std::{collections::HashMap, time::Duration};
+
+use anyhow::{Context, Result};
+use k8s_cri::v1::{
+    ContainerConfig, ContainerMetadata, CreateContainerRequest, DnsConfig, ImageSpec, LinuxContainerConfig,
+    LinuxContainerResources, LinuxPodSandboxConfig, PodSandboxConfig, PodSandboxMetadata,
+    RemovePodSandboxRequest, RunPodSandboxRequest, StartContainerRequest, StatusRequest,
+    StopPodSandboxRequest, runtime_service_client::RuntimeServiceClient,
+};
+use tests::{
+    EdgeMachine, containerd,
+    wait::{Look, until},
+};
+use tokio::time::Instant;
+use tonic::transport::Channel;
+
+use crate::{
+    stage::PATIENCE,
+    starts::{IMAGE, SLEEP},
+};
+
+/// A machine's runtime.
+pub(crate) struct Floor {
+    runtime: RuntimeServiceClient<Channel>,
+    cgroup: String,
+}
+
+impl Floor {
+    /// The runtime of a machine that runs no agent; returns when it has a pod network.
+    pub(crate) async fn on(device: &EdgeMachine) -> Result<Self> {
+        let machine = &device.machine;
+        let socket = containerd::ENDPOINT.trim_start_matches("unix://");
+        // The machine's /run, seen from the host.
+        let endpoint = format!("unix:///proc/{}/root{socket}", machine.pid()?);
+        let floor = Self {
+            runtime: RuntimeServiceClient::connect(endpoint).await?,
+            cgroup: format!("{}/pods", machine.cgroup().path()),
+        };
+        until("a runtime with a pod network", PATIENCE, || floor.ready()).await?;
+        Ok(floor)
+    }
+
+    async fn ready(&self) -> Result<Look<()>> {
+        let answer = self.runtime.clone().status(StatusRequest::default()).await?;
+        let conditions = answer.into_inner().status.unwrap_or_default().conditions;
+        // There may be others, which only complain.
+        let holds = |kind| conditions.iter().any(|one| one.r#type == kind && one.status);
+        let ready = holds("RuntimeReady") && holds("NetworkReady");
+        Ok(Look::when(ready, || format!("{conditions:?}")))
+    }
+
+    /// Runs a sandbox and a container in it; the time ends when the container is started.
+    pub(crate) async fn start(&self, index: u16) -> Result<Duration> {
+        let sandbox = self.sandbox(index);
+        let started = Instant::now();
+        let pod_sandbox_id = Box::pin(self.run(sandbox)).await.context("the runtime alone")?;
+        let took = started.elapsed();
+        self.remove(pod_sandbox_id).await?;
+        Ok(took)
+    }
+
+    async fn run(&self, sandbox: PodSandboxConfig) -> Result<String> {
+        let mut runtime = self.runtime.clone();
+        let request = RunPodSandboxRequest {
+            config: Some(sandbox.clone()),
+            ..Default::default()
+        };
+        let pod_sandbox_id = runtime
+            .run_pod_sandbox(request)
+            .await?
+            .into_inner()
+            .pod_sandbox_id;
+        let request = CreateContainerRequest {
+            pod_sandbox_id: pod_sandbox_id.clone(),
+            config: Some(container()),
+            sandbox_config: Some(sandbox),
+        };
+        let container_id = runtime.create_container(request).await?.into_inner().container_id;
+        runtime
+            .start_container(StartContainerRequest { container_id })
+            .await?;
+        Ok(pod_sandbox_id)
+    }
+
+    async fn remove(&self, pod_sandbox_id: String) -> Result<()> {
+        let mut runtime = self.runtime.clone();
+        let stop = StopPodSandboxRequest {
+            pod_sandbox_id: pod_sandbox_id.clone(),
+        };
+        runtime.stop_pod_sandbox(stop).await?;
+        runtime
+            .remove_pod_sandbox(RemovePodSandboxRequest { pod_sandbox_id })
+            .await?;
+        Ok(())
+    }
+
+    fn sandbox(&self, index: u16) -> PodSandboxConfig {
+        let name = format!("floor-{index}");
+        PodSandboxConfig {
+            hostname: name.clone(),
+            log_directory: format!("/var/log/pods/default_{name}_{index}"),
+            metadata: Some(PodSandboxMetadata {
+                name,
+                uid: index.to_string(),
+                namespace: String::from("default"),
+                attempt: 0,
+            }),
+            dns_config: Some(DnsConfig::default()),
+            labels: HashMap::from([(String::from("app"), String::from("floor"))]),
+            linux: Some(LinuxPodSandboxConfig {
+                cgroup_parent: self.cgroup.clone(),
+                ..Default::default()
+            }),
+            ..Default::default()
+        }
+    }
+}
+
+fn container() -> ContainerConfig {
+    ContainerConfig {
+        metadata: Some(ContainerMetadata {
+            name: String::from("main"),
+            attempt: 0,
+        }),
+        image: Some(ImageSpec {
+            image: IMAGE.to_owned(),
+            ..Default::default()
+        }),
+        command: SLEEP.map(str::to_owned).to_vec(),
+        log_path: String::from("main/0.log"),
+        linux: Some(LinuxContainerConfig {
+            resources: Some(LinuxContainerResources {
+                cpu_shares: 2,
+                ..Default::default()
+            }),
+            ..Default::default()
+        }),
+        ..Default::default()
+    }
+}

@@ -1,0 +1,155 @@
+//! One pod from create to Running, on the edge node, on the stock kubelet's, and by the runtime alone.
+//!
+//! The three take turns, so that whatever else the machine does meanwhile hits all of them alike,
+//! and pauses are random, so that no agent's period is met at the same phase each time.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use anyhow::{Context, Result, bail};
+use futures::{StreamExt, pin_mut};
+use k8s_openapi::api::core::v1::Pod;
+use kube::{
+    Api,
+    api::{DeleteParams, PostParams, WatchEvent, WatchParams},
+};
+use rand::seq::SliceRandom;
+use serde_json::{Value, json};
+use tests::pods;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::{
+    figures::{Figure, Unit, percentile},
+    floor::Floor,
+    show::{note, step},
+    stage::{EDGE, PATIENCE, Stage},
+};
+
+/// The label of a pod that is timed.
+const APP: &str = "bench-start";
+/// The image of all pods of the bench; every machine has it.
+pub(crate) const IMAGE: &str = "docker.io/library/busybox:1.35";
+/// A process that sleeps, and goes when it is told to.
+pub(crate) const SLEEP: [&str; 4] = ["busybox", "sh", "-c", "trap 'exit 0' TERM; sleep 100000 & wait"];
+
+/// Who starts a pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Contender {
+    Ours,
+    Kubelet,
+    Floor,
+}
+
+const ALL: [Contender; 3] = [Contender::Ours, Contender::Kubelet, Contender::Floor];
+
+/// How long each start of each contender took.
+type Samples = BTreeMap<Contender, Vec<Duration>>;
+
+pub(crate) async fn measure(stage: &Stage<'_>, rounds: u16) -> Result<Vec<Figure>> {
+    let floor = Floor::on(&stage.bare).await?;
+    // One round that does not count: caches and code are warm for all of them afterwards.
+    step("one start of each to warm up", round(stage, &floor, 0)).await?;
+    let what = format!("{rounds} single pods on each node, in turn");
+    let samples = step(&what, async {
+        let mut samples = Samples::new();
+        for index in 1..=rounds {
+            for (contender, took) in round(stage, &floor, index).await? {
+                samples.entry(contender).or_default().push(took);
+            }
+        }
+        Ok(samples)
+    })
+    .await?;
+    note(&listed(&samples));
+    Ok(vec![
+        figure("pod_start.p50", &samples, 50),
+        figure("pod_start.p90", &samples, 90),
+    ])
+}
+
+/// One start by each contender, in random order.
+async fn round(stage: &Stage<'_>, floor: &Floor, index: u16) -> Result<Vec<(Contender, Duration)>> {
+    let mut order = ALL;
+    order.shuffle(&mut rand::rng());
+    let mut round = Vec::new();
+    for contender in order {
+        sleep(Duration::from_secs_f64(0.5 + rand::random::<f64>())).await;
+        let took = match contender {
+            Contender::Ours => one(stage, EDGE, index).await?,
+            Contender::Kubelet => one(stage, stage.testbed.node.machine.name(), index).await?,
+            Contender::Floor => floor.start(index).await?,
+        };
+        round.push((contender, took));
+    }
+    Ok(round)
+}
+
+/// Starts a pod on `node`, and returns when it is gone again.
+async fn one(stage: &Stage<'_>, node: &str, index: u16) -> Result<Duration> {
+    let client = stage.testbed.client();
+    let api: Api<Pod> = Api::namespaced(client.clone(), "default");
+    let name = format!("start-{node}-{index}");
+    let pod = serde_json::from_value(pod(&name, node, APP))?;
+    let took = timeout(PATIENCE, running(&api, &name, &pod)).await;
+    let took = took.with_context(|| format!("pod {name} did not run within {PATIENCE:?}"))??;
+    api.delete(&name, &DeleteParams::default()).await?;
+    pods::until_gone(&client, &format!("app={APP}"), PATIENCE).await?;
+    Ok(took)
+}
+
+/// From just before the create request to the watch event that says Running.
+async fn running(api: &Api<Pod>, name: &str, pod: &Pod) -> Result<Duration> {
+    let only = WatchParams::default().fields(&format!("metadata.name={name}"));
+    // From the present on: the watch is open when this returns.
+    let events = api.watch(&only, "0").await?;
+    pin_mut!(events);
+    let started = Instant::now();
+    api.create(&PostParams::default(), pod).await?;
+    while let Some(event) = events.next().await {
+        match event? {
+            WatchEvent::Added(pod) | WatchEvent::Modified(pod) => match pods::phase(&pod) {
+                "Running" => return Ok(started.elapsed()),
+                "Failed" | "Succeeded" => bail!("it ended:\n{}", pods::table(&[pod])),
+                _ => {}
+            },
+            WatchEvent::Error(status) => bail!("the watch broke: {}", status.message),
+            WatchEvent::Deleted(_) | WatchEvent::Bookmark(_) => {}
+        }
+    }
+    bail!("the watch of pod {name} ended")
+}
+
+/// A sleeping pod, bound to a node from the beginning.
+pub(crate) fn pod(name: &str, node: &str, app: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": { "name": name, "labels": { "app": app } },
+        "spec": {
+            "nodeName": node,
+            "tolerations": [{ "key": "node-role.kubernetes.io/edge", "operator": "Exists" }],
+            "terminationGracePeriodSeconds": 1,
+            "containers": [{ "name": "main", "image": IMAGE, "imagePullPolicy": "IfNotPresent", "command": SLEEP }],
+        },
+    })
+}
+
+fn figure(name: &'static str, samples: &Samples, rank: usize) -> Figure {
+    let of = |contender| percentile(&samples[&contender], rank).map(|took| took.as_secs_f64() * 1e3);
+    Figure {
+        name,
+        unit: Unit::Milliseconds,
+        ours: of(Contender::Ours),
+        kubelet: of(Contender::Kubelet),
+        floor: of(Contender::Floor),
+    }
+}
+
+/// Every single sample, for whoever doubts a percentile.
+fn listed(samples: &Samples) -> String {
+    let line = |(contender, took): (&Contender, &Vec<Duration>)| {
+        let mut sorted = took.clone();
+        sorted.sort_unstable();
+        let sorted: Vec<_> = sorted.iter().map(|took| took.as_millis().to_string()).collect();
+        format!("{:<8}{} ms", format!("{contender:?}"), sorted.join(" "))
+    };
+    samples.iter().map(line).collect::<Vec<_>>().join("\n  ")
+}
