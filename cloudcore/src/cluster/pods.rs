@@ -5,6 +5,7 @@
 
 use protocol::name::NodeName;
 use protocol::object::{Kind, ObjectKey, Revision};
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::Cluster;
@@ -42,6 +43,20 @@ impl PodRef {
         Ok(format!(
             "/api/v1/namespaces/{}/pods/{}",
             self.namespace, self.name
+        ))
+    }
+
+    /// Lists this pod alone, if it is bound to the node.
+    fn query(&self) -> Result<String, WriteError> {
+        self.path()?;
+        let Self {
+            node,
+            namespace,
+            name,
+            ..
+        } = self;
+        Ok(format!(
+            "/api/v1/namespaces/{namespace}/pods?fieldSelector=metadata.name%3D{name}%2Cspec.nodeName%3D{node}"
         ))
     }
 
@@ -197,10 +212,14 @@ impl Cluster {
         Some(json!({ "metadata": metadata, "status": status }))
     }
 
+    /// Reads a pod with cloudcore's own right: to a node the API server does not say that a pod is
+    /// gone, it forbids to read it.
     async fn read_pod(&self, pod: &PodRef) -> Result<Value, WriteError> {
-        let answer = self.request_as_node(&pod.node, Call::get(pod.path()?)).await?;
-        self.wrote_pod(pod, &answer);
-        serde_json::from_slice(&answer).map_err(|source| pod.refused(DocumentError::Malformed(source)))
+        self.admit(&pod.node).await?;
+        let answer = self.api().call(Actor::Cloudcore, Call::get(pod.query()?)).await?;
+        let found = only_pod(pod, &answer)?;
+        self.wrote_pod(pod, found.to_string().as_bytes());
+        Ok(found)
     }
 
     /// What a request returned, so that the next write needs no read. Only a pod that is held is
@@ -210,6 +229,19 @@ impl Cluster {
             self.inner.index.write().refresh_pod(&pod.node, entry);
         }
     }
+}
+
+/// The pod that [`PodRef::query`] found; that the list is empty means that the pod is gone.
+fn only_pod(pod: &PodRef, list: &[u8]) -> Result<Value, WriteError> {
+    #[derive(Deserialize)]
+    struct Found {
+        items: Vec<Value>,
+    }
+    let malformed = |error| pod.refused(DocumentError::Malformed(error));
+    let mut found: Found = serde_json::from_slice(list).map_err(malformed)?;
+    found.items.pop().ok_or_else(|| WriteError::Gone {
+        what: format!("pod {}/{}", pod.namespace, pod.name),
+    })
 }
 
 struct Undo<'a> {
@@ -261,6 +293,22 @@ impl Sink for Gathered<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pod_that_is_not_listed_is_gone_for_good() {
+        let pod = PodRef {
+            node: "e1".parse().unwrap(),
+            namespace: "shop".into(),
+            name: "web".into(),
+            uid: "u".into(),
+        };
+        let query = "/api/v1/namespaces/shop/pods?fieldSelector=metadata.name%3Dweb%2Cspec.nodeName%3De1";
+        assert_eq!(pod.query().unwrap(), query);
+        assert!(only_pod(&pod, br#"{"items":[]}"#).unwrap_err().is_permanent());
+        let found = only_pod(&pod, br#"{"items":[{"metadata":{"uid":"u"}}]}"#).unwrap();
+        assert_eq!(found["metadata"]["uid"], "u");
+        assert!(!only_pod(&pod, b"{}").unwrap_err().is_permanent());
+    }
 
     #[test]
     fn names_from_the_edge_cannot_leave_their_place_in_a_path() {

@@ -56,6 +56,12 @@ pub enum WriteError {
         /// What is wrong with it.
         source: DocumentError,
     },
+    /// The object is not there any more.
+    #[error("{what} is gone")]
+    Gone {
+        /// The object.
+        what: String,
+    },
     /// The object exists with another UID: the one that was meant is gone.
     #[error("{what} now is another object (uid {found})")]
     AnotherUid {
@@ -80,7 +86,7 @@ impl WriteError {
     /// that it is another one.
     pub const fn is_permanent(&self) -> bool {
         match self {
-            Self::AnotherUid { .. } => true,
+            Self::Gone { .. } | Self::AnotherUid { .. } => true,
             Self::Api(error) => error.is_not_found(),
             Self::NotEnrolled { .. }
             | Self::NotOurs { .. }
@@ -99,6 +105,7 @@ impl WriteError {
         match self {
             Self::NotEnrolled { .. } | Self::NotOurs { .. } => 403,
             Self::Document { .. } => 422,
+            Self::Gone { .. } => 404,
             Self::AnotherUid { .. } | Self::Superseded { .. } => 409,
             Self::Api(error) => match error.code() {
                 0 => 503,
