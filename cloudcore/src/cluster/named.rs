@@ -20,7 +20,7 @@ use tracing::{debug, warn};
 
 use super::Cluster;
 use super::api::{Actor, ApiError};
-use super::index::Lookup;
+use super::index::{Lookup, Wanted};
 use super::thin::ThinMeta;
 use super::watch::{Sink, Source, follow};
 
@@ -28,7 +28,7 @@ use super::watch::{Sink, Source, follow};
 const LAG: Duration = Duration::from_secs(30);
 
 struct Running {
-    node: NodeName,
+    wanted: Wanted,
     task: AbortHandle,
 }
 
@@ -40,14 +40,14 @@ impl Cluster {
         loop {
             let current = running
                 .iter()
-                .map(|(key, run)| (key.clone(), run.node.clone()))
+                .map(|(key, run)| (key.clone(), run.wanted.clone()))
                 .collect();
             let wanted = self.inner.index.read().wanted(&current);
             running.retain(|key, run| keep(key, run, &wanted));
-            for (key, node) in wanted {
+            for (key, wanted) in wanted {
                 running.entry(key.clone()).or_insert_with(|| {
-                    let task = tasks.spawn(self.clone().watch_one(key, node.clone()));
-                    Running { node, task }
+                    let task = tasks.spawn(self.clone().watch_one(key, wanted.node.clone()));
+                    Running { wanted, task }
                 });
             }
             tokio::select! {
@@ -73,9 +73,9 @@ impl Cluster {
     }
 }
 
-/// Keeps a watch that is still wanted as the same node, and ends every other.
-fn keep(key: &ObjectKey, run: &Running, wanted: &HashMap<ObjectKey, NodeName>) -> bool {
-    let wanted = wanted.get(key).is_some_and(|node| *node == run.node);
+/// Keeps a watch that is still wanted as the same node and for the same entry, and ends every other.
+fn keep(key: &ObjectKey, run: &Running, wanted: &HashMap<ObjectKey, Wanted>) -> bool {
+    let wanted = wanted.get(key) == Some(&run.wanted);
     if !wanted {
         run.task.abort();
     }

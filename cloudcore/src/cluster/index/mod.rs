@@ -87,8 +87,20 @@ impl Edge {
     }
 }
 
+/// A named object that should be watched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::cluster) struct Wanted {
+    /// A node that may read it.
+    pub(in crate::cluster) node: NodeName,
+    /// Which entry the watch tells: one that was released and made again knows nothing, and only a
+    /// watch that begins again tells it.
+    pub(in crate::cluster) entry: u64,
+}
+
 #[derive(Debug)]
 struct Named {
+    /// Unique among all entries that ever were.
+    entry: u64,
     state: Lookup,
     /// The revision up to which its watch has told everything.
     seen: Revision,
@@ -104,6 +116,8 @@ pub(in crate::cluster) struct Index {
     services: BTreeMap<ObjectKey, Arc<Object>>,
     runtime_classes: BTreeMap<ObjectKey, Arc<Object>>,
     named: HashMap<ObjectKey, Named>,
+    /// How many entries of named objects have been made.
+    entries: u64,
     revisions: [Revision; Kind::ALL.len()],
 }
 
@@ -205,12 +219,14 @@ impl Index {
     /// keeps the node that already watches, as long as one of its pods names the object.
     pub(in crate::cluster) fn wanted(
         &self,
-        current: &HashMap<ObjectKey, NodeName>,
-    ) -> HashMap<ObjectKey, NodeName> {
+        current: &HashMap<ObjectKey, Wanted>,
+    ) -> HashMap<ObjectKey, Wanted> {
         let choose = |(key, named): (&ObjectKey, &Named)| {
-            let keep = current.get(key).filter(|node| named.users.contains_key(*node));
-            let node = keep.or_else(|| named.users.keys().next())?;
-            Some((key.clone(), node.clone()))
+            let watching = current.get(key).map(|current| &current.node);
+            let keep = watching.filter(|node| named.users.contains_key(*node));
+            let node = keep.or_else(|| named.users.keys().next())?.clone();
+            let entry = named.entry;
+            Some((key.clone(), Wanted { node, entry }))
         };
         self.named.iter().filter_map(choose).collect()
     }

@@ -118,16 +118,34 @@ fn a_named_object_is_watched_while_a_pod_names_it_and_by_a_node_that_may() {
     index.attach(&other, Arc::default());
     index.put_pod(&node(), pod("a", 1, &["s"]));
     index.put_pod(&other, pod("b", 2, &["s"]));
-    let wanted = index.wanted(&HashMap::from([(secret("s"), other.clone())]));
+    let watching = Wanted {
+        node: other.clone(),
+        entry: 1,
+    };
+    let wanted = index.wanted(&HashMap::from([(secret("s"), watching.clone())]));
     assert_eq!(
         wanted.get(&secret("s")),
-        Some(&other),
+        Some(&watching),
         "who watches keeps watching"
     );
     index.remove_pod(&other, &key("b"), Revision(3));
-    assert_eq!(index.wanted(&wanted).get(&secret("s")), Some(&node()));
+    assert_eq!(index.wanted(&wanted)[&secret("s")].node, node());
     index.put_pod(&node(), pod("a", 4, &[]));
     assert!(index.wanted(&wanted).is_empty());
+}
+
+#[test]
+fn an_object_released_and_named_again_in_one_fold_is_watched_anew() {
+    let (mut index, _) = attached();
+    index.put_pod(&node(), pod("a", 1, &["s"]));
+    let before = index.wanted(&HashMap::new());
+    index.resolve(&secret("s"), Lookup::Absent(AbsentReason::Missing));
+    index.fold_begins(&node());
+    index.fold(&node(), vec![pod("b", 5, &["s"])], Revision(10));
+    assert_eq!(index.lookup(&node(), &secret("s")), Some(&Lookup::Unknown));
+    assert_ne!(index.wanted(&before), before, "the old watch would never tell it");
+    let again = index.wanted(&before);
+    assert_eq!(index.wanted(&again), again);
 }
 
 #[test]

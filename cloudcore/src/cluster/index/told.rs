@@ -180,6 +180,10 @@ impl Index {
         for named in &refs {
             let named = self.named.entry(named.clone());
             let named = named.or_insert_with(|| Named {
+                entry: {
+                    self.entries += 1;
+                    self.entries
+                },
                 state: Lookup::Unknown,
                 seen: Revision(0),
                 users: BTreeMap::new(),
