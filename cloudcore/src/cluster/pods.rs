@@ -235,13 +235,19 @@ impl Cluster {
 fn only_pod(pod: &PodRef, list: &[u8]) -> Result<Value, WriteError> {
     #[derive(Deserialize)]
     struct Found {
-        items: Vec<Value>,
+        // Go writes an empty list as null, too; one that is missing is no list.
+        #[serde(deserialize_with = "Option::deserialize")]
+        items: Option<Vec<Value>>,
     }
     let malformed = |error| pod.refused(DocumentError::Malformed(error));
-    let mut found: Found = serde_json::from_slice(list).map_err(malformed)?;
-    found.items.pop().ok_or_else(|| WriteError::Gone {
-        what: format!("pod {}/{}", pod.namespace, pod.name),
-    })
+    let found: Found = serde_json::from_slice(list).map_err(malformed)?;
+    found
+        .items
+        .unwrap_or_default()
+        .pop()
+        .ok_or_else(|| WriteError::Gone {
+            what: format!("pod {}/{}", pod.namespace, pod.name),
+        })
 }
 
 struct Undo<'a> {
@@ -305,6 +311,7 @@ mod tests {
         let query = "/api/v1/namespaces/shop/pods?fieldSelector=metadata.name%3Dweb%2Cspec.nodeName%3De1";
         assert_eq!(pod.query().unwrap(), query);
         assert!(only_pod(&pod, br#"{"items":[]}"#).unwrap_err().is_permanent());
+        assert!(only_pod(&pod, br#"{"items":null}"#).unwrap_err().is_permanent());
         let found = only_pod(&pod, br#"{"items":[{"metadata":{"uid":"u"}}]}"#).unwrap();
         assert_eq!(found["metadata"]["uid"], "u");
         assert!(!only_pod(&pod, b"{}").unwrap_err().is_permanent());
