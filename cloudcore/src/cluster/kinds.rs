@@ -74,6 +74,7 @@ impl Cluster {
             cluster: self.clone(),
             kind,
             seen: BTreeSet::new(),
+            listing: false,
             failing: false,
         };
         follow(
@@ -105,6 +106,8 @@ struct KindSink {
     kind: Kind,
     /// What the list under way has shown so far.
     seen: BTreeSet<ObjectKey>,
+    /// Whether a list is under way.
+    listing: bool,
     /// Whether a failure has been told since the last success.
     failing: bool,
 }
@@ -118,13 +121,14 @@ impl KindSink {
 impl Sink for KindSink {
     fn listing(&mut self) {
         self.seen.clear();
+        self.listing = true;
     }
 
     fn put(&mut self, meta: &ThinMeta<'_>, object: &[u8]) {
         let key = self.key(meta);
         match self.kind {
             Kind::Pod => self.cluster.saw_pod(&key, object),
-            Kind::Node => self.cluster.saw_node(&key, object),
+            Kind::Node => self.cluster.saw_node(&key, object, self.listing),
             Kind::Service | Kind::RuntimeClass => self.cluster.saw_shared(&key, object),
             Kind::ConfigMap | Kind::Secret => {}
         }
@@ -146,6 +150,7 @@ impl Sink for KindSink {
 
     fn listed(&mut self, revision: Revision) {
         self.failing = false;
+        self.listing = false;
         let seen = std::mem::take(&mut self.seen);
         if self.kind == Kind::Pod {
             self.cluster.inner.index.write().pods_listed(&seen, revision);
@@ -184,7 +189,7 @@ impl Cluster {
         }
     }
 
-    pub(super) fn saw_node(&self, key: &ObjectKey, json: &[u8]) {
+    pub(super) fn saw_node(&self, key: &ObjectKey, json: &[u8], listing: bool) {
         let object = match canonical(Kind::Node, json) {
             Ok(object) => Arc::new(object),
             Err(error) => return warn!(%key, error = &error as &dyn std::error::Error, "skipped"),
@@ -196,11 +201,12 @@ impl Cluster {
             .read()
             .node(&key.name)
             .map(|entry| entry.autonomous);
-        self.inner.index.write().put_node(NodeEntry {
+        let entry = NodeEntry {
             object,
             whole,
             autonomous,
-        });
+        };
+        self.inner.index.write().put_node(entry, listing);
         if before == Some(false) && autonomous {
             // The label was set by hand: its pods have passed by unseen.
             self.inner.relists.of(Kind::Pod).notify_one();

@@ -182,7 +182,7 @@ impl Cluster {
             .node(node.as_ref())
             .map(|entry| entry.object.version.revision);
         if written.is_ok_and(|written| held.is_none_or(|held| held < written)) {
-            self.saw_node(&key, json);
+            self.saw_node(&key, json, false);
         }
     }
 }

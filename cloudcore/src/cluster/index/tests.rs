@@ -149,6 +149,26 @@ fn an_object_released_and_named_again_in_one_fold_is_watched_anew() {
 }
 
 #[test]
+fn an_older_node_is_believed_of_a_list_alone() {
+    let (mut index, _) = attached();
+    let at = |revision: u64| {
+        let json = json!({"metadata": {"name": "e1", "uid": "u", "resourceVersion": revision.to_string()}});
+        let json = json.to_string();
+        NodeEntry {
+            object: Arc::new(canonical(Kind::Node, json.as_bytes()).unwrap()),
+            whole: Body::compress(json.as_bytes()),
+            autonomous: false,
+        }
+    };
+    let held = |index: &Index| index.node("e1").unwrap().object.version.revision;
+    index.put_node(at(9), false);
+    index.put_node(at(7), false);
+    assert_eq!(held(&index), Revision(9));
+    index.put_node(at(7), true);
+    assert_eq!(held(&index), Revision(7));
+}
+
+#[test]
 fn a_node_sees_a_secret_only_through_its_own_pods() {
     let (mut index, _) = attached();
     let other: NodeName = "e2".parse().unwrap();

@@ -109,9 +109,14 @@ impl Index {
         self.mark_shared(&key);
     }
 
-    /// A Node of ours is so now.
-    pub(in crate::cluster) fn put_node(&mut self, node: NodeEntry) {
+    /// A Node of ours is so now. Something older is believed of a list alone (a restored cluster).
+    pub(in crate::cluster) fn put_node(&mut self, node: NodeEntry, listing: bool) {
         let key = node.object.key.clone();
+        let revision = node.object.version.revision;
+        let newer = |held: &NodeEntry| held.object.version.revision > revision;
+        if !listing && self.node(&key.name).is_some_and(newer) {
+            return;
+        }
         self.nodes.insert(key.name.clone(), node);
         // Also when only the status changed: what the node reported may have been overwritten.
         self.mark_shared(&key);
