@@ -214,21 +214,30 @@ impl Cluster {
     /// Makes deleted Nodes again while their names are enrolled, for ever.
     pub(super) async fn rebirth_nodes(&self) {
         loop {
-            let next = self.inner.rebirths.waiting.lock().pop_first();
-            let Some((name, last)) = next else {
+            let waiting = std::mem::take(&mut *self.inner.rebirths.waiting.lock());
+            if self.rebirth_all(waiting).await {
                 self.inner.rebirths.bell.notified().await;
                 continue;
-            };
-            if let Err(error) = self.rebirth(&name, &last).await {
-                warn!(
-                    node = name,
-                    error = &*error as &dyn std::error::Error,
-                    "could not be made again yet"
-                );
-                self.inner.rebirths.waiting.lock().entry(name).or_insert(last);
-                sleep(REBIRTH_PAUSE + full_jitter(REBIRTH_PAUSE)).await;
+            }
+            tokio::select! {
+                () = self.inner.rebirths.bell.notified() => {}
+                () = sleep(REBIRTH_PAUSE + full_jitter(REBIRTH_PAUSE)) => {}
             }
         }
+    }
+
+    /// Tries each once, so that one that cannot be made holds up no other; says whether none is left.
+    async fn rebirth_all(&self, waiting: BTreeMap<String, Body>) -> bool {
+        let mut all = true;
+        for (name, last) in waiting {
+            if let Err(error) = self.rebirth(&name, &last).await {
+                let error = &*error as &dyn std::error::Error;
+                warn!(node = name, error, "could not be made again yet");
+                self.inner.rebirths.waiting.lock().entry(name).or_insert(last);
+                all = false;
+            }
+        }
+        all
     }
 
     async fn rebirth(&self, name: &str, last: &Body) -> Result<(), BoxError> {
