@@ -3,7 +3,11 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use tests::{audit::Request, pods};
+use tests::{
+    audit::{Audit, Request},
+    pods,
+    wait::{Look, until},
+};
 
 use crate::world::{EDGE, PATIENCE, World, apply, delete, sleepers};
 
@@ -14,6 +18,9 @@ crate::tests![
 
 /// How long writes are counted.
 const SPAN: Duration = Duration::from_mins(5);
+
+/// A node that wrote nothing for so long is idle.
+const QUIET: Duration = Duration::from_secs(5);
 
 fn resource(request: &Request) -> &str {
     request
@@ -30,14 +37,24 @@ fn summary(requests: &[Request]) -> String {
         .join("\n  ")
 }
 
+/// Lease renewals, and all other writes of cloudcore's in the span that begins now.
+async fn count(audit: &Audit, span: Duration) -> Result<(Vec<Request>, Vec<Request>)> {
+    let mark = audit.mark();
+    tokio::time::sleep(span).await;
+    let writes = audit.cloudcore_writes(mark)?;
+    Ok(writes.into_iter().partition(|write| resource(write) == "leases"))
+}
+
 async fn an_idle_node_costs_lease_renewals_alone(world: &World) -> Result<()> {
     let (testbed, _) = world.with_edge().await?;
     let audit = testbed.plane.audit();
-    let mark = audit.mark();
-    tokio::time::sleep(SPAN).await;
-    let writes = audit.cloudcore_writes(mark)?;
-    let (leases, others): (Vec<_>, Vec<_>) =
-        writes.into_iter().partition(|write| resource(write) == "leases");
+    // What earlier tests deleted is still being reported.
+    until("the node to be idle", PATIENCE, || async {
+        let (_, others) = count(&audit, QUIET).await?;
+        Ok(Look::when(others.is_empty(), || summary(&others)))
+    })
+    .await?;
+    let (leases, others) = count(&audit, SPAN).await?;
     ensure!(
         others.is_empty(),
         "besides leases cloudcore wrote:\n  {}",
