@@ -13,6 +13,9 @@ use crate::{
     testbed::Testbed,
 };
 
+/// Signed seconds that the programs add to the system's clock.
+const OFFSET_VARIABLE: &str = "TOMBOLO_TEST_CLOCK_OFFSET";
+
 /// A device.
 #[derive(Debug)]
 pub struct EdgeMachine {
@@ -54,9 +57,15 @@ impl EdgeMachine {
 
     /// `edgecore join`, and nothing after it.
     pub async fn enrol(&self, token: &str, words: &[&str]) -> Result<String> {
+        self.enrol_at(0, token, words).await
+    }
+
+    /// The same with a clock that is some seconds ahead, or behind when they are negative.
+    pub async fn enrol_at(&self, offset: i64, token: &str, words: &[&str]) -> Result<String> {
         let mut command = self.machine.command(&self.testbed.programs.edgecore)?;
         command
             .env("TOMBOLO_TOKEN", token)
+            .env(OFFSET_VARIABLE, offset.to_string())
             .args(["join", &self.testbed.cloudcore]);
         command
             .args(["--cgroup-root", self.machine.cgroup().path()])
@@ -75,9 +84,15 @@ impl EdgeMachine {
 
     /// Makes `edgecore run` a service, as the unit that join writes does where systemd runs.
     pub fn install_service(&self) -> Result<()> {
-        let service = Service::new("edgecore", &self.testbed.programs.edgecore, ["run"]);
-        self.machine
-            .install(service.with_env("PATH", containerd::path(&self.testbed.cache)))
+        self.install_service_at(0)
+    }
+
+    /// The same with a clock that is some seconds ahead, or behind when they are negative.
+    pub fn install_service_at(&self, offset: i64) -> Result<()> {
+        let service = Service::new("edgecore", &self.testbed.programs.edgecore, ["run"])
+            .with_env("PATH", containerd::path(&self.testbed.cache))
+            .with_env(OFFSET_VARIABLE, offset.to_string());
+        self.machine.install(service)
     }
 
     /// Runs edgecore with other words, such as `status`.

@@ -8,6 +8,7 @@ mod control;
 mod cost;
 mod joined;
 mod offline;
+mod surroundings;
 mod world;
 
 use std::sync::Arc;
@@ -43,6 +44,7 @@ fn main() -> Result<()> {
         control::TESTS,
         joined::TESTS,
         bad_input::TESTS,
+        surroundings::TESTS,
         cost::TESTS,
         offline::TESTS,
     ];
