@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::Patience;
+use super::{Patience, SHORT_TOLERATION};
 use crate::network::Network;
 
 /// Where the API server serves.
@@ -31,10 +31,10 @@ pub(super) fn etcd(network: &Network, dir: &Path) -> Vec<String> {
     ]
 }
 
-pub(super) fn api_server(network: &Network, dir: &Path) -> Vec<String> {
+pub(super) fn api_server(network: &Network, dir: &Path, patience: Patience) -> Vec<String> {
     let host = network.host();
     let file = |name: &str| dir.join(name).display().to_string();
-    vec![
+    let mut flags = vec![
         format!("--advertise-address={host}"),
         format!("--bind-address={host}"),
         format!("--secure-port={API_PORT}"),
@@ -58,7 +58,15 @@ pub(super) fn api_server(network: &Network, dir: &Path) -> Vec<String> {
         "--kubelet-preferred-address-types=InternalIP,Hostname".into(),
         "--allow-privileged=true".into(),
         "--profiling=false".into(),
-    ]
+    ];
+    if patience == Patience::Short {
+        let seconds = SHORT_TOLERATION.as_secs();
+        flags.extend([
+            format!("--default-not-ready-toleration-seconds={seconds}"),
+            format!("--default-unreachable-toleration-seconds={seconds}"),
+        ]);
+    }
+    flags
 }
 
 pub(super) fn controllers(network: &Network, dir: &Path, patience: Patience) -> Vec<String> {

@@ -32,11 +32,14 @@ use crate::{
 /// How soon the controllers lose patience with a silent node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Patience {
-    /// Kubernetes' own defaults: 50 s until a node is Unknown.
+    /// Kubernetes' own defaults: 50 s until a node is Unknown, 300 s until its pods are evicted.
     Default,
-    /// 16 s, so that a test need not wait.
+    /// 16 s and [`SHORT_TOLERATION`], so that a test need not wait.
     Short,
 }
+
+/// What admission lets every pod tolerate of a node that is gone, with [`Patience::Short`].
+pub const SHORT_TOLERATION: Duration = Duration::from_secs(30);
 
 /// A running control plane.
 pub struct ControlPlane {
@@ -65,7 +68,7 @@ impl ControlPlane {
 
         let start = |name: &str, args| Daemon::start(ground, cache, name, args);
         let etcd = start("etcd", flags::etcd(network, &dir))?;
-        let api = start("kube-apiserver", flags::api_server(network, &dir))?;
+        let api = start("kube-apiserver", flags::api_server(network, &dir, patience))?;
         let client = client(&dir.join("admin.kubeconfig")).await?;
         let daemons = Mutex::new(vec![etcd, api]);
         let plane = Self {

@@ -328,6 +328,17 @@ impl Machine {
     }
 }
 
+/// A device that a test has done with must not go on as a node.
+impl Drop for Machine {
+    fn drop(&mut self) {
+        if self.is_on()
+            && let Err(error) = self.power_off()
+        {
+            eprintln!("machine {}: {error:#}", self.name);
+        }
+    }
+}
+
 fn child_of(pid: u32) -> Option<i32> {
     let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
     children.split_whitespace().next()?.parse().ok()

@@ -6,6 +6,7 @@
 mod bad_input;
 mod control;
 mod cost;
+mod eviction;
 mod joined;
 mod offline;
 mod surroundings;
@@ -47,6 +48,7 @@ fn main() -> Result<()> {
         surroundings::TESTS,
         cost::TESTS,
         offline::TESTS,
+        eviction::TESTS,
     ];
     let trials = all
         .concat()

@@ -53,7 +53,8 @@ async fn a_clock_years_ahead_is_refused_by_name_and_one_a_year_behind_does_not_m
     // Nothing was used up: the same token serves the same device once its clock is no longer ahead.
     device.enrol_at(-YEAR, &token, &[]).await?;
     device.install_service_at(-YEAR)?;
-    node_ready(&testbed.client(), device.machine.name(), PATIENCE).await
+    node_ready(&testbed.client(), device.machine.name(), PATIENCE).await?;
+    world.retire(device).await
 }
 
 /// cloudcore on the host, as an operator may run it, and why it ended.
@@ -139,5 +140,5 @@ async fn a_node_joins_without_containerd_and_waits_for_it(world: &World) -> Resu
         device.machine.service_pid("edgecore")? == pid,
         "edgecore ended meanwhile"
     );
-    Ok(())
+    world.retire(device).await
 }

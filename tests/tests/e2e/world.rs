@@ -64,6 +64,15 @@ impl World {
         EdgeMachine::start(testbed, &self.name("d")).await
     }
 
+    /// Takes a device that joined out of the cluster again, as an operator would.
+    pub(crate) async fn retire(&self, device: EdgeMachine) -> Result<()> {
+        let name = device.machine.name().to_owned();
+        device.machine.power_off()?;
+        cloudcore::exec(self.testbed().await?, &["node", "remove", &name])
+            .await
+            .map(drop)
+    }
+
     /// A name that no other test uses.
     pub(crate) fn name(&self, stem: &str) -> String {
         format!("{stem}{}", self.named.fetch_add(1, Ordering::Relaxed) + 1)
