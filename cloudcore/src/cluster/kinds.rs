@@ -25,11 +25,17 @@ use super::{Cluster, labels};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Synced {
     lists: [u64; Kind::ALL.len()],
+    under_way: [bool; Kind::ALL.len()],
 }
 
 impl Synced {
     pub(super) const fn lists_of(&self, kind: Kind) -> u64 {
         self.lists[kind.index()]
+    }
+
+    /// How many lists there will have been once one that begins from now on is complete.
+    pub(super) fn lists_after_a_new_one(&self, kind: Kind) -> u64 {
+        self.lists_of(kind) + 1 + u64::from(self.under_way[kind.index()])
     }
 }
 
@@ -95,9 +101,16 @@ impl Cluster {
     }
 
     pub(super) fn count_list(&self, kind: Kind) {
+        self.inner.synced.send_modify(|synced| {
+            synced.lists[kind.index()] += 1;
+            synced.under_way[kind.index()] = false;
+        });
+    }
+
+    fn begin_list(&self, kind: Kind) {
         self.inner
             .synced
-            .send_modify(|synced| synced.lists[kind.index()] += 1);
+            .send_modify(|synced| synced.under_way[kind.index()] = true);
     }
 }
 
@@ -122,6 +135,7 @@ impl Sink for KindSink {
     fn listing(&mut self) {
         self.seen.clear();
         self.listing = true;
+        self.cluster.begin_list(self.kind);
     }
 
     fn put(&mut self, meta: &ThinMeta<'_>, object: &[u8]) {
@@ -132,8 +146,9 @@ impl Sink for KindSink {
             Kind::Service | Kind::RuntimeClass => self.cluster.saw_shared(&key, object),
             Kind::ConfigMap | Kind::Secret => {}
         }
-        // Foreign pods are many and nobody's here.
-        if self.kind != Kind::Pod || self.cluster.holds_pod(&key, object) {
+        // Foreign pods are many and nobody's here. An edge node's count whether it is connected or
+        // not: it may connect before the list is complete.
+        if self.listing && (self.kind != Kind::Pod || self.cluster.is_edge_pod(object)) {
             self.seen.insert(key);
         }
     }
@@ -282,9 +297,13 @@ impl Cluster {
         }
     }
 
-    fn holds_pod(&self, key: &ObjectKey, json: &[u8]) -> bool {
-        let owner = self.pod_owner(json).filter(|owner| owner.attached);
-        owner.is_some_and(|owner| self.inner.index.read().pod(&owner.node, key).is_some())
+    fn is_edge_pod(&self, json: &[u8]) -> bool {
+        let Ok(pod) = serde_json::from_slice::<ThinPod<'_>>(json) else {
+            return false;
+        };
+        let name = &pod.spec.node_name;
+        let index = self.inner.index.read();
+        index.node(name).is_some() || name.parse().is_ok_and(|node| index.is_attached(&node))
     }
 
     /// Whose a pod is, if it is an edge node's.
@@ -327,4 +346,18 @@ fn is_autonomous(node: &[u8]) -> bool {
             .get(labels::AUTONOMY)
             .is_some_and(|value| value == "true")
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_under_way_does_not_count_as_one_that_was_asked_for_now() {
+        let mut synced = Synced::default();
+        assert_eq!(synced.lists_after_a_new_one(Kind::Service), 1);
+        synced.under_way[Kind::Service.index()] = true;
+        assert_eq!(synced.lists_after_a_new_one(Kind::Service), 2);
+        assert_eq!(synced.lists_after_a_new_one(Kind::Node), 1);
+    }
 }

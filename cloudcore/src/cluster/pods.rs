@@ -116,9 +116,10 @@ impl Cluster {
         match kind {
             Kind::Pod | Kind::ConfigMap | Kind::Secret => self.consistent_pods(node).await,
             Kind::Service | Kind::RuntimeClass | Kind::Node => {
-                let before = self.inner.synced.borrow().lists_of(kind);
+                // A list under way may have begun before whatever the caller wants to see.
+                let times = self.inner.synced.borrow().lists_after_a_new_one(kind);
                 self.inner.relists.of(kind).notify_one();
-                self.listed(kind, before + 1).await;
+                self.listed(kind, times).await;
                 Ok(self.inner.index.read().view_revision(node, kind))
             }
         }

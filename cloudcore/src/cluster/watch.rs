@@ -164,7 +164,8 @@ impl Watcher<'_> {
         loop {
             let line = tokio::select! {
                 line = timeout(SILENCE_LIMIT, lines.next()) => line,
-                () = relist.notified() => return Ok(End::Relist),
+                // A list under way is finished first: requests that come faster than it would starve it.
+                () = relist.notified(), if !listing => return Ok(End::Relist),
             };
             let Ok(Some(line)) = line else { return Ok(End::Cut) };
             match self.take(&line, listing, sink)? {
