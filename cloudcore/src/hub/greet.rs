@@ -30,6 +30,9 @@ use crate::{
 
 /// How long an edge may take to read its rejection and hang up.
 const LISTEN_LIMIT: Duration = Duration::from_secs(3);
+/// How long the cluster may take over a greeting. An edge waits a little longer for its Welcome; a
+/// Lease taken after it has gone could be its newer session's.
+const WELCOME_LIMIT: Duration = Duration::from_secs(14);
 /// After this an API server that was away may be back.
 const API_PAUSE: Duration = Duration::from_secs(5);
 
@@ -57,7 +60,13 @@ pub(super) async fn greet(
             return Err(why);
         }
     };
-    match welcome(shared, peer, &hello).await {
+    let welcomed = tokio::select! {
+        welcomed = timeout(WELCOME_LIMIT, welcome(shared, peer, &hello)) => {
+            welcomed.unwrap_or_else(|_| Err(away("the cluster's API server is too slow just now")))
+        }
+        gone = connection.closed() => return Err(format!("the edge left before its Welcome: {gone}")),
+    };
+    match welcomed {
         Ok((info, lease, welcome)) => {
             let registered = shared.registry.enter(&peer.node, &info.session, peer.address);
             let said = SessionDown {
