@@ -27,7 +27,9 @@ use crate::cluster::{Actor, Api, Call, Content, PodObserver};
 const TAINTS: [&str; 2] = ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"];
 /// Replicas spread out over this long, so that mostly one patches and the others see it done.
 const SPREAD: Duration = Duration::from_secs(2);
+/// After a refusal; doubles to [`RETRY_MOST`], so that a right that is missing costs little.
 const RETRY: Duration = Duration::from_secs(5);
+const RETRY_MOST: Duration = Duration::from_mins(5);
 
 /// What has to be done to one pod. Pure: [`Autonomy::run`] does it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -131,6 +133,8 @@ pub struct Autonomy {
 struct Waiting {
     patch: Patch,
     due: Instant,
+    /// How often it has been refused.
+    refused: u32,
 }
 
 impl Autonomy {
@@ -159,15 +163,15 @@ impl Autonomy {
         self.waiting.lock().values().map(|waiting| waiting.due).min()
     }
 
-    fn take_due(&self) -> Option<((String, String), Patch)> {
+    fn take_due(&self) -> Option<((String, String), Waiting)> {
         let mut waiting = self.waiting.lock();
         let now = Instant::now();
         let key = waiting.iter().find(|(_, one)| one.due <= now)?.0.clone();
-        waiting.remove(&key).map(|one| (key, one.patch))
+        waiting.remove(&key).map(|one| (key, one))
     }
 
     async fn patch_due(&self, api: &Api) {
-        while let Some((key, patch)) = self.take_due() {
+        while let Some((key, Waiting { patch, refused, .. })) = self.take_due() {
             let body = patch.operations.to_string().into_bytes();
             let call = Call::patch(patch.path.clone(), Content::JsonPatch, body);
             let Err(error) = api.call(Actor::Cloudcore, call).await else {
@@ -183,14 +187,15 @@ impl Autonomy {
                 error = &error as &dyn std::error::Error,
                 "a limit could not be removed yet"
             );
-            self.wait(key, patch, RETRY);
+            self.wait(key, patch, refused + 1, retry_after(refused));
         }
     }
 
-    fn wait(&self, key: (String, String), patch: Patch, delay: Duration) {
+    fn wait(&self, key: (String, String), patch: Patch, refused: u32, delay: Duration) {
         let due = Instant::now() + delay;
+        let waiting = Waiting { patch, due, refused };
         // A newer decision, made meanwhile, stands.
-        self.waiting.lock().entry(key).or_insert(Waiting { patch, due });
+        self.waiting.lock().entry(key).or_insert(waiting);
         self.bell.notify_one();
     }
 }
@@ -207,7 +212,7 @@ impl PodObserver for Autonomy {
             // The replica that holds the node's session goes first.
             let delay = if here { Duration::ZERO } else { spread() };
             self.waiting.lock().remove(&key);
-            self.wait(key, patch, delay);
+            self.wait(key, patch, 0, delay);
         }
     }
 
@@ -216,6 +221,13 @@ impl PodObserver for Autonomy {
             .lock()
             .remove(&(namespace.to_owned(), name.to_owned()));
     }
+}
+
+/// How long a patch waits that has been refused so often before.
+fn retry_after(refused: u32) -> Duration {
+    RETRY
+        .saturating_mul(2_u32.saturating_pow(refused))
+        .min(RETRY_MOST)
 }
 
 fn spread() -> Duration {
@@ -279,6 +291,13 @@ mod tests {
         let going = String::from_utf8(pod(&[limited(TAINTS[0], 300)])).unwrap();
         let going = going.replace(r#""uid""#, r#""deletionTimestamp":"2026-01-01T00:00:00Z","uid""#);
         assert_eq!(decide(going.as_bytes(), 300), None);
+    }
+
+    #[test]
+    fn a_patch_that_is_refused_again_and_again_is_tried_ever_less_often() {
+        let pauses: Vec<_> = (0..8).map(|refused| retry_after(refused).as_secs()).collect();
+        assert_eq!(pauses, [5, 10, 20, 40, 80, 160, 300, 300]);
+        assert_eq!(retry_after(u32::MAX), RETRY_MOST);
     }
 
     #[tokio::test(start_paused = true)]
