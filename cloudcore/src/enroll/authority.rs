@@ -15,6 +15,7 @@ use super::{
     ca::{Ca, CaError, CaPem},
     judge::{Rejected, judge_peer},
     known::Known,
+    pace::Pace,
     records::{BanRecord, Damaged, KeyRecord, ban_secret, node_secret},
     secrets::{Data, Race, Secrets},
     serving::Serving,
@@ -88,6 +89,7 @@ pub struct Authority {
     pub(super) secrets: Secrets,
     pub(super) ca: Arc<Ca>,
     pub(super) known: Known,
+    pub(super) pace: Pace,
     serving: Arc<Serving>,
     epoch: u64,
 }
@@ -104,6 +106,7 @@ impl Authority {
             secrets,
             ca,
             known: Known::default(),
+            pace: Pace::new(tokio::time::Instant::now()),
             serving,
             epoch,
         }))

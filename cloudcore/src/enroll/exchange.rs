@@ -9,6 +9,7 @@ use protocol::{
     join::{EnrollAnswer, EnrollRefusal, EnrollRequest, NodeRequest, RefusalCode},
     name::NodeName,
 };
+use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use super::{
@@ -23,6 +24,10 @@ use super::{
 const OURS: &str = "node-restriction.kubernetes.io/tombolo";
 /// Races lost before a device is told to come back.
 const TRIES: usize = 5;
+
+fn too_many() -> Refused {
+    Refused::new(RefusalCode::Busy, "too many devices enrol right now; try again")
+}
 
 /// Why an enrolment did not happen.
 enum Fault {
@@ -50,6 +55,7 @@ impl Authority {
     /// A request that was cut short may be made again with the same key.
     pub async fn enroll(&self, request: &EnrollRequest) -> Result<EnrollAnswer, EnrollRefusal> {
         let answer = match NodeRequest::parse(&request.csr) {
+            Ok(_) if !self.pace.admits(Instant::now()) => Err(too_many().into()),
             Ok(csr) => self.enroll_node(request, &csr).await,
             Err(bad) => Err(Refused::new(RefusalCode::BadRequest, bad.to_string()).into()),
         };

@@ -17,6 +17,7 @@ mod exchange;
 mod judge;
 mod known;
 mod nodes;
+mod pace;
 mod records;
 mod secrets;
 mod serving;

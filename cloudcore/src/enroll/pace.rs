@@ -1,0 +1,66 @@
+//! How many enrolment requests reach the API server. Pure: time is given.
+//!
+//! Whoever reaches the port may ask to enrol, and each request reads Secrets. Behind a load
+//! balancer sources cannot be told apart, so the pace is one for all: a flood delays those who
+//! join, who come back by themselves, and never the API server.
+//!
+//! **Invariant:** in any span of time at most [`BURST`] requests pass, and one more per [`EVERY`].
+
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+/// One request in this time, on the average: each costs the API server up to seven requests.
+const EVERY: Duration = Duration::from_millis(100);
+/// So many may come at once: a batch of devices that is switched on together.
+const BURST: u32 = 50;
+
+/// Lets requests pass, or not.
+#[derive(Debug)]
+pub(super) struct Pace {
+    /// When the requests so far would all have had their time (a GCRA, as in ATM's traffic policing).
+    due: Mutex<Instant>,
+}
+
+impl Pace {
+    pub(super) fn new(now: Instant) -> Self {
+        Self { due: Mutex::new(now) }
+    }
+
+    /// Whether one more request may pass now.
+    pub(super) fn admits(&self, now: Instant) -> bool {
+        let mut due = self.due.lock();
+        let next = (*due).max(now) + EVERY;
+        let admitted = next <= now + EVERY * BURST;
+        if admitted {
+            *due = next;
+        }
+        admitted
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_passes_and_then_one_in_its_time() {
+        let start = Instant::now();
+        let pace = Pace::new(start);
+        let passed = (0..BURST * 2).filter(|_| pace.admits(start)).count();
+        assert_eq!(passed, BURST as usize);
+        assert!(!pace.admits(start + EVERY / 2));
+        assert!(pace.admits(start + EVERY));
+        assert!(!pace.admits(start + EVERY));
+    }
+
+    #[test]
+    fn a_quiet_time_earns_no_more_than_a_burst() {
+        let start = Instant::now();
+        let pace = Pace::new(start);
+        let later = start + Duration::from_hours(1);
+        let passed = (0..BURST * 2).filter(|_| pace.admits(later)).count();
+        assert_eq!(passed, BURST as usize);
+    }
+}
