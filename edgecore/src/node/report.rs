@@ -65,11 +65,20 @@ pub struct NodeReporter {
 pub struct Watch {
     conditions: Conditions,
     address: Option<IpAddr>,
+    disk_bytes: Option<u64>,
     ready: bool,
     told: Option<Node>,
 }
 
 impl Watch {
+    /// Keeps the disk's size as it was first seen, as the kubelet does: some file systems (ZFS) count
+    /// as size what others leave them, and the node's capacity would change with every write.
+    pub fn settle(&mut self, seen: &mut Observation) {
+        if let Some(disk) = &mut seen.load.disk {
+            disk.bytes = *self.disk_bytes.get_or_insert(disk.bytes);
+        }
+    }
+
     /// The document of this observation, when it says something new.
     pub fn look(&mut self, identity: &Identity, seen: &Observation, now: Now) -> Option<Node> {
         let conditions = self.conditions.judge(seen, now);
@@ -112,7 +121,8 @@ impl NodeReporter {
 
     /// Looks once; returns how long to wait before the next look.
     async fn once(&self, machine: &Machine, watch: &mut Watch) -> Duration {
-        let seen = self.observe(machine).await;
+        let mut seen = self.observe(machine).await;
+        watch.settle(&mut seen);
         let now = Now {
             wall: self.wall(),
             steady: Instant::now(),
@@ -164,7 +174,7 @@ impl NodeReporter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::node::{Load, RuntimeFacts};
+    use crate::node::{Disk, Load, RuntimeFacts};
 
     fn seen() -> Observation {
         Observation {
@@ -209,6 +219,23 @@ mod tests {
             ..seen()
         };
         assert_eq!(watch.look(&identity, &dark, now(110)), None);
+    }
+
+    #[test]
+    fn a_disk_whose_size_breathes_does_not_change_the_node() {
+        let sized = |bytes| {
+            let mut seen = seen();
+            seen.load.disk = Some(Disk {
+                bytes,
+                ..Disk::default()
+            });
+            seen
+        };
+        let mut watch = Watch::default();
+        let (mut first, mut later) = (sized(1000), sized(990));
+        watch.settle(&mut first);
+        watch.settle(&mut later);
+        assert_eq!(first, later);
     }
 
     /// Keeps what it was given; refuses the first so many.
