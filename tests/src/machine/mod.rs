@@ -26,6 +26,7 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::{
+    errno::Errno,
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
@@ -244,8 +245,13 @@ impl Machine {
         let Some(mut running) = self.running.lock().take() else {
             bail!("machine {} is off", self.name)
         };
-        kill(Pid::from_raw(running.pid), Signal::SIGKILL)?;
+        let killed = kill(Pid::from_raw(running.pid), Signal::SIGKILL);
         running.unshare.wait()?;
+        if killed == Err(Errno::ESRCH) {
+            // The testbed's keeper was faster, and took everything else with it.
+            return Ok(());
+        }
+        killed?;
         self.cgroup().kill()?;
         self.cgroup().remove()?;
         // The kernel takes the cable away with the namespace, but not at once.
