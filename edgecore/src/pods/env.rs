@@ -15,6 +15,7 @@ use k8s_openapi::api::core::v1::{Container, EnvFromSource, EnvVar, EnvVarSource,
 use thiserror::Error;
 
 use super::expansion::expand;
+use super::resource_fields::{self, ResourceFieldError};
 use super::spec::{self, Lookup, NodeFacts, Objects};
 
 pub use fields::{FieldError, metadata_field};
@@ -54,6 +55,9 @@ pub enum EnvError {
     /// A field reference that this node cannot resolve.
     #[error(transparent)]
     Field(#[from] FieldError),
+    /// A resource field that the pod does not have.
+    #[error(transparent)]
+    Resource(#[from] ResourceFieldError),
     /// No Service of the API server is known yet, which every pod's environment names.
     #[error("services have not yet been read at least once, cannot construct envvars")]
     NoServices,
@@ -170,6 +174,11 @@ fn from_source(input: &EnvInput<'_>, source: &EnvVarSource) -> Result<Option<Str
             optional: reference.optional,
         };
         return from_key(input, &object, &reference.key);
+    }
+    if let Some(selector) = &source.resource_field_ref {
+        let allocatable = &input.facts.allocatable;
+        let told = resource_fields::for_env(selector, input.pod, input.container, allocatable)?;
+        return Ok(Some(told));
     }
     Ok(Some(String::new()))
 }

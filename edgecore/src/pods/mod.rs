@@ -17,6 +17,7 @@ pub mod lifecycle;
 pub mod manager;
 pub mod observed;
 pub mod probes;
+pub mod resource_fields;
 pub mod resources;
 pub mod sandbox_config;
 pub mod seams;

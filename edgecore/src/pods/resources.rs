@@ -76,6 +76,11 @@ pub fn milli(quantity: &Quantity) -> Option<i64> {
     rounded_up(parse_nano(&quantity.0)?, NANO / 1000)
 }
 
+/// A quantity in billionths; `None` when it does not parse.
+pub fn nano(quantity: &Quantity) -> Option<i128> {
+    parse_nano(&quantity.0)
+}
+
 /// What a container requests.
 pub fn requests(container: &Container) -> Amounts {
     amounts(container.resources.as_ref().and_then(|r| r.requests.as_ref()))

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{ConfigMap, Container, Pod, PodSpec, Secret, Service};
 
 use super::cgroups::CgroupLayout;
+use super::resource_fields::Resources;
 
 /// What the builders need to know of this node. Made once at start.
 #[derive(Clone, Debug)]
@@ -36,6 +37,8 @@ pub struct NodeFacts {
     pub cgroups: CgroupLayout,
     /// The device's memory in bytes, for OOM scores.
     pub memory_capacity: u64,
+    /// What pods may have of the device: told to containers that have no limit of their own.
+    pub allocatable: Resources,
 }
 
 impl NodeFacts {

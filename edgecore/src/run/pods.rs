@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Parts;
 use super::reports::PodReports;
-use crate::node::observe;
+use crate::node::{capacity, observe};
 use crate::pods::cgroups::{CgroupDriver, CgroupLayout, Cgroups};
 use crate::pods::manager::{self, Manager};
 use crate::pods::spec::NodeFacts;
@@ -92,6 +92,7 @@ async fn driver(parts: &Parts) -> CgroupDriver {
 async fn facts(parts: &Parts, driver: CgroupDriver) -> NodeFacts {
     let paths = &parts.paths;
     let machine = observe::machine(&paths.at("/"));
+    let disk = observe::load(&paths.at("/"), &paths.kubelet_dir().join("pods")).disk;
     NodeFacts {
         node_name: parts.config.node_name.to_string(),
         host_ips: host_address(parts).await.into_iter().collect(),
@@ -103,6 +104,7 @@ async fn facts(parts: &Parts, driver: CgroupDriver) -> NodeFacts {
         cluster_domain: parts.config.cluster_domain.clone(),
         cgroups: CgroupLayout::new(&parts.config.cgroup_root, driver),
         memory_capacity: machine.memory,
+        allocatable: capacity::allocatable(&machine, disk, parts.config.max_pods),
     }
 }
 

@@ -34,7 +34,8 @@ pub(super) fn value(input: &EnvInput<'_>, path: &str) -> Result<String, FieldErr
             .collect::<Vec<_>>()
     };
     Ok(match path {
-        "spec.nodeName" => spec.and_then(|spec| spec.node_name.clone()).unwrap_or_default(),
+        // `spec.host` is its name of old, which the API server still takes.
+        "spec.nodeName" | "spec.host" => spec.and_then(|spec| spec.node_name.clone()).unwrap_or_default(),
         "spec.serviceAccountName" => spec
             .and_then(|spec| spec.service_account_name.clone())
             .unwrap_or_default(),

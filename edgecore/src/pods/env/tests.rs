@@ -91,6 +91,22 @@ fn fields_of_the_pod_and_the_node_are_told() {
 }
 
 #[test]
+fn a_container_is_told_what_it_may_use() {
+    let env = environment(
+        r#"{"name":"c","resources":{"requests":{"memory":"3Mi"}},"env":[
+            {"name":"ASKED","valueFrom":{"resourceFieldRef":{"resource":"requests.memory","divisor":"1Ki"}}},
+            {"name":"MOST","valueFrom":{"resourceFieldRef":{"resource":"limits.cpu","divisor":"0"}}}]}"#,
+    )
+    .unwrap();
+    assert_eq!(env.value("ASKED"), Some("3072"));
+    assert_eq!(env.value("MOST"), Some("4"));
+    let other = environment(
+        r#"{"name":"c","env":[{"name":"X","valueFrom":{"resourceFieldRef":{"containerName":"x","resource":"limits.cpu"}}}]}"#,
+    );
+    assert_eq!(other.unwrap_err().to_string(), "container x not found");
+}
+
+#[test]
 fn service_links_have_the_kubelets_names() {
     let env = environment(r#"{"name":"c"}"#).unwrap();
     let expected = [

@@ -84,6 +84,9 @@ const VOLUME: &str = "
     downwardAPI.items.[].mode
     downwardAPI.items.[].fieldRef.apiVersion=v1
     downwardAPI.items.[].fieldRef.fieldPath=metadata.name|metadata.namespace|metadata.uid|metadata.labels*|metadata.annotations*
+    downwardAPI.items.[].resourceFieldRef.containerName
+    downwardAPI.items.[].resourceFieldRef.divisor
+    downwardAPI.items.[].resourceFieldRef.resource=limits.cpu|limits.memory|limits.ephemeral-storage|limits.hugepages-*|requests.cpu|requests.memory|requests.ephemeral-storage|requests.hugepages-*
     projected.defaultMode
     projected.sources.[].configMap.name
     projected.sources.[].configMap.optional
@@ -102,6 +105,9 @@ const VOLUME: &str = "
     projected.sources.[].downwardAPI.items.[].mode
     projected.sources.[].downwardAPI.items.[].fieldRef.apiVersion=v1
     projected.sources.[].downwardAPI.items.[].fieldRef.fieldPath=metadata.name|metadata.namespace|metadata.uid|metadata.labels*|metadata.annotations*
+    projected.sources.[].downwardAPI.items.[].resourceFieldRef.containerName
+    projected.sources.[].downwardAPI.items.[].resourceFieldRef.divisor
+    projected.sources.[].downwardAPI.items.[].resourceFieldRef.resource=limits.cpu|limits.memory|limits.ephemeral-storage|limits.hugepages-*|requests.cpu|requests.memory|requests.ephemeral-storage|requests.hugepages-*
 ";
 
 const CONTAINER: &str = "
@@ -128,7 +134,10 @@ const CONTAINER: &str = "
     env.[].valueFrom.secretKeyRef.key
     env.[].valueFrom.secretKeyRef.optional
     env.[].valueFrom.fieldRef.apiVersion=v1
-    env.[].valueFrom.fieldRef.fieldPath=metadata.name|metadata.namespace|metadata.uid|metadata.labels['*|metadata.annotations['*|spec.nodeName|spec.serviceAccountName|status.hostIP|status.hostIPs|status.podIP|status.podIPs
+    env.[].valueFrom.fieldRef.fieldPath=metadata.name|metadata.namespace|metadata.uid|metadata.labels['*|metadata.annotations['*|spec.nodeName|spec.host|spec.serviceAccountName|status.hostIP|status.hostIPs|status.podIP|status.podIPs
+    env.[].valueFrom.resourceFieldRef.containerName
+    env.[].valueFrom.resourceFieldRef.divisor
+    env.[].valueFrom.resourceFieldRef.resource=limits.cpu|limits.memory|limits.ephemeral-storage|limits.hugepages-*|requests.cpu|requests.memory|requests.ephemeral-storage|requests.hugepages-*
     envFrom.[].prefix
     envFrom.[].configMapRef.name
     envFrom.[].configMapRef.optional

@@ -61,8 +61,8 @@ fn every_feature_that_is_not_honoured_is_refused_by_its_path() {
         ),
         (
             "env",
-            json!([{"name": "A", "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu"}}}]),
-            "env[0].valueFrom.resourceFieldRef",
+            json!([{"name": "A", "valueFrom": {"resourceFieldRef": {"resource": "limits.gpu"}}}]),
+            "env[0].valueFrom.resourceFieldRef.resource (limits.gpu)",
         ),
         (
             "livenessProbe",

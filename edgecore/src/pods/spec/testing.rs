@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{ConfigMap, Container, Pod, Secret, Service};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use parking_lot::RwLock;
 use serde_json::{Value, json};
 
@@ -25,6 +26,13 @@ pub(crate) fn facts() -> NodeFacts {
         cluster_domain: "cluster.local".to_owned(),
         cgroups: CgroupLayout::new("/", CgroupDriver::Cgroupfs),
         memory_capacity: 4 << 30,
+        allocatable: [
+            ("cpu", "4"),
+            ("memory", "4090880Ki"),
+            ("ephemeral-storage", "90000000000"),
+        ]
+        .map(|(name, amount)| (name.to_owned(), Quantity(amount.to_owned())))
+        .into(),
     }
 }
 

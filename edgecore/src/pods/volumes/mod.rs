@@ -156,6 +156,7 @@ impl Volumes {
         let sources = Sources {
             objects: self.objects.as_ref(),
             pod,
+            allocatable: &self.facts.allocatable,
             tokens: &tokens,
         };
         let payload = sources::payload(&sources, volume).map_err(told)?;

@@ -11,6 +11,7 @@ use k8s_openapi::api::core::v1::{
 };
 
 use super::super::env::metadata_field;
+use super::super::resource_fields::{self, Resources};
 use super::super::spec::{self, Lookup, Objects};
 use super::atomic::{Payload, PayloadFile};
 use super::tokens::TokenRequest;
@@ -18,10 +19,11 @@ use super::tokens::TokenRequest;
 const DEFAULT_MODE: i32 = 0o644;
 const TOKEN_SECONDS: i64 = 3600;
 
-/// The pod, what it names, and its tokens by what they are asked for.
+/// The pod, what it names, what it may have of the node, and its tokens by what they are asked for.
 pub(super) struct Sources<'a> {
     pub(super) objects: &'a dyn Objects,
     pub(super) pod: &'a Pod,
+    pub(super) allocatable: &'a Resources,
     pub(super) tokens: &'a BTreeMap<TokenRequest, String>,
 }
 
@@ -164,18 +166,24 @@ impl Sources<'_> {
     fn fields(&self, items: &[DownwardAPIVolumeFile], mode: Option<i32>) -> Result<Payload, String> {
         let mut payload = Payload::new();
         for item in items {
-            let path = item
-                .field_ref
-                .as_ref()
-                .map(|field| field.field_path.as_str())
-                .unwrap_or_default();
-            let text = metadata_field(self.pod, path).map_err(|error| error.to_string())?;
+            let text = self.field(item)?;
             payload.insert(
                 item.path.clone(),
                 file(text.into_bytes(), item.mode.or(mode).unwrap_or(DEFAULT_MODE)),
             );
         }
         Ok(payload)
+    }
+
+    fn field(&self, item: &DownwardAPIVolumeFile) -> Result<String, String> {
+        match (&item.field_ref, &item.resource_field_ref) {
+            (Some(field), _) => {
+                metadata_field(self.pod, &field.field_path).map_err(|error| error.to_string())
+            }
+            (None, Some(selector)) => resource_fields::for_volume(selector, self.pod, self.allocatable)
+                .map_err(|error| error.to_string()),
+            (None, None) => Ok(String::new()),
+        }
     }
 
     fn projected(&self, projected: &ProjectedVolumeSource) -> Result<Payload, String> {

@@ -1,4 +1,4 @@
-use super::super::super::spec::testing::{FakeObjects, pod};
+use super::super::super::spec::testing::{FakeObjects, facts, pod};
 use super::*;
 
 fn objects() -> FakeObjects {
@@ -24,6 +24,7 @@ fn volume_in(pod: &Pod, json: &str) -> Result<Payload, String> {
     let sources = Sources {
         objects: &objects,
         pod,
+        allocatable: &facts().allocatable,
         tokens: &tokens,
     };
     payload(&sources, &volume).map(Option::unwrap_or_default)
@@ -108,6 +109,23 @@ fn what_a_token_is_asked_for_is_the_pod_and_its_account() {
         pod_uid: "u-1".to_owned(),
     };
     assert_eq!(requests, [expected]);
+}
+
+#[test]
+fn a_containers_resources_are_told_by_downward_api_and_projected_volumes() {
+    let item = r#"{"items":[{"path":"cpu","mode":256,"resourceFieldRef":{"containerName":"c","resource":"limits.cpu","divisor":"1m"}}]}"#;
+    let pod = pod(r#"{"containers":[{"name":"c","resources":{"limits":{"cpu":"250m"}}}]}"#);
+    for json in [
+        format!(r#""downwardAPI":{item}"#),
+        format!(r#""projected":{{"sources":[{{"downwardAPI":{item}}}]}}"#),
+    ] {
+        assert_eq!(
+            text(&volume_in(&pod, &json).unwrap(), "cpu"),
+            ("250".to_owned(), 0o400)
+        );
+    }
+    let other = r#""downwardAPI":{"items":[{"path":"cpu","resourceFieldRef":{"containerName":"x","resource":"limits.cpu"}}]}"#;
+    assert_eq!(volume_in(&pod, other).unwrap_err(), "container x not found");
 }
 
 #[test]
