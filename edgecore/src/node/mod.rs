@@ -20,6 +20,8 @@ pub mod report;
 
 use std::net::IpAddr;
 
+use crate::runtime::Known;
+
 /// All that is known of the device at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Observation {
@@ -99,6 +101,20 @@ pub struct RuntimeFacts {
     pub supplemental_groups_policy: Option<bool>,
     /// Images on the device.
     pub images: Vec<Image>,
+}
+
+impl RuntimeFacts {
+    /// What pods need to know of it.
+    pub fn known(&self) -> Known {
+        let recursive = self
+            .handlers
+            .iter()
+            .filter(|handler| handler.recursive_read_only_mounts);
+        Known {
+            recursive_read_only: recursive.map(|handler| handler.name.clone()).collect(),
+            supplemental_groups_policy: self.supplemental_groups_policy == Some(true),
+        }
+    }
 }
 
 /// One condition of the runtime.

@@ -28,6 +28,20 @@ pub fn machine(root: &Path) -> Machine {
     }
 }
 
+/// The major and minor number of `uname -r`.
+pub fn kernel_numbers(version: &str) -> (u32, u32) {
+    let mut numbers = version
+        .split(|c: char| !c.is_ascii_digit())
+        .map(|digits| digits.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
+
+/// Whether the kernel enforces profiles of `AppArmor`.
+pub fn app_armor(root: &Path) -> bool {
+    root.join("sys/kernel/security/apparmor").exists()
+        && first(root, &["sys/module/apparmor/parameters/enabled"]).starts_with('Y')
+}
+
 /// Reads what is used and what is left; `pods` is the directory whose file system pods fill.
 pub fn load(root: &Path, pods: &Path) -> Load {
     Load {
@@ -226,6 +240,18 @@ mod tests {
             "Debian GNU/Linux 12 (bookworm)"
         );
         assert_eq!(os_image(""), "Linux");
+    }
+
+    #[test]
+    fn kernel_versions_are_compared_by_their_numbers() {
+        for (text, numbers) in [
+            ("6.1.0-18-amd64", (6, 1)),
+            ("5.15", (5, 15)),
+            ("4.4-rc1", (4, 4)),
+            ("", (0, 0)),
+        ] {
+            assert_eq!(kernel_numbers(text), numbers, "{text}");
+        }
     }
 
     #[test]

@@ -18,7 +18,7 @@ use super::conditions::{Conditions, Now};
 use super::document::{self, Identity};
 use super::{Machine, Observation, observe};
 use crate::reported::Reporter;
-use crate::runtime::Runtime;
+use crate::runtime::{Abilities, Runtime};
 
 /// The kubelet's own interval.
 const EVERY: Duration = Duration::from_secs(10);
@@ -56,6 +56,8 @@ pub struct NodeReporter {
     pub pods_dir: PathBuf,
     /// Where cloudcore is, when that is an address: the route there names the device's own.
     pub peer: Option<IpAddr>,
+    /// What the runtime can do, for whoever describes pods to it.
+    pub abilities: Abilities,
     /// The newest document, for whoever shows the node locally.
     pub shown: tokio::sync::watch::Sender<Option<Node>>,
 }
@@ -142,7 +144,10 @@ impl NodeReporter {
     async fn observe(&self, machine: &Machine) -> Observation {
         let asked = tokio::time::timeout(PATIENCE, observe::runtime(&*self.runtime)).await;
         let runtime = match asked {
-            Ok(Ok(facts)) => Ok(facts),
+            Ok(Ok(facts)) => {
+                self.abilities.learn(facts.known());
+                Ok(facts)
+            }
             Ok(Err(error)) => Err(error.to_string()),
             Err(_) => Err(format!(
                 "the container runtime did not answer within {} s",
@@ -286,6 +291,7 @@ mod tests {
             clock: protocol::clock::Clock::system(),
             pods_dir: PathBuf::from("/"),
             peer: None,
+            abilities: Abilities::default(),
             shown,
         };
         let (stop, mut tasks) = (CancellationToken::new(), tokio::task::JoinSet::new());

@@ -36,8 +36,6 @@ pub fn check(pod: &Value) -> Result<(), UnsupportedPodFeature> {
     let mut paths = Vec::new();
     let spec = pod.get("spec").unwrap_or(&Value::Null);
     ALLOWED.walk(spec, "spec", &mut paths);
-    let on_host_network = spec.get("hostNetwork") == Some(&Value::Bool(true));
-    paths.retain(|path| !(on_host_network && is_host_port(path)));
     paths.extend(unenforced_size_limits(spec));
     if paths.is_empty() {
         Ok(())
@@ -150,11 +148,6 @@ fn admits(values: &str, leaf: &Value) -> bool {
 
 fn plain(leaf: &Value) -> String {
     leaf.as_str().map_or_else(|| leaf.to_string(), str::to_owned)
-}
-
-/// On the host network the API server sets hostPort itself, and nothing needs mapping.
-fn is_host_port(path: &str) -> bool {
-    path.ends_with("].hostPort") && path.contains(".ports[")
 }
 
 /// A size limit of an emptyDir on disk would have to be watched, and its pod evicted: not yet.

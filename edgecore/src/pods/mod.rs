@@ -1,5 +1,6 @@
 //! Pods on the container runtime.
 
+pub mod admission;
 pub mod backoff;
 pub mod cgroups;
 pub mod container_config;

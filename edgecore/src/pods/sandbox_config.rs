@@ -3,7 +3,7 @@
 //! Reads the device's resolver file, nothing else. **Invariant:** names, labels and paths are those by
 //! which `crictl`, log shippers and our own restart find the pod again.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use k8s_cri::v1::{LinuxPodSandboxConfig, PodSandboxConfig, PodSandboxMetadata, PortMapping, Protocol};
 use k8s_openapi::api::core::v1::{Container, ContainerPort, Pod};
@@ -102,15 +102,30 @@ fn linux(facts: &NodeFacts, pod: &Pod) -> LinuxPodSandboxConfig {
     }
 }
 
-/// The ports that the containers name; none is mapped to the device.
+/// The ports that the containers name; those with a host port are mapped to the device. A port that one
+/// container names twice counts once.
 fn port_mappings(pod: &Pod) -> Vec<PortMapping> {
     let containers = spec::spec(pod)
         .map(|spec| spec.containers.as_slice())
         .unwrap_or_default();
-    let ports = containers
-        .iter()
-        .flat_map(|container: &Container| container.ports.iter().flatten());
-    ports.map(port_mapping).collect()
+    let of_container = |container: &Container| {
+        let mut seen = BTreeSet::new();
+        let ports = container.ports.iter().flatten();
+        let new = ports.filter(|port| seen.insert(port_name(port)));
+        new.map(port_mapping).collect::<Vec<_>>()
+    };
+    containers.iter().flat_map(of_container).collect()
+}
+
+/// The port's own name, or all that tells it from another.
+fn port_name(port: &ContainerPort) -> String {
+    match port.name.as_deref() {
+        Some(name) if !name.is_empty() => name.to_owned(),
+        _ => format!(
+            "{:?} {:?} {} {:?}",
+            port.protocol, port.host_ip, port.container_port, port.host_port
+        ),
+    }
 }
 
 fn port_mapping(port: &ContainerPort) -> PortMapping {
@@ -122,7 +137,8 @@ fn port_mapping(port: &ContainerPort) -> PortMapping {
     PortMapping {
         protocol: protocol.into(),
         container_port: port.container_port,
-        ..PortMapping::default()
+        host_port: port.host_port.unwrap_or(0),
+        host_ip: port.host_ip.clone().unwrap_or_default(),
     }
 }
 
@@ -157,6 +173,23 @@ mod tests {
         assert_eq!(config.port_mappings[0].protocol(), Protocol::Udp);
         assert_eq!(config.dns_config.unwrap().servers, ["10.96.0.10"]);
         assert_eq!(config.linux.unwrap().cgroup_parent, "/kubepods/burstable/podu-1");
+    }
+
+    #[test]
+    fn host_ports_are_mapped_and_a_port_named_twice_counts_once() {
+        let pod = pod(r#"{"containers":[{"name":"a","ports":[
+                {"name":"web","containerPort":80,"hostPort":8080,"hostIP":"127.0.0.1","protocol":"TCP"},
+                {"name":"web","containerPort":81},
+                {"containerPort":53,"protocol":"UDP"},{"containerPort":53,"protocol":"UDP"},{"containerPort":53,"protocol":"TCP"}]},
+              {"name":"b","ports":[{"name":"web","containerPort":90}]}]}"#);
+        let mapped: Vec<_> = build(&facts(), &pod, 0)
+            .config
+            .port_mappings
+            .into_iter()
+            .map(|port| (port.container_port, port.host_port, port.host_ip))
+            .collect();
+        let expected = [(80, 8080, "127.0.0.1"), (53, 0, ""), (53, 0, ""), (90, 0, "")];
+        assert_eq!(mapped, expected.map(|(a, b, ip)| (a, b, ip.to_owned())));
     }
 
     #[test]

@@ -13,6 +13,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Container, Pod, PodSpec, Secret, Ser
 
 use super::cgroups::CgroupLayout;
 use super::resource_fields::Resources;
+use crate::runtime::Abilities;
 
 /// What the builders need to know of this node. Made once at start.
 #[derive(Clone, Debug)]
@@ -39,6 +40,12 @@ pub struct NodeFacts {
     pub memory_capacity: u64,
     /// What pods may have of the device: told to containers that have no limit of their own.
     pub allocatable: Resources,
+    /// The kernel's major and minor version.
+    pub kernel: (u32, u32),
+    /// Whether the kernel enforces profiles of `AppArmor`.
+    pub app_armor: bool,
+    /// What the runtime can do.
+    pub abilities: Abilities,
 }
 
 impl NodeFacts {

@@ -37,7 +37,7 @@ use crate::network::api;
 use crate::node::report::NodeReporter;
 use crate::pods::manager::Progress;
 use crate::reported::Reporter;
-use crate::runtime::{Cri, Runtime};
+use crate::runtime::{Abilities, Cri, Runtime};
 use crate::state::{Desired, Remembered};
 use crate::store::{Batch, Db, Op, Stores, Table, open_stores};
 use crate::supervise::{BoxError, Cause, Supervisor, Task};
@@ -60,6 +60,7 @@ struct Parts {
     link: Link,
     progress: Progress,
     node: watch::Sender<Option<Node>>,
+    abilities: Abilities,
 }
 
 /// Runs the node until a signal, or until it cannot go on.
@@ -122,6 +123,7 @@ impl Parts {
             link,
             progress: Progress::default(),
             node: watch::channel(None).0,
+            abilities: Abilities::default(),
             paths,
             config,
             clock,
@@ -160,6 +162,7 @@ impl Parts {
             clock: self.clock.clone(),
             pods_dir: self.paths.kubelet_dir(),
             peer: self.peer(),
+            abilities: self.abilities.clone(),
             shown: self.node.clone(),
         }
     }

@@ -31,6 +31,10 @@ pub(super) async fn run(parts: &Arc<Parts>, stop: CancellationToken) -> Result<(
         driver = driver(parts) => driver,
     };
     let facts = Arc::new(facts(parts, driver).await);
+    // Before the first pod is judged; later the node's report keeps it fresh.
+    if let Ok(seen) = observe::runtime(&*parts.runtime).await {
+        facts.abilities.learn(seen.known());
+    }
     let cgroups = Cgroups::detect(facts.cgroups.clone())
         .inspect_err(|error| tracing::error!(%error, "pods get no cgroups of their own"))
         .ok();
@@ -104,6 +108,9 @@ async fn facts(parts: &Parts, driver: CgroupDriver) -> NodeFacts {
         cluster_domain: parts.config.cluster_domain.clone(),
         cgroups: CgroupLayout::new(&parts.config.cgroup_root, driver),
         memory_capacity: machine.memory,
+        kernel: observe::kernel_numbers(&machine.kernel_version),
+        app_armor: observe::app_armor(&paths.at("/")),
+        abilities: parts.abilities.clone(),
         allocatable: capacity::allocatable(&machine, disk, parts.config.max_pods),
     }
 }

@@ -6,6 +6,7 @@
 //! **Invariant:** every call but an image pull ends within a deadline, and every answer is bounded
 //! in size, so a stuck or broken runtime costs an error and never a task.
 
+mod abilities;
 mod cri;
 mod error;
 #[cfg(test)]
@@ -18,6 +19,7 @@ use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use k8s_cri::v1 as api;
 
+pub use abilities::{Abilities, Known};
 pub use cri::{BadEndpoint, Cri};
 pub use error::{Remedy, RuntimeError};
 pub use wait::answering;

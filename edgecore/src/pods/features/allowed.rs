@@ -124,6 +124,8 @@ const CONTAINER: &str = "
     terminationMessagePolicy=File|FallbackToLogsOnError
     ports.[].name
     ports.[].containerPort
+    ports.[].hostPort
+    ports.[].hostIP
     ports.[].protocol=TCP|UDP|SCTP
     env.[].name
     env.[].value

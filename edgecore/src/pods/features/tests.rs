@@ -48,11 +48,6 @@ fn every_feature_that_is_not_honoured_is_refused_by_its_path() {
             "lifecycle",
         ),
         ("restartPolicy", json!("Always"), "restartPolicy"),
-        (
-            "ports",
-            json!([{"containerPort": 80, "hostPort": 80}]),
-            "ports[0].hostPort",
-        ),
         ("volumeDevices", json!([{"name": "x"}]), "volumeDevices"),
         (
             "volumeMounts",
@@ -137,15 +132,6 @@ fn every_feature_that_is_not_honoured_is_refused_by_its_path() {
         let fields: serde_json::Map<_, _> = [(field.to_owned(), value)].into_iter().collect();
         assert_eq!(refused(&Value::Object(fields)), vec![format!("spec.{path}")]);
     }
-}
-
-#[test]
-fn a_host_port_is_no_feature_on_the_host_network() {
-    let containers = json!([{"ports": [{"containerPort": 80, "hostPort": 80}]}]);
-    assert_eq!(
-        refused(&json!({"hostNetwork": true, "containers": containers})),
-        Vec::<String>::new()
-    );
 }
 
 #[test]

@@ -5,14 +5,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
+use crate::pods::admission::{self, Rejection};
 use crate::pods::desired::DesiredPod;
 use crate::pods::kit::Kit;
 use crate::pods::spec;
+use crate::pods::status;
 use crate::pods::worker::{Order, Worker};
 
 pub(super) struct Roster {
@@ -27,6 +30,8 @@ struct Post {
     full_name: (String, String),
     orders: watch::Sender<Order>,
     bell: Arc<Notify>,
+    /// The pod was not admitted: it holds nothing.
+    rejected: bool,
 }
 
 /// A worker has ended.
@@ -47,17 +52,19 @@ impl Roster {
 
     /// Gives every wanted pod its worker and its latest order. With `complete`, who is not wanted ends.
     pub(super) fn follow(&mut self, wanted: &[Arc<DesiredPod>], complete: bool, objects: u64) {
-        for desired in wanted {
-            self.want(desired, objects);
-        }
         let uids: BTreeSet<&str> = wanted.iter().map(|desired| spec::uid(&desired.pod)).collect();
+        let mut by_age: Vec<_> = wanted.iter().collect();
+        by_age.sort_by_key(|desired| desired.pod.metadata.creation_timestamp.as_ref().map(|at| at.0));
+        for desired in by_age {
+            self.want(desired, &uids, objects);
+        }
         let unwanted = |uid: &&String| complete && !uids.contains(uid.as_str());
         for uid in self.posts.keys().filter(unwanted).cloned().collect::<Vec<_>>() {
             self.remove(&uid);
         }
     }
 
-    fn want(&mut self, desired: &Arc<DesiredPod>, objects: u64) {
+    fn want(&mut self, desired: &Arc<DesiredPod>, wanted: &BTreeSet<&str>, objects: u64) {
         let uid = spec::uid(&desired.pod);
         if !spec::is_plain_name(uid) {
             return;
@@ -81,7 +88,10 @@ impl Roster {
                 });
             }
             None if self.name_is_taken(desired) => {}
-            None => self.employ(order),
+            None => {
+                let rejection = self.admit(desired, wanted).err();
+                self.employ_if(order, rejection);
+            }
         }
     }
 
@@ -91,13 +101,58 @@ impl Roster {
         self.posts.values().any(|post| post.full_name == name)
     }
 
+    /// The kubelet's admission: once, when a pod comes here or edgecore starts, the oldest pods first.
+    fn admit(&self, desired: &DesiredPod, wanted: &BTreeSet<&str>) -> Result<(), Rejection> {
+        let pod = &desired.pod;
+        let status = self.last_status(pod);
+        let over = status.as_ref().is_some_and(status::is_terminal);
+        if over || desired.refused.is_some() || pod.metadata.deletion_timestamp.is_some() {
+            return Ok(());
+        }
+        let phase = status.and_then(|status| status.phase);
+        let pending = phase.is_none_or(|phase| phase == "Pending");
+        let others: Vec<_> = self.admitted(wanted).collect();
+        let others = others.iter().map(|other| &other.pod);
+        admission::admit(&self.kit.facts, pod, pending, others)
+    }
+
+    /// Pods that may hold what only one can have.
+    fn admitted(&self, wanted: &BTreeSet<&str>) -> impl Iterator<Item = Arc<DesiredPod>> {
+        let posts = self
+            .posts
+            .iter()
+            .filter(|(uid, post)| !post.rejected && wanted.contains(uid.as_str()));
+        let pods = posts.map(|(_, post)| Arc::clone(&post.orders.borrow().desired));
+        pods.filter(|desired| {
+            let over = self
+                .last_status(&desired.pod)
+                .as_ref()
+                .is_some_and(status::is_terminal);
+            desired.refused.is_none() && !over
+        })
+    }
+
+    fn last_status(&self, pod: &Pod) -> Option<PodStatus> {
+        let reported = self.kit.report.last_status(spec::uid(pod));
+        reported.or_else(|| pod.status.clone())
+    }
+
     /// Gives an order to a new worker.
     pub(super) fn employ(&mut self, order: Order) {
+        self.employ_if(order, None);
+    }
+
+    fn employ_if(&mut self, order: Order, rejection: Option<Rejection>) {
         let uid = spec::uid(&order.desired.pod).to_owned();
         let full_name = full_name(&order.desired);
         let (orders, received) = watch::channel(order);
         let bell = super::bell();
+        let rejected = rejection.is_some();
         let worker = Worker::new(Arc::clone(&self.kit), received, Arc::clone(&bell));
+        let worker = match rejection {
+            Some(rejection) => worker.rejected(&rejection),
+            None => worker,
+        };
         let (stop, name) = (self.stop.child_token(), uid.clone());
         let task = self.tasks.spawn(async move {
             worker.run(stop).await;
@@ -110,6 +165,7 @@ impl Roster {
                 full_name,
                 orders,
                 bell,
+                rejected,
             },
         );
     }

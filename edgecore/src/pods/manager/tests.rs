@@ -1,5 +1,7 @@
 //! The manager against the runtime in memory.
 
+mod admission;
+
 use std::time::Duration;
 
 use serde_json::{Value, json};

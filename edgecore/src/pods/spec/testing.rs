@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::{Lookup, NodeFacts, Objects};
 use crate::pods::cgroups::{CgroupDriver, CgroupLayout};
+use crate::runtime::Abilities;
 
 /// The node `edge-1`, whose directories do not exist.
 pub(crate) fn facts() -> NodeFacts {
@@ -33,6 +34,9 @@ pub(crate) fn facts() -> NodeFacts {
         ]
         .map(|(name, amount)| (name.to_owned(), Quantity(amount.to_owned())))
         .into(),
+        kernel: (6, 1),
+        app_armor: false,
+        abilities: Abilities::default(),
     }
 }
 

@@ -39,16 +39,7 @@ impl Verdict {
 
 /// Sets the node's own conditions and keeps the others. A transition time changes only with its status.
 pub(super) fn apply(input: &StatusInput<'_>, old: &PodStatus, status: &mut PodStatus) {
-    let api = input
-        .pod
-        .status
-        .as_ref()
-        .and_then(|status| status.conditions.as_deref());
-    let foreign = api
-        .unwrap_or_default()
-        .iter()
-        .filter(|c| !OWNED.contains(&c.type_.as_str()));
-    let mut conditions: Vec<PodCondition> = foreign.cloned().collect();
+    let mut conditions = foreign(input.pod);
     let containers_ready = containers_ready(input.pod, status);
     let ready = match &containers_ready {
         Verdict { holds: true, .. } => gates(input.pod, &conditions),
@@ -77,6 +68,19 @@ pub(super) fn apply(input: &StatusInput<'_>, old: &PodStatus, status: &mut PodSt
             .map(|(name, verdict)| condition(input, old, name, verdict)),
     );
     status.conditions = Some(conditions);
+}
+
+/// The conditions of others, as the API server showed them last.
+pub(super) fn foreign(pod: &Pod) -> Vec<PodCondition> {
+    let api = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.conditions.as_deref());
+    let shown = api.unwrap_or_default().iter();
+    shown
+        .filter(|c| !OWNED.contains(&c.type_.as_str()))
+        .cloned()
+        .collect()
 }
 
 fn condition(input: &StatusInput<'_>, old: &PodStatus, name: &str, verdict: Verdict) -> PodCondition {

@@ -73,6 +73,8 @@ pub struct End {
     pub stopped: bool,
     /// The pod fails, with this reason and message, whatever its containers say.
     pub failed: Option<(String, String)>,
+    /// The pod was not admitted, for this reason and with this message: nothing of it was made.
+    pub rejected: Option<(String, String)>,
 }
 
 /// `Succeeded` and `Failed` are for ever.
@@ -87,6 +89,9 @@ pub fn build(input: &StatusInput<'_>) -> PodStatus {
         .or(input.pod.status.as_ref())
         .cloned()
         .unwrap_or_default();
+    if let Some((reason, message)) = &input.end.rejected {
+        return rejected(input, &old, (reason, message));
+    }
     let mut status = from_runtime(input, &old);
     settle_phase(input, &old, &mut status);
     if input.end.stopped {
@@ -96,6 +101,20 @@ pub fn build(input: &StatusInput<'_>) -> PodStatus {
     containers::apply_health(input, &mut status);
     conditions::apply(input, &old, &mut status);
     status
+}
+
+/// The kubelet says no more than this of a pod that it did not admit.
+fn rejected(input: &StatusInput<'_>, old: &PodStatus, (reason, message): (&str, &str)) -> PodStatus {
+    PodStatus {
+        phase: Some("Failed".to_owned()),
+        reason: Some(reason.to_owned()),
+        message: Some(message.to_owned()),
+        qos_class: Some(resources::qos(input.pod).as_str().to_owned()),
+        start_time: old.start_time.clone().or_else(|| Some(time(input.now))),
+        observed_generation: input.pod.metadata.generation,
+        conditions: non_empty(conditions::foreign(input.pod)),
+        ..PodStatus::default()
+    }
 }
 
 fn from_runtime(input: &StatusInput<'_>, old: &PodStatus) -> PodStatus {

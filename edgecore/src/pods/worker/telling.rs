@@ -10,6 +10,7 @@ use tracing::warn;
 
 use super::act::field;
 use super::{RETRY, Turn, Waiting, Worker};
+use crate::pods::admission::Rejection;
 use crate::pods::events::Tone;
 use crate::pods::features::UnsupportedPodFeature;
 use crate::pods::lifecycle::Plan;
@@ -53,6 +54,16 @@ impl Worker {
         let failed = told.is_none();
         self.keep(told);
         Turn::Wait(failed.then(|| Instant::now() + RETRY))
+    }
+
+    /// The pod is not admitted: it fails before anything of it is made.
+    #[must_use]
+    pub fn rejected(mut self, rejection: &Rejection) -> Self {
+        let Rejection { reason, message } = rejection;
+        self.kit.events.pod(self.pod(), Tone::Warning, reason, message);
+        self.end.rejected = Some(((*reason).to_owned(), format!("Pod was rejected: {message}")));
+        self.begin_end(0);
+        self
     }
 
     pub(super) fn status(&self) -> PodStatus {
