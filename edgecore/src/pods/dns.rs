@@ -1,10 +1,12 @@
-//! dnsPolicy: which resolver configuration a pod gets.
+//! dnsPolicy and dnsConfig: which resolver configuration a pod gets.
 //!
 //! [`pod_dns`] reads the device's resolver file; the rest is pure. **Invariant:** the result keeps glibc's
 //! limits (3 servers, 32 domains, 2048 characters), and what was left out is told in a warning.
 
+use std::collections::BTreeSet;
+
 use k8s_cri::v1::DnsConfig;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, PodDNSConfig};
 
 use super::spec::{self, NodeFacts};
 
@@ -33,22 +35,57 @@ fn decide(facts: &NodeFacts, pod: &Pod, device: DnsConfig) -> PodDns {
         config: device,
         warnings: Vec::new(),
     };
-    if wants_cluster(pod) && facts.cluster_dns.is_empty() {
-        dns.warnings.push(("MissingClusterDNS", missing_cluster_dns(pod)));
-    } else if wants_cluster(pod) {
-        dns.config.servers = facts.cluster_dns.iter().map(ToString::to_string).collect();
-        dns.config.searches = cluster_searches(&facts.cluster_domain, pod, &dns.config.searches);
-        dns.config.options = vec!["ndots:5".to_owned()];
+    match source(pod) {
+        Source::Nobody => dns.config = DnsConfig::default(),
+        Source::Device => {}
+        Source::Cluster if facts.cluster_dns.is_empty() => {
+            dns.warnings.push(("MissingClusterDNS", missing_cluster_dns(pod)));
+        }
+        Source::Cluster => {
+            dns.config.servers = facts.cluster_dns.iter().map(ToString::to_string).collect();
+            dns.config.searches = cluster_searches(&facts.cluster_domain, pod, &dns.config.searches);
+            dns.config.options = vec!["ndots:5".to_owned()];
+        }
+    }
+    if let Some(own) = spec::spec(pod).and_then(|spec| spec.dns_config.as_ref()) {
+        add_own(&mut dns.config, own);
     }
     keep_limits(&mut dns);
     dns
 }
 
-fn wants_cluster(pod: &Pod) -> bool {
+/// Whom a pod asks before its own configuration is added.
+enum Source {
+    Nobody,
+    Device,
+    Cluster,
+}
+
+fn source(pod: &Pod) -> Source {
     match spec::spec(pod).and_then(|spec| spec.dns_policy.as_deref()) {
-        Some("Default") => false,
-        Some("ClusterFirstWithHostNet") => true,
-        _ => !spec::host_network(pod),
+        Some("None") => Source::Nobody,
+        Some("Default") => Source::Device,
+        Some("ClusterFirstWithHostNet") => Source::Cluster,
+        _ if spec::host_network(pod) => Source::Device,
+        _ => Source::Cluster,
+    }
+}
+
+/// The pod's servers and domains follow, each once; its options replace those of the same name.
+fn add_own(config: &mut DnsConfig, own: &PodDNSConfig) {
+    let append = |to: &mut Vec<String>, more: &Option<Vec<String>>| {
+        to.extend(more.iter().flatten().cloned());
+        let mut seen = BTreeSet::new();
+        to.retain(|entry| seen.insert(entry.clone()));
+    };
+    append(&mut config.servers, &own.nameservers);
+    append(&mut config.searches, &own.searches);
+    for option in own.options.iter().flatten() {
+        let name = option.name.as_deref().unwrap_or_default();
+        match option.value.as_deref() {
+            None | Some("") => set_option(&mut config.options, name),
+            Some(value) => set_option(&mut config.options, &format!("{name}:{value}")),
+        }
     }
 }
 
@@ -61,12 +98,14 @@ fn missing_cluster_dns(pod: &Pod) -> String {
 }
 
 fn cluster_searches(domain: &str, pod: &Pod, device: &[String]) -> Vec<String> {
-    let mut searches = Vec::new();
-    if !domain.is_empty() {
-        searches.push(format!("{}.svc.{domain}", spec::namespace(pod)));
-        searches.push(format!("svc.{domain}"));
-        searches.push(domain.to_owned());
+    if domain.is_empty() {
+        return device.to_vec();
     }
+    let mut searches = vec![
+        format!("{}.svc.{domain}", spec::namespace(pod)),
+        format!("svc.{domain}"),
+        domain.to_owned(),
+    ];
     for search in device {
         if !searches.contains(search) {
             searches.push(search.clone());
@@ -190,6 +229,45 @@ mod tests {
             ["10.96.0.10"]
         );
         assert_eq!(dns(r#"{"dnsPolicy":"Default"}"#), ["9.9.9.9"]);
+    }
+
+    const OWN: &str = r#""dnsConfig":{"nameservers":["1.1.1.1","9.9.9.9"],"searches":["lan","example.org"],
+        "options":[{"name":"ndots","value":"3"},{"name":"edns0"},{"name":"rotate","value":""}]}"#;
+
+    #[test]
+    fn a_pod_that_asks_nobody_has_what_it_brings_and_nothing_else() {
+        let dns = decide(
+            &facts(),
+            &pod(&format!(r#"{{"dnsPolicy":"None",{OWN}}}"#)),
+            device(),
+        );
+        assert_eq!(dns.config.servers, ["1.1.1.1", "9.9.9.9"]);
+        assert_eq!(dns.config.searches, ["lan", "example.org"]);
+        assert_eq!(dns.config.options, ["ndots:3", "edns0", "rotate"]);
+        let nothing = decide(&facts(), &pod(r#"{"dnsPolicy":"None"}"#), device());
+        assert_eq!(nothing.config, DnsConfig::default());
+    }
+
+    #[test]
+    fn what_a_pod_brings_is_added_once_and_its_options_win() {
+        let of_cluster = decide(&facts(), &pod(&format!("{{{OWN}}}")), device()).config;
+        assert_eq!(of_cluster.servers, ["10.96.0.10", "1.1.1.1", "9.9.9.9"]);
+        assert_eq!(of_cluster.searches[3..], ["home", "lan", "example.org"]);
+        assert_eq!(of_cluster.options, ["ndots:3", "edns0", "rotate"]);
+        let spec = format!(r#"{{"dnsPolicy":"Default",{OWN}}}"#);
+        let of_device = decide(&facts(), &pod(&spec), device()).config;
+        assert_eq!(of_device.servers, ["9.9.9.9", "1.1.1.1"]);
+        assert_eq!(of_device.searches, ["home", "lan", "example.org"]);
+    }
+
+    #[test]
+    fn what_a_pod_brings_counts_towards_the_limits() {
+        let spec = r#"{"dnsConfig":{"nameservers":["1.1.1.1","1.1.1.2","1.1.1.3"]}}"#;
+        let dns = decide(&facts(), &pod(spec), device());
+        assert_eq!(dns.config.servers, ["10.96.0.10", "1.1.1.1", "1.1.1.2"]);
+        let told = "Nameserver limits were exceeded, some nameservers have been omitted, the applied nameserver line is: \
+            10.96.0.10 1.1.1.1 1.1.1.2";
+        assert_eq!(dns.warnings, [("DNSConfigForming", told.to_owned())]);
     }
 
     #[test]

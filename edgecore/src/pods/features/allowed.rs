@@ -19,7 +19,11 @@ const POD: &str = "
     terminationGracePeriodSeconds
     activeDeadlineSeconds
     readinessGates.**
-    dnsPolicy=ClusterFirst|ClusterFirstWithHostNet|Default
+    dnsPolicy=ClusterFirst|ClusterFirstWithHostNet|Default|None
+    dnsConfig.nameservers.[]
+    dnsConfig.searches.[]
+    dnsConfig.options.[].name
+    dnsConfig.options.[].value
     hostNetwork
     hostPID
     hostIPC

@@ -102,8 +102,6 @@ fn every_feature_that_is_not_honoured_is_refused_by_its_path() {
         ),
         ("imagePullSecrets", json!([{"name": "x"}]), "imagePullSecrets"),
         ("runtimeClassName", json!("gvisor"), "runtimeClassName"),
-        ("dnsPolicy", json!("None"), "dnsPolicy (None)"),
-        ("dnsConfig", json!({}), "dnsConfig"),
         ("overhead", json!({"cpu": "1"}), "overhead"),
         ("resourceClaims", json!([{}]), "resourceClaims"),
         ("hostnameOverride", json!("x"), "hostnameOverride"),
