@@ -26,6 +26,8 @@ use super::spec::{self, NodeFacts, Objects};
 use super::termination::{PATH_ANNOTATION, POLICY_ANNOTATION};
 use super::volumes::Mounted;
 
+pub(super) use mounts::recursive_read_only;
+
 /// Label: the container's name.
 pub const CONTAINER_NAME: &str = "io.kubernetes.container.name";
 /// Annotation: [`container_hash`].
@@ -58,6 +60,8 @@ pub struct ContainerInput<'a> {
     pub image: &'a PresentImage,
     /// The pod's volumes.
     pub volumes: &'a Mounted,
+    /// Whether the pod's handler can make mounts read-only all the way down.
+    pub recursive_read_only: bool,
 }
 
 /// Why a container cannot be configured: it waits with [`ConfigError::REASON`].

@@ -3,16 +3,23 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use k8s_openapi::api::core::v1::Pod;
 use protocol::clock::Clock;
+use thiserror::Error;
 use tokio::sync::Semaphore;
 
 use super::cgroups::Cgroups;
 use super::events::Events;
 use super::images::Images;
 use super::seams::Report;
-use super::spec::{NodeFacts, Objects};
+use super::spec::{self, NodeFacts, Objects};
 use super::volumes::Volumes;
 use crate::runtime::Runtime;
+
+/// The pod's class does not exist; its sandbox is made once it does.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[error("runtimeclass.node.k8s.io {0:?} not found")]
+pub struct NoRuntimeClass(pub String);
 
 /// The tools of a pod's worker.
 pub struct Kit {
@@ -43,6 +50,23 @@ pub struct Kit {
 }
 
 impl Kit {
+    /// The runtime handler of the pod's class; the default one is nameless.
+    pub fn runtime_handler(&self, pod: &Pod) -> Result<String, NoRuntimeClass> {
+        let class = spec::spec(pod).and_then(|spec| spec.runtime_class_name.as_deref());
+        let Some(name) = class.filter(|name| !name.is_empty()) else {
+            return Ok(String::new());
+        };
+        let class = self.objects.runtime_class(name);
+        let class = class.ok_or_else(|| NoRuntimeClass(name.to_owned()))?;
+        Ok(class.handler.clone())
+    }
+
+    /// Whether mounts of the pod can be read-only all the way down.
+    pub fn recursive_read_only(&self, pod: &Pod) -> bool {
+        let handler = self.runtime_handler(pod);
+        handler.is_ok_and(|handler| self.facts.abilities.recursive_read_only(&handler))
+    }
+
     /// The device's addresses as pods show them.
     pub fn host_ips(&self) -> Vec<String> {
         self.facts.host_ips.iter().map(ToString::to_string).collect()

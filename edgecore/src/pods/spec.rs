@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Container, Pod, PodSpec, Secret, Service};
+use k8s_openapi::api::node::v1::RuntimeClass;
 
 use super::cgroups::CgroupLayout;
 use super::resource_fields::Resources;
@@ -94,6 +95,8 @@ pub trait Objects: Send + Sync {
     fn config_map(&self, namespace: &str, name: &str) -> Lookup<ConfigMap>;
     /// A Secret.
     fn secret(&self, namespace: &str, name: &str) -> Lookup<Secret>;
+    /// A `RuntimeClass`; all of the cluster's are here.
+    fn runtime_class(&self, name: &str) -> Option<Arc<RuntimeClass>>;
     /// The Services of a namespace that the node knows.
     fn services(&self, namespace: &str) -> Vec<Arc<Service>>;
 }

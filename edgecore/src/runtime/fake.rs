@@ -147,6 +147,16 @@ impl FakeRuntime {
         }
     }
 
+    /// The handlers of all sandboxes.
+    pub(crate) fn handlers(&self) -> Vec<String> {
+        let world = self.world.lock();
+        world
+            .sandboxes
+            .values()
+            .map(|s| s.runtime_handler.clone())
+            .collect()
+    }
+
     /// Names of the containers that run, sorted.
     pub(crate) fn running(&self) -> Vec<String> {
         let world = self.world.lock();

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service};
+use k8s_openapi::api::node::v1::RuntimeClass;
 use protocol::object::{Kind, Object, ObjectKey};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
@@ -45,6 +46,11 @@ impl Objects for Desired {
 
     fn secret(&self, namespace: &str, name: &str) -> Lookup<Secret> {
         self.look_up(&ObjectKey::new(Kind::Secret, namespace, name))
+    }
+
+    fn runtime_class(&self, name: &str) -> Option<Arc<RuntimeClass>> {
+        self.decoded(&ObjectKey::new(Kind::RuntimeClass, "", name))
+            .map(Arc::new)
     }
 
     fn services(&self, namespace: &str) -> Vec<Arc<Service>> {

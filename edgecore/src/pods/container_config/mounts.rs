@@ -53,10 +53,49 @@ fn volume(
         None => volume.host_path.clone(),
     };
     let readonly = mount.read_only == Some(true) || volume.read_only;
+    let recursive_read_only = recursive_read_only(mount, input.recursive_read_only)
+        .map_err(|why| ConfigError(format!("failed to resolve recursive read-only mode: {why}")))?;
     Ok(Mount {
         readonly,
+        recursive_read_only,
+        propagation: propagation(mount).into(),
         ..plain(absolute(&mount.mount_path), &host_path)
     })
+}
+
+/// Whether later mounts of the device show in the container, and the container's on the device.
+fn propagation(mount: &VolumeMount) -> MountPropagation {
+    match mount.mount_propagation.as_deref() {
+        Some("HostToContainer") => MountPropagation::PropagationHostToContainer,
+        Some("Bidirectional") => MountPropagation::PropagationBidirectional,
+        _ => MountPropagation::PropagationPrivate,
+    }
+}
+
+/// Whether a mount is read-only all the way down, given whether the pod's handler can make it so.
+pub(in crate::pods) fn recursive_read_only(mount: &VolumeMount, possible: bool) -> Result<bool, String> {
+    let Some(mode) = mount
+        .recursive_read_only
+        .as_deref()
+        .filter(|mode| *mode != "Disabled")
+    else {
+        return Ok(false);
+    };
+    let asked = format!("volume {:?} requested recursive read-only mode", mount.name);
+    if mount.read_only != Some(true) {
+        return Err(format!("{asked}, but it is not read-only"));
+    }
+    if let Some(other) = mount.mount_propagation.as_deref().filter(|mode| *mode != "None") {
+        return Err(format!(
+            "{asked}, but it is not compatible with propagation {other:?}"
+        ));
+    }
+    match mode {
+        "IfPossible" => Ok(possible),
+        "Enabled" if possible => Ok(true),
+        "Enabled" => Err(format!("{asked}, but it is not supported by the runtime")),
+        other => Err(format!("unknown recursive read-only mode {other:?}")),
+    }
 }
 
 fn bind_sub_path(

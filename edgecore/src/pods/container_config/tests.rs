@@ -1,6 +1,6 @@
 use std::path::Path;
 
-use k8s_cri::v1::Mount;
+use k8s_cri::v1::{Mount, MountPropagation};
 
 use super::super::spec::testing::{FakeObjects, container, facts, pod};
 use super::super::volumes::MountedVolume;
@@ -11,6 +11,7 @@ struct World {
     facts: NodeFacts,
     objects: FakeObjects,
     volumes: Mounted,
+    recursive_read_only: bool,
     _scratch: Scratch,
 }
 
@@ -36,6 +37,7 @@ impl World {
                 volumes: volumes.map(volume).into(),
                 refresh_after: None,
             },
+            recursive_read_only: false,
             _scratch: scratch,
         }
     }
@@ -55,6 +57,7 @@ impl World {
             pod_ips: &["10.0.0.5".to_owned()],
             image: &image,
             volumes: &self.volumes,
+            recursive_read_only: self.recursive_read_only,
         })
     }
 }
@@ -232,5 +235,56 @@ fn what_keeps_a_container_from_being_made_is_told() {
             .unwrap_err()
             .to_string()
             .contains("image will run as root")
+    );
+}
+
+#[test]
+fn mounts_are_propagated_as_the_container_asks() {
+    let world = World::new();
+    let propagation = |mode: &str| {
+        let json = format!(r#"{{"name":"c","volumeMounts":[{{"name":"data","mountPath":"/d"{mode}}}]}}"#);
+        let config = world.build("{}", &json).unwrap();
+        mount(&config, "/d").propagation()
+    };
+    assert_eq!(propagation(""), MountPropagation::PropagationPrivate);
+    let asked = |mode: &str| propagation(&format!(r#","mountPropagation":"{mode}""#));
+    assert_eq!(asked("None"), MountPropagation::PropagationPrivate);
+    assert_eq!(
+        asked("HostToContainer"),
+        MountPropagation::PropagationHostToContainer
+    );
+    assert_eq!(asked("Bidirectional"), MountPropagation::PropagationBidirectional);
+}
+
+#[test]
+fn mounts_are_read_only_all_the_way_down_where_the_handler_can_do_it() {
+    let mut world = World::new();
+    let json =
+        |more: &str| format!(r#"{{"name":"c","volumeMounts":[{{"name":"data","mountPath":"/d",{more}}}]}}"#);
+    let asked = |world: &World, more: &str| {
+        world
+            .build("{}", &json(more))
+            .map(|config| mount(&config, "/d").recursive_read_only)
+            .map_err(|error| error.0)
+    };
+    let possible = r#""readOnly":true,"recursiveReadOnly":"IfPossible""#;
+    let enabled = r#""readOnly":true,"recursiveReadOnly":"Enabled""#;
+    assert_eq!(asked(&world, possible), Ok(false));
+    assert_eq!(
+        asked(&world, enabled).unwrap_err(),
+        "failed to resolve recursive read-only mode: volume \"data\" requested recursive read-only mode, but it is not \
+         supported by the runtime"
+    );
+    world.recursive_read_only = true;
+    assert_eq!(asked(&world, possible), Ok(true));
+    assert_eq!(asked(&world, enabled), Ok(true));
+    assert_eq!(
+        asked(&world, r#""readOnly":true,"recursiveReadOnly":"Disabled""#),
+        Ok(false)
+    );
+    assert!(
+        asked(&world, r#""recursiveReadOnly":"Enabled""#)
+            .unwrap_err()
+            .ends_with("but it is not read-only")
     );
 }

@@ -39,6 +39,7 @@ const POD: &str = "
     serviceAccount
     automountServiceAccountToken
     os.name=linux
+    runtimeClassName
     securityContext.runAsUser
     securityContext.runAsGroup
     securityContext.runAsNonRoot
@@ -159,10 +160,10 @@ const CONTAINER: &str = "
     volumeMounts.[].name
     volumeMounts.[].mountPath
     volumeMounts.[].readOnly
-    volumeMounts.[].recursiveReadOnly=Disabled
+    volumeMounts.[].recursiveReadOnly=Disabled|IfPossible|Enabled
     volumeMounts.[].subPath
     volumeMounts.[].subPathExpr
-    volumeMounts.[].mountPropagation=None
+    volumeMounts.[].mountPropagation=None|HostToContainer|Bidirectional
     securityContext.capabilities.add.[]
     securityContext.capabilities.drop.[]
     securityContext.privileged

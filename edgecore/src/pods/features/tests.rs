@@ -50,11 +50,6 @@ fn every_feature_that_is_not_honoured_is_refused_by_its_path() {
         ("restartPolicy", json!("Always"), "restartPolicy"),
         ("volumeDevices", json!([{"name": "x"}]), "volumeDevices"),
         (
-            "volumeMounts",
-            json!([{"mountPropagation": "Bidirectional"}]),
-            "volumeMounts[0].mountPropagation (Bidirectional)",
-        ),
-        (
             "env",
             json!([{"name": "A", "valueFrom": {"resourceFieldRef": {"resource": "limits.gpu"}}}]),
             "env[0].valueFrom.resourceFieldRef.resource (limits.gpu)",
@@ -101,7 +96,6 @@ fn every_feature_that_is_not_honoured_is_refused_by_its_path() {
             "ephemeralContainers",
         ),
         ("imagePullSecrets", json!([{"name": "x"}]), "imagePullSecrets"),
-        ("runtimeClassName", json!("gvisor"), "runtimeClassName"),
         ("overhead", json!({"cpu": "1"}), "overhead"),
         ("resourceClaims", json!([{}]), "resourceClaims"),
         ("hostnameOverride", json!("x"), "hostnameOverride"),

@@ -1,6 +1,7 @@
 //! The manager against the runtime in memory.
 
 mod admission;
+mod classes;
 
 use std::time::Duration;
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{ConfigMap, Container, Pod, Secret, Service};
+use k8s_openapi::api::node::v1::RuntimeClass;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use parking_lot::RwLock;
 use serde_json::{Value, json};
@@ -64,6 +65,7 @@ pub(crate) struct FakeObjects {
     config_maps: RwLock<BTreeMap<(String, String), Arc<ConfigMap>>>,
     secrets: RwLock<BTreeMap<(String, String), Arc<Secret>>>,
     services: Vec<(String, Arc<Service>)>,
+    runtime_classes: RwLock<BTreeMap<String, Arc<RuntimeClass>>>,
     unknown: BTreeSet<String>,
 }
 
@@ -119,6 +121,13 @@ impl FakeObjects {
         self
     }
 
+    /// Adds a `RuntimeClass` with its handler.
+    pub(crate) fn add_runtime_class(&self, name: &str, handler: &str) {
+        let class = json!({"metadata": {"name": name}, "handler": handler});
+        let class = Arc::new(serde_json::from_value(class).unwrap());
+        self.runtime_classes.write().insert(name.to_owned(), class);
+    }
+
     /// With an object that the cluster has not spoken of.
     pub(crate) fn unknown(mut self, name: &str) -> Self {
         self.unknown.insert(name.to_owned());
@@ -146,6 +155,10 @@ impl Objects for FakeObjects {
 
     fn secret(&self, namespace: &str, name: &str) -> Lookup<Secret> {
         self.answer(&self.secrets, namespace, name)
+    }
+
+    fn runtime_class(&self, name: &str) -> Option<Arc<RuntimeClass>> {
+        self.runtime_classes.read().get(name).cloned()
     }
 
     fn services(&self, namespace: &str) -> Vec<Arc<Service>> {

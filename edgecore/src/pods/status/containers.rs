@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::core::v1::{
     Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,
-    ContainerStatus, ContainerUser, LinuxContainerUser, Pod, PodStatus, VolumeMountStatus,
+    ContainerStatus, ContainerUser, LinuxContainerUser, Pod, PodStatus, VolumeMount, VolumeMountStatus,
 };
 
 use super::{Health, StatusInput, runtime_time};
@@ -122,7 +122,7 @@ fn unseen(input: &StatusInput<'_>, container: &Container, old: Option<&Container
             .and_then(|old| old.last_state.clone())
             .or_else(|| Some(ContainerState::default())),
         state: Some(waiting(reason)),
-        volume_mounts: volume_mounts(container),
+        volume_mounts: volume_mounts(input, container),
         ..ContainerStatus::default()
     };
     let was_running = old
@@ -159,7 +159,7 @@ fn seen(
         last_state: old
             .and_then(|old| old.last_state.clone())
             .or_else(|| Some(ContainerState::default())),
-        volume_mounts: volume_mounts(container),
+        volume_mounts: volume_mounts(input, container),
         resources: Some(container.resources.clone().unwrap_or_default()),
         allocated_resources: requests,
         user: user(newest),
@@ -183,13 +183,20 @@ fn user(seen: &ContainerObserved) -> Option<ContainerUser> {
     })
 }
 
-fn volume_mounts(container: &Container) -> Option<Vec<VolumeMountStatus>> {
+fn volume_mounts(input: &StatusInput<'_>, container: &Container) -> Option<Vec<VolumeMountStatus>> {
     let mounts = container.volume_mounts.as_ref()?;
-    let status = |mount: &k8s_openapi::api::core::v1::VolumeMount| VolumeMountStatus {
+    let recursive = |mount: &VolumeMount| match recursive_read_only(mount, input.recursive_read_only) {
+        Ok(true) => "Enabled",
+        Ok(false) | Err(_) => "Disabled",
+    };
+    let status = |mount: &VolumeMount| VolumeMountStatus {
         name: mount.name.clone(),
         mount_path: mount.mount_path.clone(),
         read_only: mount.read_only,
-        recursive_read_only: mount.read_only.unwrap_or(false).then(|| "Disabled".to_owned()),
+        recursive_read_only: mount
+            .read_only
+            .unwrap_or(false)
+            .then(|| recursive(mount).to_owned()),
         ..VolumeMountStatus::default()
     };
     Some(mounts.iter().map(status).collect())

@@ -42,6 +42,8 @@ pub struct StatusInput<'a> {
     pub host_ips: &'a [String],
     /// The runtime's name, for container ids.
     pub runtime: &'a str,
+    /// Whether the pod's handler can make mounts read-only all the way down.
+    pub recursive_read_only: bool,
     /// How far the pod's end has come.
     pub end: &'a End,
     /// The wall clock.

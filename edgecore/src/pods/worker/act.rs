@@ -226,6 +226,7 @@ impl Worker {
             pod_ips,
             image,
             volumes: self.mounted.as_ref().unwrap_or(&none),
+            recursive_read_only: self.kit.recursive_read_only(pod),
         })
     }
 

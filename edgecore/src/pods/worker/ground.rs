@@ -29,7 +29,6 @@ use crate::pods::observed;
 use crate::pods::resources;
 use crate::pods::sandbox_config;
 use crate::pods::volumes::{MountError, Mounted};
-use crate::runtime::RuntimeError;
 
 /// The first and the longest wait after a failed mount.
 const MOUNT_RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(122));
@@ -68,6 +67,10 @@ impl Ahead {
 impl Worker {
     /// Whether it stands and is noted.
     pub(super) async fn create_sandbox(&mut self, attempt: u32) -> bool {
+        let handler = match self.kit.runtime_handler(self.pod()) {
+            Ok(handler) => handler,
+            Err(missing) => return self.no_sandbox(&missing),
+        };
         if !self.prepare() {
             return false;
         }
@@ -87,7 +90,7 @@ impl Worker {
         if !self.take_permit().await {
             return false;
         }
-        let run = self.kit.runtime.run_sandbox(built.config, String::new());
+        let run = self.kit.runtime.run_sandbox(built.config, handler);
         let made = tokio::select! {
             biased;
             never = self.ahead.pursue() => match never {},
@@ -95,11 +98,11 @@ impl Worker {
         };
         match made {
             Ok(id) => self.note_sandbox(&id).await,
-            Err(error) => self.sandbox_failed(&error),
+            Err(error) => self.no_sandbox(&error),
         }
     }
 
-    fn sandbox_failed(&mut self, error: &RuntimeError) -> bool {
+    fn no_sandbox(&mut self, error: &dyn std::error::Error) -> bool {
         let message = format!("Failed to create pod sandbox: {error}");
         self.kit
             .events

@@ -77,6 +77,7 @@ impl Worker {
             health: &self.probing.health(),
             host_ips: &host_ips,
             runtime: &self.kit.runtime_name,
+            recursive_read_only: self.kit.recursive_read_only(self.pod()),
             end: &self.end,
             now: self.kit.clock.now(),
         })
