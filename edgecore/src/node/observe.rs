@@ -42,6 +42,11 @@ pub fn app_armor(root: &Path) -> bool {
         && first(root, &["sys/module/apparmor/parameters/enabled"]).starts_with('Y')
 }
 
+/// Whether `SELinux` is on.
+pub fn selinux(root: &Path) -> bool {
+    root.join("sys/fs/selinux/enforce").exists()
+}
+
 /// Reads what is used and what is left; `pods` is the directory whose file system pods fill.
 pub fn load(root: &Path, pods: &Path) -> Load {
     Load {

@@ -97,7 +97,7 @@ pub fn build(input: &ContainerInput<'_>) -> Result<ContainerConfig, ConfigError>
         pod_ips,
     })
     .map_err(|error| ConfigError(error.to_string()))?;
-    let security_context = security::container(pod, container, input.image)?;
+    let security_context = security::container(facts, pod, container, input.image)?;
     make_log_dir(input)?;
     Ok(ContainerConfig {
         metadata: Some(ContainerMetadata {

@@ -98,8 +98,17 @@ fn linux(facts: &NodeFacts, pod: &Pod) -> LinuxPodSandboxConfig {
     LinuxPodSandboxConfig {
         cgroup_parent: facts.cgroups.pod_parent(resources::qos(pod), spec::uid(pod)),
         security_context: Some(security::sandbox(pod)),
+        sysctls: sysctls(pod),
         ..LinuxPodSandboxConfig::default()
     }
+}
+
+fn sysctls(pod: &Pod) -> HashMap<String, String> {
+    let context = spec::spec(pod).and_then(|spec| spec.security_context.as_ref());
+    let wanted = context.into_iter().flat_map(|c| c.sysctls.iter().flatten());
+    wanted
+        .map(|sysctl| (sysctl.name.clone(), sysctl.value.clone()))
+        .collect()
 }
 
 /// The ports that the containers name; those with a host port are mapped to the device. A port that one
@@ -173,6 +182,13 @@ mod tests {
         assert_eq!(config.port_mappings[0].protocol(), Protocol::Udp);
         assert_eq!(config.dns_config.unwrap().servers, ["10.96.0.10"]);
         assert_eq!(config.linux.unwrap().cgroup_parent, "/kubepods/burstable/podu-1");
+    }
+
+    #[test]
+    fn kernel_settings_are_the_sandboxs() {
+        let spec = r#"{"securityContext":{"sysctls":[{"name":"net.ipv4.tcp_syncookies","value":"0"}]}}"#;
+        let linux = build(&facts(), &pod(spec), 0).config.linux.unwrap();
+        assert_eq!(linux.sysctls["net.ipv4.tcp_syncookies"], "0");
     }
 
     #[test]

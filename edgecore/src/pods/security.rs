@@ -8,15 +8,13 @@ use std::sync::LazyLock;
 use k8s_cri::v1::security_profile::ProfileType;
 use k8s_cri::v1::{
     Capability, Int64Value, LinuxContainerSecurityContext, LinuxSandboxSecurityContext, NamespaceMode,
-    NamespaceOption, SecurityProfile,
+    NamespaceOption, SeLinuxOption, SecurityProfile, SupplementalGroupsPolicy,
 };
-use k8s_openapi::api::core::v1::{
-    AppArmorProfile, Container, Pod, PodSecurityContext, SeccompProfile, SecurityContext,
-};
+use k8s_openapi::api::core::v1::{Container, Pod, PodSecurityContext, SeccompProfile, SecurityContext};
 
 use super::container_config::ConfigError;
 use super::images::PresentImage;
-use super::spec;
+use super::spec::{self, NodeFacts};
 
 const MASKED: [&str; 12] = [
     "/proc/asound",
@@ -74,6 +72,8 @@ pub fn sandbox(pod: &Pod) -> LinuxSandboxSecurityContext {
         run_as_user: context.and_then(|context| context.run_as_user).map(number),
         run_as_group: context.and_then(|context| context.run_as_group).map(number),
         supplemental_groups: groups(context),
+        supplemental_groups_policy: groups_policy(context).into(),
+        selinux_options: selinux_options(context, None),
         privileged: spec::all_containers(pod).any(is_privileged),
         seccomp: Some(profile(ProfileType::RuntimeDefault)),
         ..LinuxSandboxSecurityContext::default()
@@ -82,6 +82,7 @@ pub fn sandbox(pod: &Pod) -> LinuxSandboxSecurityContext {
 
 /// A container's security context.
 pub fn container(
+    facts: &NodeFacts,
     pod: &Pod,
     container: &Container,
     image: &PresentImage,
@@ -94,8 +95,13 @@ pub fn container(
         .or_else(|| of_pod.and_then(|pod| pod.run_as_group));
     let seccomp = own.and_then(|own| own.seccomp_profile.as_ref());
     let seccomp = seccomp.or_else(|| of_pod.and_then(|pod| pod.seccomp_profile.as_ref()));
-    let apparmor = own.and_then(|own| own.app_armor_profile.as_ref());
-    let apparmor = apparmor.or_else(|| of_pod.and_then(|pod| pod.app_armor_profile.as_ref()));
+    let (apparmor, apparmor_profile) = app_armor(of_pod, own)?;
+    let proc_mount = ProcMount::of(own);
+    // The last field is for runtimes that do not know the one before it.
+    #[expect(
+        deprecated,
+        reason = "the kubelet sets it, and old runtimes read nothing else"
+    )]
     Ok(LinuxContainerSecurityContext {
         capabilities: own.and_then(capabilities),
         privileged: is_privileged(container),
@@ -109,11 +115,14 @@ pub fn container(
         run_as_group: run_as_group.map(number),
         readonly_rootfs: own.and_then(|own| own.read_only_root_filesystem) == Some(true),
         supplemental_groups: groups(of_pod),
+        supplemental_groups_policy: groups_policy(of_pod).into(),
+        selinux_options: selinux_options(of_pod, own),
         no_new_privs: own.and_then(|own| own.allow_privilege_escalation) == Some(false),
-        masked_paths: MASKED_PATHS.clone(),
-        readonly_paths: READONLY.map(str::to_owned).to_vec(),
-        seccomp: Some(seccomp_profile(seccomp)),
-        apparmor: apparmor.map(apparmor_profile),
+        masked_paths: proc_mount.masked(),
+        readonly_paths: proc_mount.readonly(),
+        seccomp: Some(seccomp_profile(facts, seccomp)?),
+        apparmor,
+        apparmor_profile,
         ..LinuxContainerSecurityContext::default()
     })
 }
@@ -187,17 +196,98 @@ fn capabilities(context: &SecurityContext) -> Option<Capability> {
     })
 }
 
-fn seccomp_profile(wanted: Option<&SeccompProfile>) -> SecurityProfile {
-    match wanted.map(|wanted| wanted.type_.as_str()) {
-        Some("RuntimeDefault") => profile(ProfileType::RuntimeDefault),
-        _ => profile(ProfileType::Unconfined),
+/// A profile of the device's own is a file below the kubelet's directory for them.
+fn seccomp_profile(
+    facts: &NodeFacts,
+    wanted: Option<&SeccompProfile>,
+) -> Result<SecurityProfile, ConfigError> {
+    let Some(wanted) = wanted else {
+        return Ok(profile(ProfileType::Unconfined));
+    };
+    match (wanted.type_.as_str(), wanted.localhost_profile.as_deref()) {
+        ("RuntimeDefault", _) => Ok(profile(ProfileType::RuntimeDefault)),
+        ("Localhost", Some(name)) if !name.is_empty() => {
+            let root = facts.root_dir.join("seccomp");
+            let file = root.join(name.trim_start_matches('/'));
+            Ok(localhost(file.display().to_string()))
+        }
+        ("Localhost", _) => Err(ConfigError(
+            "localhostProfile must be set if seccompProfile type is Localhost.".to_owned(),
+        )),
+        _ => Ok(profile(ProfileType::Unconfined)),
     }
 }
 
-fn apparmor_profile(wanted: &AppArmorProfile) -> SecurityProfile {
-    match wanted.type_.as_str() {
-        "Unconfined" => profile(ProfileType::Unconfined),
-        _ => profile(ProfileType::RuntimeDefault),
+/// The profile, and the same as older runtimes read it.
+fn app_armor(
+    of_pod: Option<&PodSecurityContext>,
+    own: Option<&SecurityContext>,
+) -> Result<(Option<SecurityProfile>, String), ConfigError> {
+    let wanted = own.and_then(|own| own.app_armor_profile.as_ref());
+    let Some(wanted) = wanted.or_else(|| of_pod.and_then(|pod| pod.app_armor_profile.as_ref())) else {
+        return Ok((None, String::new()));
+    };
+    let (profile, old) = match (wanted.type_.as_str(), wanted.localhost_profile.as_deref()) {
+        ("Unconfined", _) => (profile(ProfileType::Unconfined), "unconfined".to_owned()),
+        ("Localhost", Some(name)) => (localhost(name.to_owned()), format!("localhost/{name}")),
+        ("Localhost", None) => {
+            return Err(ConfigError("missing localhost apparmor profile name".to_owned()));
+        }
+        _ => (profile(ProfileType::RuntimeDefault), "runtime/default".to_owned()),
+    };
+    Ok((Some(profile), old))
+}
+
+fn groups_policy(context: Option<&PodSecurityContext>) -> SupplementalGroupsPolicy {
+    match context.and_then(|context| context.supplemental_groups_policy.as_deref()) {
+        Some("Strict") => SupplementalGroupsPolicy::Strict,
+        _ => SupplementalGroupsPolicy::Merge,
+    }
+}
+
+/// The container's label as a whole, or the pod's.
+fn selinux_options(
+    of_pod: Option<&PodSecurityContext>,
+    own: Option<&SecurityContext>,
+) -> Option<SeLinuxOption> {
+    let options = own.and_then(|own| own.se_linux_options.as_ref());
+    let options = options.or_else(|| of_pod.and_then(|pod| pod.se_linux_options.as_ref()))?;
+    let said = |part: &Option<String>| part.clone().unwrap_or_default();
+    Some(SeLinuxOption {
+        user: said(&options.user),
+        role: said(&options.role),
+        r#type: said(&options.type_),
+        level: said(&options.level),
+    })
+}
+
+/// How much of `/proc` a container sees.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum ProcMount {
+    Default,
+    Unmasked,
+}
+
+impl ProcMount {
+    fn of(own: Option<&SecurityContext>) -> Self {
+        match own.and_then(|own| own.proc_mount.as_deref()) {
+            Some("Unmasked") => Self::Unmasked,
+            _ => Self::Default,
+        }
+    }
+
+    fn masked(self) -> Vec<String> {
+        match self {
+            Self::Default => MASKED_PATHS.clone(),
+            Self::Unmasked => Vec::new(),
+        }
+    }
+
+    fn readonly(self) -> Vec<String> {
+        match self {
+            Self::Default => READONLY.map(str::to_owned).to_vec(),
+            Self::Unmasked => Vec::new(),
+        }
     }
 }
 
@@ -205,6 +295,13 @@ fn profile(profile_type: ProfileType) -> SecurityProfile {
     SecurityProfile {
         profile_type: profile_type.into(),
         localhost_ref: String::new(),
+    }
+}
+
+fn localhost(localhost_ref: String) -> SecurityProfile {
+    SecurityProfile {
+        profile_type: ProfileType::Localhost.into(),
+        localhost_ref,
     }
 }
 

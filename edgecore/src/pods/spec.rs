@@ -45,6 +45,8 @@ pub struct NodeFacts {
     pub kernel: (u32, u32),
     /// Whether the kernel enforces profiles of `AppArmor`.
     pub app_armor: bool,
+    /// Whether files carry labels that containers are kept apart by.
+    pub selinux: bool,
     /// What the runtime can do.
     pub abilities: Abilities,
 }

@@ -110,6 +110,7 @@ async fn facts(parts: &Parts, driver: CgroupDriver) -> NodeFacts {
         memory_capacity: machine.memory,
         kernel: observe::kernel_numbers(&machine.kernel_version),
         app_armor: observe::app_armor(&paths.at("/")),
+        selinux: observe::selinux(&paths.at("/")),
         abilities: parts.abilities.clone(),
         allocatable: capacity::allocatable(&machine, disk, parts.config.max_pods),
     }

@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 
 use k8s_cri::v1::{Mount, MountPropagation};
-use k8s_openapi::api::core::v1::VolumeMount;
+use k8s_openapi::api::core::v1::{Pod, Volume, VolumeMount};
 
 use super::super::env::Environment;
 use super::super::expansion::expand;
@@ -28,7 +28,10 @@ pub(super) fn build(
     if !wanted.iter().any(|mount| mount.mount_path == ETC_HOSTS) {
         let hosts = hosts::write(input.facts, input.pod, input.pod_ips);
         let path = hosts.map_err(|error| ConfigError::io("write the pod's hosts file", &error))?;
-        mounts.push(plain(ETC_HOSTS.to_owned(), &path));
+        mounts.push(Mount {
+            selinux_relabel: input.facts.selinux,
+            ..plain(ETC_HOSTS.to_owned(), &path)
+        });
     }
     mounts.extend(termination_message(input)?);
     Ok(mounts)
@@ -58,9 +61,17 @@ fn volume(
     Ok(Mount {
         readonly,
         recursive_read_only,
+        selinux_relabel: input.facts.selinux && is_ours(input.pod, &mount.name),
         propagation: propagation(mount).into(),
         ..plain(absolute(&mount.mount_path), &host_path)
     })
+}
+
+/// A directory of the device keeps its labels; what was made for the pod gets the container's.
+fn is_ours(pod: &Pod, volume: &str) -> bool {
+    let volumes = spec::spec(pod).and_then(|spec| spec.volumes.as_deref());
+    let of_device = |known: &&Volume| known.name == volume && known.host_path.is_some();
+    !volumes.unwrap_or_default().iter().any(|known| of_device(&known))
 }
 
 /// Whether later mounts of the device show in the container, and the container's on the device.
@@ -162,7 +173,10 @@ fn termination_message(input: &ContainerInput<'_>) -> Result<Option<Mount>, Conf
     dir.create(input.facts.container_dir(uid, &input.container.name))
         .map_err(failed)?;
     file::overwrite(&path, b"", 0o666).map_err(failed)?;
-    Ok(Some(plain(absolute(inside), &path)))
+    Ok(Some(Mount {
+        selinux_relabel: input.facts.selinux,
+        ..plain(absolute(inside), &path)
+    }))
 }
 
 fn plain(container_path: String, host_path: &std::path::Path) -> Mount {

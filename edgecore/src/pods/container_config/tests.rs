@@ -257,6 +257,21 @@ fn mounts_are_propagated_as_the_container_asks() {
 }
 
 #[test]
+fn what_was_made_for_the_pod_is_relabelled_where_labels_are_on() {
+    let mut world = World::new();
+    let spec = r#"{"volumes":[{"name":"data","hostPath":{"path":"/data"}},{"name":"cfg","configMap":{"name":"x"}}]}"#;
+    let json = r#"{"name":"c","terminationMessagePath":"/w",
+        "volumeMounts":[{"name":"data","mountPath":"/d"},{"name":"cfg","mountPath":"/c"}]}"#;
+    let relabelled = |world: &World| {
+        let config = world.build(spec, json).unwrap();
+        ["/d", "/c", "/etc/hosts", "/w"].map(|path| mount(&config, path).selinux_relabel)
+    };
+    assert_eq!(relabelled(&world), [false; 4]);
+    world.facts.selinux = true;
+    assert_eq!(relabelled(&world), [false, true, true, true]);
+}
+
+#[test]
 fn mounts_are_read_only_all_the_way_down_where_the_handler_can_do_it() {
     let mut world = World::new();
     let json =

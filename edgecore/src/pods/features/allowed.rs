@@ -46,9 +46,18 @@ const POD: &str = "
     securityContext.fsGroup
     securityContext.fsGroupChangePolicy=Always|OnRootMismatch
     securityContext.supplementalGroups.[]
-    securityContext.supplementalGroupsPolicy=Merge
-    securityContext.seccompProfile.type=RuntimeDefault|Unconfined
-    securityContext.appArmorProfile.type=RuntimeDefault|Unconfined
+    securityContext.supplementalGroupsPolicy=Merge|Strict
+    securityContext.seLinuxChangePolicy=MountOption|Recursive
+    securityContext.sysctls.[].name
+    securityContext.sysctls.[].value
+    securityContext.seccompProfile.type=RuntimeDefault|Unconfined|Localhost
+    securityContext.seccompProfile.localhostProfile
+    securityContext.appArmorProfile.type=RuntimeDefault|Unconfined|Localhost
+    securityContext.appArmorProfile.localhostProfile
+    securityContext.seLinuxOptions.user
+    securityContext.seLinuxOptions.role
+    securityContext.seLinuxOptions.type
+    securityContext.seLinuxOptions.level
 ";
 
 /// Read by the scheduler and the controllers alone.
@@ -172,9 +181,15 @@ const CONTAINER: &str = "
     securityContext.runAsNonRoot
     securityContext.readOnlyRootFilesystem
     securityContext.allowPrivilegeEscalation
-    securityContext.procMount=Default
-    securityContext.seccompProfile.type=RuntimeDefault|Unconfined
-    securityContext.appArmorProfile.type=RuntimeDefault|Unconfined
+    securityContext.procMount=Default|Unmasked
+    securityContext.seccompProfile.type=RuntimeDefault|Unconfined|Localhost
+    securityContext.seccompProfile.localhostProfile
+    securityContext.appArmorProfile.type=RuntimeDefault|Unconfined|Localhost
+    securityContext.appArmorProfile.localhostProfile
+    securityContext.seLinuxOptions.user
+    securityContext.seLinuxOptions.role
+    securityContext.seLinuxOptions.type
+    securityContext.seLinuxOptions.level
 ";
 
 const PROBE: &str = "

@@ -76,13 +76,8 @@ fn every_feature_that_is_not_honoured_is_refused_by_its_path() {
         ),
         (
             "securityContext",
-            json!({"seccompProfile": {"type": "Localhost"}}),
-            "securityContext.seccompProfile.type (Localhost)",
-        ),
-        (
-            "securityContext",
-            json!({"seLinuxOptions": {}}),
-            "securityContext.seLinuxOptions",
+            json!({"windowsOptions": {}}),
+            "securityContext.windowsOptions",
         ),
     ] {
         let fields: serde_json::Map<_, _> = [(field.to_owned(), value)].into_iter().collect();
@@ -116,8 +111,8 @@ fn every_feature_that_is_not_honoured_is_refused_by_its_path() {
         ),
         (
             "securityContext",
-            json!({"sysctls": [{"name": "x"}]}),
-            "securityContext.sysctls",
+            json!({"windowsOptions": {}}),
+            "securityContext.windowsOptions",
         ),
         ("somethingNew", json!({}), "somethingNew"),
     ] {

@@ -1,4 +1,4 @@
-use super::super::spec::testing::{container as container_of, pod};
+use super::super::spec::testing::{container as container_of, facts, pod};
 use super::*;
 use NamespaceMode::{Container as OwnEach, Node, Pod as Shared};
 
@@ -15,7 +15,7 @@ fn context(
     container_json: &str,
     image: &PresentImage,
 ) -> Result<LinuxContainerSecurityContext, ConfigError> {
-    container(&pod(pod_spec), &container_of(container_json), image)
+    container(&facts(), &pod(pod_spec), &container_of(container_json), image)
 }
 
 #[test]
@@ -123,4 +123,63 @@ fn a_sandbox_is_privileged_when_a_container_is() {
     assert!(context.privileged);
     assert_eq!(context.supplemental_groups, [3]);
     assert_eq!(context.seccomp, Some(profile(ProfileType::RuntimeDefault)));
+}
+
+#[test]
+fn profiles_of_the_device_are_named_as_the_runtime_finds_them() {
+    let json = r#"{"name":"c","securityContext":{
+        "seccompProfile":{"type":"Localhost","localhostProfile":"audit.json"},
+        "appArmorProfile":{"type":"Localhost","localhostProfile":"my-profile"}}}"#;
+    let built = context("{}", json, &image(Some(0), "")).unwrap();
+    assert_eq!(
+        built.seccomp,
+        Some(localhost("/nonexistent/kubelet/seccomp/audit.json".to_owned()))
+    );
+    assert_eq!(built.apparmor, Some(localhost("my-profile".to_owned())));
+    #[expect(deprecated, reason = "old runtimes read it")]
+    let old = built.apparmor_profile;
+    assert_eq!(old, "localhost/my-profile");
+    let nameless = r#"{"name":"c","securityContext":{"seccompProfile":{"type":"Localhost"}}}"#;
+    assert_eq!(
+        context("{}", nameless, &image(Some(0), "")).unwrap_err().0,
+        "localhostProfile must be set if seccompProfile type is Localhost."
+    );
+    let of_pod =
+        r#"{"securityContext":{"seccompProfile":{"type":"Localhost","localhostProfile":"a/b.json"}}}"#;
+    let built = context(of_pod, r#"{"name":"c"}"#, &image(Some(0), "")).unwrap();
+    assert_eq!(
+        built.seccomp.unwrap().localhost_ref,
+        "/nonexistent/kubelet/seccomp/a/b.json"
+    );
+}
+
+#[test]
+fn labels_and_strict_groups_reach_sandbox_and_container() {
+    let of_pod = r#"{"securityContext":{"supplementalGroupsPolicy":"Strict","seLinuxOptions":{"level":"s0:c1","type":"t"}}}"#;
+    let built = context(of_pod, r#"{"name":"c"}"#, &image(Some(0), "")).unwrap();
+    assert_eq!(
+        built.supplemental_groups_policy(),
+        SupplementalGroupsPolicy::Strict
+    );
+    let label = built.selinux_options.unwrap();
+    assert_eq!((label.level.as_str(), label.r#type.as_str()), ("s0:c1", "t"));
+    let own = r#"{"name":"c","securityContext":{"seLinuxOptions":{"level":"s0:c9"}}}"#;
+    let label = context(of_pod, own, &image(Some(0), ""))
+        .unwrap()
+        .selinux_options
+        .unwrap();
+    assert_eq!((label.level.as_str(), label.r#type.as_str()), ("s0:c9", ""));
+    let sandbox = sandbox(&pod(of_pod));
+    assert_eq!(
+        sandbox.supplemental_groups_policy(),
+        SupplementalGroupsPolicy::Strict
+    );
+    assert_eq!(sandbox.selinux_options.unwrap().level, "s0:c1");
+}
+
+#[test]
+fn an_unmasked_proc_hides_and_protects_nothing() {
+    let json = r#"{"name":"c","securityContext":{"procMount":"Unmasked"}}"#;
+    let built = context("{}", json, &image(Some(0), "")).unwrap();
+    assert!(built.masked_paths.is_empty() && built.readonly_paths.is_empty());
 }

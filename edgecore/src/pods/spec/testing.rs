@@ -37,6 +37,7 @@ pub(crate) fn facts() -> NodeFacts {
         .into(),
         kernel: (6, 1),
         app_armor: false,
+        selinux: false,
         abilities: Abilities::default(),
     }
 }

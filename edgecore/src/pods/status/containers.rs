@@ -6,6 +6,7 @@ use k8s_openapi::api::core::v1::{
 };
 
 use super::{Health, StatusInput, runtime_time};
+use crate::pods::container_config::recursive_read_only;
 use crate::pods::lifecycle;
 use crate::pods::observed::{ContainerObserved, Run};
 

@@ -83,6 +83,7 @@ impl World {
             health: &BTreeMap::new(),
             host_ips: &["192.168.7.2".to_owned()],
             runtime: "containerd",
+            recursive_read_only: false,
             end: &self.end,
             now: SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(seconds),
         })
