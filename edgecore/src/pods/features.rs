@@ -5,7 +5,7 @@
 //! allowed whole. Pure.
 //!
 //! **Invariant:** a pod that passes is honoured in full; whatever is set and not listed is refused by its
-//! path. `imagePullSecrets` are refused, because pulling without them would fail later and say less.
+//! path.
 
 mod allowed;
 

@@ -6,14 +6,15 @@
 //! **Invariant:** a failed pull is not tried again before its back-off is over, whoever asks.
 
 mod backoff;
+mod credentials;
 mod name;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_cri::v1::{Image, ImageSpec, PodSandboxConfig, PullImageRequest};
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_cri::v1::{AuthConfig, Image, ImageSpec, PodSandboxConfig, PullImageRequest};
+use k8s_openapi::api::core::v1::{Container, Pod, Secret};
 use parking_lot::Mutex;
 use thiserror::Error;
 use tokio::sync::Semaphore;
@@ -22,6 +23,7 @@ use tokio::time::Instant;
 use super::spec;
 use crate::runtime::Runtime;
 use backoff::{Attempts, Key};
+use credentials::Keyring;
 
 /// An image that is on the device.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -134,6 +136,8 @@ pub struct ImageWish<'a> {
     pub container: &'a Container,
     /// The pod's sandbox, which the runtime may want to know.
     pub sandbox: &'a PodSandboxConfig,
+    /// The pod's pull secrets, in its order.
+    pub secrets: &'a [Arc<Secret>],
 }
 
 impl Images {
@@ -219,8 +223,7 @@ impl Images {
         let asked = Instant::now();
         let _permit = self.pulls.acquire().await;
         let started = Instant::now();
-        if let Err(error) = self.runtime.pull_image(request(wish, image)).await {
-            let cause = error.to_string();
+        if let Err(cause) = self.pull_with_logins(wish, image).await {
             self.attempts.lock().failed(key, cause.clone(), Instant::now());
             return Err(ImageError::Pull {
                 image: requested,
@@ -233,6 +236,28 @@ impl Images {
         self.inspect(image).await?.ok_or(ImageError::Inspect {
             image: requested,
             cause,
+        })
+    }
+}
+
+impl Images {
+    /// Shows the registry one login after another; without any, asks as nobody.
+    async fn pull_with_logins(&self, wish: ImageWish<'_>, image: &str) -> Result<(), String> {
+        let keyring = Keyring::of(wish.secrets).map_err(|error| error.to_string())?;
+        let logins: Vec<_> = keyring.logins(image).into_iter().map(Some).collect();
+        let logins = if logins.is_empty() { vec![None] } else { logins };
+        let mut told: Vec<String> = Vec::new();
+        for login in logins {
+            match self.runtime.pull_image(request(wish, image, login)).await {
+                Ok(_) => return Ok(()),
+                Err(error) => told.push(error.to_string()),
+            }
+        }
+        let mut seen = BTreeSet::new();
+        told.retain(|words| seen.insert(words.clone()));
+        Err(match told.as_slice() {
+            [one] => one.clone(),
+            several => format!("[{}]", several.join(", ")),
         })
     }
 }
@@ -255,7 +280,7 @@ fn policy(container: &Container, image: &str) -> Policy {
     }
 }
 
-fn request(wish: ImageWish<'_>, image: &str) -> PullImageRequest {
+fn request(wish: ImageWish<'_>, image: &str, auth: Option<AuthConfig>) -> PullImageRequest {
     let annotations: HashMap<_, _> = wish
         .pod
         .metadata
@@ -271,7 +296,7 @@ fn request(wish: ImageWish<'_>, image: &str) -> PullImageRequest {
     };
     PullImageRequest {
         image: Some(image),
-        auth: None,
+        auth,
         sandbox_config: Some(wish.sandbox.clone()),
     }
 }

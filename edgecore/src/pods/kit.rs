@@ -3,16 +3,16 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, Secret};
 use protocol::clock::Clock;
 use thiserror::Error;
 use tokio::sync::Semaphore;
 
 use super::cgroups::Cgroups;
-use super::events::Events;
+use super::events::{Events, Tone};
 use super::images::Images;
 use super::seams::Report;
-use super::spec::{self, NodeFacts, Objects};
+use super::spec::{self, Lookup, NodeFacts, Objects};
 use super::volumes::Volumes;
 use crate::runtime::Runtime;
 
@@ -59,6 +59,30 @@ impl Kit {
         let class = self.objects.runtime_class(name);
         let class = class.ok_or_else(|| NoRuntimeClass(name.to_owned()))?;
         Ok(class.handler.clone())
+    }
+
+    /// The pod's pull secrets. One that is missing costs perhaps the pull, and is told.
+    pub fn pull_secrets(&self, pod: &Pod) -> Vec<Arc<Secret>> {
+        let named = spec::spec(pod)
+            .into_iter()
+            .flat_map(|spec| spec.image_pull_secrets.iter().flatten())
+            .filter(|secret| !secret.name.is_empty());
+        let (mut secrets, mut missing) = (Vec::new(), Vec::new());
+        for secret in named {
+            match self.objects.secret(spec::namespace(pod), &secret.name) {
+                Lookup::Found(found) => secrets.push(found),
+                Lookup::Absent | Lookup::Unknown => missing.push(secret.name.as_str()),
+            }
+        }
+        if !missing.is_empty() {
+            let message = format!(
+                "Unable to retrieve some image pull secrets ({}); attempting to pull the image may not succeed.",
+                missing.join(", ")
+            );
+            self.events
+                .pod(pod, Tone::Warning, "FailedToRetrieveImagePullSecret", &message);
+        }
+        secrets
     }
 
     /// Whether mounts of the pod can be read-only all the way down.

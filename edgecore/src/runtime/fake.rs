@@ -35,6 +35,7 @@ struct World {
     containers: BTreeMap<String, (String, api::ContainerStatus)>,
     images: BTreeSet<String>,
     registry: BTreeSet<String>,
+    private: BTreeMap<String, String>,
     exits: HashMap<String, i32>,
     exec: HashMap<String, i32>,
     failures: HashMap<&'static str, VecDeque<RuntimeError>>,
@@ -103,6 +104,13 @@ impl FakeRuntime {
     /// Makes an image pullable.
     pub(crate) fn publish(&self, image: &str) {
         self.world.lock().registry.insert(image.to_owned());
+    }
+
+    /// The image can be pulled, by this user alone.
+    pub(crate) fn publish_for(&self, image: &str, user: &str) {
+        self.publish(image);
+        let private = &mut self.world.lock().private;
+        private.insert(image.to_owned(), user.to_owned());
     }
 
     /// Makes the container `name` exit with `code` as soon as it is started.
@@ -475,6 +483,15 @@ impl Runtime for FakeRuntime {
             if !world.registry.contains(&name) {
                 let message = format!("failed to resolve reference {name:?}: not found");
                 return Err(RuntimeError::NotFound { call, message });
+            }
+            let user = pull.auth.map(|auth| auth.username);
+            if world
+                .private
+                .get(&name)
+                .is_some_and(|owner| Some(owner) != user.as_ref())
+            {
+                let (code, message) = (Code::Unknown, "pull access denied".to_owned());
+                return Err(RuntimeError::Refused { call, code, message });
             }
             world.images.insert(name.clone());
             Ok(format!("sha256:{name}"))

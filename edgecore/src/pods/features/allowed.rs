@@ -35,6 +35,7 @@ const POD: &str = "
     hostAliases.[].ip
     hostAliases.[].hostnames.[]
     enableServiceLinks
+    imagePullSecrets.[].name
     serviceAccountName
     serviceAccount
     automountServiceAccountToken

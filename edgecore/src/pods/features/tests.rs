@@ -90,7 +90,6 @@ fn every_feature_that_is_not_honoured_is_refused_by_its_path() {
             json!([{"name": "x"}]),
             "ephemeralContainers",
         ),
-        ("imagePullSecrets", json!([{"name": "x"}]), "imagePullSecrets"),
         ("overhead", json!({"cpu": "1"}), "overhead"),
         ("resourceClaims", json!([{}]), "resourceClaims"),
         ("hostnameOverride", json!("x"), "hostnameOverride"),

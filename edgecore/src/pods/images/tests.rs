@@ -5,6 +5,7 @@ use crate::runtime::fake::FakeRuntime;
 struct World {
     images: Images,
     told: Mutex<Vec<(&'static str, String)>>,
+    secrets: Vec<Arc<Secret>>,
 }
 
 impl World {
@@ -14,6 +15,7 @@ impl World {
             Self {
                 images: Images::new(runtime.clone(), 1),
                 told: Mutex::default(),
+                secrets: Vec::new(),
             },
             runtime,
         )
@@ -31,6 +33,7 @@ impl World {
                     pod: &pod,
                     container: &container,
                     sandbox: &sandbox,
+                    secrets: &self.secrets,
                 },
                 &tell,
             )
@@ -110,4 +113,42 @@ async fn a_missing_image_with_policy_never_and_a_bad_name_say_so() {
     );
     let bad = world.ensure("Not Valid", "Always").await.unwrap_err();
     assert_eq!(bad.reason(), "InvalidImageName");
+}
+
+fn pull_secret(user: &str) -> Arc<Secret> {
+    let auths = serde_json::json!({"auths": {"r.example.com": {"username": user, "password": "hunter2"}}});
+    let data = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, auths.to_string());
+    let secret = serde_json::json!({"metadata": {"name": user}, "type": "kubernetes.io/dockerconfigjson",
+        "data": {".dockerconfigjson": data}});
+    Arc::new(serde_json::from_value(secret).unwrap())
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_login_after_another_is_shown_until_one_is_let_in() {
+    let (mut world, runtime) = World::with(&[]);
+    runtime.publish_for("r.example.com/app:1", "second");
+    world.secrets = vec![pull_secret("first"), pull_secret("second"), pull_secret("third")];
+    world.ensure("r.example.com/app:1", "IfNotPresent").await.unwrap();
+    assert_eq!(runtime.count("PullImage"), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn logins_that_are_all_refused_say_why_and_nothing_of_themselves() {
+    let (mut world, runtime) = World::with(&[]);
+    runtime.publish_for("r.example.com/app:1", "somebody");
+    world.secrets = vec![pull_secret("first"), pull_secret("second")];
+    let error = world
+        .ensure("r.example.com/app:1", "IfNotPresent")
+        .await
+        .unwrap_err();
+    assert_eq!(error.reason(), "ErrImagePull");
+    assert!(error.to_string().contains("pull access denied"), "{error}");
+    let told = format!("{error:?} {:?}", world.told.lock());
+    assert!(!told.contains("hunter2"), "{told}");
+    // Nobody's login is shown to another registry.
+    world
+        .ensure("q.example.com/app:1", "IfNotPresent")
+        .await
+        .unwrap_err();
+    assert_eq!(runtime.count("PullImage"), 3);
 }

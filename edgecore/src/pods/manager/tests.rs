@@ -2,6 +2,7 @@
 
 mod admission;
 mod classes;
+mod pull_secrets;
 
 use std::time::Duration;
 

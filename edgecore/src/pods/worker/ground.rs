@@ -214,10 +214,12 @@ impl Worker {
                 kit.events
                     .container(pod, &field, (tone, event.reason, &event.message));
             };
+            let secrets = kit.pull_secrets(pod);
             let wish = ImageWish {
                 pod,
                 container: &container,
                 sandbox: &sandbox,
+                secrets: &secrets,
             };
             kit.images.ensure(wish, &tell).await
         }
