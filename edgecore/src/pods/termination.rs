@@ -76,23 +76,34 @@ fn from_file(path: &Path) -> String {
 
 fn from_log(path: &Path) -> String {
     match tail(path) {
-        Ok(bytes) => last_words(&String::from_utf8_lossy(&bytes)),
+        Ok((bytes, cut)) => last_words(&String::from_utf8_lossy(&bytes), cut),
         Err(error) => format!("Error on reading termination message from logs: {error}"),
     }
 }
 
-fn tail(path: &Path) -> io::Result<Vec<u8>> {
+/// The end of the log, and whether that began before it.
+fn tail(path: &Path) -> io::Result<(Vec<u8>, bool)> {
     let mut log = File::open(path)?;
     let length = log.metadata()?.len();
     log.seek(SeekFrom::Start(length.saturating_sub(LOG_TAIL)))?;
     let mut bytes = Vec::new();
     log.take(LOG_TAIL).read_to_end(&mut bytes)?;
-    Ok(bytes)
+    Ok((bytes, length > LOG_TAIL))
 }
 
 /// The end of what the container wrote, without the CRI log's own words.
-fn last_words(log: &str) -> String {
-    let lines: Vec<_> = log.lines().filter_map(content).collect();
+fn last_words(log: &str, cut: bool) -> String {
+    // A line that began before the tail has no header here, and may be all there is.
+    let (first, rest) = match log.split_once('\n') {
+        Some(parts) if cut => parts,
+        None if cut => (log, ""),
+        _ => ("", log),
+    };
+    let begun = Some(format!("{first}\n")).filter(|_| cut);
+    let lines: Vec<_> = begun
+        .into_iter()
+        .chain(rest.lines().filter_map(content))
+        .collect();
     let text: String = lines[lines.len().saturating_sub(LOG_LINES)..].concat();
     let from = text.len().saturating_sub(LOG_LIMIT);
     let start = (from..=text.len())
@@ -191,6 +202,22 @@ mod tests {
             .len()
                 <= LOG_LIMIT
         );
+    }
+
+    #[test]
+    fn a_line_longer_than_what_is_read_of_a_log_still_tells_its_end() {
+        let scratch = Scratch::new("termination-endless");
+        let log = scratch.path().join("log");
+        let line = format!("2026-01-01T00:00:00.0Z stdout F {}the end", "y".repeat(100_000));
+        for end in ["", "\n"] {
+            std::fs::write(&log, format!("{line}{end}")).unwrap();
+            let file = scratch.path().join("0");
+            let told = message(&status(&file, &log, "FallbackToLogsOnError", 1));
+            assert_eq!(
+                (told.len(), told.trim_end().ends_with("the end")),
+                (LOG_LIMIT, true)
+            );
+        }
     }
 
     #[test]
