@@ -11,7 +11,8 @@ use std::collections::HashMap;
 use std::io;
 
 use k8s_cri::v1::{
-    ContainerConfig, ContainerMetadata, ImageSpec, LinuxContainerConfig, LinuxContainerResources,
+    ContainerConfig, ContainerMetadata, HugepageLimit, ImageSpec, LinuxContainerConfig,
+    LinuxContainerResources,
 };
 use k8s_openapi::api::core::v1::{Container, Pod};
 use thiserror::Error;
@@ -117,7 +118,7 @@ pub fn build(input: &ContainerInput<'_>) -> Result<ContainerConfig, ConfigError>
         stdin_once: container.stdin_once == Some(true),
         tty: container.tty == Some(true),
         linux: Some(LinuxContainerConfig {
-            resources: Some(linux_resources(pod, container, facts.memory_capacity)),
+            resources: Some(linux_resources(facts, pod, container)),
             security_context: Some(security_context),
         }),
         ..ContainerConfig::default()
@@ -135,15 +136,24 @@ pub fn container_hash(container: &Container) -> String {
 }
 
 /// The limits the runtime sets on a container.
-pub fn linux_resources(pod: &Pod, container: &Container, memory_capacity: u64) -> LinuxContainerResources {
-    let (requests, limits) = (resources::requests(container), resources::limits(container));
+pub fn linux_resources(facts: &NodeFacts, pod: &Pod, container: &Container) -> LinuxContainerResources {
+    let (requests, limits) = (
+        resources::requests(container),
+        resources::effective_limits(pod, container),
+    );
+    let pages = resources::container_huge_pages(pod, container, &facts.huge_page_sizes);
+    let hugepage_limits = pages.into_iter().map(|(size, limit)| HugepageLimit {
+        page_size: resources::page_size(size),
+        limit,
+    });
     let shares = requests.cpu_milli.or(limits.cpu_milli).unwrap_or(0);
     LinuxContainerResources {
         cpu_period: QUOTA_PERIOD_US,
         cpu_quota: resources::cpu_quota(limits.cpu_milli.unwrap_or(0)),
         cpu_shares: i64::try_from(resources::cpu_shares(shares)).unwrap_or(i64::MAX),
         memory_limit_in_bytes: limits.memory.unwrap_or(0),
-        oom_score_adj: resources::oom_score(pod, container, memory_capacity),
+        oom_score_adj: resources::oom_score(pod, container, facts.memory_capacity),
+        hugepage_limits: hugepage_limits.collect(),
         ..LinuxContainerResources::default()
     }
 }

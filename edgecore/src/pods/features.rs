@@ -109,12 +109,24 @@ impl Branch {
     fn walk_fields(&self, fields: &serde_json::Map<String, Value>, path: &str, refused: &mut Vec<String>) {
         for (name, value) in fields {
             let path = format!("{path}.{name}");
-            match self.children.get(name.as_str()) {
+            match self.child(name) {
                 Some(child) => child.walk(value, &path, refused),
                 None if is_unset(value) => {}
                 None => refused.push(path),
             }
         }
+    }
+
+    /// The field of that name, or the one whose name begins so.
+    fn child(&self, name: &str) -> Option<&Self> {
+        let begins = |known: &str| {
+            known
+                .strip_suffix('*')
+                .is_some_and(|begin| name.starts_with(begin))
+        };
+        let beginning = || self.children.iter().find(|(known, _)| begins(known));
+        let exact = self.children.get(name);
+        exact.or_else(|| beginning().map(|(_, child)| child))
     }
 
     fn walk_items(&self, items: &[Value], path: &str, refused: &mut Vec<String>) {

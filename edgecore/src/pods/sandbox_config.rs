@@ -5,12 +5,15 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use k8s_cri::v1::{LinuxPodSandboxConfig, PodSandboxConfig, PodSandboxMetadata, PortMapping, Protocol};
+use k8s_cri::v1::{
+    LinuxContainerResources, LinuxPodSandboxConfig, PodSandboxConfig, PodSandboxMetadata, PortMapping,
+    Protocol,
+};
 use k8s_openapi::api::core::v1::{Container, ContainerPort, Pod};
 
 use super::dns::{self, PodDns};
 use super::hosts;
-use super::resources;
+use super::resources::{self, Amounts, QUOTA_PERIOD_US};
 use super::security;
 use super::spec::{self, NodeFacts};
 
@@ -99,7 +102,36 @@ fn linux(facts: &NodeFacts, pod: &Pod) -> LinuxPodSandboxConfig {
         cgroup_parent: facts.cgroups.pod_parent(resources::qos(pod), spec::uid(pod)),
         security_context: Some(security::sandbox(pod)),
         sysctls: sysctls(pod),
-        ..LinuxPodSandboxConfig::default()
+        resources: Some(of_containers(pod)),
+        overhead: Some(overhead(pod)),
+    }
+}
+
+/// What the containers may use together, for runtimes that size the sandbox by it.
+fn of_containers(pod: &Pod) -> LinuxContainerResources {
+    let (requests, limits) = resources::sandbox_amounts(pod);
+    let shares = requests.cpu_milli.or(limits.cpu_milli).unwrap_or(0);
+    limited(shares, limits)
+}
+
+/// What the pod's class costs; requests and limits in one.
+fn overhead(pod: &Pod) -> LinuxContainerResources {
+    let declared = spec::spec(pod).is_some_and(|spec| spec.overhead.is_some());
+    let amounts = resources::overhead(pod);
+    if declared {
+        limited(amounts.cpu_milli.unwrap_or(0), amounts)
+    } else {
+        LinuxContainerResources::default()
+    }
+}
+
+fn limited(shares: i64, limits: Amounts) -> LinuxContainerResources {
+    LinuxContainerResources {
+        cpu_period: QUOTA_PERIOD_US,
+        cpu_quota: resources::cpu_quota(limits.cpu_milli.unwrap_or(0)),
+        cpu_shares: i64::try_from(resources::cpu_shares(shares)).unwrap_or(i64::MAX),
+        memory_limit_in_bytes: limits.memory.unwrap_or(0),
+        ..LinuxContainerResources::default()
     }
 }
 
@@ -182,6 +214,18 @@ mod tests {
         assert_eq!(config.port_mappings[0].protocol(), Protocol::Udp);
         assert_eq!(config.dns_config.unwrap().servers, ["10.96.0.10"]);
         assert_eq!(config.linux.unwrap().cgroup_parent, "/kubepods/burstable/podu-1");
+    }
+
+    #[test]
+    fn a_sandbox_knows_what_its_containers_and_its_class_cost() {
+        let spec = r#"{"overhead":{"cpu":"250m","memory":"64Mi"},
+            "containers":[{"name":"a","resources":{"requests":{"cpu":"1"},"limits":{"cpu":"2","memory":"1Gi"}}}]}"#;
+        let linux = build(&facts(), &pod(spec), 0).config.linux.unwrap();
+        let told = |r: LinuxContainerResources| (r.cpu_shares, r.cpu_quota, r.memory_limit_in_bytes);
+        assert_eq!(told(linux.resources.unwrap()), (1024, 200_000, 1 << 30));
+        assert_eq!(told(linux.overhead.unwrap()), (256, 25_000, 64 << 20));
+        let plain = build(&facts(), &pod("{}"), 0).config.linux.unwrap();
+        assert_eq!(plain.overhead, Some(LinuxContainerResources::default()));
     }
 
     #[test]

@@ -41,6 +41,8 @@ pub struct NodeFacts {
     pub memory_capacity: u64,
     /// What pods may have of the device: told to containers that have no limit of their own.
     pub allocatable: Resources,
+    /// The sizes of huge pages that the kernel knows, in bytes.
+    pub huge_page_sizes: Vec<u64>,
     /// The kernel's major and minor version.
     pub kernel: (u32, u32),
     /// Whether the kernel enforces profiles of `AppArmor`.

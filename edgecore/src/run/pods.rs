@@ -108,6 +108,7 @@ async fn facts(parts: &Parts, driver: CgroupDriver) -> NodeFacts {
         cluster_domain: parts.config.cluster_domain.clone(),
         cgroups: CgroupLayout::new(&parts.config.cgroup_root, driver),
         memory_capacity: machine.memory,
+        huge_page_sizes: machine.huge_pages.iter().map(|(size, _)| *size).collect(),
         kernel: observe::kernel_numbers(&machine.kernel_version),
         app_armor: observe::app_armor(&paths.at("/")),
         selinux: observe::selinux(&paths.at("/")),

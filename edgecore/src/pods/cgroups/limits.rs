@@ -3,32 +3,34 @@
 //! v1 spreads a cgroup over controllers, v2 has one directory. **Invariant:** a value is written only into
 //! the controller that has the file.
 
-use super::super::resources::{PodLimits, QUOTA_PERIOD_US};
+use std::borrow::Cow;
+
+use super::super::resources::{HugePages, PodLimits, QUOTA_PERIOD_US, page_size};
 
 /// One value: the controller, its file, what is written.
-pub(super) type Setting = (&'static str, &'static str, String);
+pub(super) type Setting = (&'static str, Cow<'static, str>, String);
 
 /// The settings under v1.
 pub(super) fn v1(limits: &PodLimits) -> Vec<Setting> {
-    let mut settings = vec![("cpu", "cpu.shares", limits.cpu_shares.to_string())];
+    let mut settings = vec![("cpu", "cpu.shares".into(), limits.cpu_shares.to_string())];
     if let Some(quota) = limits.cpu_quota_us.filter(|quota| *quota > 0) {
-        settings.push(("cpu", "cpu.cfs_period_us", QUOTA_PERIOD_US.to_string()));
-        settings.push(("cpu", "cpu.cfs_quota_us", quota.to_string()));
+        settings.push(("cpu", "cpu.cfs_period_us".into(), QUOTA_PERIOD_US.to_string()));
+        settings.push(("cpu", "cpu.cfs_quota_us".into(), quota.to_string()));
     }
     if let Some(memory) = limits.memory.filter(|memory| *memory > 0) {
-        settings.push(("memory", "memory.limit_in_bytes", memory.to_string()));
+        settings.push(("memory", "memory.limit_in_bytes".into(), memory.to_string()));
     }
     settings
 }
 
 /// The settings under v2.
 pub(super) fn v2(limits: &PodLimits) -> Vec<Setting> {
-    let mut settings = vec![("cpu", "cpu.weight", weight(limits.cpu_shares).to_string())];
+    let mut settings = vec![("cpu", "cpu.weight".into(), weight(limits.cpu_shares).to_string())];
     if let Some(quota) = limits.cpu_quota_us.filter(|quota| *quota > 0) {
-        settings.push(("cpu", "cpu.max", format!("{quota} {QUOTA_PERIOD_US}")));
+        settings.push(("cpu", "cpu.max".into(), format!("{quota} {QUOTA_PERIOD_US}")));
     }
     if let Some(memory) = limits.memory.filter(|memory| *memory > 0) {
-        settings.push(("memory", "memory.max", memory.to_string()));
+        settings.push(("memory", "memory.max".into(), memory.to_string()));
     }
     settings
 }
@@ -46,6 +48,27 @@ pub(super) fn systemd(limits: &PodLimits) -> Vec<String> {
         properties.push(format!("MemoryMax={memory}"));
     }
     properties
+}
+
+/// The controller of huge pages.
+pub(super) const HUGE_PAGES: &str = "hugetlb";
+
+/// The limits of huge pages under v1.
+pub(super) fn huge_pages_v1(pages: &HugePages) -> Vec<Setting> {
+    huge_pages(pages, "limit_in_bytes")
+}
+
+/// The same under v2.
+pub(super) fn huge_pages_v2(pages: &HugePages) -> Vec<Setting> {
+    huge_pages(pages, "max")
+}
+
+fn huge_pages(pages: &HugePages, file: &str) -> Vec<Setting> {
+    let setting = |(size, limit): (&u64, &u64)| {
+        let file = format!("hugetlb.{}.{file}", page_size(*size));
+        (HUGE_PAGES, file.into(), limit.to_string())
+    };
+    pages.iter().map(setting).collect()
 }
 
 /// Shares 2..262144 as weight 1..10000.
@@ -68,6 +91,28 @@ mod tests {
         assert_eq!(
             [0, 2, 1024, 262_144, u64::MAX].map(weight),
             [1, 1, 39, 10_000, 10_000]
+        );
+    }
+
+    #[test]
+    fn huge_pages_have_a_file_for_each_size() {
+        let pages = HugePages::from([(2 << 20, 4 << 20), (1 << 30, 0)]);
+        let told = |settings: Vec<Setting>| -> Vec<String> {
+            settings
+                .into_iter()
+                .map(|(_, file, value)| format!("{file}={value}"))
+                .collect()
+        };
+        assert_eq!(
+            told(huge_pages_v1(&pages)),
+            [
+                "hugetlb.2MB.limit_in_bytes=4194304",
+                "hugetlb.1GB.limit_in_bytes=0"
+            ]
+        );
+        assert_eq!(
+            told(huge_pages_v2(&pages)),
+            ["hugetlb.2MB.max=4194304", "hugetlb.1GB.max=0"]
         );
     }
 

@@ -12,8 +12,8 @@ use std::process::Command;
 
 use thiserror::Error;
 
-use super::super::resources::{self, PodLimits, Qos};
-use super::hierarchy::Hierarchy;
+use super::super::resources::{self, HugePages, PodLimits, Qos};
+use super::hierarchy::{Hierarchy, Mount as V1Mount};
 use super::layout::{CgroupDriver, CgroupLayout};
 use super::limits::{self, Setting};
 
@@ -101,6 +101,21 @@ impl Cgroups {
     /// Makes the pod's cgroup and sets its limits.
     pub fn ensure_pod(&self, qos: Qos, uid: &str, limits: &PodLimits) -> Result<(), CgroupError> {
         self.ensure(&self.layout.pod_path(qos, uid), limits)
+    }
+
+    /// Limits the huge pages of the pod's cgroup, where the kernel can. systemd has no property for them, so
+    /// the files are written under both drivers.
+    pub fn limit_huge_pages(&self, qos: Qos, uid: &str, pages: &HugePages) -> Result<(), CgroupError> {
+        let path = self.layout.pod_path(qos, uid);
+        match &self.hierarchy {
+            Hierarchy::V2(mount) => write_all(&mount.join(path), limits::huge_pages_v2(pages)),
+            Hierarchy::V1(mounts) => {
+                let has_pages =
+                    |mount: &&V1Mount| mount.controllers.iter().any(|name| name == limits::HUGE_PAGES);
+                let mut mounts = mounts.iter().filter(has_pages);
+                mounts.try_for_each(|mount| write_all(&mount.path.join(&path), limits::huge_pages_v1(pages)))
+            }
+        }
     }
 
     /// Removes the pod's cgroup in whichever class it is, with those the runtime left below it. Fails while a
@@ -231,7 +246,7 @@ fn make_dir(dir: &Path) -> Result<(), CgroupError> {
 
 fn write_all(dir: &Path, settings: Vec<Setting>) -> Result<(), CgroupError> {
     for (_, file, value) in settings {
-        let path = dir.join(file);
+        let path = dir.join(file.as_ref());
         match std::fs::write(&path, value) {
             // A kernel without bandwidth control or memory limits has no such file.
             Err(error)

@@ -1,6 +1,7 @@
 //! The allow-list: what this node honours, by path.
 //!
-//! `[]` stands for every item, `**` for everything below, `=a|b` for the only values, `x*` for a beginning.
+//! `[]` stands for every item, `**` for everything below, `=a|b` for the only values, `x*` for a beginning, of a
+//! value or of a field's name.
 
 /// (where the paths start, the paths).
 pub(super) const LISTS: &[(&str, &str)] = &[
@@ -40,7 +41,15 @@ const POD: &str = "
     serviceAccount
     automountServiceAccountToken
     os.name=linux
+    resources.requests.cpu
+    resources.requests.memory
+    resources.requests.hugepages-*
+    resources.limits.cpu
+    resources.limits.memory
+    resources.limits.hugepages-*
     runtimeClassName
+    overhead.cpu
+    overhead.memory
     securityContext.runAsUser
     securityContext.runAsGroup
     securityContext.runAsNonRoot
@@ -163,8 +172,10 @@ const CONTAINER: &str = "
     resources.requests.cpu
     resources.requests.memory
     resources.requests.ephemeral-storage
+    resources.requests.hugepages-*
     resources.limits.cpu
     resources.limits.memory
+    resources.limits.hugepages-*
     resizePolicy.[].resourceName=cpu|memory
     resizePolicy.[].restartPolicy=NotRequired
     volumeMounts.[].name

@@ -61,8 +61,8 @@ fn every_feature_that_is_not_honoured_is_refused_by_its_path() {
         ),
         (
             "resources",
-            json!({"limits": {"hugepages-2Mi": "1"}}),
-            "resources.limits.hugepages-2Mi",
+            json!({"limits": {"hugepages-2Mi": "2Mi", "example.org/gpu": "1"}}),
+            "resources.limits.example.org/gpu",
         ),
         (
             "resources",
@@ -90,7 +90,11 @@ fn every_feature_that_is_not_honoured_is_refused_by_its_path() {
             json!([{"name": "x"}]),
             "ephemeralContainers",
         ),
-        ("overhead", json!({"cpu": "1"}), "overhead"),
+        (
+            "overhead",
+            json!({"example.org/x": "1"}),
+            "overhead.example.org/x",
+        ),
         ("resourceClaims", json!([{}]), "resourceClaims"),
         ("hostnameOverride", json!("x"), "hostnameOverride"),
         (

@@ -35,6 +35,7 @@ pub(crate) fn facts() -> NodeFacts {
         ]
         .map(|(name, amount)| (name.to_owned(), Quantity(amount.to_owned())))
         .into(),
+        huge_page_sizes: vec![2 << 20],
         kernel: (6, 1),
         app_armor: false,
         selinux: false,

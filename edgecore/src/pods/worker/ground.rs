@@ -132,7 +132,11 @@ impl Worker {
         let pod = self.pod();
         if let Some(cgroups) = &self.kit.cgroups {
             let (qos, limits) = (resources::qos(pod), resources::pod_limits(pod));
-            if let Err(error) = cgroups.ensure_pod(qos, &self.uid, &limits) {
+            let pages = resources::pod_huge_pages(pod, &self.kit.facts.huge_page_sizes);
+            let ensured = cgroups
+                .ensure_pod(qos, &self.uid, &limits)
+                .and_then(|()| cgroups.limit_huge_pages(qos, &self.uid, &pages));
+            if let Err(error) = ensured {
                 let message = format!("unable to ensure pod container exists: {error}");
                 return self.unprepared("FailedCreatePodContainer", &message);
             }
