@@ -7,9 +7,11 @@
 
 use bolero::check;
 use protocol::{
+    class::Class,
     join::{EnrollRefusal, EnrollRequest, JoinToken, NodeRequest},
     name::{NodeName, ServiceName, shown},
     tls::peer_identity,
+    transport::mux::{Mux, MuxFrame, Read, Side},
     wire::{
         DesiredDown, DesiredUp, DialReply, Frame, FrameReader, Open, ReportedDown, ReportedUp, SessionDown,
         SessionUp,
@@ -71,5 +73,42 @@ fn certificates() {
     check!().with_iterations(1000).for_each(|bytes| {
         let shown = rustls::pki_types::CertificateDer::from(bytes.to_vec());
         let _ = peer_identity(&[shown], "192.0.2.1:1".parse().unwrap(), std::time::UNIX_EPOCH);
+    });
+}
+
+#[test]
+fn multiplexed_messages() {
+    check!().with_iterations(1000).for_each(|bytes| {
+        let _ = MuxFrame::decode(bytes);
+    });
+}
+
+/// A peer that says whatever it likes, in frames that mostly read, to an end whose streams are used.
+#[test]
+fn a_multiplexed_connection() {
+    check!().with_iterations(1000).for_each(|bytes| {
+        let mut mux = Mux::new(Side::Cloud);
+        let own = mux.open(Class::Interactive).unwrap();
+        let mut out = [0; 100];
+        for chunk in bytes.chunks(4) {
+            let &[kind, stream, ref rest @ ..] = chunk else {
+                continue;
+            };
+            let mut message = vec![kind % 8, stream % 8];
+            message.extend_from_slice(rest);
+            if mux.handle_frame(&message).is_err() {
+                break;
+            }
+            if let Some(id) = mux.accept() {
+                mux.classify(id, Class::Desired);
+                let _ = mux.write(id, rest);
+            }
+            let _ = mux.write(own, rest);
+            assert_ne!(mux.read(own, &mut out), Read::Bytes(0));
+            while mux.poll_wake().is_some() {}
+            if stream % 2 == 0 {
+                let _ = mux.poll_transmit();
+            }
+        }
     });
 }

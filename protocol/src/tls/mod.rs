@@ -35,6 +35,9 @@ pub const SERVER_NAME: &str = "cloudcore.tombolo";
 /// The protocol that both ends name in the QUIC handshake.
 pub const ALPN: &[u8] = b"tombolo/1";
 
+/// What both ends speak over TCP: enrolment, and the upgrade to the link.
+const HTTP_ALPN: &[u8] = b"http/1.1";
+
 /// A certificate chain and its key.
 #[derive(Debug)]
 pub struct Credentials {
@@ -110,6 +113,15 @@ pub struct ClientTls {
     pub config: Arc<ClientConfig>,
     /// The last handshake's fault.
     pub faults: TlsFaults,
+}
+
+impl ClientTls {
+    /// For TLS over TCP, which is HTTP before it is a link.
+    pub fn over_tcp(&self) -> Arc<ClientConfig> {
+        let mut config = (*self.config).clone();
+        config.alpn_protocols = vec![HTTP_ALPN.to_vec()];
+        Arc::new(config)
+    }
 }
 
 /// An enrolled edge: verifies [`SERVER_NAME`] under `authority` and shows `credentials`.
@@ -197,7 +209,7 @@ pub fn server(
         .with_cert_resolver(certificates);
     config.alpn_protocols = match client {
         ClientCertificate::Required => vec![ALPN.to_vec()],
-        ClientCertificate::Optional => vec![b"http/1.1".to_vec()],
+        ClientCertificate::Optional => vec![HTTP_ALPN.to_vec()],
     };
     // Early data can be replayed, and would come before the client's certificate is proven.
     config.max_early_data_size = 0;

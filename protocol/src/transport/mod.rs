@@ -6,8 +6,11 @@
 //! **Invariant:** a stream that is handed out has had its [`Open`] read (or written), and both ends
 //! gave it the same [`Class`](crate::class::Class).
 
+mod alert;
+pub mod mux;
 pub mod quic;
 mod tunnel;
+pub mod websocket;
 
 use std::{net::SocketAddr, pin::Pin, time::Duration};
 
@@ -47,6 +50,43 @@ impl std::fmt::Debug for Stream {
     }
 }
 
+/// What carries a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// UDP.
+    Quic,
+    /// TCP, where UDP is blocked.
+    WebSocket,
+}
+
+impl Transport {
+    /// How often the edge sends a beat: NATs forget a UDP path after 30 s, and a TCP one after
+    /// minutes.
+    pub const fn keepalive(self) -> Duration {
+        match self {
+            Self::Quic => Duration::from_secs(25),
+            Self::WebSocket => Duration::from_secs(40),
+        }
+    }
+
+    /// How many missed beats end the session.
+    pub const fn missed(self) -> u32 {
+        match self {
+            Self::Quic => 3,
+            Self::WebSocket => 2,
+        }
+    }
+}
+
+impl std::fmt::Display for Transport {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Quic => "QUIC",
+            Self::WebSocket => "WebSocket",
+        })
+    }
+}
+
 /// A connection to one peer. Dropping the last handle closes it.
 pub trait Connection: Send + Sync + 'static {
     /// Opens a stream of `open`'s class and sends `open` on it.
@@ -62,6 +102,9 @@ pub trait Connection: Send + Sync + 'static {
 
     /// The node at the other end; `None` when that is cloudcore.
     fn peer(&self) -> Option<&PeerIdentity>;
+
+    /// What carries it.
+    fn transport(&self) -> Transport;
 
     /// Where the other end is.
     fn remote(&self) -> SocketAddr;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use protocol::tls::PeerIdentity;
-use protocol::transport::{CloseCode, Connection, Stream, TransportError};
+use protocol::transport::{CloseCode, Connection, Stream, Transport, TransportError};
 use protocol::wire::Open;
 use tokio::io::{duplex, split};
 use tokio::sync::{Mutex, Notify, mpsc, watch};
@@ -69,6 +69,10 @@ impl Connection for Memory {
 
     fn peer(&self) -> Option<&PeerIdentity> {
         None
+    }
+
+    fn transport(&self) -> Transport {
+        Transport::Quic
     }
 
     fn remote(&self) -> SocketAddr {

@@ -13,7 +13,10 @@ use super::config;
 use crate::{
     class::Class,
     tls::{ClientTls, PeerIdentity, SERVER_NAME, TlsFault},
-    transport::{BoxFuture, CloseCode, Connection, HANDSHAKE_LIMIT, Stream, TransportError},
+    transport::{
+        BoxFuture, CloseCode, Connection, HANDSHAKE_LIMIT, Stream, Transport, TransportError,
+        alert::certificate_refused,
+    },
     wire::{FrameReader, FrameWriter, Open},
 };
 
@@ -123,6 +126,10 @@ impl Connection for Quic {
         self.peer.as_ref()
     }
 
+    fn transport(&self) -> Transport {
+        Transport::Quic
+    }
+
     fn remote(&self) -> SocketAddr {
         self.inner.remote_address()
     }
@@ -184,14 +191,10 @@ pub(super) fn why(remote: SocketAddr, error: &ConnectionError) -> TransportError
 /// The peer's transport closed: a TLS alert says that it did not take our certificate.
 fn refused(code: u64, text: &str) -> TransportError {
     const CRYPTO: u64 = 0x100;
-    let alert = match code.checked_sub(CRYPTO) {
-        Some(42) => "it is malformed",
-        Some(44) => "it is revoked",
-        Some(45) => "it has expired by the peer's clock",
-        Some(46 | 49) => "it is not acceptable",
-        Some(48 | 51) => "it is signed by another CA",
-        Some(116) => "none was shown",
-        Some(_) | None => return TransportError::Failed(crate::name::shown(text)),
-    };
-    TransportError::CertificateRefused(alert.to_owned())
+    let alert = code
+        .checked_sub(CRYPTO)
+        .and_then(|alert| u8::try_from(alert).ok());
+    alert
+        .and_then(certificate_refused)
+        .unwrap_or_else(|| TransportError::Failed(crate::name::shown(text)))
 }

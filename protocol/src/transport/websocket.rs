@@ -1,0 +1,69 @@
+//! A WebSocket over TLS 1.3, for networks that let no UDP through.
+//!
+//! One TCP connection to the port that QUIC has on UDP: TLS as for QUIC, `GET /v1/link` with
+//! `Upgrade: websocket`, then one [`MuxFrame`](super::mux::MuxFrame) in each binary message. A task per
+//! connection moves messages between the socket and the [`Mux`](super::mux::Mux); everything else is decided there.
+//! No extension is spoken: compressing what is secret beside what is not would give it away.
+//!
+//! **Invariant:** at most one chunk waits above the socket and little more in it, so that what is
+//! urgent overtakes what is not; a message larger than a frame may be is refused before it is read.
+
+mod accept;
+mod connect;
+mod connection;
+mod driver;
+mod halves;
+mod shared;
+
+use std::net::SocketAddr;
+
+use socket2::SockRef;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsStream;
+use tokio_tungstenite::{WebSocketStream, tungstenite::protocol::WebSocketConfig};
+
+pub use accept::{accept, secure, wants_link};
+pub use connect::connect;
+
+use super::{TransportError, alert::certificate_refused, mux::MAX_MUX_FRAME};
+
+/// Where the link is, on the port that enrolment has too.
+pub const LINK_PATH: &str = "/v1/link";
+
+/// What may wait in the socket before it takes more: a chunk.
+const NOT_SENT: u32 = 16 << 10;
+/// tungstenite's own is 128 KiB for each connection.
+const READ_BUFFER: usize = 4 << 10;
+
+type Socket = WebSocketStream<TlsStream<TcpStream>>;
+
+fn config() -> WebSocketConfig {
+    WebSocketConfig::default()
+        .read_buffer_size(READ_BUFFER)
+        .write_buffer_size(0)
+        .max_message_size(Some(MAX_MUX_FRAME))
+        .max_frame_size(Some(MAX_MUX_FRAME))
+}
+
+/// Frames go at once, and none waits long in the socket.
+fn prepare(socket: &TcpStream) -> std::io::Result<()> {
+    socket.set_nodelay(true)?;
+    SockRef::from(socket).set_tcp_notsent_lowat(NOT_SENT)
+}
+
+/// What a failed socket says.
+fn broken(remote: SocketAddr, source: std::io::Error) -> TransportError {
+    let tls = source
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    if let Some(rustls::Error::AlertReceived(alert)) = tls
+        && let Some(refused) = certificate_refused(u8::from(*alert))
+    {
+        return refused;
+    }
+    match source.kind() {
+        std::io::ErrorKind::ConnectionReset | std::io::ErrorKind::BrokenPipe => TransportError::Reset,
+        _ if tls.is_some() => TransportError::Tls(crate::tls::TlsFault::Other(source.to_string())),
+        _ => TransportError::Socket { remote, source },
+    }
+}

@@ -1,0 +1,148 @@
+//! The task of one connection: messages between the socket and the core.
+
+use std::{
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures::{SinkExt, StreamExt};
+use tokio::{
+    io::AsyncWriteExt,
+    time::{Instant, timeout},
+};
+use tokio_tungstenite::tungstenite::{Error as WsError, Message};
+
+use super::{
+    Socket, broken,
+    shared::{End, Shared},
+};
+use crate::transport::{
+    CloseCode, TransportError,
+    mux::{Mux, Pace},
+};
+
+/// What the last word may take to arrive.
+const LAST_WORD: Duration = Duration::from_secs(1);
+
+/// Serves the connection to its end. It outlives the last handle by [`LAST_WORD`] at most.
+pub(super) async fn drive(shared: Arc<Shared>, socket: Socket) {
+    let _gone = shared.gone.clone().drop_guard();
+    let mut driver = Driver {
+        shared: &shared,
+        socket,
+        sending: None,
+        pace: Pace::default(),
+    };
+    let end = tokio::select! {
+        biased;
+        () = shared.over.cancelled() => End::Here,
+        end = std::future::poll_fn(|cx| driver.poll(cx)) => end,
+    };
+    shared.end(end);
+    // However that goes, the socket is dropped next.
+    let _ = timeout(LAST_WORD, say_last(&shared, &mut driver.socket)).await;
+}
+
+struct Driver<'a> {
+    shared: &'a Shared,
+    socket: Socket,
+    /// Since when how many bytes are on their way into the socket.
+    sending: Option<(Instant, usize)>,
+    pace: Pace,
+}
+
+impl Driver<'_> {
+    /// Moves what can be moved, both ways; ready at the end.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        loop {
+            let sent = match self.poll_send(cx) {
+                Ok(sent) => sent,
+                Err(error) => return Poll::Ready(failed(self.shared, error)),
+            };
+            match self.socket.poll_next_unpin(cx) {
+                Poll::Ready(Some(Ok(message))) => {
+                    if let Err(end) = heard(self.shared, cx, &message) {
+                        return Poll::Ready(end);
+                    }
+                }
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(failed(self.shared, error)),
+                Poll::Ready(None) => return Poll::Ready(failed(self.shared, WsError::ConnectionClosed)),
+                Poll::Pending if sent => {}
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+
+    /// Hands down one message, once the one before has reached the socket; true when something
+    /// moved.
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Result<bool, WsError> {
+        if let Some((since, bytes)) = self.sending {
+            match self.socket.poll_flush_unpin(cx) {
+                Poll::Ready(flushed) => flushed?,
+                Poll::Pending => return Ok(false),
+            }
+            self.sending = None;
+            self.pace.took(bytes, since.elapsed());
+        }
+        let chunk = self.pace.chunk();
+        let frame = self.shared.drive(cx, |mux| {
+            mux.set_chunk(chunk);
+            mux.poll_transmit()
+        });
+        let Some(frame) = frame else {
+            return Ok(false);
+        };
+        self.sending = Some((Instant::now(), frame.len()));
+        self.socket.start_send_unpin(Message::Binary(frame))?;
+        Ok(true)
+    }
+}
+
+fn heard(shared: &Shared, cx: &Context<'_>, message: &Message) -> Result<(), End> {
+    match message {
+        Message::Binary(bytes) => {
+            let taken = shared.drive(cx, |mux| {
+                mux.handle_frame(bytes)
+                    .inspect_err(|violation| mux.close(CloseCode::Protocol, &violation.to_string()))
+                    .map(|()| mux.closed_by_peer().cloned())
+            });
+            match taken {
+                Ok(None) => Ok(()),
+                Ok(Some((code, reason))) => Err(End::ByPeer(code, reason)),
+                Err(violation) => Err(End::Failed(TransportError::Failed(format!(
+                    "the peer broke the protocol: {violation}"
+                )))),
+            }
+        }
+        // tungstenite answers a ping by itself.
+        Message::Ping(_) | Message::Pong(_) => Ok(()),
+        Message::Close(_) | Message::Text(_) | Message::Frame(_) => Err(End::Failed(TransportError::Failed(
+            "the peer sent what is no frame of the link".to_owned(),
+        ))),
+    }
+}
+
+fn failed(shared: &Shared, error: WsError) -> End {
+    End::Failed(match error {
+        WsError::Io(source) => broken(shared.remote, source),
+        WsError::ConnectionClosed | WsError::AlreadyClosed => {
+            TransportError::Failed("the peer went away without a word".to_owned())
+        }
+        #[expect(
+            clippy::wildcard_enum_match_arm,
+            reason = "a foreign list; what is left are violations"
+        )]
+        other => TransportError::Failed(other.to_string()),
+    })
+}
+
+/// Sends what is left to say, which is a close, and waits until the peer has hung up: closing a
+/// socket that was not read to its end would throw away what is on its way.
+async fn say_last(shared: &Shared, socket: &mut Socket) -> Option<()> {
+    let close = shared.with(Mux::poll_transmit)?;
+    socket.send(Message::Binary(close)).await.ok()?;
+    socket.get_mut().shutdown().await.ok()?;
+    while let Some(Ok(_)) = socket.next().await {}
+    Some(())
+}

@@ -1,0 +1,43 @@
+//! The transports over the loopback. What both must do stands in `suite` and runs over each.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod carriers;
+mod pki;
+mod quic;
+mod suite;
+mod websocket;
+
+/// Runs tests of the suite over both transports.
+macro_rules! over_both {
+    ($($test:ident),* $(,)?) => {
+        mod over_quic {
+            $(#[tokio::test]
+            async fn $test() {
+                crate::suite::$test::<crate::carriers::Quic>().await;
+            })*
+        }
+        mod over_websocket {
+            $(#[tokio::test]
+            async fn $test() {
+                crate::suite::$test::<crate::carriers::WebSocket>().await;
+            })*
+        }
+    };
+}
+
+over_both!(
+    a_nodes_name_key_and_expiry_come_from_its_certificate,
+    a_half_closed_tunnel_still_carries_the_answer,
+    another_ca_is_refused_by_either_side_and_named,
+    a_clock_ahead_past_the_certificates_end_is_named_with_its_offset,
+    an_expired_node_is_told_so,
+    a_certificate_that_names_no_node_is_refused,
+    a_resumed_session_still_has_its_identity,
+    large_streams_arrive_whole_in_both_directions_at_once,
+    streams_that_nobody_reads_stop_no_other,
+    many_tunnels_are_open_at_once_and_their_places_come_back,
+    who_closes_says_why,
+    dropping_the_last_handle_closes_the_connection,
+    a_reader_that_goes_away_stops_the_writer,
+);
