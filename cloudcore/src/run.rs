@@ -25,7 +25,7 @@ use crate::config::Config;
 use crate::enroll::{self, Authority};
 use crate::flows::Flows;
 use crate::gauges::Gauges;
-use crate::hub::{self, ClusterLeases, Hub, KEEPALIVE};
+use crate::hub::{self, ClusterLeases, Hub};
 use crate::observe::{Observe, Readiness};
 use crate::supervise::{Cause, Outcome, Supervisor, Task};
 use crate::tunnel::Tunnels;
@@ -103,7 +103,6 @@ impl Parts {
         let hub = Hub::bind(hub::Settings {
             listen: config.listen,
             replica: config.replica.clone(),
-            keepalive: KEEPALIVE,
             tunnel_grace: config.grace,
             clock,
             authority: authority.clone(),

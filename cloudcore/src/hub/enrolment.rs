@@ -7,12 +7,9 @@ use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
-use protocol::{
-    join::{ENROLL_BODY_MAX, ENROLL_PATH, EnrollRefusal, EnrollRequest, RefusalCode},
-    transport::HANDSHAKE_LIMIT,
-};
+use protocol::join::{ENROLL_BODY_MAX, ENROLL_PATH, EnrollRefusal, EnrollRequest, RefusalCode};
 use tokio::{net::TcpStream, time::timeout};
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 use super::Shared;
 
@@ -25,12 +22,7 @@ const HEADER_BYTES: usize = 8 << 10;
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Serves one connection.
-pub(super) async fn serve(
-    shared: Arc<Shared>,
-    acceptor: TlsAcceptor,
-    socket: TcpStream,
-) -> Result<(), BoxError> {
-    let tls = timeout(HANDSHAKE_LIMIT, acceptor.accept(socket)).await??;
+pub(super) async fn serve(shared: Arc<Shared>, tls: TlsStream<TcpStream>) -> Result<(), BoxError> {
     let service = service_fn(move |request| {
         let shared = Arc::clone(&shared);
         async move { Ok::<_, Infallible>(answer(&shared, request).await) }

@@ -7,7 +7,7 @@ use protocol::{
     name::NodeName,
     reported::{EVENT_WINDOW, STATE_WINDOW},
     tls::PeerIdentity,
-    transport::{ByteReader, ByteWriter, CloseCode, Connection, HANDSHAKE_LIMIT, Stream},
+    transport::{ByteReader, ByteWriter, CloseCode, Connection, HANDSHAKE_LIMIT, Stream, Transport},
     wire::{
         FrameReader, FrameWriter, Hello, Limits, Reject, RejectCode, SessionDown, SessionUp, Welcome, open,
         session_down, session_up,
@@ -61,7 +61,7 @@ pub(super) async fn greet(
         }
     };
     let welcomed = tokio::select! {
-        welcomed = timeout(WELCOME_LIMIT, welcome(shared, peer, &hello)) => {
+        welcomed = timeout(WELCOME_LIMIT, welcome(shared, peer, &hello, connection.transport())) => {
             welcomed.unwrap_or_else(|_| Err(away("the cluster's API server is too slow just now")))
         }
         gone = connection.closed() => return Err(format!("the edge left before its Welcome: {gone}")),
@@ -113,6 +113,7 @@ async fn welcome(
     shared: &Shared,
     peer: &PeerIdentity,
     hello: &Hello,
+    transport: Transport,
 ) -> Result<(SessionInfo, Box<dyn Lease>, Welcome), Reject> {
     let settings = &shared.settings;
     let cluster_id = settings.authority.cluster_id();
@@ -139,7 +140,7 @@ async fn welcome(
         cluster_id: cluster_id.to_owned(),
         epoch: settings.authority.epoch(),
         replica: settings.replica.clone(),
-        keepalive_ms: u64::try_from(settings.keepalive.as_millis()).unwrap_or(u64::MAX),
+        keepalive_ms: u64::try_from(transport.keepalive().as_millis()).unwrap_or(u64::MAX),
         limits: Some(limits()),
         api_reachable: settings.leases.reachable(),
         server_time_ms: settings.clock.now_millis(),

@@ -3,15 +3,24 @@
 use std::{
     net::{Ipv4Addr, SocketAddr},
     sync::Arc,
+    time::Duration,
 };
 
 use protocol::{
     name::shown,
-    transport::quic::{Incoming, QuicListener},
+    transport::{
+        TransportError,
+        quic::{Incoming, QuicListener},
+        websocket,
+    },
 };
 use rustls::ServerConfig;
-use tokio::{net::TcpListener, task::JoinSet};
-use tokio_rustls::TlsAcceptor;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+    time::timeout,
+};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
@@ -22,7 +31,9 @@ use super::{
 };
 
 /// A socket error (out of files, mostly) is met with a pause.
-const PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
+const PAUSE: Duration = Duration::from_millis(100);
+/// How long a closed link may take to go.
+const LAST_WORD: Duration = Duration::from_secs(2);
 
 /// Binds TCP; `[::]` takes IPv4 too, and becomes `0.0.0.0` where there is no IPv6.
 pub(super) async fn bind_tcp(address: SocketAddr) -> std::io::Result<TcpListener> {
@@ -86,7 +97,8 @@ async fn begin(shared: &Arc<Shared>, incoming: Incoming, place: Place, stop: &Ca
     }
 }
 
-/// Accepts devices that want to enrol; ends at `stop`.
+/// Accepts devices that want to enrol and edges that come by WebSocket; ends when every session has
+/// drained after `stop`.
 pub(super) async fn tcp(
     shared: Arc<Shared>,
     listener: TcpListener,
@@ -94,12 +106,12 @@ pub(super) async fn tcp(
     stop: CancellationToken,
 ) {
     let acceptor = TlsAcceptor::from(tls);
-    let mut requests = JoinSet::new();
+    let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => break,
             accepted = listener.accept() => accepted,
-            Some(_) = requests.join_next(), if !requests.is_empty() => continue,
+            Some(_) = connections.join_next(), if !connections.is_empty() => continue,
         };
         let (socket, remote) = match accepted {
             Ok(accepted) => accepted,
@@ -109,20 +121,70 @@ pub(super) async fn tcp(
                 continue;
             }
         };
-        // The place is kept to the end: nobody on this port is ever authenticated.
+        let remote = SocketAddr::new(remote.ip().to_canonical(), remote.port());
         let Some(place) = shared.admission.enter(remote.ip()) else {
             continue;
         };
-        let serve = enrolment::serve(Arc::clone(&shared), acceptor.clone(), socket);
-        requests.spawn(async move {
+        let (shared, acceptor, stop) = (Arc::clone(&shared), acceptor.clone(), stop.clone());
+        connections.spawn(async move {
+            let lost = place.lost.clone();
             tokio::select! {
-                served = serve => {
-                    if let Err(error) = served {
-                        debug!(%remote, error = shown(&error.to_string()), "not an enrolment");
-                    }
-                }
-                () = place.lost.cancelled() => {}
+                () = receive(&shared, (socket, remote), &acceptor, place, &stop) => {}
+                () = lost.cancelled() => {}
             }
         });
+    }
+    drop(listener);
+    while connections.join_next().await.is_some() {}
+}
+
+/// Finds out what a client wants, and serves it.
+async fn receive(
+    shared: &Arc<Shared>,
+    (socket, remote): (TcpStream, SocketAddr),
+    acceptor: &TlsAcceptor,
+    place: Place,
+    stop: &CancellationToken,
+) {
+    let secured = async {
+        let mut secured = websocket::secure(acceptor, socket, remote).await?;
+        let link = websocket::wants_link(&mut secured, remote).await?;
+        Ok::<_, TransportError>((secured, link))
+    };
+    let secured = tokio::select! {
+        secured = secured => secured,
+        () = stop.cancelled() => return,
+    };
+    match secured {
+        Ok((secured, true)) => link(shared, secured, remote, place, stop).await,
+        Ok((secured, false)) => {
+            // The place is kept to the end: nobody who enrols is authenticated.
+            let served = tokio::select! {
+                served = enrolment::serve(Arc::clone(shared), secured) => served,
+                () = stop.cancelled() => return,
+            };
+            if let Err(error) = served {
+                debug!(%remote, error = shown(&error.to_string()), "not an enrolment");
+            }
+        }
+        Err(error) => debug!(%remote, error = &error as &dyn std::error::Error, "a handshake failed"),
+    }
+}
+
+/// The upgrade and the session; the place is given back as soon as the session is taken.
+async fn link(
+    shared: &Arc<Shared>,
+    secured: TlsStream<TcpStream>,
+    remote: SocketAddr,
+    place: Place,
+    stop: &CancellationToken,
+) {
+    match websocket::accept(secured, remote, &shared.settings.clock).await {
+        Ok(connection) => {
+            session::serve(Arc::clone(shared), Arc::clone(&connection), place, stop.clone()).await;
+            // Its last word is on its way; at the end of the process nobody else would wait for it.
+            let _ = timeout(LAST_WORD, connection.closed()).await;
+        }
+        Err(error) => warn!(%remote, error = &error as &dyn std::error::Error, "a handshake failed"),
     }
 }

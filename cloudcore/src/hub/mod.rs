@@ -5,9 +5,9 @@
 //! [`Services`], and the Lease by [`Leases`].
 //!
 //! ```text
-//! UDP ─QUIC handshake─► admitted? ─Hello─► Lease fenced ─Welcome─► Live ─silence, Goodbye,─► Over
-//!                          └──────────────── Reject ◄──────┘         Superseded, ban, drain
-//! TCP ─TLS─► POST /v1/enroll ─► Authority
+//! UDP ─QUIC handshake────► admitted? ─Hello─► Lease fenced ─Welcome─► Live ─silence, Goodbye,─► Over
+//! TCP ─TLS─► GET /v1/link ──┘   └──────────── Reject ◄──────┘         Superseded, ban, drain
+//!       └──► POST /v1/enroll ─► Authority
 //! ```
 //!
 //! **Invariant:** a node has at most one session here, the newest; what is not yet authenticated is
@@ -47,17 +47,12 @@ pub use seams::{ClusterLeases, Lease, Leases, Services, SessionInfo};
 use admission::Admission;
 use registry::Registry;
 
-/// How often an edge sends a beat over QUIC: NATs forget a UDP path after 30 s.
-pub const KEEPALIVE: Duration = Duration::from_secs(25);
-
 /// What the hub needs from outside.
 pub struct Settings {
     /// The one port, UDP and TCP.
     pub listen: SocketAddr,
     /// This replica's name.
     pub replica: String,
-    /// How often edges send a beat; [`KEEPALIVE`] but in tests.
-    pub keepalive: Duration,
     /// How long open tunnels outlive a drain or a newer session.
     pub tunnel_grace: Duration,
     /// The program's clock.
@@ -95,7 +90,7 @@ pub struct Hub {
     shared: Arc<Shared>,
     quic: QuicListener,
     tcp: TcpListener,
-    enrolment_tls: Arc<ServerConfig>,
+    tcp_tls: Arc<ServerConfig>,
 }
 
 /// What every session needs.
@@ -138,7 +133,8 @@ impl Hub {
                 &settings.clock,
             )
         };
-        let enrolment_tls = config(ClientCertificate::Optional)?;
+        // A device that enrols has no certificate yet; the link asks for one itself.
+        let tcp_tls = config(ClientCertificate::Optional)?;
         let tcp = listen::bind_tcp(settings.listen)
             .await
             .map_err(|source| HubError::Tcp {
@@ -164,7 +160,7 @@ impl Hub {
             shared: Arc::new(shared),
             quic,
             tcp,
-            enrolment_tls,
+            tcp_tls,
         })
     }
 
@@ -189,7 +185,7 @@ impl Hub {
         tasks.spawn(listen::tcp(
             Arc::clone(&self.shared),
             self.tcp,
-            self.enrolment_tls,
+            self.tcp_tls,
             stop,
         ));
         while tasks.join_next().await.is_some() {}

@@ -131,11 +131,9 @@ async fn live(
         reader,
         writer,
     } = greeted;
-    info!(session = info.session, "up");
-    let liveness = Arc::new(Mutex::new(Liveness::new(
-        shared.settings.keepalive,
-        Instant::now(),
-    )));
+    let transport = connection.transport();
+    info!(session = info.session, %transport, "up");
+    let liveness = Arc::new(Mutex::new(Liveness::new(transport, Instant::now())));
     let (note, notes) = mpsc::channel(4);
     let mut renewing = JoinSet::new();
     let leases = Arc::clone(&shared.settings.leases);

@@ -8,9 +8,10 @@ mod world;
 use std::time::Duration;
 
 use protocol::{
+    clock::Clock,
     join::{JoinToken, RefusalCode},
     name::ServiceName,
-    transport::{CloseCode, TransportError, dial},
+    transport::{CloseCode, Transport, TransportError, dial, websocket},
     wire::{Beat, Goodbye, Open, RejectCode, session_down, session_up},
 };
 use tokio::{
@@ -20,14 +21,48 @@ use tokio::{
 };
 use world::{Device, Edge, PATIENCE, World, post};
 
-/// Waits until there are so many sessions.
-async fn sessions(world: &World, wanted: usize) {
+/// Runs tests over both transports.
+macro_rules! over_both {
+    ($($test:ident),* $(,)?) => {
+        mod over_quic {
+            $(#[tokio::test]
+            async fn $test() {
+                super::$test(super::Transport::Quic).await;
+            })*
+        }
+        mod over_websocket {
+            $(#[tokio::test]
+            async fn $test() {
+                super::$test(super::Transport::WebSocket).await;
+            })*
+        }
+    };
+}
+
+over_both!(
+    a_device_joins_dials_beats_tunnels_and_leaves,
+    a_second_device_takes_a_name_only_with_a_token_made_for_that,
+    a_ban_ends_the_session_at_once_and_holds,
+    a_removed_node_is_turned_away_and_its_name_is_free,
+    the_newest_session_of_a_node_wins,
+    a_device_of_another_cluster_is_rejected_with_the_way_out,
+    a_replica_that_shuts_down_says_goodbye_and_when_to_come_back,
+    a_peer_that_breaks_the_protocol_loses_its_session_alone,
+);
+
+/// Waits until it is so.
+async fn eventually(holds: impl Fn() -> bool) {
     let reached = async {
-        while world.view.sessions() != wanted {
+        while !holds() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
     timeout(PATIENCE, reached).await.unwrap();
+}
+
+/// Waits until there are so many sessions.
+async fn sessions(world: &World, wanted: usize) {
+    eventually(|| world.view.sessions() == wanted).await;
 }
 
 /// How a connection ended, as the edge was told.
@@ -48,16 +83,17 @@ async fn refusal(world: &World, device: &Device, token: &JoinToken) -> RefusalCo
         .code
 }
 
-#[tokio::test]
-async fn a_device_joins_dials_beats_tunnels_and_leaves() {
-    let world = World::start().await;
+async fn a_device_joins_dials_beats_tunnels_and_leaves(transport: Transport) {
+    let world = World::over(transport).await;
     let device = world.device("edge-1").await;
     let (mut edge, answer) = device.dial(world.address, "cluster-1").await;
     let Some(session_down::Kind::Welcome(welcome)) = answer else {
         panic!("{answer:?}")
     };
     assert_eq!((welcome.version, welcome.cluster_id.as_str()), (1, "cluster-1"));
-    assert!(welcome.api_reachable && welcome.epoch == 1 && welcome.keepalive_ms == 25_000);
+    assert!(welcome.api_reachable && welcome.epoch == 1);
+    let keepalive = Duration::from_millis(welcome.keepalive_ms);
+    assert_eq!(keepalive, transport.keepalive());
     sessions(&world, 1).await;
     assert_eq!(world.view.connected()[0].node, device.name);
 
@@ -173,9 +209,8 @@ async fn the_name_of_an_ordinary_node_is_refused_to_every_token() {
     assert_eq!(world.authority.tokens().await.unwrap()[0].used, 0);
 }
 
-#[tokio::test]
-async fn a_second_device_takes_a_name_only_with_a_token_made_for_that() {
-    let world = World::start().await;
+async fn a_second_device_takes_a_name_only_with_a_token_made_for_that(transport: Transport) {
+    let world = World::over(transport).await;
     let old = world.device("edge-1").await;
     let edge = old.connect(world.address).await;
     world.api.add_node("edge-1", true);
@@ -197,9 +232,8 @@ async fn a_second_device_takes_a_name_only_with_a_token_made_for_that() {
     new.keep(&answer).connect(world.address).await;
 }
 
-#[tokio::test]
-async fn a_ban_ends_the_session_at_once_and_holds() {
-    let world = World::start().await;
+async fn a_ban_ends_the_session_at_once_and_holds(transport: Transport) {
+    let world = World::over(transport).await;
     let device = world.device("edge-1").await;
     let edge = device.connect(world.address).await;
     sessions(&world, 1).await;
@@ -219,9 +253,8 @@ async fn a_ban_ends_the_session_at_once_and_holds() {
     assert!(!world.authority.is_enrolled(&device.name));
 }
 
-#[tokio::test]
-async fn a_removed_node_is_turned_away_and_its_name_is_free() {
-    let world = World::start().await;
+async fn a_removed_node_is_turned_away_and_its_name_is_free(transport: Transport) {
+    let world = World::over(transport).await;
     let device = world.device("edge-1").await;
     let edge = device.connect(world.address).await;
     assert!(world.authority.forget(&device.name).await.unwrap());
@@ -229,9 +262,8 @@ async fn a_removed_node_is_turned_away_and_its_name_is_free() {
     world.device("edge-1").await.connect(world.address).await;
 }
 
-#[tokio::test]
-async fn the_newest_session_of_a_node_wins() {
-    let world = World::start().await;
+async fn the_newest_session_of_a_node_wins(transport: Transport) {
+    let world = World::over(transport).await;
     let device = world.device("edge-1").await;
     let mut first = device.connect(world.address).await;
     let _second = device.connect(world.address).await;
@@ -243,9 +275,8 @@ async fn the_newest_session_of_a_node_wins() {
     sessions(&world, 1).await;
 }
 
-#[tokio::test]
-async fn a_device_of_another_cluster_is_rejected_with_the_way_out() {
-    let world = World::start().await;
+async fn a_device_of_another_cluster_is_rejected_with_the_way_out(transport: Transport) {
+    let world = World::over(transport).await;
     let device = world.device("edge-1").await;
     let (_, told) = device.dial(world.address, "cluster-0").await;
     let Some(session_down::Kind::Reject(reject)) = told else {
@@ -256,9 +287,8 @@ async fn a_device_of_another_cluster_is_rejected_with_the_way_out() {
     assert_eq!(world.view.sessions(), 0);
 }
 
-#[tokio::test]
-async fn a_replica_that_shuts_down_says_goodbye_and_when_to_come_back() {
-    let mut world = World::start().await;
+async fn a_replica_that_shuts_down_says_goodbye_and_when_to_come_back(transport: Transport) {
+    let mut world = World::over(transport).await;
     let device = world.device("edge-1").await;
     let mut edge = device.connect(world.address).await;
     world.stop.cancel();
@@ -296,9 +326,8 @@ async fn garbage_and_silence_on_the_port_disturb_nobody() {
     );
 }
 
-#[tokio::test]
-async fn a_peer_that_breaks_the_protocol_loses_its_session_alone() {
-    let world = World::start().await;
+async fn a_peer_that_breaks_the_protocol_loses_its_session_alone(transport: Transport) {
+    let world = World::over(transport).await;
     let (honest, other) = (world.device("edge-1").await, world.device("edge-2").await);
     let mut good = honest.connect(world.address).await;
 
@@ -335,4 +364,38 @@ async fn a_peer_that_breaks_the_protocol_loses_its_session_alone() {
     good.say(session_up::Kind::Beat(Beat { seq: 1, progress: 1 }))
         .await;
     assert!(matches!(good.hear().await, Some(session_down::Kind::BeatAck(_))));
+}
+
+#[tokio::test]
+async fn a_session_moves_from_one_transport_to_the_other_and_back() {
+    let world = World::over(Transport::Quic).await;
+    let mut device = world.device("edge-1").await;
+    let mut session = device.connect(world.address).await;
+    for transport in [Transport::WebSocket, Transport::Quic] {
+        device.transport = transport;
+        let newer = device.connect(world.address).await;
+        assert!(matches!(
+            session.hear().await,
+            Some(session_down::Kind::Superseded(_))
+        ));
+        assert_eq!(ending(&session).await.0, CloseCode::Superseded);
+        session = newer;
+    }
+    sessions(&world, 1).await;
+}
+
+#[tokio::test]
+async fn nobody_gets_a_link_without_a_certificate() {
+    let world = World::over(Transport::WebSocket).await;
+    let (tls, _) = protocol::tls::joining_client(world.authority.pin(), &Clock::system()).unwrap();
+    let socket = TcpStream::connect(world.address).await.unwrap();
+    let nobody = websocket::connect(socket, world.address, &tls).await.unwrap();
+    let told = timeout(PATIENCE, nobody.closed()).await.unwrap();
+    let TransportError::ClosedByPeer { code, reason } = told else {
+        panic!("{told}")
+    };
+    assert_eq!(code, CloseCode::Forbidden);
+    assert!(reason.contains("no client certificate"), "{reason}");
+    drop(nobody);
+    eventually(|| world.view.half_open() == 0).await;
 }

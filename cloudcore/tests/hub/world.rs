@@ -13,7 +13,7 @@ use protocol::{
     join::{ENROLL_PATH, EnrollAnswer, EnrollRefusal, EnrollRequest, JoinToken, NodeKey},
     name::NodeName,
     tls::{self, ClientTls, Credentials, authority_from_pem},
-    transport::{BoxFuture, ByteReader, ByteWriter, Connection, Stream, quic},
+    transport::{BoxFuture, ByteReader, ByteWriter, Connection, Stream, Transport, quic, websocket},
     wire::{
         Dial, DialReply, FrameReader, FrameWriter, Hello, Open, SessionDown, SessionUp, session_down,
         session_up,
@@ -38,12 +38,18 @@ pub(crate) struct World {
     pub(crate) authority: Arc<Authority>,
     pub(crate) view: HubView,
     pub(crate) address: SocketAddr,
+    /// What new devices dial by.
+    transport: Transport,
     pub(crate) stop: CancellationToken,
     pub(crate) tasks: JoinSet<()>,
 }
 
 impl World {
     pub(crate) async fn start() -> Self {
+        Self::over(Transport::Quic).await
+    }
+
+    pub(crate) async fn over(transport: Transport) -> Self {
         let api = FakeApi::new();
         let clock = Clock::system();
         let settings = enroll::Settings {
@@ -56,7 +62,6 @@ impl World {
         let hub = Hub::bind(Settings {
             listen: "127.0.0.1:0".parse().unwrap(),
             replica: "replica-1".to_owned(),
-            keepalive: Duration::from_secs(25),
             tunnel_grace: Duration::from_millis(200),
             clock,
             authority: Arc::clone(&authority),
@@ -76,6 +81,7 @@ impl World {
             authority,
             view,
             address,
+            transport,
             stop,
             tasks,
         }
@@ -95,7 +101,8 @@ impl World {
 
     /// Enrols a new device, which must be allowed.
     pub(crate) async fn device(&self, name: &str) -> Device {
-        let device = Device::new(name);
+        let mut device = Device::new(name);
+        device.transport = self.transport;
         let token = self.token(|_| {}).await;
         let answer = device.enrol(self.address, &token).await.unwrap().unwrap();
         device.keep(&answer)
@@ -105,6 +112,7 @@ impl World {
 /// A device: a name and a key, and later a certificate.
 pub(crate) struct Device {
     pub(crate) name: NodeName,
+    pub(crate) transport: Transport,
     key: NodeKey,
     tls: Option<ClientTls>,
 }
@@ -113,6 +121,7 @@ impl Device {
     pub(crate) fn new(name: &str) -> Self {
         Self {
             name: name.parse().unwrap(),
+            transport: Transport::Quic,
             key: NodeKey::generate().unwrap(),
             tls: None,
         }
@@ -147,13 +156,25 @@ impl Device {
         self
     }
 
+    async fn link(&self, address: SocketAddr) -> Arc<dyn Connection> {
+        let tls = self.tls.as_ref().unwrap();
+        let dialled = match self.transport {
+            Transport::Quic => quic::connect(address, tls).await,
+            Transport::WebSocket => {
+                let socket = TcpStream::connect(address).await.unwrap();
+                websocket::connect(socket, address, tls).await
+            }
+        };
+        dialled.unwrap()
+    }
+
     /// Dials and says Hello; whatever is answered is the caller's.
     pub(crate) async fn dial(
         &self,
         address: SocketAddr,
         cluster_id: &str,
     ) -> (Edge, Option<session_down::Kind>) {
-        let connection = quic::connect(address, self.tls.as_ref().unwrap()).await.unwrap();
+        let connection = self.link(address).await;
         let Stream { recv, send } = connection.open(Open::session()).await.unwrap();
         let (reader, writer) = (FrameReader::new(recv), FrameWriter::new(send));
         let mut edge = Edge {
@@ -175,7 +196,7 @@ impl Device {
 
     /// Dials, and begins with a stream of the caller's choice.
     pub(crate) async fn connect_raw(&self, address: SocketAddr, open: Open) -> Arc<dyn Connection> {
-        let connection = quic::connect(address, self.tls.as_ref().unwrap()).await.unwrap();
+        let connection = self.link(address).await;
         connection.open(open).await.unwrap();
         connection
     }
