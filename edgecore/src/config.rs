@@ -11,6 +11,7 @@ mod address;
 mod fields;
 mod labels;
 mod mistakes;
+mod proxy;
 mod render;
 
 use std::collections::BTreeMap;
@@ -24,6 +25,7 @@ pub use crate::network::pod_cidr::PodCidr;
 pub use address::{Address, DEFAULT_PORT, InvalidAddress};
 pub use labels::{InvalidLabel, InvalidTaint, Taint, TaintEffect, check_label};
 pub use mistakes::{Mistake, Mistakes, nearest};
+pub use proxy::{InvalidProxy, Proxy, ProxyPasswordError};
 
 use crate::node::document::Identity;
 use fields::Fields;
@@ -48,6 +50,8 @@ pub struct Config {
     pub node_name: NodeName,
     /// Where cloudcore is reached; tried in turn, never empty.
     pub addresses: Vec<Address>,
+    /// The HTTP proxy through which TCP leads there; none by default.
+    pub proxy: Option<Proxy>,
     /// The unix socket of the container runtime.
     pub runtime_endpoint: RuntimeEndpoint,
     /// The cgroup below which `kubepods` stands.
@@ -160,6 +164,7 @@ impl Config {
             zone: node_name.to_string(),
             node_name,
             addresses,
+            proxy: None,
             runtime_endpoint: RuntimeEndpoint(PathBuf::from(
                 DEFAULT_RUNTIME_ENDPOINT.trim_start_matches("unix://"),
             )),
@@ -204,6 +209,8 @@ impl Config {
 
 /// The keys that have defaults, as far as the file names them.
 struct Optional {
+    proxy: Option<Proxy>,
+    proxy_password_file: Option<String>,
     runtime_endpoint: Option<RuntimeEndpoint>,
     cgroup_root: Option<String>,
     cluster_dns: Option<Vec<IpAddr>>,
@@ -219,6 +226,8 @@ struct Optional {
 impl Optional {
     fn take(fields: &mut Fields) -> Self {
         Self {
+            proxy: fields.optional("proxy", fields::proxy),
+            proxy_password_file: fields.optional("proxy_password_file", fields::absolute_path),
             runtime_endpoint: fields.optional("runtime_endpoint", fields::runtime_endpoint),
             cgroup_root: fields.optional("cgroup_root", fields::absolute_path),
             cluster_dns: fields.optional("cluster_dns", fields::name_servers),
@@ -233,6 +242,10 @@ impl Optional {
     }
 
     fn over(self, config: &mut Config) {
+        config.proxy = self.proxy.map(|mut proxy| {
+            proxy.password_file = self.proxy_password_file.map(PathBuf::from);
+            proxy
+        });
         set(&mut config.runtime_endpoint, self.runtime_endpoint);
         set(&mut config.cgroup_root, self.cgroup_root);
         set(&mut config.cluster_dns, self.cluster_dns);

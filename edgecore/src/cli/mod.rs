@@ -87,6 +87,12 @@ pub struct JoinArgs {
     /// A file that holds the join token.
     #[arg(long, value_name = "FILE", help = TOKEN_FILE_HELP)]
     pub token_file: Option<PathBuf>,
+    /// An HTTP proxy through which cloudcore is reached: `http://user:password@host:port`. It is kept for the link.
+    #[arg(long, value_name = "URL")]
+    pub proxy: Option<String>,
+    /// A file that holds the proxy's password; it is read at each dial.
+    #[arg(long, value_name = "FILE", requires = "proxy")]
+    pub proxy_password_file: Option<PathBuf>,
     /// The name in the cluster; the machine's host name if left out.
     #[arg(long, value_name = "NAME")]
     pub node_name: Option<NodeName>,

@@ -54,7 +54,7 @@ pub struct Link {
     pub since: Option<String>,
     /// The address in use, or tried last.
     pub address: String,
-    /// `quic`.
+    /// `quic` or `websocket`.
     pub transport: String,
     /// The replica at the other end.
     pub replica: String,

@@ -9,7 +9,7 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
-/// The port of cloudcore: UDP for the link, TCP for enrolment.
+/// The port of cloudcore: UDP for the link, TCP for enrolment and where UDP is blocked.
 pub const DEFAULT_PORT: u16 = 10_000;
 
 /// One address of cloudcore.

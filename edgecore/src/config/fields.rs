@@ -7,7 +7,7 @@ use protocol::name::NodeName;
 use serde_json::{Map, Value};
 
 use super::labels::{check_value, is_dns_name};
-use super::{Address, Mistake, Mistakes, PodCidr, RuntimeEndpoint, Taint, check_label, nearest};
+use super::{Address, Mistake, Mistakes, PodCidr, Proxy, RuntimeEndpoint, Taint, check_label, nearest};
 
 /// The mapping of the file, emptied key by key.
 pub(super) struct Fields<'a> {
@@ -144,6 +144,10 @@ pub(super) fn addresses(value: &Value) -> Read<Vec<Address>> {
         return Err(vec!["needs at least one address of cloudcore".to_owned()]);
     }
     Ok(addresses)
+}
+
+pub(super) fn proxy(value: &Value) -> Read<Proxy> {
+    one(text(value)?.parse())
 }
 
 pub(super) fn runtime_endpoint(value: &Value) -> Read<RuntimeEndpoint> {

@@ -18,6 +18,7 @@ pub(super) fn yaml(config: &Config) -> String {
     let mut out = String::from(HEADER);
     line(&mut out, "node_name", &quoted(&config.node_name), true);
     list(&mut out, "addresses", &config.addresses, true);
+    proxy(&mut out, config);
     scalars(&mut out, config, &default);
     list(
         &mut out,
@@ -33,6 +34,16 @@ pub(super) fn yaml(config: &Config) -> String {
         config.taints != default.taints,
     );
     out
+}
+
+fn proxy(out: &mut String, config: &Config) {
+    let Some(proxy) = &config.proxy else {
+        return line(out, "proxy", "http://user:password@host:port", false);
+    };
+    line(out, "proxy", &quoted(&proxy.expose()), true);
+    if let Some(path) = &proxy.password_file {
+        line(out, "proxy_password_file", &quoted(&path.display()), true);
+    }
 }
 
 fn scalars(out: &mut String, config: &Config, default: &Config) {

@@ -110,6 +110,9 @@ fn a_written_configuration_reads_back_equal() {
     config.cluster_dns.push("10.96.0.10".parse().unwrap());
     config.cgroup_root = "/machine-e1".to_owned();
     config.zone = "true".to_owned();
+    let mut proxy: Proxy = "http://user:p%40ss@proxy:3128".parse().unwrap();
+    proxy.password_file = Some("/etc/tombolo/proxy-password".into());
+    config.proxy = Some(proxy);
     assert_eq!(Config::parse(&config.to_yaml()).unwrap(), config);
 }
 

@@ -41,7 +41,7 @@ use crate::runtime::{Abilities, Cri, Runtime};
 use crate::state::{Desired, Remembered};
 use crate::store::{Batch, Db, Op, Stores, Table, open_stores};
 use crate::supervise::{BoxError, Cause, Supervisor, Task};
-use crate::uplink::{DesiredFlow, Link, Quic, ServerTime, Uplink};
+use crate::uplink::{DesiredFlow, Dialer, Link, ServerTime, Uplink};
 
 /// How long the tasks get to end; the service manager gives more.
 const GRACE: Duration = Duration::from_secs(5);
@@ -136,11 +136,12 @@ impl Parts {
         let read = |path: std::path::PathBuf| {
             std::fs::read(&path).with_context(|| format!("{} cannot be read; join again", path.display()))
         };
-        let dialer = Quic {
-            credentials: Credentials::from_pem(&read(self.paths.certificate())?, &read(self.paths.key())?)?,
-            authority: tls::authority_from_pem(&read(self.paths.authority())?)?,
-            clock: self.clock.clone(),
-        };
+        let dialer = Dialer::new(
+            Credentials::from_pem(&read(self.paths.certificate())?, &read(self.paths.key())?)?,
+            tls::authority_from_pem(&read(self.paths.authority())?)?,
+            self.clock.clone(),
+            self.config.proxy.clone(),
+        );
         Ok(Uplink {
             addresses: self.config.addresses.clone(),
             dialer: Arc::new(dialer),

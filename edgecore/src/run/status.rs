@@ -68,13 +68,14 @@ fn link(state: &LinkState, now: SystemTime) -> Link {
         LinkState::Connected {
             since,
             address,
+            transport,
             replica,
             ..
         } => Link {
             state: "connected".to_owned(),
             since: text(*since),
             address: address.clone(),
-            transport: "quic".to_owned(),
+            transport: transport.to_string().to_ascii_lowercase(),
             replica: replica.clone(),
             ..Link::default()
         },

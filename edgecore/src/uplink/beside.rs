@@ -1,26 +1,30 @@
-//! A second connection beside one that is in doubt; the first that answers wins.
+//! A second connection beside one that is in doubt; the first that answers wins. Beside a WebSocket
+//! in good health, QUIC is tried now and then.
 //!
 //! ```text
 //! Fine ──6 s without an answer──► Silent ──dial──► Hello ──Welcome──► the session moves
-//!   ▲                               │
-//!   └────── the old one answers ────┘
+//!  │ ▲                               │               ▲
+//!  │ └────── the old one answers ────┘               │
+//!  └──over WebSocket, now and then──► QUIC answers ──┘
 //! ```
 //!
-//! **Invariant:** Hello is said on the second connection only while the first is in doubt, and is
-//! not taken back: the cloud may have ended the older session by then.
+//! **Invariant:** Hello is said on the second connection only while the first is in doubt, or when
+//! the second is the better transport, and is not taken back: the cloud may have ended the older
+//! session by then.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use protocol::transport::{CloseCode, Connection};
+use protocol::transport::{CloseCode, Connection, Transport};
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::backoff::Backoff;
 use super::dial::DialError;
 use super::ended::Ended;
 use super::greet::Greeted;
+use super::probes::Probes;
 use super::{Address, Uplink};
 
 /// Edges of a replica that lost its API server do not all leave at once.
@@ -42,6 +46,8 @@ pub(super) struct Doubt<'a> {
     pub(super) uplink: &'a Uplink,
     /// The address that the session was dialled at.
     pub(super) here: &'a Address,
+    /// What carries the session.
+    pub(super) transport: Transport,
     pub(super) health: watch::Receiver<Health>,
     pub(super) over: &'a CancellationToken,
     pub(super) stop: &'a CancellationToken,
@@ -50,9 +56,15 @@ pub(super) struct Doubt<'a> {
 impl<'a> Doubt<'a> {
     /// Ends with the session; or ends it, with a better one.
     pub(super) async fn better(mut self) -> Option<Greeted> {
-        while let Some(health) = self.doubted().await {
+        let mut probes = Probes::default();
+        let mut probe = Instant::now() + probes.pause(rand::random::<f64>());
+        while let Some(health) = self.doubted(probe).await {
             let better = match health {
-                Health::Fine => None,
+                Health::Fine => {
+                    let better = self.upgrade().await;
+                    probe = Instant::now() + probes.pause(rand::random::<f64>());
+                    better
+                }
                 Health::Silent => self.redial().await,
                 Health::Degraded => self.elsewhere().await,
             };
@@ -107,6 +119,22 @@ impl<'a> Doubt<'a> {
         None
     }
 
+    /// Tries whether QUIC works (again).
+    async fn upgrade(&mut self) -> Option<Greeted> {
+        let (uplink, here) = (self.uplink, self.here);
+        let dialled = tokio::select! {
+            () = self.passed(Health::Fine) => return None,
+            dialled = uplink.dialer.probe(here) => dialled,
+        };
+        match self.greet(self.here, dialled).await {
+            Ok(better) => Some(better),
+            Err(failed) => {
+                tracing::debug!(address = %self.here, error = %failed, "QUIC does not work yet");
+                None
+            }
+        }
+    }
+
     /// One more connection; nothing when the doubt has passed before Hello.
     async fn second(&mut self, address: &Address, doubt: Health) -> Option<Result<Greeted, Ended>> {
         let uplink = self.uplink;
@@ -129,10 +157,11 @@ impl<'a> Doubt<'a> {
         }
     }
 
-    /// The next doubt; nothing once the session is over.
-    async fn doubted(&mut self) -> Option<Health> {
+    /// The next doubt, or `Fine` when it is time to try QUIC; nothing once the session is over.
+    async fn doubted(&mut self, probe: Instant) -> Option<Health> {
         tokio::select! {
             () = self.over.cancelled() => None,
+            () = sleep_until(probe), if self.transport == Transport::WebSocket => Some(Health::Fine),
             health = self.health.wait_for(|health| *health != Health::Fine) => Some(*health.ok()?),
         }
     }

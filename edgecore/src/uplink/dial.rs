@@ -1,42 +1,79 @@
 //! From an address to a connection whose other end is proven to be cloudcore.
+//!
+//! ```text
+//! QUIC ────────────────no answer for 2.5 s, or a failure────────► both run on; the first that
+//!                                        └──► WebSocket           has proven itself wins
+//! ```
+//!
+//! What won last begins the next time. Nothing but a TLS handshake is made on the loser.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::BoxFuture;
+use parking_lot::Mutex;
 use protocol::clock::Clock;
-use protocol::tls::{self, Credentials, TlsSetupError};
-use protocol::transport::{Connection, TransportError, quic};
+use protocol::tls::{self, ClientTls, Credentials, TlsSetupError};
+use protocol::transport::{Connection, Transport, TransportError, quic, websocket};
 use rustls_pki_types::CertificateDer;
 use thiserror::Error;
-use tokio::net::lookup_host;
 
-use crate::config::Address;
+use super::race::staggered;
+use super::reach::{ReachError, reach, resolve};
+use crate::config::{Address, Proxy};
+
+/// How long the first transport is alone.
+const HEAD_START: Duration = Duration::from_millis(2_500);
+/// How long one UDP address is alone: a handshake takes a round trip or two.
+const NEXT_AFTER: Duration = Duration::from_secs(1);
 
 /// Why there is no connection.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum DialError {
-    /// The name has no address.
-    #[error("{address} has no address: {why}")]
-    Unresolved {
-        /// What was asked for.
-        address: String,
-        /// What the resolver said.
-        why: String,
-    },
     /// The node's key or certificate cannot be used.
     #[error("this node's identity cannot be used; join again")]
     Identity(#[from] TlsSetupError),
+    /// No socket leads there.
+    #[error("{transport}: {source}")]
+    Unreached {
+        /// By which way.
+        transport: Transport,
+        /// What went wrong.
+        source: ReachError,
+    },
     /// No answer, or the wrong one.
-    #[error("{remote}: {source}")]
+    #[error("{transport} to {remote}: {source}")]
     Transport {
+        /// By which way.
+        transport: Transport,
         /// Where it was tried last.
         remote: SocketAddr,
         /// What went wrong.
         source: TransportError,
     },
+    /// No way led there.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    NoWay(Vec<DialError>),
 }
+
+impl DialError {
+    /// Whether somebody has answered, and that holds for any way: another would only repeat it.
+    const fn is_verdict(&self) -> bool {
+        match self {
+            Self::Identity(_) => true,
+            Self::Transport { source, .. } => matches!(
+                source,
+                TransportError::Tls(tls::TlsFault::Expired { .. }) | TransportError::CertificateRefused(_)
+            ),
+            Self::Unreached { .. } | Self::NoWay(_) => false,
+        }
+    }
+}
+
+/// A dial, under way.
+pub type Dialling<'a> = BoxFuture<'a, Result<Arc<dyn Connection>, DialError>>;
 
 /// Makes connections to cloudcore, each from a socket of its own.
 pub trait Dial: Send + Sync {
@@ -45,43 +82,118 @@ pub trait Dial: Send + Sync {
     /// # Cancel safety
     ///
     /// Safe: what was begun is closed.
-    fn dial<'a>(&'a self, address: &'a Address) -> BoxFuture<'a, Result<Arc<dyn Connection>, DialError>>;
+    fn dial<'a>(&'a self, address: &'a Address) -> Dialling<'a>;
+
+    /// The same, by QUIC only: whether UDP works (again).
+    fn probe<'a>(&'a self, address: &'a Address) -> Dialling<'a>;
 }
 
-/// Dials by QUIC.
-pub struct Quic {
-    /// Who this node is.
-    pub credentials: Credentials,
-    /// The CA that cloudcore must be signed by.
-    pub authority: CertificateDer<'static>,
-    /// The one clock.
-    pub clock: Clock,
+/// Dials by QUIC, and by WebSocket where that gets no answer.
+pub struct Dialer {
+    credentials: Credentials,
+    authority: CertificateDer<'static>,
+    clock: Clock,
+    proxy: Option<Proxy>,
+    /// What won last.
+    won: Mutex<Transport>,
 }
 
-impl Dial for Quic {
-    fn dial<'a>(&'a self, address: &'a Address) -> BoxFuture<'a, Result<Arc<dyn Connection>, DialError>> {
-        Box::pin(async move {
-            let tls = tls::client(&self.authority, &self.credentials, &self.clock)?;
-            let mut failed = DialError::Unresolved {
-                address: address.to_string(),
-                why: "the name is not known".to_owned(),
-            };
-            for remote in resolve(address).await? {
-                match quic::connect(remote, &tls).await {
-                    Ok(connection) => return Ok(connection),
-                    Err(source) => failed = DialError::Transport { remote, source },
-                }
-            }
-            Err(failed)
+impl Dialer {
+    /// Dials as the node of `credentials`, to what `authority` has signed. UDP goes past the
+    /// proxy: it carries none.
+    pub fn new(
+        credentials: Credentials,
+        authority: CertificateDer<'static>,
+        clock: Clock,
+        proxy: Option<Proxy>,
+    ) -> Self {
+        Self {
+            credentials,
+            authority,
+            clock,
+            proxy,
+            won: Mutex::new(Transport::Quic),
+        }
+    }
+
+    fn tls(&self) -> Result<ClientTls, DialError> {
+        Ok(tls::client(&self.authority, &self.credentials, &self.clock)?)
+    }
+
+    async fn by_quic(&self, address: &Address) -> Result<Arc<dyn Connection>, DialError> {
+        let transport = Transport::Quic;
+        let tls = &self.tls()?;
+        let found = resolve(address).await;
+        let found = found.map_err(|source| DialError::Unreached { transport, source })?;
+        let ways = found.into_iter().map(|remote| -> Dialling<'_> {
+            Box::pin(async move {
+                let connected = quic::connect(remote, tls).await;
+                connected.map_err(|source| DialError::Transport {
+                    transport,
+                    remote,
+                    source,
+                })
+            })
+        });
+        first(ways.collect(), NEXT_AFTER).await
+    }
+
+    async fn by_websocket(&self, address: &Address) -> Result<Arc<dyn Connection>, DialError> {
+        let transport = Transport::WebSocket;
+        let tls = self.tls()?;
+        let reached = reach(address, self.proxy.as_ref()).await;
+        let (socket, remote) = reached.map_err(|source| DialError::Unreached { transport, source })?;
+        let connected = websocket::connect(socket, remote, &tls).await;
+        connected.map_err(|source| DialError::Transport {
+            transport,
+            remote,
+            source,
         })
     }
 }
 
-async fn resolve(address: &Address) -> Result<Vec<SocketAddr>, DialError> {
-    let found = lookup_host((address.host.as_str(), address.port)).await;
-    let found = found.map_err(|error| DialError::Unresolved {
-        address: address.to_string(),
-        why: error.to_string(),
-    })?;
-    Ok(found.collect())
+/// The first connection of several ways.
+async fn first(ways: Vec<Dialling<'_>>, pause: Duration) -> Result<Arc<dyn Connection>, DialError> {
+    staggered(ways, pause, DialError::is_verdict).await.map_err(told)
+}
+
+/// A verdict is told alone: what failed before it does not matter any more.
+fn told(mut failed: Vec<DialError>) -> DialError {
+    match failed.pop() {
+        Some(last) if failed.is_empty() || last.is_verdict() => last,
+        Some(last) => {
+            failed.push(last);
+            DialError::NoWay(failed)
+        }
+        None => DialError::NoWay(failed),
+    }
+}
+
+impl Dial for Dialer {
+    fn dial<'a>(&'a self, address: &'a Address) -> Dialling<'a> {
+        Box::pin(async move {
+            let mut ways: Vec<Dialling<'_>> = vec![
+                Box::pin(self.by_quic(address)),
+                Box::pin(self.by_websocket(address)),
+            ];
+            if *self.won.lock() == Transport::WebSocket {
+                ways.reverse();
+            }
+            let connected = first(ways, HEAD_START).await;
+            // Who finds no way begins anew with QUIC.
+            let won = connected
+                .as_ref()
+                .map_or(Transport::Quic, |connection| connection.transport());
+            *self.won.lock() = won;
+            connected
+        })
+    }
+
+    fn probe<'a>(&'a self, address: &'a Address) -> Dialling<'a> {
+        Box::pin(async move {
+            let connection = self.by_quic(address).await?;
+            *self.won.lock() = Transport::Quic;
+            Ok(connection)
+        })
+    }
 }

@@ -9,7 +9,8 @@
 //! A session is a few loops over one connection: beats, the desired flow, the reported flow,
 //! whatever the cloud dials, and the watch for something better. The first that ends for good ends
 //! the session; flows whose stream was reset are opened again. When beats go unanswered, a second
-//! connection is tried beside the first, and the session moves to it if it answers sooner.
+//! connection is tried beside the first, and the session moves to it if it answers sooner. Over a
+//! WebSocket it asks now and then whether QUIC works again, and moves when it does.
 //!
 //! What it does not do: decide what is newer or what to report; the cores of `protocol` do.
 //!
@@ -24,7 +25,10 @@ mod desired;
 mod dial;
 mod ended;
 mod greet;
+mod probes;
 mod pulse;
+mod race;
+mod reach;
 mod server_time;
 mod session;
 mod state;
@@ -46,8 +50,9 @@ use crate::reported::Reporter;
 
 pub use backoff::Backoff;
 pub use desired::{DesiredFlow, FlowError};
-pub use dial::{Dial, DialError, Quic};
+pub use dial::{Dial, DialError, Dialer, Dialling};
 pub use ended::Ended;
+pub use reach::{ReachError, reach};
 pub use server_time::ServerTime;
 pub use state::LinkState;
 

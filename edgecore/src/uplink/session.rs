@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::name::shown;
-use protocol::transport::Connection;
+use protocol::transport::{Connection, Transport};
 use protocol::wire::{DialRefusal, DialReply, FrameWriter, Open, Welcome, open};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -36,7 +36,8 @@ impl Uplink {
             mouth,
             welcome,
         } = greeted;
-        let up = self.welcomed(&address, &welcome);
+        let transport = connection.transport();
+        let up = self.welcomed(&address, transport, &welcome);
         self.link.serve(Some(Arc::clone(&connection)));
         let every = welcome.keepalive_ms.clamp(*KEEPALIVE.start(), *KEEPALIVE.end());
         let (pulse, words) = Pulse::new(self, &connection, up, Duration::from_millis(every));
@@ -44,6 +45,7 @@ impl Uplink {
         let doubt = Doubt {
             uplink: self,
             here: &address,
+            transport,
             health: pulse.health.subscribe(),
             over: &over,
             stop,
@@ -62,12 +64,13 @@ impl Uplink {
         }
     }
 
-    fn welcomed(&self, address: &Address, welcome: &Welcome) -> LinkState {
+    fn welcomed(&self, address: &Address, transport: Transport, welcome: &Welcome) -> LinkState {
         let replica = shown(&welcome.replica);
-        tracing::info!(%address, replica, "connected");
+        tracing::info!(%address, %transport, replica, "connected");
         let up = LinkState::Connected {
             since: self.clock.now(),
             address: address.to_string(),
+            transport,
             replica,
             api_reachable: welcome.api_reachable,
         };

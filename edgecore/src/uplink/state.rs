@@ -2,6 +2,8 @@
 
 use std::time::{Duration, SystemTime};
 
+use protocol::transport::Transport;
+
 use crate::config::Address;
 
 /// How the link is.
@@ -26,6 +28,8 @@ pub enum LinkState {
         since: SystemTime,
         /// The address in use.
         address: String,
+        /// What carries it.
+        transport: Transport,
         /// The replica at the other end.
         replica: String,
         /// Whether that replica reaches its API server.

@@ -4,22 +4,24 @@
 
 mod cluster;
 mod pki;
+mod relay;
 mod replica;
+mod ways;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use edgecore::config::Address;
+use edgecore::config::{Address, Proxy};
 use edgecore::pods::manager::Progress;
 use edgecore::pods::seams::PodSource as _;
 use edgecore::reported::Reporter;
 use edgecore::state::Desired;
 use edgecore::store::Db;
-use edgecore::uplink::{DesiredFlow, Link, LinkState, Quic, ServerTime, Uplink};
+use edgecore::uplink::{DesiredFlow, Dialer, Link, LinkState, ServerTime, Uplink};
 use protocol::clock::Clock;
 use protocol::reported::OutboxKey;
-use protocol::wire::{Superseded, session_down};
+use protocol::wire::{Superseded, Welcome, session_down};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -55,7 +57,7 @@ impl World {
         let replica = Replica::listen(&authority, &cluster, "127.0.0.1:0".parse().unwrap()).await;
         let address = replica.address;
         Self {
-            edge: Edge::start(&authority, address).await,
+            edge: Edge::start(&authority, address.to_string().parse().unwrap(), None).await,
             authority,
             cluster,
             address,
@@ -100,19 +102,16 @@ impl World {
 }
 
 impl Edge {
-    async fn start(authority: &Authority, address: SocketAddr) -> Self {
+    async fn start(authority: &Authority, address: Address, proxy: Option<Proxy>) -> Self {
         let (meta, outbox) = (Db::in_memory(), Db::in_memory());
         let (desired, remembered) = Desired::load(meta.clone()).await.unwrap();
         let reporter = Arc::new(Reporter::load(outbox).await.unwrap());
         let clock = Clock::system();
         let link = Link::new(&clock);
-        let dialer = Quic {
-            credentials: authority.node("edge-1"),
-            authority: authority.certificate.clone(),
-            clock: clock.clone(),
-        };
+        let (node, trusted) = (authority.node("edge-1"), authority.certificate.clone());
+        let dialer = Dialer::new(node, trusted, clock.clone(), proxy);
         let uplink = Uplink {
-            addresses: vec![address.to_string().parse::<Address>().unwrap()],
+            addresses: vec![address],
             dialer: Arc::new(dialer),
             server_time: Arc::new(ServerTime::load(meta.clone(), clock.clone()).await),
             clock,

@@ -1,4 +1,4 @@
-//! A replica of cloudcore over real QUIC: the cores of the protocol between a socket and a
+//! A replica of cloudcore over real QUIC and real WebSockets: the cores of the protocol between a socket and a
 //! [`Cluster`] in memory. Dropping it cuts every link.
 
 use std::net::SocketAddr;
@@ -11,14 +11,16 @@ use protocol::object::Revision;
 use protocol::reported::{Intake, Outcome};
 use protocol::tls::{self, ClientCertificate};
 use protocol::transport::quic::QuicListener;
-use protocol::transport::{Connection, Stream};
+use protocol::transport::{Connection, Stream, websocket};
 use protocol::wire::{
     BeatAck, DesiredUp, FrameReader, FrameWriter, Open, ReportedUp, SessionDown, SessionUp, open,
     session_down, session_up,
 };
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
+use tokio_rustls::TlsAcceptor;
 
 use crate::cluster::Cluster;
 use crate::pki::Authority;
@@ -49,9 +51,18 @@ impl Replica {
             }
         };
         let address = listener.local_addr().unwrap();
+        let over_tcp = tls::server(
+            &authority.certificate,
+            authority.server(),
+            ClientCertificate::Optional,
+            &clock,
+        );
+        let acceptor = TlsAcceptor::from(over_tcp.unwrap());
+        let tcp = TcpListener::bind(address).await.unwrap();
         let word = watch::channel(None).0;
         let mut serving = JoinSet::new();
         serving.spawn(accept(listener, Arc::clone(cluster), word.clone()));
+        serving.spawn(accept_tcp(tcp, acceptor, Arc::clone(cluster), word.clone()));
         Self {
             address,
             word,
@@ -75,6 +86,26 @@ async fn accept(
             continue;
         };
         connections.spawn(serve(connection, Arc::clone(&cluster), word.subscribe()));
+    }
+}
+
+async fn accept_tcp(
+    listener: TcpListener,
+    acceptor: TlsAcceptor,
+    cluster: Arc<Cluster>,
+    word: watch::Sender<Option<session_down::Kind>>,
+) {
+    let mut connections = JoinSet::new();
+    while let Ok((socket, remote)) = listener.accept().await {
+        let (acceptor, cluster, word) = (acceptor.clone(), Arc::clone(&cluster), word.subscribe());
+        connections.spawn(async move {
+            let Ok(secured) = websocket::secure(&acceptor, socket, remote).await else {
+                return;
+            };
+            if let Ok(connection) = websocket::accept(secured, remote, &Clock::system()).await {
+                serve(connection, cluster, word).await;
+            }
+        });
     }
 }
 

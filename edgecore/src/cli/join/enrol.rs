@@ -27,6 +27,7 @@ use tokio_rustls::client::TlsStream;
 use super::plan::Plan;
 use super::{step, warn};
 use crate::config::Address;
+use crate::uplink::reach;
 
 /// How long one address may take to be found, reached and greeted.
 const CONNECT_LIMIT: Duration = Duration::from_secs(8);
@@ -155,7 +156,7 @@ async fn one_address(
     clock: &Clock,
 ) -> Result<EnrollAnswer, Miss> {
     println!("     connecting to {address}");
-    let (stream, authority) = greet(address, plan.token.pin, clock).await.map_err(Miss::Try)?;
+    let (stream, authority) = greet(address, plan, clock).await.map_err(Miss::Try)?;
     step(&format!("{address} is the cluster that the token names"));
     let sent = timeout(ANSWER_LIMIT, post(stream, request)).await;
     let lost = |why: String| {
@@ -200,14 +201,15 @@ fn refusal(body: &[u8], clock: &Clock) -> Option<EnrolError> {
 /// Reaches an address and checks who is there. Nothing of ours is sent but a TLS hello.
 async fn greet(
     address: &Address,
-    pin: [u8; 32],
+    plan: &Plan,
     clock: &Clock,
 ) -> Result<(TlsStream<TcpStream>, Vec<u8>), String> {
-    let (client, pinned) = tls::joining_client(pin, clock).map_err(|error| error.to_string())?;
+    let (client, pinned) = tls::joining_client(plan.token.pin, clock).map_err(|error| error.to_string())?;
     let slow = |what: &str| format!("{what} took longer than {} s", CONNECT_LIMIT.as_secs());
-    let tcp = timeout(CONNECT_LIMIT, reach(address))
+    let (tcp, _) = timeout(CONNECT_LIMIT, reach(address, plan.config.proxy.as_ref()))
         .await
-        .map_err(|_| slow("connecting"))??;
+        .map_err(|_| slow("connecting"))?
+        .map_err(|error| error.to_string())?;
     let name = ServerName::try_from(SERVER_NAME).map_err(|error| error.to_string())?;
     let connector = TlsConnector::from(Arc::clone(&client.config));
     let handshake = timeout(CONNECT_LIMIT, connector.connect(name, tcp)).await;
@@ -221,26 +223,6 @@ async fn greet(
         })?;
     let authority = pinned.authority().ok_or("the CA was not checked")?;
     Ok((stream, authority.to_vec()))
-}
-
-/// Tries every address that a name has.
-async fn reach(address: &Address) -> Result<TcpStream, String> {
-    let found = tokio::net::lookup_host((address.host.as_str(), address.port)).await;
-    let found: Vec<SocketAddr> = found
-        .map_err(|error| format!("the name is not found: {error}"))?
-        .collect();
-    let mut misses = Vec::new();
-    for target in found {
-        match TcpStream::connect(target).await {
-            Ok(stream) => return Ok(stream),
-            Err(error) => misses.push(format!("{target}: {error}")),
-        }
-    }
-    Err(if misses.is_empty() {
-        "the name has no address".to_owned()
-    } else {
-        misses.join(", ")
-    })
 }
 
 async fn post(

@@ -7,7 +7,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::super::token;
 use super::{JoinArgs, Paths};
-use crate::config::{Config, ConfigError, check_label};
+use crate::config::{Config, ConfigError, Proxy, check_label};
 
 /// What is to be done, complete and checked.
 #[derive(Debug)]
@@ -91,6 +91,11 @@ fn plan(args: &JoinArgs, token: JoinToken, held: Option<&Config>) -> anyhow::Res
 
 fn config(args: &JoinArgs, name: NodeName) -> anyhow::Result<Config> {
     let mut config = Config::new(name, args.addresses.clone());
+    if let Some(text) = &args.proxy {
+        let mut proxy: Proxy = text.parse()?;
+        proxy.password_file.clone_from(&args.proxy_password_file);
+        config.proxy = Some(proxy);
+    }
     for label in &args.labels {
         let (key, value) = label
             .split_once('=')

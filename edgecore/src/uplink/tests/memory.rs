@@ -10,25 +10,27 @@ use protocol::wire::Open;
 use tokio::io::{duplex, split};
 use tokio::sync::{Mutex, Notify, mpsc, watch};
 
-use super::super::{Dial, DialError};
+use super::super::{Dial, Dialling};
 use crate::config::Address;
 
 /// One end of a connection.
 pub(super) struct Memory {
     opened: mpsc::Sender<(Open, Stream)>,
     incoming: Mutex<mpsc::Receiver<(Open, Stream)>>,
+    transport: Transport,
     /// Shared by both ends.
     closed: Arc<watch::Sender<bool>>,
 }
 
 impl Memory {
-    pub(super) fn pair() -> (Self, Self) {
+    pub(super) fn pair(transport: Transport) -> (Self, Self) {
         let closed = Arc::new(watch::channel(false).0);
         let (a, from_a) = mpsc::channel(16);
         let (b, from_b) = mpsc::channel(16);
         let end = |opened, incoming, closed| Self {
             opened,
             incoming: Mutex::new(incoming),
+            transport,
             closed,
         };
         (end(a, from_b, Arc::clone(&closed)), end(b, from_a, closed))
@@ -72,7 +74,7 @@ impl Connection for Memory {
     }
 
     fn transport(&self) -> Transport {
-        Transport::Quic
+        self.transport
     }
 
     fn remote(&self) -> SocketAddr {
@@ -103,28 +105,42 @@ fn stream(end: tokio::io::DuplexStream) -> Stream {
 pub(super) struct Gate {
     dials: mpsc::Sender<(Address, Memory)>,
     open: Notify,
+    /// What a dial leads to; a probe always leads to QUIC.
+    pub(super) won: parking_lot::Mutex<Transport>,
 }
 
 impl Gate {
     pub(super) fn new() -> (Arc<Self>, mpsc::Receiver<(Address, Memory)>) {
         let (dials, dialled) = mpsc::channel(4);
-        let open = Notify::new();
-        (Arc::new(Self { dials, open }), dialled)
+        let gate = Self {
+            dials,
+            open: Notify::new(),
+            won: parking_lot::Mutex::new(Transport::Quic),
+        };
+        (Arc::new(gate), dialled)
     }
 
     /// The next dial, or the one that waits, gets through.
     pub(super) fn let_one_in(&self) {
         self.open.notify_one();
     }
-}
 
-impl Dial for Gate {
-    fn dial<'a>(&'a self, address: &'a Address) -> BoxFuture<'a, Result<Arc<dyn Connection>, DialError>> {
+    fn knock<'a>(&'a self, address: &'a Address, transport: Transport) -> Dialling<'a> {
         Box::pin(async move {
-            let (here, there) = Memory::pair();
+            let (here, there) = Memory::pair(transport);
             let _ = self.dials.send((address.clone(), there)).await;
             self.open.notified().await;
             Ok(Arc::new(here) as _)
         })
+    }
+}
+
+impl Dial for Gate {
+    fn dial<'a>(&'a self, address: &'a Address) -> Dialling<'a> {
+        self.knock(address, *self.won.lock())
+    }
+
+    fn probe<'a>(&'a self, address: &'a Address) -> Dialling<'a> {
+        self.knock(address, Transport::Quic)
     }
 }

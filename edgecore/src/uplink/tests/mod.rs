@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::clock::{Clock, build_time, millis};
-use protocol::transport::{ByteReader, ByteWriter, Connection as _};
+use protocol::transport::{ByteReader, ByteWriter, Connection as _, Transport};
 use protocol::wire::{
-    BeatAck, Degraded, FrameReader, FrameWriter, Open, SessionDown, SessionUp, Welcome, session_down,
-    session_up,
+    BeatAck, Degraded, FrameReader, FrameWriter, Open, SessionDown, SessionUp, Superseded, Welcome,
+    session_down, session_up,
 };
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -205,6 +205,65 @@ async fn an_old_connection_that_answers_first_is_kept() {
     second.closed().await;
     assert!(!first.connection.is_closed());
     assert!(second.accept().await.is_err(), "it never said Hello");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_over_websocket_moves_to_quic_when_that_answers() {
+    let mut world = World::new(&["a"]).await;
+    *world.gate.won.lock() = Transport::WebSocket;
+    let mut first = world.session("first").await;
+    let began = Instant::now();
+    let (_, probe) = loop {
+        tokio::select! {
+            () = first.answer() => {}
+            knock = world.knock() => break knock,
+        }
+    };
+    assert!(
+        (90..=150).contains(&began.elapsed().as_secs()),
+        "{:?}",
+        began.elapsed()
+    );
+    assert_eq!(probe.transport(), Transport::Quic);
+    world.gate.let_one_in();
+    let mut second = Replica::greeted(probe).await;
+    // What a replica does to the older session.
+    first
+        .say(session_down::Kind::Superseded(Superseded::default()))
+        .await;
+    second.welcome("second", true).await;
+    world.connected_to("second").await;
+    assert!(first.connection.is_closed());
+    let over = |state: &LinkState| {
+        matches!(
+            state,
+            LinkState::Connected {
+                transport: Transport::Quic,
+                ..
+            }
+        )
+    };
+    assert!(over(&world.link.watch().borrow()));
+
+    // Over QUIC nothing is probed.
+    for _ in 0..20 {
+        second.answer().await;
+    }
+    assert!(world.dialled.try_recv().is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_that_gets_no_answer_disturbs_no_session() {
+    let mut world = World::new(&["a"]).await;
+    *world.gate.won.lock() = Transport::WebSocket;
+    let mut first = world.session("first").await;
+    let mut probes = Vec::new();
+    for _ in 0..40 {
+        first.answer().await;
+        probes.extend(world.dialled.try_recv().ok());
+    }
+    assert_eq!(probes.len(), 1, "it waits at the gate");
+    assert!(!first.connection.is_closed() && world.link.watch().borrow().is_connected());
 }
 
 #[tokio::test(start_paused = true)]

@@ -7,6 +7,8 @@ use std::path::PathBuf;
 
 use cloud::{Cloud, Say};
 use protocol::join::RefusalCode;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
 
 use super::*;
 use crate::config::Config;
@@ -98,6 +100,39 @@ async fn joining_again_changes_nothing_and_says_so() {
         1,
         "the second join did not ask the cluster"
     );
+}
+
+/// An HTTP proxy that leads one connection to `cloud`, and gives back the head of its request.
+async fn proxy(listener: TcpListener, cloud: std::net::SocketAddr) -> String {
+    let (mut near, _) = listener.accept().await.unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(near.read_u8().await.unwrap());
+    }
+    near.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+    let mut far = tokio::net::TcpStream::connect(cloud).await.unwrap();
+    tokio::io::copy_bidirectional(&mut near, &mut far).await.unwrap();
+    String::from_utf8(head).unwrap()
+}
+
+#[tokio::test]
+async fn a_device_behind_a_proxy_joins_through_it_and_keeps_it() {
+    let (device, cloud) = (Device::new("proxy"), Cloud::saying(vec![Say::Yes]).await);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://user:geheim@{}", listener.local_addr().unwrap());
+    let join = device.join(&cloud, |args| {
+        args.addresses = vec!["cloud.invalid:10000".parse().unwrap()];
+        args.proxy = Some(url.clone());
+    });
+    let (joined, head) = tokio::join!(join, proxy(listener, cloud.address));
+    joined.unwrap();
+    assert!(
+        head.starts_with("CONNECT cloud.invalid:10000 HTTP/1.1\r\n"),
+        "{head}"
+    );
+    assert!(head.contains("Basic dXNlcjpnZWhlaW0="), "{head}");
+    let config = Config::load(&device.paths.config()).unwrap();
+    assert_eq!(config.proxy, Some(url.parse().unwrap()));
 }
 
 #[tokio::test]
