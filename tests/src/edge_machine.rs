@@ -1,6 +1,6 @@
 //! An edge machine: a device that can reach cloudcore's port and nothing else.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
 
@@ -29,6 +29,8 @@ pub struct EdgeMachine {
 struct Parts {
     cache: crate::cache::Cache,
     programs: crate::programs::Programs,
+    /// Where cloudcore's port is.
+    node: Ipv4Addr,
     cloudcore: String,
 }
 
@@ -47,12 +49,23 @@ impl EdgeMachine {
         let parts = Parts {
             cache: testbed.cache.clone(),
             programs: testbed.programs.clone(),
+            node,
             cloudcore: format!("{node}:{NODE_PORT}"),
         };
         Ok(Self {
             machine,
             testbed: parts,
         })
+    }
+
+    /// Lets UDP through to cloudcore's port, or drops it.
+    pub async fn let_udp_through(&self, through: bool) -> Result<()> {
+        let reach = if through {
+            Reach::OnePort
+        } else {
+            Reach::OneTcpPort
+        };
+        self.machine.restrict(reach(self.testbed.node, NODE_PORT)).await
     }
 
     /// `edgecore join`, and nothing after it.

@@ -12,6 +12,8 @@ pub enum Reach {
     Everything,
     /// One port, TCP and UDP, and nothing else in either direction.
     OnePort(Ipv4Addr, u16),
+    /// The same, TCP alone: a network that lets no UDP through.
+    OneTcpPort(Ipv4Addr, u16),
 }
 
 /// Whether the link is broken in one direction only.
@@ -50,8 +52,13 @@ fn rules(reach: Reach, half_open: HalfOpen) -> Vec<String> {
         HalfOpen::Deaf => rules.push(String::from("-i eth0 -j DROP")),
         HalfOpen::Mute => rules.push(String::from("-o eth0 -j DROP")),
     }
-    if let Reach::OnePort(host, port) = reach {
-        for protocol in ["tcp", "udp"] {
+    let allowed: Option<(_, _, &[&str])> = match reach {
+        Reach::Everything => None,
+        Reach::OnePort(host, port) => Some((host, port, &["tcp", "udp"])),
+        Reach::OneTcpPort(host, port) => Some((host, port, &["tcp"])),
+    };
+    if let Some((host, port, protocols)) = allowed {
+        for protocol in protocols {
             rules.push(format!(
                 "-o eth0 -d {host} -p {protocol} --dport {port} -j RETURN"
             ));
@@ -78,6 +85,13 @@ mod tests {
                 .all(|rule| rule.contains("198.18.0.11") && rule.contains("30000"))
         );
         assert!(rules[4..].iter().all(|rule| rule.ends_with("DROP")));
+    }
+
+    #[test]
+    fn a_machine_without_udp_has_tcp_alone() {
+        let rules = rules(Reach::OneTcpPort(Ipv4Addr::LOCALHOST, 1), HalfOpen::No);
+        assert_eq!(rules.len(), 4);
+        assert!(!rules.iter().any(|rule| rule.contains("udp")));
     }
 
     #[test]

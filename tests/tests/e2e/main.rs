@@ -10,6 +10,7 @@ mod eviction;
 mod joined;
 mod offline;
 mod surroundings;
+mod transport;
 mod world;
 
 use std::sync::Arc;
@@ -46,6 +47,7 @@ fn main() -> Result<()> {
         joined::TESTS,
         bad_input::TESTS,
         surroundings::TESTS,
+        transport::TESTS,
         cost::TESTS,
         offline::TESTS,
         eviction::TESTS,
