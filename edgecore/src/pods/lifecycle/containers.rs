@@ -2,6 +2,8 @@
 //!
 //! Init containers first, one after the other; then the others, side by side.
 
+use std::time::Duration;
+
 use k8s_openapi::api::core::v1::{Container, Pod};
 use tokio::time::Instant;
 
@@ -145,12 +147,11 @@ fn start(view: &View<'_>, sandbox: &SandboxObserved, place: Place, plan: &mut Pl
         return;
     };
     let latest = view.observed.latest(&container.name);
-    let follows = followed(view, &container.name);
-    let delay = follows.map(|ended| (ended, view.history.backoff.delay(&backoff_key(container), ended)));
-    match delay {
-        Some((ended, delay)) if view.now < ended + delay => {
+    let Wait { follows, until } = wait(view, container);
+    match until {
+        Some((until, delay)) if view.now < until => {
             plan.backing_off.insert(container.name.clone(), delay.as_secs());
-            plan.wake = earliest(plan.wake, Some(ended + delay));
+            plan.wake = earliest(plan.wake, Some(until));
         }
         _ => plan.steps.push(Step::Start(Start {
             place,
@@ -161,15 +162,43 @@ fn start(view: &View<'_>, sandbox: &SandboxObserved, place: Place, plan: &mut Pl
     }
 }
 
-/// The end that the back-off counts from: that of the newest instance that ended by itself.
-fn followed(view: &View<'_>, name: &str) -> Option<Instant> {
-    let ended = view
+/// How long a start waits.
+#[derive(Default)]
+struct Wait {
+    /// The end of the instance that the start follows, for the next back-off.
+    follows: Option<Instant>,
+    /// When the back-off is over, and how long it is in all.
+    until: Option<(Instant, Duration)>,
+}
+
+/// The back-off counts from the newest end. Of a container that was killed in order to be started anew, the
+/// end before decides: only if that one's back-off was not over does the kill's own end count.
+fn wait(view: &View<'_>, container: &Container) -> Wait {
+    let key = backoff_key(container);
+    let mut ended = view
         .observed
         .containers
         .iter()
-        .filter(|c| c.name == name && c.run == Run::Exited);
-    let mut by_itself = ended.filter(|c| !view.history.owed.contains(&c.id));
-    by_itself
-        .next()
-        .map(|c| view.history.ended.get(&c.id).copied().unwrap_or(view.now))
+        .filter(|c| c.name == container.name && c.run == Run::Exited);
+    let end = |seen: &ContainerObserved| view.history.ended.get(&seen.id).copied().unwrap_or(view.now);
+    let delay = |ended: Instant| view.history.backoff.delay(&key, ended);
+    let from = |ended: Instant| Wait {
+        follows: Some(ended),
+        until: Some((ended + delay(ended), delay(ended))),
+    };
+    let Some(newest) = ended.next() else {
+        return Wait::default();
+    };
+    let last = end(newest);
+    if !view.history.owed.contains(&newest.id) {
+        return from(last);
+    }
+    match ended.next().map(end) {
+        Some(before) if last >= before + delay(before) => Wait {
+            follows: Some(before),
+            until: None,
+        },
+        None if delay(last).is_zero() => Wait::default(),
+        Some(_) | None => from(last),
+    }
 }

@@ -328,6 +328,36 @@ fn the_second_crash_waits_ten_seconds_from_its_end() {
 }
 
 #[test]
+fn a_container_that_its_probe_keeps_killing_backs_off_from_the_third_time_on() {
+    let mut model = Model::new(pod("Always", 0, 1), 0);
+    model.settle();
+    for (nth, waits) in [(1, 0), (2, 0), (3, 10), (4, 20)] {
+        let id = model.observed.containers[0].id.clone();
+        let failed = ProbeKill {
+            kind: ProbeKind::Liveness,
+            message: String::new(),
+            grace_seconds: None,
+        };
+        model.history.unhealthy.insert(id, failed);
+        let kill = model.plan().steps[0].clone();
+        model.carry_out(&kill);
+        let plan = model.plan();
+        let delay = plan.wake.map_or(0, |wake| (wake - model.now).as_secs());
+        assert_eq!(
+            (plan.steps.len(), delay),
+            (usize::from(waits == 0), waits),
+            "{nth}"
+        );
+        // Sweeping the dead away changes nothing.
+        let mut seen = BTreeSet::new();
+        if waits > 0 {
+            model.observed.containers.retain(|c| seen.insert(c.name.clone()));
+        }
+        model.settle();
+    }
+}
+
+#[test]
 fn grace_is_never_below_two_seconds() {
     let mut model = Model::new(pod("Always", 0, 1), 0);
     model.settle();
