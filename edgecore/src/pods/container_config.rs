@@ -19,6 +19,7 @@ use thiserror::Error;
 
 use super::env::{self, EnvInput, Environment};
 use super::expansion::expand;
+use super::hooks;
 use super::images::PresentImage;
 use super::resources::{self, QUOTA_PERIOD_US};
 use super::sandbox_config::identity_labels;
@@ -39,6 +40,8 @@ pub const RESTART_COUNT: &str = "io.kubernetes.container.restartCount";
 pub const TERMINATION_GRACE: &str = "io.kubernetes.pod.terminationGracePeriod";
 /// Annotation: the pod's deletionGracePeriodSeconds.
 pub const DELETION_GRACE: &str = "io.kubernetes.pod.deletionGracePeriod";
+/// Annotation: the container's preStop hook as JSON, for when its pod is no longer known.
+pub const PRE_STOP: &str = "io.kubernetes.container.preStopHandler";
 /// Annotation: the container's ports as JSON.
 pub const PORTS: &str = "io.kubernetes.container.ports";
 
@@ -198,6 +201,10 @@ fn annotations(pod: &Pod, container: &Container, attempt: u32) -> HashMap<String
                 .map(|seconds| seconds.to_string()),
         ),
         (TERMINATION_GRACE, grace.map(|seconds| seconds.to_string())),
+        (
+            PRE_STOP,
+            hooks::pre_stop(container).and_then(|hook| serde_json::to_string(hook).ok()),
+        ),
         (PORTS, ports.and_then(|ports| serde_json::to_string(ports).ok())),
     ];
     said.into_iter()

@@ -13,6 +13,7 @@
 mod containers;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Container, Pod};
 use tokio::time::Instant;
@@ -97,12 +98,21 @@ pub struct Kill {
     pub id: String,
     /// The container's name.
     pub name: String,
-    /// From the stop signal to SIGKILL.
+    /// For its hook and from the stop signal to SIGKILL, together.
     pub grace_seconds: i64,
     /// For the event.
     pub message: String,
     /// Whether it is to be started anew.
     pub restart: bool,
+}
+
+impl Kill {
+    /// The grace that is left when its hook (or whatever came before the stop signal) took `spent`. Whole
+    /// seconds count, as with the kubelet.
+    pub fn left_after(&self, spent: Duration) -> i64 {
+        let spent = i64::try_from(spent.as_secs()).unwrap_or(i64::MAX);
+        self.grace_seconds.saturating_sub(spent).max(MIN_GRACE_SECONDS)
+    }
 }
 
 /// Make and start one container.
@@ -274,7 +284,7 @@ fn kill(container: &ContainerObserved, grace_seconds: i64, message: String, rest
     Kill {
         id: container.id.clone(),
         name: container.name.clone(),
-        grace_seconds: grace_seconds.max(MIN_GRACE_SECONDS),
+        grace_seconds,
         message,
         restart,
     }
@@ -338,6 +348,18 @@ fn wants_new_sandbox(view: &View<'_>, attempt: u32) -> bool {
         policy == RestartPolicy::Always || should_run(view.pod, view.observed, view.history, &container.name)
     };
     main_containers(view.pod).iter().any(left)
+}
+
+/// The container that a kill is about: as the spec says it or, of an orphan, as its annotations do.
+pub fn killed<'a>(pod: &'a Pod, observed: &'a PodObserved, kill: &Kill) -> Option<&'a Container> {
+    let outline = || {
+        let seen = observed.containers.iter().find(|seen| seen.id == kill.id);
+        seen.and_then(|seen| seen.outline.as_deref())
+    };
+    match pod.spec {
+        Some(_) => spec::all_containers(pod).find(|container| container.name == kill.name),
+        None => outline(),
+    }
 }
 
 /// What a container's back-off is kept by: a new definition starts afresh.

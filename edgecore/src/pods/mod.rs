@@ -11,6 +11,7 @@ pub mod events;
 pub mod expansion;
 pub mod features;
 pub mod gc;
+pub mod hooks;
 pub mod hosts;
 pub mod images;
 pub mod kit;

@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 
 use k8s_cri::v1 as api;
+use k8s_openapi::api::core::v1::{Container, Lifecycle};
 
 use super::{container_config as made, sandbox_config, termination};
 use crate::runtime::{Runtime, RuntimeError};
@@ -88,6 +89,8 @@ pub struct ContainerObserved {
     pub grace: Option<i64>,
     /// The log file.
     pub log_path: String,
+    /// What its annotations say of it, for one that is to end without a spec: its hook and ports.
+    pub outline: Option<Box<Container>>,
     /// The user it runs as, where the runtime tells.
     pub user: Option<api::LinuxContainerUser>,
 }
@@ -255,6 +258,20 @@ pub async fn look_at_container(
     Ok(Some(container))
 }
 
+fn outline(status: &api::ContainerStatus) -> Option<Container> {
+    let said = |key: &str| status.annotations.get(key);
+    let pre_stop = serde_json::from_str(said(made::PRE_STOP)?).ok()?;
+    Some(Container {
+        name: status.labels.get(made::CONTAINER_NAME).cloned()?,
+        ports: said(made::PORTS).and_then(|ports| serde_json::from_str(ports).ok()),
+        lifecycle: Some(Lifecycle {
+            pre_stop: Some(pre_stop),
+            ..Lifecycle::default()
+        }),
+        ..Container::default()
+    })
+}
+
 fn container_of(sandbox: &str, status: api::ContainerStatus) -> ContainerObserved {
     let run = Run::from_cri(status.state);
     let last_words = if run == Run::Exited {
@@ -287,6 +304,7 @@ fn container_of(sandbox: &str, status: api::ContainerStatus) -> ContainerObserve
         hash: annotation(made::HASH).cloned(),
         restart_count: restart_count.unwrap_or(attempt),
         grace: number(made::DELETION_GRACE).or_else(|| number(made::TERMINATION_GRACE)),
+        outline: outline(&status).map(Box::new),
         user: status.user.and_then(|user| user.linux),
         id: status.id,
         reason: status.reason,

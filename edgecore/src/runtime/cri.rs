@@ -363,7 +363,10 @@ impl Runtime for Cri {
             cmd: command,
             timeout: timeout_seconds,
         };
-        let after = DEADLINE + seconds(timeout_seconds);
+        let after = match timeout_seconds {
+            0 => Duration::MAX,
+            limited => DEADLINE + seconds(limited),
+        };
         async move { within("ExecSync", after, client.exec_sync(request)).await }.boxed()
     }
 

@@ -9,6 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::FutureExt;
 use k8s_cri::v1 as api;
@@ -37,7 +38,7 @@ struct World {
     registry: BTreeSet<String>,
     private: BTreeMap<String, String>,
     exits: HashMap<String, i32>,
-    exec: HashMap<String, i32>,
+    exec: HashMap<String, (i32, Duration)>,
     failures: HashMap<&'static str, VecDeque<RuntimeError>>,
     calls: Vec<String>,
     violations: Vec<String>,
@@ -121,6 +122,11 @@ impl FakeRuntime {
     /// Lets the container `name` run when it is started next.
     pub(crate) fn keeps_running(&self, name: &str) {
         self.world.lock().exits.remove(name);
+    }
+
+    /// Makes the command `first` of an exec end with `code` after `takes`.
+    pub(crate) fn commands(&self, first: &str, code: i32, takes: Duration) {
+        self.world.lock().exec.insert(first.to_owned(), (code, takes));
     }
 
     /// Makes the next call of this CRI method fail.
@@ -458,13 +464,21 @@ impl Runtime for FakeRuntime {
 
     fn exec_sync(&self, _: &str, command: Vec<String>, _: i64) -> Call<'_, api::ExecSyncResponse> {
         let first = command.into_iter().next().unwrap_or_default();
-        self.with("ExecSync", &first, |world| {
-            let exit_code = world.exec.get(&first).copied().unwrap_or(0);
+        let known = self.world.lock().exec.get(&first).copied();
+        let (exit_code, takes) = known.unwrap_or_default();
+        let answer = self.with("ExecSync", &first, |_| {
             Ok(api::ExecSyncResponse {
                 exit_code,
                 ..Default::default()
             })
-        })
+        });
+        async move {
+            if !takes.is_zero() {
+                tokio::time::sleep(takes).await;
+            }
+            answer.await
+        }
+        .boxed()
     }
 
     fn image_status(&self, name: &str) -> Call<'_, Option<api::Image>> {

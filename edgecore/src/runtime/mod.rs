@@ -3,7 +3,7 @@
 //! [`Runtime`] is the seam: [`Cri`] speaks gRPC over the runtime's unix socket, the fake of the
 //! unit tests keeps everything in memory. Nothing here decides what should run; the callers do.
 //!
-//! **Invariant:** every call but an image pull ends within a deadline, and every answer is bounded
+//! **Invariant:** every call but an image pull and a command without a limit ends within a deadline, and every answer is bounded
 //! in size, so a stuck or broken runtime costs an error and never a task.
 
 mod abilities;
@@ -83,7 +83,8 @@ pub trait Runtime: Send + Sync + 'static {
     fn update_container(&self, id: &str, resources: api::LinuxContainerResources) -> Call<'_, ()>;
     /// Makes the runtime open a container's log file again after a rotation.
     fn reopen_log(&self, id: &str) -> Call<'_, ()>;
-    /// Runs a command in a container and waits for it, at most `timeout_seconds` (0: no limit).
+    /// Runs a command in a container and waits for it, at most `timeout_seconds`. 0 is no limit, and then
+    /// this has no deadline of its own: drop it to give up.
     fn exec_sync(
         &self,
         id: &str,

@@ -203,10 +203,11 @@ async fn an_image_that_does_not_exist_is_told_in_the_status(world: &World) -> Re
 async fn a_pod_feature_that_is_not_supported_is_refused_by_name(world: &World) -> Result<()> {
     let (testbed, edge) = world.with_edge().await?;
     let name = world.name("pod");
-    let mut container = sleeping();
-    container["lifecycle"] = json!({ "postStart": { "exec": { "command": ["busybox", "true"] } } });
-    apply(testbed, &pod(&name, EDGE, container)).await?;
-    until_waits(testbed, &name, &["UnsupportedPodFeature", "lifecycle"]).await?;
+    let mut unsupported = pod(&name, EDGE, sleeping());
+    unsupported["spec"]["volumes"] =
+        json!([{ "name": "share", "nfs": { "server": "files.invalid", "path": "/" } }]);
+    apply(testbed, &unsupported).await?;
+    until_waits(testbed, &name, &["UnsupportedPodFeature", "nfs"]).await?;
     let pods = pods::list(&testbed.client(), "default", &format!("app={name}")).await?;
     ensure!(
         pods.iter().all(|pod| pods::phase(pod) == "Pending"),

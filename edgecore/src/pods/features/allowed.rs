@@ -13,6 +13,8 @@ pub(super) const LISTS: &[(&str, &str)] = &[
     ("containers.[].livenessProbe", PROBE),
     ("containers.[].readinessProbe", PROBE),
     ("containers.[].startupProbe", PROBE),
+    ("containers.[].lifecycle.postStart", HOOK),
+    ("containers.[].lifecycle.preStop", HOOK),
 ];
 
 const POD: &str = "
@@ -218,6 +220,20 @@ const PROBE: &str = "
     httpGet.scheme=HTTP|HTTPS
     httpGet.httpHeaders.[].name
     httpGet.httpHeaders.[].value
+    tcpSocket.port
+    tcpSocket.host
+";
+
+/// `tcpSocket` is honoured as the kubelet does: it always fails.
+const HOOK: &str = "
+    exec.command.[]
+    httpGet.path
+    httpGet.port
+    httpGet.host
+    httpGet.scheme=HTTP|HTTPS
+    httpGet.httpHeaders.[].name
+    httpGet.httpHeaders.[].value
+    sleep.seconds
     tcpSocket.port
     tcpSocket.host
 ";

@@ -44,8 +44,8 @@ fn every_feature_that_is_not_honoured_is_refused_by_its_path() {
     for (field, value, path) in [
         (
             "lifecycle",
-            json!({"preStop": {"exec": {"command": ["x"]}}}),
-            "lifecycle",
+            json!({"stopSignal": "SIGUSR1", "preStop": {"exec": {"command": ["x"]}}}),
+            "lifecycle.stopSignal",
         ),
         ("restartPolicy", json!("Always"), "restartPolicy"),
         ("volumeDevices", json!([{"name": "x"}]), "volumeDevices"),
@@ -125,6 +125,21 @@ fn every_feature_that_is_not_honoured_is_refused_by_its_path() {
 }
 
 #[test]
+fn hooks_are_honoured_whatever_they_do() {
+    let post_start = json!({"httpGet": {"path": "/", "port": 80, "scheme": "HTTP"}});
+    for pre_stop in [
+        json!({"sleep": {"seconds": 0}}),
+        json!({"tcpSocket": {"port": 80}}),
+    ] {
+        let lifecycle = json!({"postStart": post_start, "preStop": pre_stop});
+        assert_eq!(
+            refused_in_container(&json!({ "lifecycle": lifecycle })),
+            Vec::<String>::new()
+        );
+    }
+}
+
+#[test]
 fn memory_backed_volumes_may_be_limited() {
     let volumes = json!([{"name": "a", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}}]);
     assert_eq!(refused(&json!({ "volumes": volumes })), Vec::<String>::new());
@@ -140,7 +155,7 @@ fn what_says_nothing_is_not_refused() {
 
 #[test]
 fn a_long_list_is_told_in_part() {
-    let containers: Vec<_> = (0..40).map(|_| json!({"lifecycle": {}})).collect();
+    let containers: Vec<_> = (0..40).map(|_| json!({"volumeDevices": [{}]})).collect();
     let error = check(&json!({"spec": {"containers": containers}})).unwrap_err();
     assert_eq!(error.paths.len(), 40);
     assert!(error.to_string().ends_with("and 24 more"), "{error}");

@@ -55,6 +55,7 @@ fn instance(id: usize, name: &str, sandbox: &str, run: Run) -> ContainerObserved
         restart_count: 0,
         grace: None,
         log_path: String::new(),
+        outline: None,
         user: None,
     }
 }
@@ -358,12 +359,39 @@ fn a_container_that_its_probe_keeps_killing_backs_off_from_the_third_time_on() {
 }
 
 #[test]
-fn grace_is_never_below_two_seconds() {
+fn a_hook_takes_its_time_from_the_grace_and_leaves_two_seconds() {
     let mut model = Model::new(pod("Always", 0, 1), 0);
     model.settle();
-    model.stage = Stage::Ending { grace_seconds: 0 };
+    for (grace, hook_ms, left) in [
+        (0, 0, 2),
+        (30, 0, 30),
+        (30, 4_999, 26),
+        (30, 29_000, 2),
+        (30, 99_000, 2),
+    ] {
+        model.stage = Stage::Ending { grace_seconds: grace };
+        let Step::Kill(kill) = model.plan().steps[0].clone() else {
+            panic!()
+        };
+        assert_eq!(
+            kill.left_after(Duration::from_millis(hook_ms)),
+            left,
+            "{grace} {hook_ms}"
+        );
+    }
+}
+
+#[test]
+fn an_orphan_is_killed_by_what_its_annotations_say() {
+    let mut model = Model::new(pod("Always", 0, 1), 0);
+    model.settle();
+    model.pod.spec = None;
+    let hooked = json!({"name": "m0", "lifecycle": {"preStop": {"sleep": {"seconds": 1}}}});
+    model.observed.containers[0].outline = Some(serde_json::from_value(hooked).unwrap());
+    model.stage = Stage::Ending { grace_seconds: 30 };
     let Step::Kill(kill) = model.plan().steps[0].clone() else {
         panic!()
     };
-    assert_eq!(kill.grace_seconds, MIN_GRACE_SECONDS);
+    let killed = killed(&model.pod, &model.observed, &kill).unwrap();
+    assert!(crate::pods::hooks::pre_stop(killed).is_some());
 }

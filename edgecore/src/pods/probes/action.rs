@@ -15,7 +15,7 @@ use tonic::Code;
 
 use super::super::expansion::expand;
 use super::ProbeTarget;
-use super::http::HttpGet;
+use super::http::{Asker, HttpGet};
 use super::machine::Outcome;
 use crate::runtime::{Runtime, RuntimeError};
 
@@ -53,7 +53,7 @@ impl Action {
             self::exec(exec, target)
         } else if let Some(get) = &probe.http_get {
             let port = port(&get.port, &target.container);
-            port.and_then(|port| HttpGet::new(get, &target.pod_ip, port))
+            port.and_then(|port| HttpGet::new(get, &target.pod_ip, port, Asker::Probe))
                 .map_or_else(What::Broken, What::Http)
         } else if let Some(socket) = &probe.tcp_socket {
             tcp(socket, target).unwrap_or_else(What::Broken)
@@ -135,7 +135,7 @@ fn tcp(socket: &TCPSocketAction, target: &ProbeTarget) -> Result<What, String> {
 }
 
 /// A number, or the name of one of the container's ports.
-fn port(wanted: &IntOrString, container: &Container) -> Result<u16, String> {
+pub(super) fn port(wanted: &IntOrString, container: &Container) -> Result<u16, String> {
     let number = match wanted {
         IntOrString::Int(number) => i64::from(*number),
         IntOrString::String(name) => {

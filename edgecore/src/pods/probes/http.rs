@@ -1,11 +1,13 @@
-//! httpGet probes, as the kubelet makes them.
+//! httpGet probes and hooks, as the kubelet makes them.
 //!
 //! One connection a request, no proxy, no verification, at most 10 redirects and none to another host.
 //!
 //! **Invariant:** at most 10 KiB of a body and 64 KiB of headers are read.
 
+use std::io;
+
 use bytes::Bytes;
-use http::header::{ACCEPT, CONNECTION, HOST, HeaderName, HeaderValue, LOCATION, USER_AGENT};
+use http::header::{ACCEPT, AUTHORIZATION, CONNECTION, HOST, HeaderName, HeaderValue, LOCATION, USER_AGENT};
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::Incoming;
@@ -26,9 +28,33 @@ const REDIRECTS: usize = 10;
 
 /// A request that is made again and again.
 #[derive(Clone, Debug)]
-pub(super) struct HttpGet {
+pub(crate) struct HttpGet {
     url: Url,
     headers: HeaderMap,
+}
+
+/// Who asks, for the `User-Agent` header.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Asker {
+    Probe,
+    Hook,
+}
+
+/// Why there was no answer.
+pub(crate) struct NoAnswer {
+    /// For people.
+    pub(crate) why: String,
+    /// TLS was tried with somebody who speaks plain HTTP.
+    pub(crate) speaks_plainly: bool,
+}
+
+impl From<String> for NoAnswer {
+    fn from(why: String) -> Self {
+        Self {
+            why,
+            speaks_plainly: false,
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,7 +73,7 @@ struct Answer {
 }
 
 impl HttpGet {
-    pub(super) fn new(get: &HTTPGetAction, pod_ip: &str, port: u16) -> Result<Self, String> {
+    pub(super) fn new(get: &HTTPGetAction, pod_ip: &str, port: u16, asker: Asker) -> Result<Self, String> {
         let host = get
             .host
             .as_deref()
@@ -66,18 +92,43 @@ impl HttpGet {
         };
         Ok(Self {
             url,
-            headers: headers(get)?,
+            headers: headers(get, asker)?,
         })
     }
 
     /// One probe, redirects followed.
     pub(super) async fn run(&self) -> Outcome {
+        match self.answer().await {
+            Ok(answer) => judged(&answer),
+            Err(none) => Outcome::Failure(none.why),
+        }
+    }
+
+    /// Asks once; any answer will do.
+    pub(crate) async fn call(&self) -> Result<(), NoAnswer> {
+        self.answer().await.map(drop)
+    }
+
+    /// The same request without TLS, and without what was meant to go through TLS alone.
+    pub(crate) fn plainly(&self) -> Self {
+        let mut plain = self.clone();
+        plain.url.tls = false;
+        plain.headers.remove(AUTHORIZATION);
+        plain
+    }
+
+    /// `host:port`.
+    pub(crate) fn address(&self) -> String {
+        join(&self.url.host, self.url.port)
+    }
+
+    async fn answer(&self) -> Result<Answer, NoAnswer> {
         let mut url = self.url.clone();
         for _ in 0..=REDIRECTS {
-            let answer = match self.ask(&url).await {
-                Ok(answer) => answer,
-                Err(why) => return Outcome::Failure(format!("Get {:?}: {why}", url.text())),
-            };
+            let answer = self.ask(&url).await.map_err(|none| NoAnswer {
+                why: format!("Get {:?}: {}", url.text(), none.why),
+                ..none
+            })?;
             match answer
                 .location
                 .as_deref()
@@ -85,13 +136,10 @@ impl HttpGet {
                 .map(|to| url.follow(to))
             {
                 Some(Some(next)) if next.host == self.url.host => url = next,
-                _ => return judged(&answer),
+                _ => return Ok(answer),
             }
         }
-        Outcome::Failure(format!(
-            "Get {:?}: stopped after {REDIRECTS} redirects",
-            url.text()
-        ))
+        Err(format!("Get {:?}: stopped after {REDIRECTS} redirects", url.text()).into())
     }
 
     /// What to say when [`run`](Self::run) took too long.
@@ -102,16 +150,16 @@ impl HttpGet {
         )
     }
 
-    async fn ask(&self, url: &Url) -> Result<Answer, String> {
+    async fn ask(&self, url: &Url) -> Result<Answer, NoAnswer> {
         let tcp = TcpStream::connect((url.host.as_str(), url.port)).await;
         let tcp = tcp.map_err(|error| dial_error(&url.host, url.port, &error))?;
         if !url.tls {
-            return self.exchange(url, tcp).await;
+            return Ok(self.exchange(url, tcp).await?);
         }
         let name = ServerName::try_from(url.host.clone()).map_err(|error| error.to_string())?;
         let stream = TlsConnector::from(tls::config()?).connect(name, tcp).await;
-        self.exchange(url, stream.map_err(|error| error.to_string())?)
-            .await
+        let stream = stream.map_err(|error| not_encrypted(&error))?;
+        Ok(self.exchange(url, stream).await?)
     }
 
     async fn exchange(
@@ -213,6 +261,19 @@ impl Url {
     }
 }
 
+fn not_encrypted(error: &io::Error) -> NoAnswer {
+    let cause = error
+        .get_ref()
+        .and_then(|cause| cause.downcast_ref::<rustls::Error>());
+    match cause {
+        Some(rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType)) => NoAnswer {
+            why: "http: server gave HTTP response to HTTPS client".to_owned(),
+            speaks_plainly: true,
+        },
+        _ => error.to_string().into(),
+    }
+}
+
 async fn read(response: http::Response<Incoming>) -> Result<Answer, String> {
     let (head, mut body) = response.into_parts();
     let location = head
@@ -250,7 +311,7 @@ fn judged(answer: &Answer) -> Outcome {
     }
 }
 
-fn headers(get: &HTTPGetAction) -> Result<HeaderMap, String> {
+fn headers(get: &HTTPGetAction, asker: Asker) -> Result<HeaderMap, String> {
     let mut headers = HeaderMap::new();
     for header in get.http_headers.iter().flatten() {
         let name = HeaderName::try_from(header.name.as_str()).map_err(|error| error.to_string())?;
@@ -259,9 +320,13 @@ fn headers(get: &HTTPGetAction) -> Result<HeaderMap, String> {
             HeaderValue::try_from(header.value.as_str()).map_err(|error| error.to_string())?,
         );
     }
+    let name = match asker {
+        Asker::Probe => "kube-probe/1.36",
+        Asker::Hook => "kube-lifecycle/1.36",
+    };
     headers
         .entry(USER_AGENT)
-        .or_insert(HeaderValue::from_static("kube-probe/1.36"));
+        .or_insert(HeaderValue::from_static(name));
     headers.entry(ACCEPT).or_insert(HeaderValue::from_static("*/*"));
     if headers.get(ACCEPT).is_some_and(HeaderValue::is_empty) {
         headers.remove(ACCEPT);

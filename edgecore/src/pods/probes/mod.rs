@@ -19,11 +19,13 @@ mod tls;
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Container;
+use k8s_openapi::api::core::v1::{Container, HTTPGetAction};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use self::http::Asker;
+pub(crate) use self::http::HttpGet;
 use crate::runtime::Runtime;
 use run::Worker;
 
@@ -127,6 +129,16 @@ pub fn start(
         }
     }
     seen
+}
+
+/// The request of a lifecycle hook: made as probes make theirs, but under another name.
+pub(crate) fn hook_request(
+    get: &HTTPGetAction,
+    container: &Container,
+    pod_ip: &str,
+) -> Result<HttpGet, String> {
+    let port = action::port(&get.port, container)?;
+    HttpGet::new(get, pod_ip, port, Asker::Hook)
 }
 
 fn initial(target: &ProbeTarget) -> ProbeResults {

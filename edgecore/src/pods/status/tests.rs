@@ -35,6 +35,7 @@ fn seen(name: &str, id: &str, run: Run, exit_code: i32) -> ContainerObserved {
         restart_count: 0,
         grace: None,
         log_path: String::new(),
+        outline: None,
         user: None,
     }
 }

@@ -7,7 +7,6 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use futures::future::join_all;
 use k8s_cri::v1::{ContainerConfig, PodSandboxConfig};
 use k8s_openapi::api::core::v1::{Container, Pod};
 use tokio::sync::watch;
@@ -18,7 +17,7 @@ use super::{Order, Waiting, Worker, ordered_end};
 use crate::pods::container_config::{self, ConfigError, ContainerInput};
 use crate::pods::events::Tone;
 use crate::pods::images::{ImageError, PresentImage};
-use crate::pods::lifecycle::{self, Kill, MIN_GRACE_SECONDS, Stage, Start, Step};
+use crate::pods::lifecycle::{self, Stage, Start, Step};
 use crate::pods::observed;
 use crate::pods::sandbox_config;
 use crate::pods::spec;
@@ -61,48 +60,7 @@ impl Worker {
         noted
     }
 
-    /// Whether all are stopped; else the worker looks and plans again.
-    async fn kill_all(&mut self, kills: Vec<Kill>) -> bool {
-        let longest = kills.iter().map(|kill| kill.grace_seconds).max().unwrap_or(0);
-        for kill in &kills {
-            self.announce(kill);
-        }
-        let runtime = self.kit.runtime.as_ref();
-        let stops = kills
-            .iter()
-            .map(|kill| runtime.stop_container(&kill.id, kill.grace_seconds));
-        // A shorter grace cannot cut the shortest one, so it is no reason to start over.
-        let sooner = longest.max(MIN_GRACE_SECONDS);
-        let floor_reached = sooner <= MIN_GRACE_SECONDS;
-        let results = tokio::select! {
-            results = join_all(stops) => results,
-            () = ordered_to_end_sooner(self.orders.clone(), sooner), if !floor_reached => return false,
-        };
-        let failed = results.into_iter().filter_map(Result::err).next_back();
-        if let Some(error) = &failed {
-            self.kill_failed(error).await;
-        }
-        failed.is_none()
-    }
-
-    async fn kill_failed(&self, error: &RuntimeError) {
-        let message = format!("error killing pod: {error}");
-        self.kit
-            .events
-            .pod(self.pod(), Tone::Warning, "FailedKillPod", &message);
-        tokio::time::sleep(super::RETRY).await;
-    }
-
-    fn announce(&mut self, kill: &Kill) {
-        if kill.restart {
-            self.history.owed.insert(kill.id.clone());
-        }
-        if self.announced.insert(kill.id.clone()) {
-            self.say(&kill.name, (Tone::Normal, "Killing", &kill.message));
-        }
-    }
-
-    fn say(&self, container: &str, event: (Tone, &str, &str)) {
+    pub(super) fn say(&self, container: &str, event: (Tone, &str, &str)) {
         self.kit
             .events
             .container(self.pod(), &field(self.pod(), container), event);
@@ -141,6 +99,9 @@ impl Worker {
         match made {
             Ok(id) => {
                 self.started(start, &container, &id);
+                if !self.post_start(&container, &id).await {
+                    return false;
+                }
                 self.note_container(&id, &start.sandbox).await
             }
             Err(failure) => {

@@ -8,9 +8,13 @@
 
 mod act;
 mod ground;
+mod hooking;
 mod probing;
 mod settle;
+mod stop;
 mod telling;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

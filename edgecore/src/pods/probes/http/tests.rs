@@ -57,7 +57,7 @@ fn answer(head: &str, body: &str) -> Vec<u8> {
 
 fn get(json: &str, port: u16) -> HttpGet {
     let action: HTTPGetAction = serde_json::from_str(json).unwrap();
-    HttpGet::new(&action, "127.0.0.1", port).unwrap()
+    HttpGet::new(&action, "127.0.0.1", port, Asker::Probe).unwrap()
 }
 
 #[tokio::test]
