@@ -11,6 +11,8 @@
 //! it may run; an ending pod is never started again.
 
 mod containers;
+mod init;
+mod restart;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -23,6 +25,9 @@ use super::container_config::container_hash;
 use super::observed::{ContainerObserved, PodObserved, Run, SandboxObserved};
 use super::probes::ProbeKill;
 use super::spec;
+use super::spec::is_sidecar;
+
+pub use restart::{RestartPolicy, restarts};
 
 /// A container gets at least this long between its stop signal and SIGKILL.
 pub const MIN_GRACE_SECONDS: i64 = 2;
@@ -64,6 +69,8 @@ pub struct History {
     pub backoff: BackOff,
     /// When each ended container was first seen ended.
     pub ended: BTreeMap<String, Instant>,
+    /// Containers, by id, that their startup probes let pass.
+    pub started: BTreeSet<String>,
     /// Containers that their probes gave up, by id.
     pub unhealthy: BTreeMap<String, ProbeKill>,
     /// Containers, by id, that were killed in order to be started anew, whatever the restart policy says.
@@ -104,6 +111,8 @@ pub struct Kill {
     pub message: String,
     /// Whether it is to be started anew.
     pub restart: bool,
+    /// Who ends first, by name: it gets its stop signal after them, if its grace lasts.
+    pub after: Vec<String>,
 }
 
 impl Kill {
@@ -196,37 +205,6 @@ pub fn spec_grace(pod: &Pod) -> i64 {
     asked.unwrap_or(DEFAULT_GRACE_SECONDS).max(0)
 }
 
-/// The pod's restart policy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RestartPolicy {
-    /// Whatever the exit code.
-    Always,
-    /// After an exit code that is not zero.
-    OnFailure,
-    /// Not at all.
-    Never,
-}
-
-impl RestartPolicy {
-    /// As the spec says it; `Always` is the API's default.
-    pub fn of(pod: &Pod) -> Self {
-        match spec::spec(pod).and_then(|spec| spec.restart_policy.as_deref()) {
-            Some("OnFailure") => Self::OnFailure,
-            Some("Never") => Self::Never,
-            _ => Self::Always,
-        }
-    }
-
-    /// Whether a container that ended with `exit_code` is started again.
-    pub const fn restarts(self, exit_code: i32) -> bool {
-        match self {
-            Self::Always => true,
-            Self::OnFailure => exit_code != 0,
-            Self::Never => false,
-        }
-    }
-}
-
 /// Whether the next plan would start this container again (were there no back-off).
 pub fn should_run(pod: &Pod, observed: &PodObserved, history: &History, name: &str) -> bool {
     let Some(latest) = observed.latest(name) else {
@@ -235,7 +213,11 @@ pub fn should_run(pod: &Pod, observed: &PodObserved, history: &History, name: &s
     match latest.run {
         Run::Running => false,
         Run::Created | Run::Unknown => true,
-        Run::Exited => history.owed.contains(&latest.id) || RestartPolicy::of(pod).restarts(latest.exit_code),
+        Run::Exited => {
+            let container = spec::all_containers(pod).find(|container| container.name == name);
+            history.owed.contains(&latest.id)
+                || container.is_some_and(|container| restarts(pod, container, latest.exit_code))
+        }
     }
 }
 
@@ -249,6 +231,12 @@ pub(crate) fn main_containers(pod: &Pod) -> &[Container] {
     spec::spec(pod)
         .map(|spec| spec.containers.as_slice())
         .unwrap_or_default()
+}
+
+/// Those that run for as long as the pod does: sidecars and main containers.
+pub(crate) fn lasting(pod: &Pod) -> impl Iterator<Item = &Container> {
+    let sidecars = init_containers(pod).iter().filter(|init| is_sidecar(init));
+    sidecars.chain(main_containers(pod))
 }
 
 fn earliest(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
@@ -268,7 +256,9 @@ fn plan_ending(pod: &Pod, observed: &PodObserved, grace_seconds: i64) -> Plan {
         let message = format!("Stopping container {}", container.name);
         // Of an orphan nothing is known but what its containers say.
         let orphans = container.grace.filter(|_| pod.spec.is_none());
-        Step::Kill(kill(container, orphans.unwrap_or(grace_seconds), message, false))
+        let kill = kill(container, orphans.unwrap_or(grace_seconds), message, false);
+        let after = who_ends_first(pod, observed, &container.name);
+        Step::Kill(Kill { after, ..kill })
     }));
     let ready = observed.sandboxes.iter().filter(|sandbox| sandbox.ready);
     plan.steps.extend(ready.map(|sandbox| Step::StopSandbox {
@@ -280,6 +270,23 @@ fn plan_ending(pod: &Pod, observed: &PodObserved, grace_seconds: i64) -> Plan {
     plan
 }
 
+/// A sidecar ends after every main container and after the sidecar that comes next to it in the spec.
+fn who_ends_first(pod: &Pod, observed: &PodObserved, name: &str) -> Vec<String> {
+    let sidecars = || init_containers(pod).iter().filter(|init| is_sidecar(init));
+    let Some(at) = sidecars().position(|sidecar| sidecar.name == name) else {
+        return Vec::new();
+    };
+    let next = sidecars().nth(at + 1);
+    let alive = |c: &&Container| {
+        observed
+            .containers
+            .iter()
+            .any(|seen| seen.name == c.name && seen.run.may_run())
+    };
+    let first = main_containers(pod).iter().chain(next).filter(alive);
+    first.map(|container| container.name.clone()).collect()
+}
+
 fn kill(container: &ContainerObserved, grace_seconds: i64, message: String, restart: bool) -> Kill {
     Kill {
         id: container.id.clone(),
@@ -287,6 +294,7 @@ fn kill(container: &ContainerObserved, grace_seconds: i64, message: String, rest
         grace_seconds,
         message,
         restart,
+        after: Vec::new(),
     }
 }
 
@@ -340,14 +348,24 @@ fn plan_new_sandbox(view: &View<'_>, attempt: u32) -> Plan {
 
 /// Not when the pod had run and its policy lets nothing run again.
 fn wants_new_sandbox(view: &View<'_>, attempt: u32) -> bool {
-    let policy = RestartPolicy::of(view.pod);
-    if policy == RestartPolicy::Never && attempt != 0 && !view.observed.containers.is_empty() {
+    let never = RestartPolicy::of(view.pod) == RestartPolicy::Never;
+    if never && attempt != 0 && !view.observed.containers.is_empty() {
         return false;
     }
-    let left = |container: &Container| {
-        policy == RestartPolicy::Always || should_run(view.pod, view.observed, view.history, &container.name)
+    let done = |container: &Container| {
+        let runs_once = RestartPolicy::of_container(view.pod, container) == RestartPolicy::OnFailure;
+        runs_once && has_succeeded(view, &container.name)
     };
-    main_containers(view.pod).iter().any(left)
+    let made = |container: &Container| view.observed.latest(&container.name).is_some();
+    let mains = main_containers(view.pod);
+    !mains.iter().all(done) || !mains.iter().any(made)
+}
+
+fn has_succeeded(view: &View<'_>, name: &str) -> bool {
+    let succeeded = |seen: &ContainerObserved| {
+        seen.run == Run::Exited && seen.exit_code == 0 && !view.history.owed.contains(&seen.id)
+    };
+    view.observed.latest(name).is_some_and(succeeded)
 }
 
 /// The container that a kill is about: as the spec says it or, of an orphan, as its annotations do.

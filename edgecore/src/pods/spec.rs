@@ -146,6 +146,11 @@ pub fn all_containers(pod: &Pod) -> impl Iterator<Item = &Container> {
     init.iter().chain(main)
 }
 
+/// Whether an init container restarts always: it then runs beside the others until the pod ends.
+pub fn is_sidecar(container: &Container) -> bool {
+    container.restart_policy.as_deref() == Some("Always")
+}
+
 /// Whether `text` can be one path element made by us: no separator, no `.` or `..`, not empty, at most 253 bytes.
 pub fn is_plain_name(text: &str) -> bool {
     !text.is_empty() && text.len() <= 253 && text != "." && text != ".." && !text.contains(['/', '\0'])

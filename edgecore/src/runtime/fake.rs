@@ -124,6 +124,16 @@ impl FakeRuntime {
         self.world.lock().exits.remove(name);
     }
 
+    /// Makes whatever runs under this name end now.
+    pub(crate) fn end(&self, name: &str, code: i32) {
+        let mut world = self.world.lock();
+        let named = |s: &api::ContainerStatus| s.labels.get(NAME).is_some_and(|own| own == name);
+        let running = world.containers.iter().filter(|(_, (_, s))| named(s));
+        for id in running.map(|(id, _)| id.clone()).collect::<Vec<_>>() {
+            world.exit(&id, code);
+        }
+    }
+
     /// Makes the command `first` of an exec end with `code` after `takes`.
     pub(crate) fn commands(&self, first: &str, code: i32, takes: Duration) {
         self.world.lock().exec.insert(first.to_owned(), (code, takes));

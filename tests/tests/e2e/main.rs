@@ -8,6 +8,7 @@ mod control;
 mod cost;
 mod eviction;
 mod joined;
+mod life;
 mod offline;
 mod surroundings;
 mod transport;
@@ -46,6 +47,7 @@ fn main() -> Result<()> {
         control::TESTS,
         joined::TESTS,
         bad_input::TESTS,
+        life::TESTS,
         surroundings::TESTS,
         transport::TESTS,
         cost::TESTS,

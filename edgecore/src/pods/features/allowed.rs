@@ -15,6 +15,12 @@ pub(super) const LISTS: &[(&str, &str)] = &[
     ("containers.[].startupProbe", PROBE),
     ("containers.[].lifecycle.postStart", HOOK),
     ("containers.[].lifecycle.preStop", HOOK),
+    // The API server lets only sidecars have these.
+    ("initContainers.[].livenessProbe", PROBE),
+    ("initContainers.[].readinessProbe", PROBE),
+    ("initContainers.[].startupProbe", PROBE),
+    ("initContainers.[].lifecycle.postStart", HOOK),
+    ("initContainers.[].lifecycle.preStop", HOOK),
 ];
 
 const POD: &str = "
@@ -140,6 +146,10 @@ const CONTAINER: &str = "
     name
     image
     imagePullPolicy=Always|IfNotPresent|Never
+    restartPolicy=Always|OnFailure|Never
+    restartPolicyRules.[].action=Restart
+    restartPolicyRules.[].exitCodes.operator=In|NotIn
+    restartPolicyRules.[].exitCodes.values.[]
     command.[]
     args.[]
     workingDir

@@ -47,7 +47,11 @@ fn every_feature_that_is_not_honoured_is_refused_by_its_path() {
             json!({"stopSignal": "SIGUSR1", "preStop": {"exec": {"command": ["x"]}}}),
             "lifecycle.stopSignal",
         ),
-        ("restartPolicy", json!("Always"), "restartPolicy"),
+        (
+            "restartPolicyRules",
+            json!([{"action": "RestartAllContainers", "exitCodes": {"operator": "In", "values": [1]}}]),
+            "restartPolicyRules[0].action (RestartAllContainers)",
+        ),
         ("volumeDevices", json!([{"name": "x"}]), "volumeDevices"),
         (
             "env",
@@ -137,6 +141,18 @@ fn hooks_are_honoured_whatever_they_do() {
             Vec::<String>::new()
         );
     }
+}
+
+#[test]
+fn sidecars_and_restart_rules_are_honoured() {
+    let sidecar = json!({"name": "s", "restartPolicy": "Always", "startupProbe": {"exec": {"command": ["x"]}},
+        "lifecycle": {"preStop": {"sleep": {"seconds": 1}}}});
+    let rules = json!([{"action": "Restart", "exitCodes": {"operator": "NotIn", "values": [0]}}]);
+    let main = json!({"name": "m", "restartPolicy": "Never", "restartPolicyRules": rules});
+    assert_eq!(
+        refused(&json!({"initContainers": [sidecar], "containers": [main]})),
+        Vec::<String>::new()
+    );
 }
 
 #[test]

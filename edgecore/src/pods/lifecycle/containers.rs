@@ -1,15 +1,16 @@
 //! What a pod's containers need next, once it has a sandbox.
 //!
-//! Init containers first, one after the other; then the others, side by side.
+//! Init containers first, one after the other; then the others, side by side, sidecars among them.
 
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Container, Pod};
 use tokio::time::Instant;
 
+use super::init::{self, Init};
 use super::{
-    Kill, Outcome, Place, Plan, RestartPolicy, Start, Step, View, backoff_key, earliest, init_containers,
-    kill, main_containers, should_run, spec_grace,
+    Kill, Outcome, Place, Plan, RestartPolicy, Start, Step, View, backoff_key, earliest, kill,
+    main_containers, should_run, spec_grace,
 };
 use crate::pods::container_config::container_hash;
 use crate::pods::observed::{ContainerObserved, Run, SandboxObserved};
@@ -24,9 +25,17 @@ pub(super) fn plan(view: &View<'_>, sandbox: &SandboxObserved) -> Plan {
             ..Plan::default()
         };
     }
-    match next_init(view, sandbox) {
-        Init::Done => plan_main(view, sandbox),
+    match init::plan(view, sandbox) {
+        Init::Done(sidecars) => plan_main(view, sandbox, sidecars),
         Init::Busy(plan) => plan,
+        Init::Failed => finished(),
+    }
+}
+
+fn finished() -> Plan {
+    Plan {
+        outcome: Outcome::Finished,
+        ..Plan::default()
     }
 }
 
@@ -48,44 +57,8 @@ fn kills_of_replaced(view: &View<'_>) -> Vec<Step> {
         .collect()
 }
 
-enum Init {
-    Done,
-    Busy(Plan),
-}
-
-/// Init containers run one after the other, in this sandbox; the last one that was made tells how far we are.
-fn next_init(view: &View<'_>, sandbox: &SandboxObserved) -> Init {
-    let here = |name: &str| {
-        let of_sandbox = |c: &&ContainerObserved| c.sandbox == sandbox.id && c.name == name;
-        view.observed.containers.iter().find(of_sandbox)
-    };
-    let inits = init_containers(view.pod);
-    if inits.is_empty() || main_containers(view.pod).iter().any(|c| here(&c.name).is_some()) {
-        return Init::Done;
-    }
-    let made = inits
-        .iter()
-        .enumerate()
-        .rev()
-        .find_map(|(at, c)| here(&c.name).map(|seen| (at, seen)));
-    let mut plan = Plan::default();
-    match made {
-        None => start(view, sandbox, Place::Init(0), &mut plan),
-        Some((at, seen)) => match seen.run {
-            Run::Running => {}
-            Run::Unknown => plan.steps.push(Step::Kill(kill_unknown(view.pod, seen))),
-            Run::Exited if seen.exit_code == 0 && at + 1 == inits.len() => return Init::Done,
-            Run::Exited if seen.exit_code == 0 => start(view, sandbox, Place::Init(at + 1), &mut plan),
-            Run::Exited if RestartPolicy::of(view.pod) == RestartPolicy::Never => {
-                plan.outcome = Outcome::Finished;
-            }
-            Run::Created | Run::Exited => start(view, sandbox, Place::Init(at), &mut plan),
-        },
-    }
-    Init::Busy(plan)
-}
-
-fn plan_main(view: &View<'_>, sandbox: &SandboxObserved) -> Plan {
+/// The main containers, beside what the sidecars need.
+fn plan_main(view: &View<'_>, sandbox: &SandboxObserved, sidecars: Plan) -> Plan {
     let mut plan = Plan::default();
     let mut kept = false;
     for (index, container) in main_containers(view.pod).iter().enumerate() {
@@ -95,7 +68,8 @@ fn plan_main(view: &View<'_>, sandbox: &SandboxObserved) -> Plan {
                 None => kept = true,
             },
             Some(latest) if latest.run == Run::Unknown => {
-                plan.steps.push(Step::Kill(kill_unknown(view.pod, latest)));
+                plan.steps
+                    .push(Step::Kill(kill_unknown(view.pod, latest, "Container")));
             }
             _ if should_run(view.pod, view.observed, view.history, &container.name) => {
                 start(view, sandbox, Place::Main(index), &mut plan);
@@ -103,24 +77,37 @@ fn plan_main(view: &View<'_>, sandbox: &SandboxObserved) -> Plan {
             _ => {}
         }
     }
-    if !kept && plan.steps.is_empty() && plan.backing_off.is_empty() {
-        plan.outcome = Outcome::Finished;
+    let ends = |step: &Step| matches!(step, Step::Kill(Kill { restart: false, .. }));
+    if !kept && plan.steps.iter().all(ends) && plan.backing_off.is_empty() {
+        // The pod ends as a whole; its sidecars do not keep it.
+        return finished();
     }
-    plan
+    beside(sidecars, plan)
 }
 
-fn kill_unknown(pod: &Pod, container: &ContainerObserved) -> Kill {
-    let message = "Container is in \"unknown\" state, try killing it before restart".to_owned();
+fn beside(first: Plan, second: Plan) -> Plan {
+    Plan {
+        steps: first.steps.into_iter().chain(second.steps).collect(),
+        backing_off: first.backing_off.into_iter().chain(second.backing_off).collect(),
+        wake: earliest(first.wake, second.wake),
+        outcome: second.outcome,
+    }
+}
+
+pub(super) fn kill_unknown(pod: &Pod, container: &ContainerObserved, what: &str) -> Kill {
+    let message = format!("{what} is in \"unknown\" state, try killing it before restart");
     kill(container, spec_grace(pod), message, true)
+}
+
+/// Whether it was made from another definition.
+pub(super) fn changed(wanted: &Container, seen: &ContainerObserved) -> bool {
+    let other = |hash: &String| *hash != container_hash(wanted);
+    seen.hash.as_ref().is_some_and(other)
 }
 
 fn reason_to_kill(view: &View<'_>, wanted: &Container, seen: &ContainerObserved) -> Option<Kill> {
     let grace = spec_grace(view.pod);
-    let changed = seen
-        .hash
-        .as_ref()
-        .is_some_and(|hash| *hash != container_hash(wanted));
-    if changed {
+    if changed(wanted, seen) {
         let message = format!("Container {} definition changed, will be restarted", wanted.name);
         return Some(kill(seen, grace, message, true));
     }
@@ -130,7 +117,7 @@ fn reason_to_kill(view: &View<'_>, wanted: &Container, seen: &ContainerObserved)
         ProbeKind::Liveness => "liveness",
         ProbeKind::Readiness => return None,
     };
-    let restart = RestartPolicy::of(view.pod) != RestartPolicy::Never;
+    let restart = RestartPolicy::of_container(view.pod, wanted) != RestartPolicy::Never;
     let then = if restart { ", will be restarted" } else { "" };
     let message = format!("Container {} failed {probe} probe{then}", wanted.name);
     Some(kill(
@@ -142,7 +129,7 @@ fn reason_to_kill(view: &View<'_>, wanted: &Container, seen: &ContainerObserved)
 }
 
 /// Plans the start of a container, now or when its back-off is over.
-fn start(view: &View<'_>, sandbox: &SandboxObserved, place: Place, plan: &mut Plan) {
+pub(super) fn start(view: &View<'_>, sandbox: &SandboxObserved, place: Place, plan: &mut Plan) {
     let Some(container) = place.of(view.pod) else {
         return;
     };

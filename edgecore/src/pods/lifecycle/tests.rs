@@ -1,5 +1,7 @@
 //! The laws of the plan, held against a model runtime.
 
+mod sidecars;
+
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -160,7 +162,7 @@ impl Model {
         made.restart_count = start.restart_count;
         let id = made.id.clone();
         self.observed.containers.insert(0, made);
-        if matches!(start.place, Place::Init(_)) {
+        if matches!(start.place, Place::Init(_)) && !is_sidecar(&container) {
             self.exit(&id, self.init_exit);
         }
     }
@@ -291,10 +293,15 @@ fn a_failed_liveness_probe_kills_and_the_policy_decides_what_follows() {
             grace_seconds: Some(5),
         };
         model.history.unhealthy.insert(id.clone(), failed);
+        if follows == 0 {
+            // The pod ends as a whole, with the grace of its own.
+            assert_eq!(model.plan().outcome, Outcome::Finished);
+            continue;
+        }
         let Step::Kill(kill) = model.plan().steps[0].clone() else {
             panic!()
         };
-        assert_eq!((kill.grace_seconds, kill.restart), (5, follows == 1), "{policy}");
+        assert_eq!((kill.grace_seconds, kill.restart), (5, true), "{policy}");
         model.history.unhealthy.clear();
         model.carry_out(&Step::Kill(kill));
         model.observed.containers[0].exit_code = 0;

@@ -1,10 +1,10 @@
 //! The conditions of a pod.
 
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodCondition, PodStatus};
+use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod, PodCondition, PodStatus};
 
 use super::{StatusInput, time};
 use crate::pods::lifecycle;
-use crate::pods::spec;
+use crate::pods::spec::{self, is_sidecar};
 
 /// The conditions that the node owns; all others are carried along.
 const OWNED: [&str; 5] = [
@@ -56,7 +56,7 @@ pub(super) fn apply(input: &StatusInput<'_>, old: &PodStatus, status: &mut PodSt
     };
     let verdicts = [
         sandbox,
-        initialized(input.pod, status),
+        initialized(input.pod, old, status),
         ready,
         containers_ready,
         Verdict::YES,
@@ -121,17 +121,28 @@ fn listed(names: &[&str]) -> String {
     format!("[{}]", names.join(" "))
 }
 
-fn initialized(pod: &Pod, status: &PodStatus) -> Verdict {
+/// Once a pod is initialized it stays so, even while its sidecars restart.
+fn initialized(pod: &Pod, old: &PodStatus, status: &PodStatus) -> Verdict {
     if is_phase(status, "Succeeded") {
         return Verdict::because(true, "PodCompleted");
     }
     let inits = lifecycle::init_containers(pod);
-    let incomplete = |name: &&str| {
-        let status = find(status.init_container_statuses.as_ref(), name);
-        !status.is_some_and(|status| status.ready)
+    let incomplete = |container: &&Container| {
+        let status = find(status.init_container_statuses.as_ref(), &container.name);
+        let started = |status: &ContainerStatus| status.started == Some(true);
+        let through = |status: &ContainerStatus| {
+            if is_sidecar(container) {
+                started(status)
+            } else {
+                status.ready
+            }
+        };
+        !status.is_some_and(through)
     };
-    let missing: Vec<&str> = inits.iter().map(|c| c.name.as_str()).filter(incomplete).collect();
-    if missing.is_empty() || any_main_started(status) {
+    let missing: Vec<&str> = inits.iter().filter(incomplete).map(|c| c.name.as_str()).collect();
+    let mut before = old.conditions.iter().flatten();
+    let was = before.any(|c| c.type_ == "Initialized" && c.status == "True");
+    if missing.is_empty() || was || any_main_started(status) {
         return Verdict::YES;
     }
     let message = Some(format!("containers with incomplete status: {}", listed(&missing)));
@@ -159,11 +170,14 @@ fn containers_ready(pod: &Pod, status: &PodStatus) -> Verdict {
         return Verdict::because(false, "PodFailed");
     }
     let unready = |name: &&str| {
-        let status = find(status.container_statuses.as_ref(), name);
+        let all = [&status.init_container_statuses, &status.container_statuses];
+        let status = all.into_iter().find_map(|statuses| find(statuses.as_ref(), name));
         !status.is_some_and(|status| status.ready)
     };
-    let mains = lifecycle::main_containers(pod);
-    let unready: Vec<&str> = mains.iter().map(|c| c.name.as_str()).filter(unready).collect();
+    let unready: Vec<&str> = lifecycle::lasting(pod)
+        .map(|c| c.name.as_str())
+        .filter(unready)
+        .collect();
     if unready.is_empty() {
         return Verdict::YES;
     }

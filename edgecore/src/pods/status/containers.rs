@@ -9,6 +9,7 @@ use super::{Health, StatusInput, runtime_time};
 use crate::pods::container_config::recursive_read_only;
 use crate::pods::lifecycle;
 use crate::pods::observed::{ContainerObserved, Run};
+use crate::pods::spec::{self, is_sidecar};
 
 /// The reason of a container that nobody saw end.
 pub const UNKNOWN_REASON: &str = "ContainerStatusUnknown";
@@ -52,7 +53,8 @@ fn one(
     if let Some(previous) = instances.find(|seen| seen.run == Run::Exited) {
         status.last_state = Some(state(input, previous));
     }
-    if init && newest.is_none() && is_initialized(input) && is_waiting(&status) {
+    let once = init && !is_sidecar(container);
+    if once && newest.is_none() && is_initialized(input) && is_waiting(&status) {
         status.state = Some(terminated("Completed", INIT_FORGOTTEN, 0));
         return status;
     }
@@ -282,11 +284,22 @@ pub(super) fn apply_health(input: &StatusInput<'_>, status: &mut PodStatus) {
         container.ready = health.started && health.ready;
     }
     for container in status.init_container_statuses.iter_mut().flatten() {
+        let health = health_of(input, container);
         let state = container.state.as_ref();
-        container.started = Some(state.is_some_and(|state| state.running.is_some()));
         let ended = state.and_then(|state| state.terminated.as_ref());
-        container.ready = ended.is_some_and(|ended| ended.exit_code == 0);
+        let done = ended.is_some_and(|ended| ended.exit_code == 0);
+        container.started = Some(health.started);
+        container.ready = if lasts(input.pod, &container.name) {
+            health.started && health.ready
+        } else {
+            done
+        };
     }
+}
+
+/// Whether it is to run for as long as the pod does.
+fn lasts(pod: &Pod, name: &str) -> bool {
+    lifecycle::lasting(pod).any(|container| container.name == name)
 }
 
 fn health_of(input: &StatusInput<'_>, status: &ContainerStatus) -> Health {
@@ -306,8 +319,7 @@ fn health_of(input: &StatusInput<'_>, status: &ContainerStatus) -> Health {
         return *health;
     }
     // No probe has been started for it yet: only a container without probes is as good as its process.
-    let mut mains = lifecycle::main_containers(input.pod).iter();
-    let spec = mains.find(|container| container.name == status.name);
+    let spec = spec::all_containers(input.pod).find(|container| container.name == status.name);
     let started = spec.is_none_or(|container| container.startup_probe.is_none());
     Health {
         started,
@@ -316,7 +328,7 @@ fn health_of(input: &StatusInput<'_>, status: &ContainerStatus) -> Health {
 }
 
 /// Once a pod has ended, a container that nobody saw end has failed.
-pub(super) fn settle_ended(pod: &Pod, status: &mut PodStatus) {
+pub(super) fn settle_ended(pod: &Pod, old: &PodStatus, status: &mut PodStatus) {
     let unknown = |container: &mut ContainerStatus| {
         if container
             .state
@@ -326,7 +338,7 @@ pub(super) fn settle_ended(pod: &Pod, status: &mut PodStatus) {
             container.state = Some(terminated(UNKNOWN_REASON, NOT_FOUND, UNKNOWN_EXIT_CODE));
         }
     };
-    if was_initialized(pod, status) {
+    if was_initialized(pod, old, status) {
         status.container_statuses.iter_mut().flatten().for_each(unknown);
     }
     let inits = status.init_container_statuses.as_deref_mut().unwrap_or_default();
@@ -344,14 +356,22 @@ fn ended_before(container: &ContainerStatus) -> bool {
         .is_some_and(|last| last.terminated.is_some())
 }
 
-fn was_initialized(pod: &Pod, status: &PodStatus) -> bool {
+fn was_initialized(pod: &Pod, old: &PodStatus, status: &PodStatus) -> bool {
     let exited_well = |state: &Option<ContainerState>| {
         let ended = state.as_ref().and_then(|state| state.terminated.as_ref());
         ended.is_some_and(|ended| ended.exit_code == 0)
     };
+    // A sidecar that started and has ended does not show any more that it had started.
+    let sidecars_started = lifecycle::init_containers(pod).last().is_some_and(is_sidecar)
+        && old
+            .conditions
+            .iter()
+            .flatten()
+            .any(|c| c.type_ == "Initialized" && c.status == "True");
     let last_init = status.init_container_statuses.iter().flatten().next_back();
     let mut mains = status.container_statuses.iter().flatten();
     lifecycle::init_containers(pod).is_empty()
+        || sidecars_started
         || mains.any(|container| ended_before(container) || !is_waiting(container))
         || last_init.is_some_and(|init| exited_well(&init.state) || exited_well(&init.last_state))
 }

@@ -17,11 +17,12 @@ use k8s_openapi::api::core::v1::{ContainerStatus, HostIP, Pod, PodIP, PodStatus}
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::lifecycle::{self, History};
-use super::observed::PodObserved;
+use super::observed::{ContainerObserved, PodObserved, Run};
 use super::resources;
 use super::spec;
 
 pub use containers::UNKNOWN_REASON;
+use phase::Progress;
 
 /// Everything that a status is made from.
 #[derive(Clone, Copy)]
@@ -95,12 +96,13 @@ pub fn build(input: &StatusInput<'_>) -> PodStatus {
         return rejected(input, &old, (reason, message));
     }
     let mut status = from_runtime(input, &old);
+    containers::apply_health(input, &mut status);
     settle_phase(input, &old, &mut status);
     if input.end.stopped {
-        containers::settle_ended(input.pod, &mut status);
+        containers::settle_ended(input.pod, &old, &mut status);
+        containers::apply_health(input, &mut status);
         status.phase = Some(final_phase(&status).to_owned());
     }
-    containers::apply_health(input, &mut status);
     conditions::apply(input, &old, &mut status);
     status
 }
@@ -159,7 +161,11 @@ fn pod_ips(input: &StatusInput<'_>, old: &PodStatus) -> Vec<String> {
 }
 
 fn settle_phase(input: &StatusInput<'_>, old: &PodStatus, status: &mut PodStatus) {
-    let seen = phase::of(input.pod, &all(status), input.end.stopped);
+    let progress = Progress {
+        begun: has_begun(input),
+        stopped: input.end.stopped,
+    };
+    let seen = phase::of(input.pod, &all(status), progress);
     let api = input.pod.status.as_ref();
     let terminal = [Some(old), api]
         .into_iter()
@@ -178,6 +184,17 @@ fn settle_phase(input: &StatusInput<'_>, old: &PodStatus, status: &mut PodStatus
         status.reason = Some(reason.clone());
         status.message = Some(message.clone());
     }
+}
+
+/// Whether a main container has run in the pod's sandbox.
+fn has_begun(input: &StatusInput<'_>) -> bool {
+    let sandbox = input.observed.sandbox().map(|sandbox| sandbox.id.as_str());
+    let ran = |seen: &&ContainerObserved| {
+        Some(seen.sandbox.as_str()) == sandbox && matches!(seen.run, Run::Running | Run::Exited)
+    };
+    let mains = lifecycle::main_containers(input.pod);
+    let main = |seen: &ContainerObserved| mains.iter().any(|main| main.name == seen.name);
+    input.observed.containers.iter().filter(ran).any(main)
 }
 
 /// A pod that has ended and is neither `Succeeded` nor `Failed` by its containers has failed.

@@ -1,59 +1,36 @@
 //! The phase of a pod, from its container statuses.
+//!
+//! A sidecar holds the phase back only until it has first started; its ends do not count.
 
-use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Pod};
+use k8s_openapi::api::core::v1::{Container, ContainerState, ContainerStatus, Pod};
 
-use crate::pods::lifecycle::{self, RestartPolicy};
+use crate::pods::lifecycle;
+use crate::pods::spec::is_sidecar;
+
+/// How far the pod has come, apart from its statuses.
+#[derive(Clone, Copy)]
+pub(super) struct Progress {
+    /// A main container has run in its sandbox.
+    pub(super) begun: bool,
+    /// Nothing of it runs any more, and nothing will.
+    pub(super) stopped: bool,
+}
 
 /// `Pending`, `Running`, `Succeeded` or `Failed`.
-pub(super) fn of(pod: &Pod, statuses: &[ContainerStatus], stopped: bool) -> &'static str {
-    let policy = RestartPolicy::of(pod);
-    match init_progress(pod, statuses, policy) {
-        Init::FailedForGood => return "Failed",
-        Init::Pending => return "Pending",
-        Init::Done => {}
-    }
+pub(super) fn of(pod: &Pod, statuses: &[ContainerStatus], progress: Progress) -> &'static str {
     let count = Count::of(pod, statuses);
-    if count.waiting > 0 {
+    let sidecars_pending = count.pending_sidecars > 0 && !progress.begun;
+    if count.failed_inits > 0 {
+        "Failed"
+    } else if count.pending_inits > 0 || sidecars_pending || count.waiting > 0 || count.unknown > 0 {
         "Pending"
-    } else if count.running > 0 && count.unknown == 0 {
+    } else if count.running > 0 {
         "Running"
-    } else if count.ended > 0 && count.unknown == 0 {
-        ended(&count, policy, stopped)
+    } else if count.ended > 0 {
+        count.ended(progress.stopped)
     } else {
         "Pending"
     }
-}
-
-fn ended(count: &Count, policy: RestartPolicy, stopped: bool) -> &'static str {
-    let all_succeeded = count.ended == count.succeeded;
-    match policy {
-        RestartPolicy::Always if !stopped => "Running",
-        RestartPolicy::OnFailure if !stopped && !all_succeeded => "Running",
-        RestartPolicy::Always | RestartPolicy::OnFailure | RestartPolicy::Never if all_succeeded => {
-            "Succeeded"
-        }
-        RestartPolicy::Always | RestartPolicy::OnFailure | RestartPolicy::Never => "Failed",
-    }
-}
-
-enum Init {
-    Done,
-    Pending,
-    FailedForGood,
-}
-
-fn init_progress(pod: &Pod, statuses: &[ContainerStatus], policy: RestartPolicy) -> Init {
-    let mut pending = false;
-    for container in lifecycle::init_containers(pod) {
-        let status = statuses.iter().find(|status| status.name == container.name);
-        match status.and_then(last_exit_code) {
-            None => pending = true,
-            Some(0) => {}
-            Some(code) if policy.restarts(code) => {}
-            Some(_) => return Init::FailedForGood,
-        }
-    }
-    if pending { Init::Pending } else { Init::Done }
 }
 
 /// The exit code of a container that has ended, or of its last instance while it waits for the next.
@@ -64,18 +41,34 @@ fn last_exit_code(status: &ContainerStatus) -> Option<i32> {
             .and_then(|state| state.terminated.as_ref())
             .map(|ended| ended.exit_code)
     };
-    let state = status.state.as_ref();
-    if state.is_some_and(|state| state.running.is_some()) {
+    if is_running(status) {
         return None;
     }
     ended(&status.state).or_else(|| ended(&status.last_state))
 }
 
+fn is_running(status: &ContainerStatus) -> bool {
+    let state = status.state.as_ref();
+    state.is_some_and(|state| state.running.is_some())
+}
+
+fn has_ended(status: &ContainerStatus) -> bool {
+    let state = status.state.as_ref();
+    state.is_some_and(|state| state.terminated.is_some())
+}
+
 #[derive(Default)]
 struct Count {
+    /// Init containers that have not ended well yet.
+    pending_inits: usize,
+    /// Init containers that failed and are not started again.
+    failed_inits: usize,
+    /// Sidecars that have not started yet.
+    pending_sidecars: usize,
     running: usize,
     waiting: usize,
     ended: usize,
+    ended_for_good: usize,
     succeeded: usize,
     unknown: usize,
 }
@@ -83,30 +76,71 @@ struct Count {
 impl Count {
     fn of(pod: &Pod, statuses: &[ContainerStatus]) -> Self {
         let mut count = Self::default();
+        let find = |container: &Container| {
+            let mut all = statuses.iter();
+            all.find(|status| status.name == container.name)
+                .filter(|status| status.state.is_some())
+        };
+        for container in lifecycle::init_containers(pod) {
+            if is_sidecar(container) {
+                count.add_sidecar(find(container));
+            } else {
+                count.add_init(pod, container, find(container));
+            }
+        }
         for container in lifecycle::main_containers(pod) {
-            count.add(statuses.iter().find(|status| status.name == container.name));
+            count.add_main(pod, container, find(container));
         }
         count
     }
 
-    fn add(&mut self, status: Option<&ContainerStatus>) {
-        let Some((status, state)) = status.and_then(|s| s.state.as_ref().map(|state| (s, state))) else {
+    fn add_init(&mut self, pod: &Pod, container: &Container, status: Option<&ContainerStatus>) {
+        match status.and_then(last_exit_code) {
+            None => self.pending_inits += 1,
+            Some(0) => {}
+            Some(code) if lifecycle::restarts(pod, container, code) => {}
+            Some(_) => self.failed_inits += 1,
+        }
+    }
+
+    fn add_sidecar(&mut self, status: Option<&ContainerStatus>) {
+        match status {
+            None => self.unknown += 1,
+            Some(status) if is_running(status) => {
+                self.running += 1;
+                self.pending_sidecars += usize::from(status.started != Some(true));
+            }
+            Some(status) if last_exit_code(status).is_some() => {}
+            Some(_) => {
+                self.pending_sidecars += 1;
+                self.waiting += 1;
+            }
+        }
+    }
+
+    fn add_main(&mut self, pod: &Pod, container: &Container, status: Option<&ContainerStatus>) {
+        let Some(status) = status else {
             self.unknown += 1;
             return;
         };
-        if state.running.is_some() {
-            self.running += 1;
-        } else if let Some(ended) = &state.terminated {
-            self.ended += 1;
-            self.succeeded += usize::from(ended.exit_code == 0);
-        } else if status
-            .last_state
-            .as_ref()
-            .is_some_and(|last| last.terminated.is_some())
-        {
-            self.ended += 1;
+        match last_exit_code(status) {
+            None if is_running(status) => self.running += 1,
+            None => self.waiting += 1,
+            Some(code) => {
+                self.ended += 1;
+                self.ended_for_good += usize::from(!lifecycle::restarts(pod, container, code));
+                self.succeeded += usize::from(has_ended(status) && code == 0);
+            }
+        }
+    }
+
+    fn ended(&self, stopped: bool) -> &'static str {
+        if !stopped && self.ended != self.ended_for_good {
+            "Running"
+        } else if self.ended == self.succeeded {
+            "Succeeded"
         } else {
-            self.waiting += 1;
+            "Failed"
         }
     }
 }

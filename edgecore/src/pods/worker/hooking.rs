@@ -50,6 +50,7 @@ impl Worker {
             grace_seconds: lifecycle::spec_grace(self.pod()),
             message: "FailedPostStartHook".to_owned(),
             restart: false,
+            after: Vec::new(),
         }
     }
 

@@ -287,6 +287,7 @@ impl Worker {
         self.history.ended.retain(|id, _| exists(id));
         self.history.owed.retain(exists);
         self.history.unhealthy.retain(|id, _| exists(id));
+        self.history.started.retain(exists);
         self.announced.retain(exists);
         for container in self.observed.containers.iter().filter(|c| c.run == Run::Exited) {
             self.history.ended.entry(container.id.clone()).or_insert(now);

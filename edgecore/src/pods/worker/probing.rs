@@ -17,7 +17,7 @@ use crate::pods::lifecycle::{self, History};
 use crate::pods::observed::{ContainerObserved, PodObserved, Run};
 use crate::pods::probes::{self, ProbeResults, ProbeTarget, Unhealthy};
 use crate::pods::spec;
-use crate::pods::status::Health;
+use crate::pods::status::{self, Health};
 
 /// How many failures wait to be told; more are lost.
 const UNTOLD: usize = 16;
@@ -71,7 +71,7 @@ impl Probing {
         if ending {
             return;
         }
-        for container in lifecycle::main_containers(&desired.pod) {
+        for container in lifecycle::lasting(&desired.pod) {
             let Some(seen) = observed.latest(&container.name) else {
                 continue;
             };
@@ -131,9 +131,12 @@ impl Probing {
         now.saturating_sub(Duration::from_nanos(u64::try_from(seen.started_at).unwrap_or(0)))
     }
 
-    /// Notes the containers that their probes gave up.
+    /// Notes the containers that have started, and those that their probes gave up.
     pub(super) fn judge(&self, history: &mut History) {
         for (id, probed) in &self.probed {
+            if probed.results.borrow().started {
+                history.started.insert(id.clone());
+            }
             if let Some(kill) = probed.results.borrow().kill.clone() {
                 history.unhealthy.entry(id.clone()).or_insert(kill);
             }
@@ -170,9 +173,9 @@ impl Probing {
 
 /// What was reported of (started, ready) for this very container.
 fn was(reported: Option<&PodStatus>, seen: &ContainerObserved) -> Option<(bool, bool)> {
-    let statuses = reported?.container_statuses.as_deref()?;
+    let all = status::all(reported?);
     let same = |id: &String| id.ends_with(&format!("//{}", seen.id));
-    let status = statuses
+    let status = all
         .iter()
         .find(|status| status.container_id.as_ref().is_some_and(same))?;
     Some((status.started.unwrap_or(false), status.ready))

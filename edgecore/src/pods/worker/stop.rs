@@ -1,11 +1,13 @@
-//! Stopping containers: the preStop hook, the stop signal, SIGKILL, all within the grace.
+//! Stopping containers: the preStop hook, the turn, the stop signal, SIGKILL, all within the grace.
 //!
 //! A kill that is cut short by an order to end sooner is begun again with the shorter grace, and so is one that
 //! a restart of edgecore cut short: the hook then runs once more, as with the kubelet.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures::future::join_all;
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use tracing::debug;
 
@@ -16,6 +18,9 @@ use crate::pods::hooks;
 use crate::pods::lifecycle::{self, Kill, MIN_GRACE_SECONDS};
 use crate::runtime::RuntimeError;
 
+/// The names of those that have stopped.
+type Stopped = watch::Sender<BTreeSet<String>>;
+
 impl Worker {
     /// Whether all are stopped; else the worker looks and plans again.
     pub(super) async fn kill_all(&mut self, kills: Vec<Kill>) -> bool {
@@ -23,7 +28,8 @@ impl Worker {
         for kill in &kills {
             self.announce(kill);
         }
-        let stops = kills.iter().map(|kill| self.stop(kill));
+        let stopped = watch::channel(BTreeSet::new()).0;
+        let stops = kills.iter().map(|kill| self.stop(kill, &stopped));
         // A shorter grace cannot cut the shortest one, so it is no reason to start over.
         let sooner = longest.max(MIN_GRACE_SECONDS);
         let floor_reached = sooner <= MIN_GRACE_SECONDS;
@@ -38,16 +44,21 @@ impl Worker {
         failed.is_none()
     }
 
-    async fn stop(&self, kill: &Kill) -> Result<(), RuntimeError> {
-        let spent = self.pre_stop(kill).await;
-        let left = kill.left_after(spent);
-        self.kit.runtime.stop_container(&kill.id, left).await
+    async fn stop(&self, kill: &Kill, stopped: &Stopped) -> Result<(), RuntimeError> {
+        let hook = whole(self.pre_stop(kill).await);
+        let turn = wait_for_turn(kill, grace(kill).saturating_sub(hook), stopped).await;
+        let left = kill.left_after(hook + turn);
+        self.kit.runtime.stop_container(&kill.id, left).await?;
+        stopped.send_modify(|names| {
+            names.insert(kill.name.clone());
+        });
+        Ok(())
     }
 
     /// Runs the hook for at most the whole grace; says how long it took.
     async fn pre_stop(&self, kill: &Kill) -> Duration {
         let began = Instant::now();
-        let grace = Duration::from_secs(u64::try_from(kill.grace_seconds).unwrap_or(0));
+        let grace = grace(kill);
         let container = lifecycle::killed(self.pod(), &self.observed, kill);
         let hook = container.and_then(|container| Some((container, hooks::pre_stop(container)?)));
         let Some((container, handler)) = hook.filter(|_| !grace.is_zero()) else {
@@ -87,4 +98,28 @@ impl Worker {
             self.say(&kill.name, (Tone::Normal, "Killing", &kill.message));
         }
     }
+}
+
+/// Waits, for at most `left`, until those that end first have ended; says how long that took. One that cannot
+/// be stopped is waited for to the last.
+async fn wait_for_turn(kill: &Kill, left: Duration, stopped: &Stopped) -> Duration {
+    let began = Instant::now();
+    let mut names = stopped.subscribe();
+    let all = names.wait_for(|names| kill.after.iter().all(|name| names.contains(name)));
+    if timeout(left, all).await.is_err() {
+        debug!(
+            container = kill.name,
+            "its turn did not come within the grace period"
+        );
+    }
+    began.elapsed()
+}
+
+fn grace(kill: &Kill) -> Duration {
+    Duration::from_secs(u64::try_from(kill.grace_seconds).unwrap_or(0))
+}
+
+/// Without what is less than a second.
+const fn whole(time: Duration) -> Duration {
+    Duration::from_secs(time.as_secs())
 }

@@ -1,6 +1,7 @@
 //! Hooks and sidecars, against the runtime in memory.
 
 mod hooks;
+mod sidecars;
 
 use serde_json::{Value, json};
 

@@ -1,0 +1,159 @@
+//! What happens to containers at their start and end: hooks and sidecars.
+
+use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::core::v1::Pod;
+use serde_json::{Value, json};
+use tests::{
+    EdgeMachine, Testbed, pods,
+    wait::{Look, until},
+};
+
+use crate::world::{EDGE, PATIENCE, World, apply, delete, pod, sleeping};
+
+crate::tests![
+    hooks_run_after_the_start_and_before_the_end,
+    a_post_start_hook_that_fails_is_told_and_the_container_does_not_run,
+    a_sidecar_runs_beside_the_others_and_ends_after_them,
+    a_sidecar_does_not_keep_a_pod_that_is_done,
+];
+
+/// A pod whose containers write to one file on the device, which the tests read.
+fn diary(name: &str) -> Value {
+    let mut diary = pod(name, EDGE, sleeping());
+    diary["spec"]["terminationGracePeriodSeconds"] = json!(20);
+    let path = diary_path(name);
+    diary["spec"]["volumes"] =
+        json!([{ "name": "diary", "hostPath": { "path": path, "type": "DirectoryOrCreate" } }]);
+    diary["spec"]["containers"][0] = writing("main");
+    diary
+}
+
+fn diary_path(name: &str) -> String {
+    format!("/var/tmp/{name}")
+}
+
+/// A container that notes its start and its end.
+fn writing(name: &str) -> Value {
+    let mut container = sleeping();
+    let script = format!(
+        "trap 'echo {name} ends >> /diary/pages; exit 0' TERM; echo {name} starts >> /diary/pages; \
+         while true; do sleep 1; done"
+    );
+    container["name"] = json!(name);
+    container["command"] = json!(["busybox", "sh", "-c", script]);
+    container["volumeMounts"] = json!([{ "name": "diary", "mountPath": "/diary" }]);
+    container
+}
+
+fn noting(words: &str) -> Value {
+    json!({ "exec": { "command": ["busybox", "sh", "-c", format!("echo {words} >> /diary/pages; sleep 2")] } })
+}
+
+async fn pages(edge: &EdgeMachine, name: &str) -> Result<Vec<String>> {
+    let read = format!("cat {}/pages", diary_path(name));
+    let text = edge.machine.shell(&read).await?;
+    Ok(text.lines().map(str::to_owned).collect())
+}
+
+/// The named pod, once it looks as it should.
+async fn until_pod(testbed: &Testbed, name: &str, is: impl Fn(&Pod) -> bool) -> Result<Pod> {
+    let (client, selector) = (testbed.client(), format!("app={name}"));
+    until(&format!("{name} as expected"), PATIENCE, || async {
+        let found = pods::list(&client, "default", &selector).await?;
+        let table = pods::table(&found);
+        let pod = found.into_iter().find(|pod| is(pod));
+        Ok(Look::from_option(pod, || table.clone()))
+    })
+    .await
+}
+
+async fn end(testbed: &Testbed, name: &str) -> Result<()> {
+    delete(testbed, &["pod", name]).await?;
+    pods::until_gone(&testbed.client(), &format!("app={name}"), PATIENCE).await
+}
+
+async fn hooks_run_after_the_start_and_before_the_end(world: &World) -> Result<()> {
+    let (testbed, edge) = world.with_edge().await?;
+    let name = world.name("hooks");
+    let mut hooked = diary(&name);
+    hooked["spec"]["containers"][0]["lifecycle"] =
+        json!({ "postStart": noting("hello"), "preStop": noting("goodbye") });
+    apply(testbed, &hooked).await?;
+    until_pod(testbed, &name, pods::is_ready).await?;
+    let mut at_start = pages(edge, &name).await?;
+    // A hook and its container's own process start side by side.
+    at_start.sort();
+    ensure!(at_start == ["hello", "main starts"], "{at_start:?}");
+    end(testbed, &name).await?;
+    let all = pages(edge, &name).await?;
+    ensure!(all[2..] == ["goodbye", "main ends"], "{all:?}");
+    Ok(())
+}
+
+async fn a_post_start_hook_that_fails_is_told_and_the_container_does_not_run(world: &World) -> Result<()> {
+    let (testbed, _) = world.with_edge().await?;
+    let name = world.name("hooks");
+    let mut hooked = pod(&name, EDGE, sleeping());
+    hooked["spec"]["restartPolicy"] = json!("Never");
+    hooked["spec"]["containers"][0]["lifecycle"] =
+        json!({ "postStart": { "exec": { "command": ["busybox", "false"] } } });
+    apply(testbed, &hooked).await?;
+    // The container leaves its stop signal with exit code 0, and the policy lets it rest.
+    until_pod(testbed, &name, |pod| {
+        matches!(pods::phase(pod), "Succeeded" | "Failed")
+    })
+    .await?;
+    let events = testbed
+        .kubectl([
+            "get",
+            "events",
+            "--field-selector",
+            &format!("involvedObject.name={name}"),
+        ])
+        .await?;
+    ensure!(events.contains("FailedPostStartHook"), "{events}");
+    end(testbed, &name).await
+}
+
+async fn a_sidecar_runs_beside_the_others_and_ends_after_them(world: &World) -> Result<()> {
+    let (testbed, edge) = world.with_edge().await?;
+    let name = world.name("sidecar");
+    let mut with_sidecar = diary(&name);
+    let mut sidecar = writing("side");
+    sidecar["restartPolicy"] = json!("Always");
+    sidecar["startupProbe"] =
+        json!({ "exec": { "command": ["busybox", "grep", "side", "/diary/pages"] }, "periodSeconds": 1 });
+    let mut init = writing("init");
+    init["command"] = json!(["busybox", "sh", "-c", "echo init ran >> /diary/pages"]);
+    with_sidecar["spec"]["initContainers"] = json!([sidecar, init]);
+    apply(testbed, &with_sidecar).await?;
+    let pod = until_pod(testbed, &name, pods::is_ready).await?;
+    let statuses = pod
+        .status
+        .and_then(|status| status.init_container_statuses)
+        .context("no statuses of init containers")?;
+    ensure!(
+        statuses[0].started == Some(true) && statuses[0].ready,
+        "{statuses:?}"
+    );
+    end(testbed, &name).await?;
+    let all = pages(edge, &name).await?;
+    let expected = ["side starts", "init ran", "main starts", "main ends", "side ends"];
+    ensure!(all == expected, "{all:?}");
+    Ok(())
+}
+
+async fn a_sidecar_does_not_keep_a_pod_that_is_done(world: &World) -> Result<()> {
+    let (testbed, _) = world.with_edge().await?;
+    let name = world.name("sidecar");
+    let mut job = pod(&name, EDGE, sleeping());
+    let mut sidecar = sleeping();
+    sidecar["name"] = json!("side");
+    sidecar["restartPolicy"] = json!("Always");
+    job["spec"]["restartPolicy"] = json!("Never");
+    job["spec"]["initContainers"] = json!([sidecar]);
+    job["spec"]["containers"][0]["command"] = json!(["busybox", "true"]);
+    apply(testbed, &job).await?;
+    until_pod(testbed, &name, |pod| pods::phase(pod) == "Succeeded").await?;
+    end(testbed, &name).await
+}
