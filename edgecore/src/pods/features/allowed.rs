@@ -232,6 +232,8 @@ const PROBE: &str = "
     httpGet.httpHeaders.[].value
     tcpSocket.port
     tcpSocket.host
+    grpc.port
+    grpc.service
 ";
 
 /// `tcpSocket` is honoured as the kubelet does: it always fails.

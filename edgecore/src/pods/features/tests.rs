@@ -60,8 +60,8 @@ fn every_feature_that_is_not_honoured_is_refused_by_its_path() {
         ),
         (
             "livenessProbe",
-            json!({"grpc": {"port": 1}}),
-            "livenessProbe.grpc",
+            json!({"udpSocket": {"port": 1}}),
+            "livenessProbe.udpSocket",
         ),
         (
             "resources",

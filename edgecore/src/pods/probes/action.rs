@@ -1,4 +1,4 @@
-//! What a probe does: run a command, ask over HTTP, open a connection.
+//! What a probe does: run a command, ask over HTTP or gRPC, open a connection.
 //!
 //! **Invariant:** nothing a container answers costs more than 10 KiB or the probe's timeout.
 
@@ -15,6 +15,7 @@ use tonic::Code;
 
 use super::super::expansion::expand;
 use super::ProbeTarget;
+use super::grpc::HealthCheck;
 use super::http::{Asker, HttpGet};
 use super::machine::Outcome;
 use crate::runtime::{Runtime, RuntimeError};
@@ -38,6 +39,7 @@ enum What {
         host: String,
         port: u16,
     },
+    Grpc(HealthCheck),
     /// The spec is wrong in a way that only running shows.
     Broken(String),
 }
@@ -57,6 +59,8 @@ impl Action {
                 .map_or_else(What::Broken, What::Http)
         } else if let Some(socket) = &probe.tcp_socket {
             tcp(socket, target).unwrap_or_else(What::Broken)
+        } else if let Some(check) = &probe.grpc {
+            HealthCheck::new(check, &target.pod_ip).map_or_else(What::Broken, What::Grpc)
         } else {
             What::Broken(format!("missing probe handler for {}", target.container.name))
         };
@@ -79,6 +83,7 @@ impl Action {
                 Err(_) => Outcome::Failure(get.timed_out()),
             },
             What::Tcp { host, port } => self.connect(host, *port).await,
+            What::Grpc(check) => check.run(self.timeout).await,
             What::Broken(why) => Outcome::Error(why.clone()),
         }
     }
@@ -148,6 +153,10 @@ pub(super) fn port(wanted: &IntOrString, container: &Container) -> Result<u16, S
                 .ok_or_else(|| format!("port {name} not found"))?
         }
     };
+    valid_port(number)
+}
+
+pub(super) fn valid_port(number: i64) -> Result<u16, String> {
     u16::try_from(number)
         .ok()
         .filter(|port| *port > 0)

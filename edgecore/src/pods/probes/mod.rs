@@ -11,6 +11,7 @@
 //! adoption nothing flips until a probe has spoken.
 
 mod action;
+mod grpc;
 mod http;
 mod machine;
 mod run;
