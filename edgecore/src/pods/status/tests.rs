@@ -256,3 +256,37 @@ fn readiness_gates_are_other_peoples_conditions_and_are_kept() {
     assert_eq!(condition(&status, "Ready").0, "True");
     assert_eq!(condition(&status, "x/y").0, "True");
 }
+
+#[test]
+fn a_sidecar_holds_its_pod_back_until_it_has_first_started_and_never_after() {
+    let sidecar = json!({"name": "s", "image": "i", "restartPolicy": "Always", "startupProbe": {"exec": {}}});
+    let spec = json!({"initContainers": [sidecar], "containers": [{"name": "c", "image": "i"}]});
+    let mut world = World::new(pod(&spec), observed(vec![seen("s", "1", Run::Running, 0)]));
+    let status = world.status(7);
+    assert_eq!(status.phase.as_deref(), Some("Pending"));
+    assert_eq!(condition(&status, "Initialized").0, "False");
+    let (main, ended) = (seen("c", "2", Run::Running, 0), seen("s", "1", Run::Exited, 1));
+    world.observed = observed(vec![seen("s", "3", Run::Running, 0), main, ended]);
+    let status = world.status(8);
+    assert_eq!(status.phase.as_deref(), Some("Running"));
+    assert_eq!(condition(&status, "Initialized").0, "True");
+    let ready = status.conditions.as_ref().unwrap();
+    let ready = ready.iter().find(|condition| condition.type_ == "Ready").unwrap();
+    assert_eq!(
+        ready.message.as_deref(),
+        Some("containers with unready status: [s]")
+    );
+    world.observed.containers.clear();
+    world.last = Some(status);
+    let status = world.status(9);
+    assert_eq!(
+        condition(&status, "Initialized").0,
+        "True",
+        "it stays initialized"
+    );
+    let init = &status.init_container_statuses.unwrap()[0];
+    assert!(
+        init.state.as_ref().unwrap().waiting.is_some(),
+        "a lost sidecar waits; it has not completed"
+    );
+}
