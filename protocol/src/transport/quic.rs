@@ -9,6 +9,7 @@
 mod config;
 mod connection;
 mod listener;
+mod socket;
 
 pub use connection::connect;
 pub use listener::{Incoming, ListenError, QuicListener};

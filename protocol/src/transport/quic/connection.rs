@@ -1,15 +1,18 @@
 //! A quinn connection behind the [`Connection`] seam, and the edge's way to make one.
 
 use std::{
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    io,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     sync::Arc,
 };
 
 use futures::{StreamExt, stream::FuturesUnordered};
-use quinn::{ConnectError, ConnectionError, Endpoint, RecvStream, SendStream, VarInt};
+use quinn::{
+    ConnectError, ConnectionError, Endpoint, EndpointConfig, RecvStream, SendStream, TokioRuntime, VarInt,
+};
 use tokio::{sync::Mutex, time::timeout};
 
-use super::config;
+use super::{config, socket::one_by_one};
 use crate::{
     class::Class,
     tls::{ClientTls, PeerIdentity, SERVER_NAME, TlsFault},
@@ -22,8 +25,7 @@ use crate::{
 
 /// Dials a replica, from a socket of its own.
 pub async fn connect(remote: SocketAddr, tls: &ClientTls) -> Result<Arc<dyn Connection>, TransportError> {
-    let endpoint =
-        Endpoint::client(any_port(remote)).map_err(|source| TransportError::Socket { remote, source })?;
+    let endpoint = endpoint(remote).map_err(|source| TransportError::Socket { remote, source })?;
     let config =
         config::client(Arc::clone(&tls.config)).map_err(|e| TransportError::Failed(e.to_string()))?;
     tls.faults.take();
@@ -40,12 +42,14 @@ pub async fn connect(remote: SocketAddr, tls: &ClientTls) -> Result<Arc<dyn Conn
     }
 }
 
-fn any_port(remote: SocketAddr) -> SocketAddr {
-    if remote.is_ipv4() {
+fn endpoint(remote: SocketAddr) -> io::Result<Endpoint> {
+    let any_port: SocketAddr = if remote.is_ipv4() {
         (Ipv4Addr::UNSPECIFIED, 0).into()
     } else {
         (Ipv6Addr::UNSPECIFIED, 0).into()
-    }
+    };
+    let socket = one_by_one(UdpSocket::bind(any_port)?)?;
+    Endpoint::new_with_abstract_socket(EndpointConfig::default(), None, socket, Arc::new(TokioRuntime))
 }
 
 fn refused_to_try(remote: SocketAddr, error: &ConnectError) -> TransportError {
