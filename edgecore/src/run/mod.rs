@@ -14,6 +14,7 @@
 //! later.
 
 mod pods;
+mod repairs;
 mod reports;
 mod status;
 
@@ -71,6 +72,7 @@ pub async fn run(paths: Paths, clock: Clock) -> anyhow::Result<()> {
     let parts = Arc::new(Parts::open(paths, config, clock).await?);
     let uplink = parts.uplink()?;
     tracing::info!(node = %parts.config.node_name, objects = parts.desired.objects(), "edgecore starts");
+    repairs::tell(&parts).await;
 
     let mut node = Supervisor::new(GRACE);
     let pods = Arc::clone(&parts);

@@ -59,7 +59,7 @@ fn status(parts: &Parts, since: Option<String>) -> Status {
             waiting: parts.reporter.pending() as u64,
             refused: parts.reporter.troubles(),
         },
-        warnings: parts.stores.incidents.clone(),
+        warnings: parts.stores.incidents.iter().map(ToString::to_string).collect(),
     }
 }
 

@@ -5,8 +5,8 @@
 //! memory and reads the store at start only, so no read ever waits for the disk later.
 //!
 //! ```text
-//! Db ──bounded queue──► writer thread ──► SledStore ──► <root>/<name>/        small values
-//!  (cloned, async)       group commit               └──► <root>/objects/<name>/<aa>/<hash>   large ones
+//! Db ──bounded queue──► writer thread ──► Guarded ──► SledStore ──► <root>/<name>/   small values
+//!  (cloned, async)       group commit     full disk             └──► <root>/objects/<name>/<aa>/<hash>   large ones
 //! ```
 //!
 //! What it does not do: encode values, watch for changes, or repair on its own while running.
@@ -16,10 +16,15 @@
 
 mod db;
 mod envelope;
+mod guarded;
+mod incident;
+mod ledger;
 mod memory;
 mod objects;
+mod place;
 mod recovery;
 mod sled_store;
+mod space;
 #[cfg(test)]
 mod suite;
 
@@ -28,9 +33,10 @@ use std::{fmt, io, path::PathBuf, sync::Arc};
 use thiserror::Error;
 
 pub use db::{Db, WriterEnded};
+pub use incident::{Incident, Rung};
 pub use memory::MemoryStore;
 pub use recovery::{Opened, RootLock, Stores, open, open_stores};
-pub use sled_store::{Damage, SledStore};
+pub use sled_store::{Damage, Findings, SledStore};
 
 /// Most operations that one batch may hold.
 pub const MAX_OPS: usize = 512;
@@ -271,6 +277,16 @@ pub enum StoreError {
         /// What it panicked with.
         message: String,
     },
+    /// The disk is full, or nearly; nothing was written, and the next commit is tried again.
+    #[error(
+        "the disk of {path} is full ({free} bytes are free): make room there; edgecore goes on and tries again"
+    )]
+    Full {
+        /// The store's directory.
+        path: PathBuf,
+        /// What is left.
+        free: u64,
+    },
     /// Another process has the store open.
     #[error("the store in {path} is in use by another process")]
     InUse {
@@ -292,13 +308,23 @@ impl StoreError {
         }
     }
 
+    /// What a panic of the engine said.
+    fn panicked(path: PathBuf, panic: &(dyn std::any::Any + Send)) -> Self {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+        Self::Panicked {
+            path,
+            message: text.unwrap_or("no message").to_owned(),
+        }
+    }
+
     /// Whether the store must be opened again before anything else is written.
     ///
     /// A refused batch leaves the store as it was; everything else may have left it half way.
     pub const fn breaks(&self) -> bool {
         !matches!(
             self,
-            Self::TooManyOps { .. } | Self::TooLarge { .. } | Self::Damaged { .. }
+            Self::TooManyOps { .. } | Self::TooLarge { .. } | Self::Damaged { .. } | Self::Full { .. }
         )
     }
 
@@ -308,6 +334,6 @@ impl StoreError {
         if let Self::Engine { source, .. } = self {
             return matches!(&**source, sled::Error::Io(e) if full(e));
         }
-        matches!(self, Self::Io { source, .. } if full(source))
+        matches!(self, Self::Full { .. }) || matches!(self, Self::Io { source, .. } if full(source))
     }
 }

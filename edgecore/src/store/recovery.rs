@@ -1,36 +1,52 @@
 //! Opening the stores, whatever state the last power cut left them in.
 //!
 //! ```text
-//! open ──ok──► verify every value ──► ready
-//!  └─fails─► drop the snapshots, open again ──ok──► ...
-//!             └─fails─► put the directory aside, start empty with a new epoch
+//! half-written snapshots and repairs are removed
+//! open a copy ──ok──► read and believe every row ──ok──► the copy takes the database's place
+//!  │                   └─fails─► salvage: what can be read goes into a new database
+//!  └─fails─► open a copy without the snapshots ──ok──► read ...
+//!             └─fails─► put the directory aside, start empty
 //! ```
 //!
-//! Each step that was needed becomes an incident, to be told to the cluster. A store that is empty where it
-//! was not is never an order: nothing is removed from the runtime until the cluster has spoken.
+//! A copy, because the engine overwrites parts of its log while it opens, before it has made sure of the
+//! snapshot that makes those parts useless: a power cut then would leave neither. Only a database that was
+//! not written to since it was last opened is opened where it is; then there is nothing to overwrite.
+//!
+//! Each rung that was needed becomes an [`Incident`], to be told to the cluster. When rows may be missing or
+//! old, the store gets a new epoch. A store that is empty where it was not is never an order: nothing is
+//! removed from the runtime until the cluster has spoken.
+//!
+//! A database that has grown far beyond what it holds is written anew at the end.
 //!
 //! What it does not do: put a database aside because the disk is full, the directory forbidden or the store
 //! in use. Those are the operator's, and a healthy store must survive them.
 
+mod attempt;
+
 use super::{
-    Batch, Damage, Db, SledStore, Store, StoreError, Table, objects::sync_dir, sled_store::remove_matching,
+    Batch, Damage, Db, Findings, Incident, Rung, SledStore, Store, StoreError, Table,
+    guarded::Guarded,
+    place::{Place, remove_all},
+    space::Space,
 };
+use attempt::{Attempt, attempt, is_damage};
 use nix::fcntl::{Flock, FlockArg};
 use std::{
     fs::{self, File},
-    io::ErrorKind,
     os::unix::fs::PermissionsExt,
     panic::{AssertUnwindSafe, catch_unwind},
-    path::{Path, PathBuf},
-    thread,
-    time::Duration,
+    path::Path,
+    sync::Arc,
 };
 
 /// The key of a store's epoch in [`Table::Meta`].
 const EPOCH: &str = "epoch";
-/// sled's threads let go of the lock a moment after a failed open.
-const LOCK_TRIES: u32 = 20;
-const LOCK_PAUSE: Duration = Duration::from_millis(50);
+/// Dropped rows that are named one by one.
+const NAMED_ROWS: usize = 8;
+/// A database may be four times as large as what it holds, and this.
+const SLACK_BYTES: u64 = 16 * 1024 * 1024;
+/// And no larger than this, unless what it holds is.
+const MOST_BYTES: u64 = 64 * 1024 * 1024;
 
 /// Both databases of the node, open.
 #[derive(Debug)]
@@ -42,7 +58,7 @@ pub struct Stores {
     /// A number that changes when a database had to start empty.
     pub epoch: u64,
     /// What had to be done to open them, for the log and the cluster.
-    pub incidents: Vec<String>,
+    pub incidents: Vec<Incident>,
     /// Keeps every other process out.
     pub lock: RootLock,
 }
@@ -55,7 +71,7 @@ pub struct Opened {
     /// Random, made with the database.
     pub epoch: u64,
     /// What had to be done to open it.
-    pub incidents: Vec<String>,
+    pub incidents: Vec<Incident>,
 }
 
 /// The only right to open the stores below a directory, held while it lives.
@@ -83,36 +99,62 @@ impl RootLock {
 /// Opens both databases below `root`, each with the ladder of its own: what befalls one spares the other.
 pub fn open_stores(root: &Path) -> Result<Stores, StoreError> {
     let lock = RootLock::take(root)?;
-    let meta = open(root, "meta")?;
-    let outbox = open(root, "outbox")?;
-    let start =
-        |name: &str, store| Db::start(name, store).map_err(StoreError::io("start a thread for", root));
+    let space = Arc::new(Space::of(root.to_owned()));
+    let (meta, told, epoch) = open_guarded(root, "meta", &space)?;
+    let (outbox, also_told, _) = open_guarded(root, "outbox", &space)?;
     Ok(Stores {
-        epoch: meta.epoch,
-        incidents: [meta.incidents, outbox.incidents].concat(),
-        meta: start("meta", meta.store)?,
-        outbox: start("outbox", outbox.store)?,
+        meta,
+        outbox,
+        epoch,
+        incidents: [told, also_told].concat(),
         lock,
     })
 }
 
+fn open_guarded(root: &Path, name: &str, space: &Arc<Space>) -> Result<(Db, Vec<Incident>, u64), StoreError> {
+    let place = Place::new(root, name);
+    let opened = with_room(&place, space)?;
+    let store = Guarded::new(place, Arc::clone(space), opened.store);
+    let db = Db::start(name, store).map_err(StoreError::io("start a thread for", root))?;
+    Ok((db, opened.incidents, opened.epoch))
+}
+
 /// Opens the database `name` below `root`. The caller holds the [`RootLock`].
 pub fn open(root: &Path, name: &str) -> Result<Opened, StoreError> {
-    let place = Place {
-        db: root.join(name),
-        objects: root.join("objects").join(name),
-    };
-    fs::create_dir_all(root.join("objects")).map_err(StoreError::io("create", root))?;
+    open_at(&Place::new(root, name))
+}
+
+/// Opens a database on a disk that may be full: it takes the room that was kept for that.
+pub(super) fn with_room(place: &Place, space: &Space) -> Result<Opened, StoreError> {
+    if space.is_tight() {
+        space.make_room();
+    }
+    match open_at(place) {
+        Err(error) if error.is_full() || space.is_tight() => {}
+        done => return done,
+    }
+    space.make_room();
+    open_at(place).map_err(|error| {
+        if error.is_full() || space.is_tight() {
+            space.full()
+        } else {
+            error
+        }
+    })
+}
+
+fn open_at(place: &Place) -> Result<Opened, StoreError> {
+    fs::create_dir_all(&place.objects).map_err(StoreError::io("create", &place.objects))?;
+    place.clear()?;
     let mut incidents = Vec::new();
-    let (mut store, damage) = climb(&place, &mut incidents)?;
-    incidents.extend(
-        damage
-            .iter()
-            .map(|Damage { key, why }| format!("{name}: dropped {key}: {why}")),
-    );
-    let epoch = epoch_of(&mut store)?;
+    let (store, findings) = climb(place, &mut incidents)?;
+    note(place, &findings, &mut incidents);
+    let mut store = compact(place, store, &findings)?;
+    let in_doubt = |incident: &Incident| matches!(incident.rung, Rung::Stale | Rung::Salvaged);
+    let epoch = epoch_of(&mut store, incidents.iter().any(in_doubt))?;
+    store.settle()?;
     for incident in &incidents {
-        tracing::warn!(incident, "the store was repaired");
+        tracing::warn!(%incident, "the store was repaired");
     }
     Ok(Opened {
         store,
@@ -121,149 +163,195 @@ pub fn open(root: &Path, name: &str) -> Result<Opened, StoreError> {
     })
 }
 
-struct Place {
-    db: PathBuf,
-    objects: PathBuf,
+/// What reading has shown, as incidents.
+fn note(place: &Place, findings: &Findings, incidents: &mut Vec<Incident>) {
+    if let Some(doubt) = &findings.doubt {
+        incidents.push(place.incident(Rung::Stale, doubt.clone()));
+    }
+    let rows = findings.damage.iter();
+    let mut named: Vec<_> = rows
+        .take(NAMED_ROWS)
+        .map(|Damage { key, why }| format!("{key}: {why}"))
+        .collect();
+    if let Some(more @ 1..) = findings.damage.len().checked_sub(NAMED_ROWS) {
+        named.push(format!("and {more} more"));
+    }
+    if !named.is_empty() {
+        incidents.push(place.incident(Rung::Rows, named.join("; ")));
+    }
 }
 
 /// The ladder: the first rung that holds.
-fn climb(place: &Place, incidents: &mut Vec<String>) -> Result<(SledStore, Vec<Damage>), StoreError> {
-    let error = match attempt(place) {
-        Err(error) if is_damage(&error) => error,
-        done => return done,
+fn climb(place: &Place, incidents: &mut Vec<Incident>) -> Result<(SledStore, Findings), StoreError> {
+    let error = match first_try(place)? {
+        Attempt::Ready(store, findings) => return Ok((store, findings)),
+        Attempt::Unreadable(store, error) => return salvage(place, store, &error, incidents),
+        Attempt::Refused(error) if is_damage(&error) => error,
+        Attempt::Refused(error) => return Err(error),
     };
-    incidents.push(format!(
-        "{}: dropping its snapshots, because it did not open: {}",
-        name(place),
-        chain(&error)
-    ));
-    let had_snapshots = has_snapshots(&place.db);
-    remove_matching(&place.db, |name| name.starts_with("snap."))?;
-    let error = match attempt(place) {
-        Err(StoreError::InUse { path }) if had_snapshots => return Err(StoreError::InUse { path }),
-        Err(error @ StoreError::InUse { .. }) => error,
-        Err(error) if is_damage(&error) => error,
-        done => return done,
+    incidents.push(place.incident(Rung::Snapshots, chain(&error)));
+    let error = match attempt(&place.copy(false)?) {
+        Attempt::Ready(store, findings) => return Ok((take_place(place, store)?, findings)),
+        Attempt::Unreadable(store, error) => return salvage(place, store, &error, incidents),
+        Attempt::Refused(error) if is_damage(&error) => error,
+        Attempt::Refused(error) => return Err(error),
     };
-    put_aside(place)?;
-    incidents.push(format!(
-        "{}: put aside and started empty: {}",
-        name(place),
-        chain(&error)
-    ));
-    attempt(place)
+    start_empty(place, &error, incidents)
 }
 
-fn name(place: &Place) -> String {
-    place
-        .db
-        .file_name()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned()
-}
-
-/// One open, with panics of the engine caught and its own late threads waited for.
-fn attempt(place: &Place) -> Result<(SledStore, Vec<Damage>), StoreError> {
-    for _ in 0..LOCK_TRIES {
-        match open_once(place) {
-            Err(StoreError::InUse { .. }) => thread::sleep(LOCK_PAUSE),
-            done => return done,
-        }
+/// Opens a copy; where nothing can be overwritten, or there is no room for a copy, the database itself.
+fn first_try(place: &Place) -> Result<Attempt, StoreError> {
+    if !place.exists() || SledStore::is_settled(&place.db) {
+        return Ok(attempt(place));
     }
-    Err(StoreError::InUse {
-        path: place.db.clone(),
+    let trial = match place.copy(true) {
+        Ok(trial) => trial,
+        Err(error) => {
+            tracing::warn!(error = chain(&error), "the store is opened without a copy");
+            place.clear()?;
+            return Ok(attempt(place));
+        }
+    };
+    Ok(match attempt(&trial) {
+        Attempt::Ready(store, findings) => Attempt::Ready(take_place(place, store)?, findings),
+        failed @ (Attempt::Unreadable(..) | Attempt::Refused(_)) => failed,
     })
 }
 
-fn open_once(place: &Place) -> Result<(SledStore, Vec<Damage>), StoreError> {
-    let caught = catch_unwind(AssertUnwindSafe(|| SledStore::open(&place.db, &place.objects)));
-    let result = caught.unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<String>().map(String::as_str);
-        let message = text
-            .or_else(|| panic.downcast_ref::<&str>().copied())
-            .unwrap_or("no message")
-            .to_owned();
-        Err(StoreError::Panicked {
-            path: place.db.clone(),
-            message,
-        })
-    });
-    result.map_err(|error| {
-        if is_lock(&error) {
-            StoreError::InUse {
-                path: place.db.clone(),
+/// Puts an opened copy in the database's place. Where the file system cannot do that, nothing has happened.
+fn take_place(place: &Place, mut store: SledStore) -> Result<SledStore, StoreError> {
+    store.sync()?;
+    match place.swap(&place.trial()) {
+        Ok(()) => {
+            store.moved_to(&place.db);
+            place.clear()?;
+            Ok(store)
+        }
+        Err(error) => {
+            tracing::warn!(error = chain(&error), "the store is opened without a copy");
+            drop(store);
+            place.clear()?;
+            match attempt(place) {
+                Attempt::Ready(store, _) => Ok(store),
+                Attempt::Unreadable(_, error) | Attempt::Refused(error) => Err(error),
             }
+        }
+    }
+}
+
+/// Moves what can be read into a new database.
+fn salvage(
+    place: &Place,
+    store: SledStore,
+    error: &StoreError,
+    incidents: &mut Vec<Incident>,
+) -> Result<(SledStore, Findings), StoreError> {
+    let rows = store.salvage();
+    let count = rows.len();
+    let moved = fresh(place, |fresh| fresh.fill(&rows));
+    // What a damaged engine says while it is dropped is of no interest.
+    drop(catch_unwind(AssertUnwindSafe(|| drop(store))));
+    let moved = moved.and_then(|()| place.swap(&place.fresh()));
+    match moved.and_then(|()| place.quarantine_fresh()) {
+        Err(error) if error.is_full() => return Err(error),
+        Err(error) => tracing::error!(error = chain(&error), "nothing could be salvaged"),
+        Ok(()) => {
+            if let Attempt::Ready(store, findings) = attempt(place) {
+                let detail = format!("{count} rows were saved: {}", chain(error));
+                incidents.push(place.incident(Rung::Salvaged, detail));
+                place.clear()?;
+                return Ok((store, findings));
+            }
+        }
+    }
+    start_empty(place, error, incidents)
+}
+
+fn start_empty(
+    place: &Place,
+    error: &StoreError,
+    incidents: &mut Vec<Incident>,
+) -> Result<(SledStore, Findings), StoreError> {
+    place.quarantine()?;
+    incidents.push(place.incident(Rung::Emptied, chain(error)));
+    match attempt(place) {
+        Attempt::Ready(store, findings) => Ok((store, findings)),
+        Attempt::Unreadable(_, error) | Attempt::Refused(error) => Err(error),
+    }
+}
+
+/// Writes a new database beside the old one.
+fn fresh(
+    place: &Place,
+    write: impl FnOnce(&mut SledStore) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let fresh = place.fresh();
+    remove_all(&fresh.db)?;
+    let mut store = SledStore::open_unread(&fresh.db, &fresh.objects)?;
+    write(&mut store)?;
+    store.sync()
+}
+
+/// Writes a database anew that takes far more room than what it holds.
+fn compact(place: &Place, store: SledStore, findings: &Findings) -> Result<SledStore, StoreError> {
+    let before = place.disk_bytes();
+    if before <= allowed_bytes(findings.live) {
+        return Ok(store);
+    }
+    let rows = store.salvage();
+    let written = fresh(place, |fresh| {
+        fresh.fill(&rows)?;
+        // Every row, or nothing happens.
+        if fresh.sum() == store.sum() {
+            Ok(())
         } else {
-            error
+            Err(StoreError::Stopped)
         }
-    })
+    });
+    if let Err(error) = written {
+        tracing::warn!(error = chain(&error), "the store was not written anew");
+        place.clear()?;
+        return Ok(store);
+    }
+    drop(store);
+    let swapped = place.swap(&place.fresh());
+    place.clear()?;
+    if let Err(error) = swapped {
+        tracing::warn!(error = chain(&error), "the store was not written anew");
+    }
+    match attempt(place) {
+        Attempt::Ready(store, _) => {
+            let after = place.disk_bytes();
+            tracing::info!(
+                database = place.name(),
+                before,
+                after,
+                "the store was written anew"
+            );
+            Ok(store)
+        }
+        Attempt::Unreadable(_, error) | Attempt::Refused(error) => Err(error),
+    }
 }
 
-/// sled has no kind for it, only this text.
-fn is_lock(error: &StoreError) -> bool {
-    let StoreError::Engine { source, .. } = error else {
-        return false;
+/// How large a database that holds so much may be.
+const fn allowed_bytes(live: u64) -> u64 {
+    let most = if live * 2 > MOST_BYTES {
+        live * 2
+    } else {
+        MOST_BYTES
     };
-    matches!(&**source, sled::Error::Io(e) if e.to_string().contains("could not acquire lock"))
-}
-
-/// Whether the error speaks of the database's content, not of the disk or its owner.
-fn is_damage(error: &StoreError) -> bool {
-    match error {
-        StoreError::Panicked { .. } | StoreError::Damaged { .. } => true,
-        StoreError::Engine { source, .. } => match &**source {
-            sled::Error::Io(e) => matches!(
-                e.kind(),
-                ErrorKind::UnexpectedEof
-                    | ErrorKind::InvalidData
-                    | ErrorKind::InvalidInput
-                    | ErrorKind::NotFound
-            ),
-            sled::Error::CollectionNotFound(_)
-            | sled::Error::Unsupported(_)
-            | sled::Error::ReportableBug(_)
-            | sled::Error::Corruption { .. } => true,
-        },
-        StoreError::Io { .. }
-        | StoreError::TooManyOps { .. }
-        | StoreError::TooLarge { .. }
-        | StoreError::InUse { .. }
-        | StoreError::Stopped => false,
+    if live * 4 + SLACK_BYTES < most {
+        live * 4 + SLACK_BYTES
+    } else {
+        most
     }
 }
 
-fn has_snapshots(db: &Path) -> bool {
-    let names = fs::read_dir(db).into_iter().flatten().flatten();
-    names
-        .filter_map(|entry| entry.file_name().into_string().ok())
-        .any(|name| name.starts_with("snap."))
-}
-
-/// Keeps the damaged database for whoever wants to look; only the newest one is kept.
-fn put_aside(place: &Place) -> Result<(), StoreError> {
-    for path in [&place.db, &place.objects] {
-        let aside = path.with_extension("quarantined");
-        match fs::remove_dir_all(&aside) {
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                return Err(StoreError::io("remove", aside)(error));
-            }
-            _ => {}
-        }
-        match fs::rename(path, &aside) {
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                return Err(StoreError::io("rename", path)(error));
-            }
-            _ => {}
-        }
-        path.parent().map_or(Ok(()), sync_dir)?;
-    }
-    Ok(())
-}
-
-fn epoch_of(store: &mut SledStore) -> Result<u64, StoreError> {
+fn epoch_of(store: &mut SledStore, in_doubt: bool) -> Result<u64, StoreError> {
     let known = store.get(Table::Meta, EPOCH)?;
-    if let Some(epoch) = known.and_then(|bytes| Some(u64::from_le_bytes(bytes.as_ref().try_into().ok()?))) {
+    let known = known.and_then(|bytes| Some(u64::from_le_bytes(bytes.as_ref().try_into().ok()?)));
+    if let Some(epoch) = known.filter(|_| !in_doubt) {
         return Ok(epoch);
     }
     let epoch = rand::random::<u64>();
@@ -282,84 +370,4 @@ fn chain(error: &StoreError) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::store::suite::Scratch;
-
-    fn with_rows(root: &Path) {
-        let mut opened = open(root, "meta").unwrap();
-        for n in 0..50 {
-            let batch = Batch::new().put(Table::Desired, format!("k{n}"), vec![n; 300]);
-            opened.store.commit(&batch).unwrap();
-        }
-    }
-
-    fn rows(opened: &Opened) -> usize {
-        opened.store.scan(Table::Desired, None, 1000).unwrap().len()
-    }
-
-    #[test]
-    fn a_half_written_snapshot_does_not_matter() {
-        let root = Scratch::new();
-        with_rows(root.path());
-        fs::write(root.path().join("meta/snap.00000000FFFFFFFF.generating"), b"half").unwrap();
-        let opened = open(root.path(), "meta").unwrap();
-        assert_eq!((rows(&opened), opened.incidents.len()), (50, 0));
-    }
-
-    #[test]
-    fn a_damaged_snapshot_is_dropped_and_everything_replayed() {
-        let root = Scratch::new();
-        with_rows(root.path());
-        fs::write(root.path().join("meta/snap.7FFFFFFFFFFFFFFF"), b"not a snapshot").unwrap();
-        let opened = open(root.path(), "meta").unwrap();
-        assert_eq!(rows(&opened), 50);
-        assert_eq!(opened.incidents.len(), 1, "{:?}", opened.incidents);
-    }
-
-    #[test]
-    fn a_database_that_cannot_be_read_is_put_aside_and_gets_a_new_epoch() {
-        let root = Scratch::new();
-        with_rows(root.path());
-        let before = open(root.path(), "meta").unwrap().epoch;
-        fs::write(root.path().join("meta/conf"), b"garbage that is no configuration").unwrap();
-        let opened = open(root.path(), "meta").unwrap();
-        assert_eq!(rows(&opened), 0);
-        assert_ne!(opened.epoch, before);
-        assert_eq!(opened.incidents.len(), 2, "{:?}", opened.incidents);
-        assert!(root.path().join("meta.quarantined/db").exists());
-        drop(opened);
-        let again = open(root.path(), "meta").unwrap();
-        assert!(again.incidents.is_empty());
-    }
-
-    #[test]
-    fn a_second_process_is_told_so_and_nothing_is_put_aside() {
-        let root = Scratch::new();
-        let _first = open_stores(root.path()).unwrap();
-        assert!(matches!(open_stores(root.path()), Err(StoreError::InUse { .. })));
-        assert!(!root.path().join("meta.quarantined").exists());
-    }
-
-    #[test]
-    fn a_missing_content_file_costs_its_key_only() {
-        let root = Scratch::new();
-        let mut opened = open(root.path(), "meta").unwrap();
-        let batch = Batch::new()
-            .put(Table::Desired, "big", vec![7; 9000])
-            .put(Table::Desired, "small", "s");
-        opened.store.commit(&batch).unwrap();
-        drop(opened);
-        fs::remove_dir_all(root.path().join("objects/meta")).unwrap();
-        let opened = open(root.path(), "meta").unwrap();
-        assert_eq!(opened.incidents.len(), 1, "{:?}", opened.incidents);
-        assert_eq!(opened.store.get(Table::Desired, "big").unwrap(), None);
-        assert_eq!(opened.store.get(Table::Desired, "small").unwrap().unwrap(), "s");
-    }
-
-    #[test]
-    fn a_forbidden_directory_is_an_error_and_not_damage() {
-        let error = StoreError::io("open", "/x")(ErrorKind::PermissionDenied.into());
-        assert!(!is_damage(&error));
-    }
-}
+mod tests;

@@ -4,14 +4,17 @@
 //! `apply_batch` on a single tree, `flush`, then `fdatasync` of a descriptor of our own on the same file,
 //! after every batch. An unflushed pile of batches can deadlock sled, so there is never one; its background
 //! flusher, which syncs an idle disk twice a second, is off. Large values would become unsynced blobs, so
-//! they go to [content files](super::objects) first.
+//! they go to [content files](super::objects) first. Each batch also writes the [ledger](super::ledger).
 //!
 //! What it does not do: several trees (their transaction was not crash-tested), or syncing again after a
 //! failed sync: the kernel may have dropped the pages that could not be written, so the store breaks.
 
+mod repair;
+
 use super::{
     Batch, INLINE_LIMIT, MAX_BATCH_BYTES, Op, Store, StoreError, Table,
-    envelope::{Content, ContentHash, seal, unseal},
+    envelope::{Content, ContentHash, fingerprint, seal, unseal},
+    ledger::{LEDGER_KEY, Ledger, Mark},
     objects::{Objects, sync_dir},
 };
 use bytes::Bytes;
@@ -25,6 +28,9 @@ use std::{
 /// A page table and the hot leaves fit; the edge reads from memory, not from here.
 const CACHE_BYTES: u64 = 4 * 1024 * 1024;
 
+/// The file that says that nothing was written since the last open.
+const SETTLED: &str = "settled";
+
 /// A store on disk.
 pub struct SledStore {
     path: PathBuf,
@@ -32,6 +38,10 @@ pub struct SledStore {
     /// Our own descriptor on sled's file, for the sync that sled leaves out.
     file: File,
     objects: Objects,
+    ledger: Ledger,
+    mark: Mark,
+    /// Whether the disk says that nothing was written since the open.
+    settled: bool,
     broken: bool,
 }
 
@@ -53,12 +63,74 @@ pub struct Damage {
     pub why: String,
 }
 
+/// What reading everything has shown.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Findings {
+    /// Rows that are gone.
+    pub damage: Vec<Damage>,
+    /// Why the rows that are left may not be the newest.
+    pub doubt: Option<String>,
+    /// Bytes of keys and values in the log that count.
+    pub live: u64,
+}
+
+/// Rows as they lie in the log.
+pub(super) type RawRows = BTreeMap<Vec<u8>, Vec<u8>>;
+
 impl SledStore {
     /// Opens the database in `path` with its large values in `objects`, and reads everything once: values
     /// whose digest does not fit are dropped and named in the result.
     ///
     /// The engine may panic on a damaged file: [`open`](super::open) is the ladder around this.
-    pub fn open(path: &Path, objects: &Path) -> Result<(Self, Vec<Damage>), StoreError> {
+    pub fn open(path: &Path, objects: &Path) -> Result<(Self, Findings), StoreError> {
+        let mut store = Self::open_unread(path, objects)?;
+        let findings = store.read_all()?;
+        store.settle()?;
+        Ok((store, findings))
+    }
+
+    /// Whether the database was not written to since it was last opened.
+    pub(super) fn is_settled(path: &Path) -> bool {
+        path.join(SETTLED).exists()
+    }
+
+    /// Makes durable what the engine did while it opened.
+    pub(super) fn sync(&self) -> Result<(), StoreError> {
+        let log = self.path.join("db");
+        self.file.sync_all().map_err(StoreError::io("sync", &log))?;
+        make_durable(&self.path)
+    }
+
+    /// The database's directory has this name now.
+    pub(super) fn moved_to(&mut self, path: &Path) {
+        path.clone_into(&mut self.path);
+    }
+
+    /// Ends the open: all of it is durable, and what no key names is swept.
+    pub(super) fn settle(&mut self) -> Result<(), StoreError> {
+        self.objects.sweep();
+        self.sync()?;
+        if !self.settled {
+            let path = self.path.join(SETTLED);
+            File::create(&path).map_err(StoreError::io("create", &path))?;
+            self.settled = true;
+        }
+        Ok(())
+    }
+
+    /// Says on the disk that what follows was written after the open.
+    fn unsettle(&mut self) -> Result<(), StoreError> {
+        if self.settled {
+            let path = self.path.join(SETTLED);
+            fs::remove_file(&path).map_err(StoreError::io("remove", &path))?;
+            sync_dir(&self.path)?;
+            self.settled = false;
+        }
+        Ok(())
+    }
+
+    /// Opens the database and believes it.
+    pub(super) fn open_unread(path: &Path, objects: &Path) -> Result<Self, StoreError> {
         remove_generating(path)?;
         let db = sled::Config::new()
             .path(path)
@@ -68,56 +140,21 @@ impl SledStore {
             .map_err(|source| engine(path, source))?;
         make_durable(path)?;
         let log = path.join("db");
-        let file = File::open(&log).map_err(StoreError::io("open", &log))?;
-        let objects = Objects::open(objects.to_owned())?;
-        let mut store = Self {
+        Ok(Self {
             path: path.to_owned(),
             db,
-            file,
-            objects,
+            file: File::open(&log).map_err(StoreError::io("open", &log))?,
+            objects: Objects::open(objects.to_owned())?,
+            ledger: Ledger::new(0),
+            mark: Mark::open(path)?,
+            settled: Self::is_settled(path),
             broken: false,
-        };
-        let damage = store.verify()?;
-        store.objects.sweep();
-        Ok((store, damage))
+        })
     }
 
-    /// Reads every value, counts the files in use, and drops what is not believed.
-    fn verify(&mut self) -> Result<Vec<Damage>, StoreError> {
-        let mut damage = Vec::new();
-        let mut drop_these = sled::Batch::default();
-        for row in self.db.iter() {
-            let (raw, sealed) = row.map_err(|source| engine(&self.path, source))?;
-            match self.believe(&raw, &sealed) {
-                Ok(Content::File { hash, .. }) => self.objects.name(hash),
-                Ok(Content::Inline(_)) => {}
-                Err(why) => {
-                    drop_these.remove(&raw);
-                    damage.push(Damage {
-                        key: String::from_utf8_lossy(&raw).replace('\0', "/"),
-                        why,
-                    });
-                }
-            }
-        }
-        if !damage.is_empty() {
-            self.apply(drop_these)?;
-        }
-        Ok(damage)
-    }
-
-    fn believe(&self, raw: &[u8], sealed: &[u8]) -> Result<Content, String> {
-        let (table, key) = parse_key(raw).ok_or("a key of no known table")?;
-        let content = unseal(table, key, sealed).map_err(|error| error.to_string())?;
-        if let Content::File { hash, len } = &content {
-            let fits = self.objects.read(hash).is_some_and(|bytes| bytes.len() == *len);
-            return if fits {
-                Ok(content)
-            } else {
-                Err("its content file is missing or damaged".to_owned())
-            };
-        }
-        Ok(content)
+    /// The sum of all rows.
+    pub(super) const fn sum(&self) -> u128 {
+        self.ledger.sum
     }
 
     fn value(&self, table: Table, key: &str, sealed: &[u8]) -> Result<Bytes, StoreError> {
@@ -131,9 +168,11 @@ impl SledStore {
         }
     }
 
-    /// The recipe: one batch, one flush, one sync.
-    fn apply(&mut self, batch: sled::Batch) -> Result<(), StoreError> {
-        self.broken = true; // Until all three have succeeded.
+    /// The recipe: one batch with its ledger, one flush, one sync.
+    fn apply(&mut self, mut batch: sled::Batch, ledger: Ledger) -> Result<(), StoreError> {
+        self.broken = true; // Until all of it has succeeded.
+        self.unsettle()?;
+        batch.insert(LEDGER_KEY, ledger.encode());
         self.db
             .apply_batch(batch)
             .map_err(|source| engine(&self.path, source))?;
@@ -142,6 +181,8 @@ impl SledStore {
             .sync_data()
             .map_err(StoreError::io("sync", self.path.join("db")))?;
         self.broken = false;
+        self.ledger = ledger;
+        self.mark.keep(ledger);
         Ok(())
     }
 
@@ -167,17 +208,21 @@ impl SledStore {
         }
         Ok(prepared)
     }
+}
 
-    /// The content file that a key names now.
-    fn named_by(&self, (table, key): Place<'_>) -> Result<Option<ContentHash>, StoreError> {
-        let sealed = self
-            .db
-            .get(raw_key(table, key))
-            .map_err(|source| engine(&self.path, source))?;
-        Ok(sealed.and_then(|sealed| match unseal(table, key, &sealed) {
-            Ok(Content::File { hash, .. }) => Some(hash),
-            Ok(Content::Inline(_)) | Err(_) => None,
-        }))
+impl Drop for SledStore {
+    fn drop(&mut self) {
+        if !self.broken && self.ledger.is_begun() {
+            self.mark.write(self.ledger);
+        }
+    }
+}
+
+/// The content file that a row names.
+fn named_by((table, key): Place<'_>, sealed: &[u8]) -> Option<ContentHash> {
+    match unseal(table, key, sealed) {
+        Ok(Content::File { hash, .. }) => Some(hash),
+        Ok(Content::Inline(_)) | Err(_) => None,
     }
 }
 
@@ -226,16 +271,24 @@ impl Store for SledStore {
             return Ok(());
         }
         let prepared = self.prepare(batch).inspect_err(|_| self.broken = true)?;
-        let mut released = Vec::new();
-        let mut rows = sled::Batch::default();
+        let (mut released, mut rows) = (Vec::new(), sled::Batch::default());
+        let (mut old, mut new) = (0_u128, 0_u128);
         for (place @ (table, key), content) in &prepared {
-            released.extend(self.named_by(*place)?);
-            match content {
-                Some(content) => rows.insert(raw_key(*table, key), seal(*table, key, content)),
-                None => rows.remove(raw_key(*table, key)),
+            let raw = raw_key(*table, key);
+            let before = self.db.get(&raw).map_err(|source| engine(&self.path, source))?;
+            if let Some(sealed) = before {
+                old = old.wrapping_add(fingerprint(&sealed));
+                released.extend(named_by(*place, &sealed));
+            }
+            if let Some(content) = content {
+                let sealed = seal(*table, key, content);
+                new = new.wrapping_add(fingerprint(&sealed));
+                rows.insert(raw, sealed);
+            } else {
+                rows.remove(raw);
             }
         }
-        self.apply(rows)?;
+        self.apply(rows, self.ledger.after(old, new))?;
         for content in prepared.into_values().flatten() {
             if let Content::File { hash, .. } = content {
                 self.objects.name(hash);

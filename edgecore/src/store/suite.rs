@@ -37,8 +37,8 @@ impl Drop for Scratch {
 }
 
 fn sled(root: &Scratch) -> SledStore {
-    let (store, damage) = SledStore::open(&root.path().join("meta"), &root.path().join("objects")).unwrap();
-    assert_eq!(damage, []);
+    let (store, findings) = SledStore::open(&root.path().join("meta"), &root.path().join("objects")).unwrap();
+    assert_eq!((findings.damage, findings.doubt), (vec![], None));
     store
 }
 

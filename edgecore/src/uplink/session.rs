@@ -91,6 +91,10 @@ impl Uplink {
             };
             let cluster = (welcome.cluster_id.as_str(), welcome.epoch);
             match self.desired.serve(stream, cluster, over).await {
+                // A store on a full disk is in order: the link stays, and the stream is tried again.
+                Err(FlowError::Store(error)) if !error.breaks() => {
+                    tracing::warn!(error = %describe(&error), "the desired stream is opened again");
+                }
                 Err(error @ (FlowError::Cluster(_) | FlowError::Store(_))) => {
                     over.cancel();
                     return Some(error);

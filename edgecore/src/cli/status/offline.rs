@@ -70,7 +70,9 @@ async fn held(stores: &Stores, status: &mut Status) -> anyhow::Result<()> {
         waiting: reporter.pending() as u64,
         refused: reporter.troubles(),
     };
-    status.warnings.extend(stores.incidents.iter().cloned());
+    status
+        .warnings
+        .extend(stores.incidents.iter().map(ToString::to_string));
     Ok(())
 }
 
