@@ -19,7 +19,7 @@ IMAGES=3
 
 PACKAGES=(
   busybox-static ca-certificates conntrack containernetworking-plugins curl gcc iproute2 iptables
-  kmod libc6-dev libseccomp-dev make pkg-config procps protobuf-compiler tar util-linux
+  kmod libc6-dev libseccomp-dev make pkg-config procps protobuf-compiler strace tar util-linux
 )
 
 cache=${TOMBOLO_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/tombolo}
