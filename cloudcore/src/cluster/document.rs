@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 
 use protocol::name::NodeName;
-use protocol::object::owned;
+use protocol::object::{Object, owned};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use thiserror::Error;
@@ -80,7 +80,7 @@ pub enum DocumentError {
 /// A node's description of itself, as the edge sends it: a Node with nothing but these fields.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub(super) struct NodeDocument {
+pub struct NodeDocument {
     #[serde(default, rename = "apiVersion")]
     _api_version: String,
     #[serde(default, rename = "kind")]
@@ -122,7 +122,7 @@ struct Taint {
 
 impl NodeDocument {
     /// Reads and checks a document.
-    pub(super) fn parse(node: &NodeName, text: &[u8]) -> Result<Self, DocumentError> {
+    pub fn parse(node: &NodeName, text: &[u8]) -> Result<Self, DocumentError> {
         let document: Self = serde_json::from_slice(text).map_err(DocumentError::Malformed)?;
         document.check(node)?;
         Ok(document)
@@ -152,7 +152,7 @@ impl NodeDocument {
     }
 
     /// The Node that cloudcore creates, in one POST with full status.
-    pub(super) fn registration(&self, node: &NodeName, addresses: Option<&Value>) -> Value {
+    pub fn registration(&self, node: &NodeName, addresses: Option<&Value>) -> Value {
         let mut status: Map<String, Value> = self.owned_status().collect();
         status.extend(addresses.map(|addresses| ("addresses".into(), addresses.clone())));
         json!({
@@ -165,7 +165,7 @@ impl NodeDocument {
     }
 
     /// The merge patch that brings a Node's status up to date, given the Node as it is.
-    pub(super) fn status_patch(&self, current: &Value, addresses: Option<&Value>) -> Value {
+    pub fn status_patch(&self, current: &Value, addresses: Option<&Value>) -> Value {
         let before = &current["status"];
         let mut status: Map<String, Value> = self.owned_status().collect();
         keep_foreign(&mut status, before, owned::is_node_condition);
@@ -179,7 +179,7 @@ impl NodeDocument {
     }
 
     /// The annotations of the document that the Node does not have so.
-    pub(super) fn differing_annotations(&self, current: &Value) -> Option<Value> {
+    pub fn differing_annotations(&self, current: &Value) -> Option<Value> {
         let before = &current["metadata"]["annotations"];
         let differs =
             |(name, value): &(&String, &String)| before[name.as_str()].as_str() != Some(value.as_str());
@@ -252,7 +252,7 @@ fn may_set_taint(key: &str) -> bool {
 ///
 /// Labels, annotations, taints, unschedulable and the last status are kept; what the server or
 /// other controllers assign (uid, podCIDR, owners, finalizers) is not.
-pub(super) fn reborn(deleted: &Value) -> Value {
+pub fn reborn(deleted: &Value) -> Value {
     let meta = &deleted["metadata"];
     json!({
         "apiVersion": "v1",
@@ -280,7 +280,7 @@ fn without_lifecycle_taints(taints: &[Value]) -> Vec<Value> {
 ///
 /// `current` is the Pod as it is, or as much of it as matters: metadata with uid and
 /// resourceVersion, and `status.conditions`.
-pub(super) fn pod_status_patch(current: &Value, reported: &Map<String, Value>) -> Value {
+pub fn pod_status_patch(current: &Value, reported: &Map<String, Value>) -> Value {
     let mut status = Map::new();
     for field in POD_FIELDS {
         status.insert(field.into(), reported.get(field).cloned().unwrap_or(Value::Null));
@@ -290,6 +290,19 @@ pub(super) fn pod_status_patch(current: &Value, reported: &Map<String, Value>) -
     }
     keep_foreign(&mut status, &current["status"], is_the_edges);
     json!({ "metadata": precondition(current), "status": status })
+}
+
+/// As much of a cached Pod as [`pod_status_patch`] needs.
+pub fn pod_as_cached(object: &Object) -> Option<Value> {
+    let status: Value = match &object.seed_status {
+        Some(status) => serde_json::from_slice(&status.json().ok()?).ok()?,
+        None => json!({}),
+    };
+    let metadata = json!({
+        "uid": object.version.uid,
+        "resourceVersion": object.version.revision.to_string(),
+    });
+    Some(json!({ "metadata": metadata, "status": status }))
 }
 
 /// Addresses and daemonEndpoints are cloudcore's; `declaredFeatures` says what the node can do.

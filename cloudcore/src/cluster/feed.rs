@@ -15,7 +15,7 @@ use super::Cluster;
 
 /// Keys that changed, and the bell that says so.
 #[derive(Debug, Default)]
-pub(super) struct Dirty {
+pub struct Dirty {
     keys: Mutex<BTreeSet<ObjectKey>>,
     bell: Notify,
 }
@@ -27,7 +27,8 @@ impl Dirty {
         }
     }
 
-    pub(super) fn take(&self) -> BTreeSet<ObjectKey> {
+    /// Takes all keys that changed.
+    pub fn take(&self) -> BTreeSet<ObjectKey> {
         std::mem::take(&mut *self.keys.lock())
     }
 }

@@ -1,33 +1,25 @@
 //! The node's Lease: the heartbeat, and the fence between sessions.
 //!
-//! What it is: compare-and-swap on one Lease per node, written as the node. What it is not: a
-//! timer; the hub says when to renew, and whether the edge still deserves it.
+//! What it is: the requests that compare and swap one Lease per node, written as the node. What it
+//! is not: the rules (`fence.rs`), or a timer; the hub says when to renew, and whether the edge still
+//! deserves it.
 //!
-//! ```text
-//! (any holder) --fence: transitions + 1, our session--> ours --renew, every 10 s--> ours
-//!                                                         `--another session's--> Superseded
-//! ```
-//!
-//! **Invariant:** a [`Fence`] never overwrites a Lease that names another session, and the Lease
-//! has no owner, so that deleting the Node does not take the fence away.
+//! **Invariant:** the Lease has no owner, so that deleting the Node does not take the fence away.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use jiff::Timestamp;
 use protocol::name::NodeName;
-use serde_json::{Value, json};
+use serde_json::Value;
 use thiserror::Error;
 
 use super::Cluster;
 use super::api::{Actor, ApiError, Call};
+use super::fence::{self, Fence, LeaseWrite, Proof};
+use super::thin::Thin;
 use super::write::WriteError;
 
 /// How often the holder of a session renews.
 pub const RENEW_EVERY: Duration = Duration::from_secs(10);
-/// What the Lease promises to the node controller; the kubelet's own value.
-const LEASE_SECONDS: u32 = 40;
-/// The annotation that names the session, so that replicas can tell theirs from others'.
-const SESSION: &str = "tombolo.dev/session";
 const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases";
 /// Lost races at Welcome: each means that another session of the same node was just faster.
 const FENCE_TRIES: usize = 5;
@@ -67,42 +59,17 @@ impl LeaseError {
     }
 }
 
-/// The Lease of a node, held by one session.
-#[derive(Debug)]
-pub struct Fence {
-    node: NodeName,
-    session: String,
-    lease: Value,
-}
-
-impl Fence {
-    /// The generation: grows by one with each session of the node.
-    pub fn generation(&self) -> u64 {
-        self.lease["spec"]["leaseTransitions"].as_u64().unwrap_or(0)
-    }
-}
-
 impl Cluster {
     /// Takes the node's Lease for a session, whoever held it.
     pub async fn fence(&self, node: &NodeName, session: &str) -> Result<Fence, LeaseError> {
         for _ in 0..FENCE_TRIES {
             let current = self.read_lease(node).await?;
-            let now = self.clock().now();
-            let write = match &current {
-                None => Call::post(LEASES, bytes(&fresh(node, session, now))),
-                Some(lease) => Call::put(path(node), bytes(&taken(lease, session, now))),
-            };
-            match self.write_lease(node, write).await {
+            let write = fence::take(current.as_ref(), node, session, self.clock().now());
+            match self.write_lease(node, call(node, write)).await {
                 Ok(lease) => {
-                    self.inner
-                        .sessions
-                        .write()
-                        .insert(node.clone(), session.to_owned());
-                    return Ok(Fence {
-                        node: node.clone(),
-                        session: session.to_owned(),
-                        lease,
-                    });
+                    let proof = Proof::new(session, &lease);
+                    self.inner.sessions.write().insert(node.clone(), proof);
+                    return Ok(Fence::new(node.clone(), session.to_owned(), lease));
                 }
                 // Somebody else wrote, created or removed it in between: look again.
                 Err(WriteError::Api(error)) if error.is_conflict() || error.is_not_found() => {}
@@ -123,53 +90,87 @@ impl Cluster {
     ///
     /// A renewal that was cut short is recognised by the next one.
     pub async fn renew(&self, fence: &mut Fence) -> Result<(), LeaseError> {
-        let renewed = renewed(&fence.lease, self.clock().now());
-        match self
-            .write_lease(&fence.node, Call::put(path(&fence.node), bytes(&renewed)))
-            .await
-        {
+        let renewal = call(fence.node(), fence.renewal(self.clock().now()));
+        match self.write_lease(fence.node(), renewal).await {
             Ok(lease) => {
-                fence.lease = lease;
+                self.proved(fence, lease);
                 Ok(())
             }
             Err(WriteError::Api(error)) if error.is_conflict() || error.is_not_found() => {
                 self.reread(fence).await
             }
             Err(source) => Err(LeaseError::Write {
-                node: fence.node.clone(),
+                node: fence.node().clone(),
                 source,
             }),
         }
     }
 
-    /// Whether this replica's session still has the node's Lease: read after a write met a
-    /// conflict, before it is tried again.
+    /// The Lease was written as this fence's: what is older than that may be written over.
+    fn proved(&self, fence: &mut Fence, lease: Value) {
+        let mut sessions = self.inner.sessions.write();
+        if let Some(proof) = sessions
+            .get_mut(fence.node())
+            .filter(|proof| proof.session() == fence.session())
+        {
+            proof.renewed(&lease);
+        }
+        drop(sessions);
+        fence.wrote(lease);
+    }
+
+    /// Whether a state of an object of the node may be written over without reading the Lease.
+    pub(super) fn covers(&self, node: &NodeName, state: &Value) -> bool {
+        let sessions = self.inner.sessions.read();
+        sessions.get(node).is_none_or(|proof| proof.covers(state))
+    }
+
+    /// The node's session here wrote an object; this is the answer.
+    pub(super) fn wrote_own(&self, node: &NodeName, answer: &[u8]) {
+        if let Ok(Thin { metadata }) = serde_json::from_slice(answer)
+            && let Some(proof) = self.inner.sessions.write().get_mut(node)
+        {
+            proof.wrote(metadata.revision());
+        }
+    }
+
+    /// Whether this replica's session still has the node's Lease: read before a write over a state
+    /// that a newer session may have written.
     pub(super) async fn still_ours(&self, node: &NodeName) -> Result<(), WriteError> {
-        let Some(session) = self.inner.sessions.read().get(node).cloned() else {
+        let session = self
+            .inner
+            .sessions
+            .read()
+            .get(node)
+            .map(|proof| proof.session().to_owned());
+        let Some(session) = session else {
             return Ok(());
         };
         let lease: Value = self.as_node(node, Call::get(path(node))).await?;
-        if lease["metadata"]["annotations"][SESSION] == json!(session) {
+        if fence::holder(&lease) == Some(session.as_str()) {
             Ok(())
         } else {
             Err(WriteError::Superseded { node: node.clone() })
         }
     }
 
-    /// After a conflict: ours with another revision (a lost reply), gone, or another's.
+    /// After a conflict: the rules say what it means.
     async fn reread(&self, fence: &mut Fence) -> Result<(), LeaseError> {
-        let node = fence.node.clone();
-        let write = match self.read_lease(&node).await? {
-            Some(lease) => {
-                judge(fence, &lease)?;
-                Call::put(path(&node), bytes(&renewed(&lease, self.clock().now())))
+        let node = fence.node().clone();
+        let found = self.read_lease(&node).await?;
+        let write = fence
+            .after_conflict(found.as_ref(), self.clock().now())
+            .map_err(|by| LeaseError::Superseded {
+                node: node.clone(),
+                by,
+            })?;
+        match self.write_lease(&node, call(&node, write)).await {
+            Ok(lease) => {
+                self.proved(fence, lease);
+                Ok(())
             }
-            // Deleted with kubectl: made again, with the generation that it had.
-            None => Call::post(LEASES, bytes(&reborn(&fence.lease, self.clock().now()))),
-        };
-        let written = self.write_lease(&node, write).await;
-        fence.lease = written.map_err(|source| LeaseError::Write { node, source })?;
-        Ok(())
+            Err(source) => Err(LeaseError::Write { node, source }),
+        }
     }
 
     async fn read_lease(&self, node: &NodeName) -> Result<Option<Value>, LeaseError> {
@@ -216,126 +217,9 @@ fn path(node: &NodeName) -> String {
     format!("{LEASES}/{node}")
 }
 
-fn bytes(lease: &Value) -> Vec<u8> {
-    lease.to_string().into_bytes()
-}
-
-/// Kubernetes' `MicroTime`: always six digits, always UTC.
-fn micro_time(now: SystemTime) -> String {
-    let now = Timestamp::try_from(now).unwrap_or(Timestamp::UNIX_EPOCH);
-    format!("{now:.6}")
-}
-
-fn fresh(node: &NodeName, session: &str, now: SystemTime) -> Value {
-    json!({
-        "apiVersion": "coordination.k8s.io/v1",
-        "kind": "Lease",
-        "metadata": { "name": node.to_string(), "namespace": "kube-node-lease", "annotations": { SESSION: session } },
-        "spec": {
-            "holderIdentity": node.to_string(),
-            "leaseDurationSeconds": LEASE_SECONDS,
-            "leaseTransitions": 1,
-            "acquireTime": micro_time(now),
-            "renewTime": micro_time(now),
-        },
-    })
-}
-
-/// The same Lease in the hands of a new session. Whatever else others wrote into it stays.
-fn taken(lease: &Value, session: &str, now: SystemTime) -> Value {
-    let mut next = lease.clone();
-    let transitions = lease["spec"]["leaseTransitions"].as_u64().unwrap_or(0);
-    if !next["metadata"]["annotations"].is_object() {
-        next["metadata"]["annotations"] = json!({});
-    }
-    next["metadata"]["annotations"][SESSION] = json!(session);
-    next["spec"]["holderIdentity"] = next["metadata"]["name"].clone();
-    next["spec"]["leaseDurationSeconds"] = json!(LEASE_SECONDS);
-    next["spec"]["leaseTransitions"] = json!(transitions + 1);
-    next["spec"]["acquireTime"] = json!(micro_time(now));
-    next["spec"]["renewTime"] = json!(micro_time(now));
-    next
-}
-
-fn renewed(lease: &Value, now: SystemTime) -> Value {
-    let mut next = lease.clone();
-    next["spec"]["renewTime"] = json!(micro_time(now));
-    next
-}
-
-/// The same Lease for a create: without what the server alone writes.
-fn reborn(lease: &Value, now: SystemTime) -> Value {
-    let mut next = renewed(lease, now);
-    if let Some(meta) = next["metadata"].as_object_mut() {
-        meta.retain(|field, _| matches!(field.as_str(), "name" | "namespace" | "annotations" | "labels"));
-    }
-    next
-}
-
-/// Whether the Lease still is the fence's. Pure.
-fn judge(fence: &Fence, lease: &Value) -> Result<(), LeaseError> {
-    let by = lease["metadata"]["annotations"][SESSION]
-        .as_str()
-        .unwrap_or("nobody");
-    if by == fence.session {
-        return Ok(());
-    }
-    Err(LeaseError::Superseded {
-        node: fence.node.clone(),
-        by: by.to_owned(),
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn node() -> NodeName {
-        "e1".parse().unwrap()
-    }
-
-    fn at(seconds: u64) -> SystemTime {
-        SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
-    }
-
-    #[test]
-    fn a_taken_lease_counts_one_more_transition_and_keeps_what_others_wrote() {
-        let mut lease = fresh(&node(), "one", at(0));
-        lease["metadata"]["labels"] = json!({"team": "sea"});
-        lease["metadata"]["resourceVersion"] = json!("7");
-
-        let next = taken(&lease, "two", at(5));
-
-        assert_eq!(next["spec"]["leaseTransitions"], 2);
-        assert_eq!(next["metadata"]["annotations"][SESSION], "two");
-        assert_eq!(next["metadata"]["labels"]["team"], "sea");
-        assert_eq!(
-            next["metadata"]["resourceVersion"], "7",
-            "it is a compare-and-swap"
-        );
-        assert_eq!(next["spec"]["holderIdentity"], "e1");
-        assert_eq!(next["spec"]["renewTime"], "1970-01-01T00:00:05.000000Z");
-    }
-
-    #[test]
-    fn a_lease_that_names_another_session_supersedes() {
-        let fence = Fence {
-            node: node(),
-            session: "one".into(),
-            lease: fresh(&node(), "one", at(0)),
-        };
-        assert!(judge(&fence, &fence.lease).is_ok());
-        let other = taken(&fence.lease, "two", at(1));
-        assert!(judge(&fence, &other).unwrap_err().is_superseded());
-    }
-
-    #[test]
-    fn a_lease_made_again_keeps_its_generation_and_carries_nothing_of_the_servers() {
-        let mut lease = taken(&fresh(&node(), "one", at(0)), "two", at(1));
-        lease["metadata"]["uid"] = json!("u");
-        lease["metadata"]["resourceVersion"] = json!("9");
-        let next = reborn(&lease, at(2));
-        assert_eq!(next["spec"]["leaseTransitions"], 2);
-        assert!(next["metadata"].get("uid").is_none() && next["metadata"].get("resourceVersion").is_none());
+fn call(node: &NodeName, write: LeaseWrite) -> Call {
+    match write {
+        LeaseWrite::Create(lease) => Call::post(LEASES, lease.to_string().into_bytes()),
+        LeaseWrite::Replace(lease) => Call::put(path(node), lease.to_string().into_bytes()),
     }
 }

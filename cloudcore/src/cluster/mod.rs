@@ -13,11 +13,13 @@
 //! node whose bound pod names it.
 
 mod api;
+pub mod attempt;
 mod connect;
-mod document;
+pub mod document;
 mod feed;
+pub mod fence;
 mod health;
-mod index;
+pub mod index;
 mod kinds;
 pub mod labels;
 mod lease;
@@ -25,7 +27,7 @@ mod metrics;
 mod named;
 mod nodes;
 mod pods;
-mod shown;
+pub mod shown;
 mod thin;
 mod view;
 mod watch;
@@ -48,14 +50,14 @@ use tracing::warn;
 pub use api::{Actor, Api, ApiError, Call, Content, Impersonation};
 pub use connect::{ConnectError, Found, Right, cluster_id, examine, find};
 pub use document::DocumentError;
-pub use feed::NodeFeed;
+pub use feed::{Dirty, NodeFeed};
+pub use fence::Fence;
 pub use health::Health;
-pub use lease::{Fence, LeaseError, RENEW_EVERY};
+pub use lease::{LeaseError, RENEW_EVERY};
 pub use pods::PodRef;
 pub use view::NodeView;
 pub use write::{BoxError, Enrolment, WriteError};
 
-use feed::Dirty;
 use index::Index;
 use metrics::Metrics;
 
@@ -104,8 +106,8 @@ struct Inner {
     relists: kinds::Relists,
     synced: watch_channel::Sender<kinds::Synced>,
     rebirths: nodes::Rebirths,
-    /// The session that last took each node's Lease here.
-    sessions: RwLock<HashMap<NodeName, String>>,
+    /// The session that last took each node's Lease here, and what it may write over.
+    sessions: RwLock<HashMap<NodeName, fence::Proof>>,
 }
 
 impl Cluster {

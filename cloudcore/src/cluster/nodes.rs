@@ -18,14 +18,13 @@ use tracing::{info, warn};
 
 use super::Cluster;
 use super::api::{Actor, Call, Content};
+use super::attempt::{Ask, Attempt};
 use super::document::{NodeDocument, reborn};
 use super::labels;
 use super::watch::full_jitter;
 use super::write::{BoxError, WriteError};
 
 const NODES: &str = "/api/v1/nodes";
-/// Conflicts in a row after which the outbox may try again later.
-const TRIES: usize = 3;
 /// Between attempts to make a deleted Node again: the pod garbage collector waits 40 s.
 const REBIRTH_PAUSE: Duration = Duration::from_secs(2);
 
@@ -82,6 +81,7 @@ impl Cluster {
         {
             Ok(answer) => {
                 info!(%node, "registered");
+                self.wrote_own(node, &answer);
                 self.saw_node_now(node, &answer);
                 Ok(())
             }
@@ -99,15 +99,27 @@ impl Cluster {
         document: &NodeDocument,
         mut current: Value,
     ) -> Result<(), WriteError> {
-        for attempt in 1.. {
-            match self.patch_status_once(node, document, &current).await {
-                Err(WriteError::Api(error)) if error.is_conflict() && attempt < TRIES => {
+        let mut attempt = Attempt::default();
+        let mut ask = Attempt::first(Some(self.covers(node, &current)));
+        loop {
+            ask = match ask {
+                Ask::Lease => {
                     self.still_ours(node).await?;
-                    current = self.read_node(node).await?;
+                    Attempt::after_lease()
                 }
-                Err(error) => return Err(error),
-                Ok(()) => break,
-            }
+                Ask::Read => {
+                    current = self.read_node(node).await?;
+                    attempt.after_read(self.covers(node, &current))
+                }
+                Ask::Write => match self.patch_status_once(node, document, &current).await {
+                    Err(WriteError::Api(error)) if error.is_conflict() => match attempt.after_conflict() {
+                        Some(ask) => ask,
+                        None => return Err(error.into()),
+                    },
+                    Err(error) => return Err(error),
+                    Ok(()) => break,
+                },
+            };
         }
         self.patch_annotations(node, document, &current).await
     }
@@ -124,6 +136,7 @@ impl Cluster {
             .into_bytes();
         let call = Call::patch(format!("{NODES}/{node}/status"), Content::MergePatch, patch);
         let answer = self.request_as_node(node, call).await?;
+        self.wrote_own(node, &answer);
         self.saw_node_now(node, &answer);
         Ok(())
     }
@@ -144,7 +157,9 @@ impl Cluster {
             Content::MergePatch,
             patch.to_string().into_bytes(),
         );
-        self.request_as_node(node, call).await.map(drop)
+        let answer = self.request_as_node(node, call).await?;
+        self.wrote_own(node, &answer);
+        Ok(())
     }
 
     pub(super) fn cached_node(&self, node: &NodeName) -> Option<Value> {

@@ -10,15 +10,13 @@ use serde_json::{Map, Value, json};
 
 use super::Cluster;
 use super::api::{Actor, ApiError, Call, Content};
-use super::document::{DocumentError, event_of, pod_status_patch};
+use super::attempt::{Ask, Attempt};
+use super::document::{DocumentError, event_of, pod_as_cached, pod_status_patch};
 use super::index::PodEntry;
 use super::kinds::source;
 use super::thin::ThinMeta;
 use super::watch::{Sink, Source, list};
 use super::write::WriteError;
-
-/// Conflicts in a row after which the outbox may try again later.
-const TRIES: usize = 3;
 
 /// One pod of one node, in one incarnation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -129,20 +127,31 @@ impl Cluster {
     pub async fn patch_pod_status(&self, pod: &PodRef, status: &[u8]) -> Result<(), WriteError> {
         let malformed = |error| pod.refused(DocumentError::Malformed(error));
         let reported: Map<String, Value> = serde_json::from_slice(status).map_err(malformed)?;
-        let mut current = match self.cached_pod(pod) {
-            Some(current) => current,
-            None => self.read_pod(pod).await?,
-        };
-        for attempt in 1.. {
-            match self.patch_pod_once(pod, &current, &reported).await {
-                Err(WriteError::Api(error)) if error.is_conflict() && attempt < TRIES => {
+        let mut current = self.cached_pod(pod);
+        let mut attempt = Attempt::default();
+        let covered = |state: &Value| self.covers(&pod.node, state);
+        let mut ask = Attempt::first(current.as_ref().map(covered));
+        loop {
+            ask = match (ask, &current) {
+                (Ask::Lease, _) => {
                     self.still_ours(&pod.node).await?;
-                    current = self.read_pod(pod).await?;
+                    Attempt::after_lease()
                 }
-                other => return other,
-            }
+                (Ask::Read, _) | (Ask::Write, None) => {
+                    let found = self.read_pod(pod).await?;
+                    let ask = attempt.after_read(covered(&found));
+                    current = Some(found);
+                    ask
+                }
+                (Ask::Write, Some(over)) => match self.patch_pod_once(pod, over, &reported).await {
+                    Err(WriteError::Api(error)) if error.is_conflict() => match attempt.after_conflict() {
+                        Some(ask) => ask,
+                        None => return Err(error.into()),
+                    },
+                    other => return other,
+                },
+            };
         }
-        Ok(())
     }
 
     async fn patch_pod_once(
@@ -162,6 +171,7 @@ impl Cluster {
         let patch = pod_status_patch(current, reported).to_string().into_bytes();
         let call = Call::patch(format!("{}/status", pod.path()?), Content::MergePatch, patch);
         let answer = self.request_as_node(&pod.node, call).await?;
+        self.wrote_own(&pod.node, &answer);
         self.wrote_pod(pod, &answer);
         Ok(())
     }
@@ -202,15 +212,7 @@ impl Cluster {
     /// As much of the pod as a status patch needs, from the index.
     pub(super) fn cached_pod(&self, pod: &PodRef) -> Option<Value> {
         let object = self.inner.index.read().pod(&pod.node, &pod.key())?.object.clone();
-        let status: Value = match &object.seed_status {
-            Some(status) => serde_json::from_slice(&status.json().ok()?).ok()?,
-            None => json!({}),
-        };
-        let metadata = json!({
-            "uid": object.version.uid,
-            "resourceVersion": object.version.revision.to_string(),
-        });
-        Some(json!({ "metadata": metadata, "status": status }))
+        pod_as_cached(&object)
     }
 
     /// Reads a pod with cloudcore's own right: to a node the API server does not say that a pod is

@@ -44,7 +44,8 @@ impl Cluster {
     }
 }
 
-fn compare(patch: &Value, current: &Value) -> Shown {
+/// What is shown, given the part of a patch that says something of it. Pure.
+pub fn compare(patch: &Value, current: &Value) -> Shown {
     if owned::changes_nothing(patch, current) {
         Shown::Same
     } else {

@@ -3,14 +3,11 @@
 //! What it is: a window onto the shared index. What it is not: a copy; it changes between two
 //! questions, and the node's [`NodeFeed`](super::NodeFeed) says what did.
 
-use std::sync::Arc;
-
 use protocol::desired::{Found, View};
 use protocol::name::NodeName;
 use protocol::object::{Kind, ObjectKey, Revision};
 
 use super::Cluster;
-use super::index::Lookup;
 
 /// One node's part of the index.
 pub struct NodeView {
@@ -26,36 +23,22 @@ impl NodeView {
 
 impl View for NodeView {
     fn keys(&self, kind: Kind) -> Vec<ObjectKey> {
-        self.cluster.inner.index.read().keys(&self.node, kind)
+        self.cluster.inner.index.read().seen_by(&self.node).keys(kind)
     }
 
     fn find(&self, key: &ObjectKey) -> Found {
-        let index = self.cluster.inner.index.read();
-        match index.lookup(&self.node, key) {
-            Some(Lookup::Unknown) => Found::Unknown,
-            Some(Lookup::Absent(reason)) => Found::Absent(*reason),
-            Some(Lookup::Present(object)) => Found::Object(Arc::clone(object)),
-            None => match index.object(&self.node, key) {
-                Some(object) => Found::Object(Arc::clone(object)),
-                None => Found::Nothing,
-            },
-        }
+        self.cluster.inner.index.read().seen_by(&self.node).find(key)
     }
 
     fn closure(&self, pod: &ObjectKey) -> Vec<ObjectKey> {
-        let index = self.cluster.inner.index.read();
-        index
-            .pod(&self.node, pod)
-            .map(|pod| pod.refs.iter().cloned().collect())
-            .unwrap_or_default()
+        self.cluster.inner.index.read().seen_by(&self.node).closure(pod)
     }
 
     fn seen(&self, key: &ObjectKey) -> Revision {
-        let seen = self.cluster.inner.index.read().seen(key);
-        seen.unwrap_or_else(|| self.revision(key.kind))
+        self.cluster.inner.index.read().seen_by(&self.node).seen(key)
     }
 
     fn revision(&self, kind: Kind) -> Revision {
-        self.cluster.inner.index.read().view_revision(&self.node, kind)
+        self.cluster.inner.index.read().seen_by(&self.node).revision(kind)
     }
 }

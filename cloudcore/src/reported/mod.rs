@@ -1,7 +1,7 @@
 //! Writes what a connected edge reports to the API server, in the node's name.
 //!
-//! What it is: the waiting around [`Intake`](protocol::reported::Intake), which orders and
-//! answers, and the memory of what the edge said last. What it is not: a merge of documents; the
+//! What it is: the waiting around the [`Desk`], which orders, answers and remembers what the edge
+//! said last. What it is not: a merge of documents; the
 //! cluster side knows who owns which field.
 //!
 //! ```text
@@ -12,6 +12,7 @@
 //!
 //! **Invariant:** nothing is written that the API server shows already.
 
+mod desk;
 mod memory;
 mod serve;
 mod writer;
@@ -19,5 +20,6 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
+pub use desk::{Desk, Job, Look};
 pub use serve::{ReportedError, run, serve};
-pub use writer::{NodeWriter, Refusal, Shown, Writer};
+pub use writer::{NodeWriter, Refusal, Shown, Writer, refused};

@@ -1,30 +1,24 @@
-//! The loop of one reported stream. It waits; the intake orders, the memory remembers.
+//! The loop of one reported stream. It waits; the desk decides.
 //!
 //! Reports of different keys are written in parallel, a bounded number at a time; what another
 //! writer changed is written again through the same gate, never beside a report of its own key.
 
-use std::borrow::Cow;
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::error::Error;
 
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
 use protocol::name::NodeName;
-use protocol::reported::{
-    EVENT_WINDOW, Intake, IntakeViolation, OutboxKey, Outcome, STATE_WINDOW, Seq, Write,
-};
+use protocol::reported::{EVENT_WINDOW, IntakeViolation, OutboxKey, STATE_WINDOW};
 use protocol::transport::{ByteReader, ByteWriter, Stream};
 use protocol::wire::{FrameReader, FrameWriter, ReportedDown, ReportedUp, WireError};
 use thiserror::Error;
 use tokio::sync::mpsc;
 use tracing::{debug, info};
 
-use super::memory::Memory;
-use super::{NodeWriter, Refusal, Shown, Writer};
+use super::desk::{Desk, Job};
+use super::{NodeWriter, Refusal, Writer};
 use crate::cluster::Cluster;
-
-/// Writes of one node at a time: its burst must not take the API server from other nodes.
-const PARALLEL: usize = 16;
 
 /// Answers on their way: never more than reports are unanswered.
 const ANSWERS: usize = STATE_WINDOW + EVENT_WINDOW;
@@ -75,21 +69,14 @@ async fn write_all(send: ByteWriter, mut answers: mpsc::Receiver<ReportedDown>) 
 
 /// A write that has ended.
 struct Done {
-    /// The report it answers; none if it only repeats one.
-    seq: Option<Seq>,
-    key: OutboxKey,
-    payload: Vec<u8>,
+    job: Job,
     result: Result<(), Refusal>,
 }
 
 struct Shell<'a> {
     writer: &'a dyn Writer,
-    intake: Intake,
-    memory: Memory,
+    desk: Desk,
     running: FuturesUnordered<BoxFuture<'a, Done>>,
-    busy: BTreeSet<OutboxKey>,
-    /// Reports that wait until an older value of their key is written again.
-    held: Vec<Write>,
     out: VecDeque<ReportedDown>,
 }
 
@@ -97,11 +84,8 @@ impl<'a> Shell<'a> {
     fn new(writer: &'a dyn Writer) -> Self {
         Self {
             writer,
-            intake: Intake::new(),
-            memory: Memory::default(),
+            desk: Desk::new(),
             running: FuturesUnordered::new(),
-            busy: BTreeSet::new(),
-            held: Vec::new(),
             out: VecDeque::new(),
         }
     }
@@ -112,10 +96,13 @@ impl<'a> Shell<'a> {
         answers: mpsc::Sender<ReportedDown>,
     ) -> Result<(), ReportedError> {
         self.writer.ready().await;
+        let writer = self.writer;
+        let shown = |key: &OutboxKey, payload: &[u8]| writer.shown(key, payload);
         loop {
-            self.start_writes();
-            self.out
-                .extend(std::iter::from_fn(|| self.intake.poll_transmit()));
+            while let Some(job) = self.desk.poll_job(&shown) {
+                self.start(job);
+            }
+            self.out.extend(std::iter::from_fn(|| self.desk.poll_transmit()));
             tokio::select! {
                 room = answers.reserve(), if !self.out.is_empty() => match (room, self.out.pop_front()) {
                     (Ok(room), Some(answer)) => room.send(answer),
@@ -123,114 +110,20 @@ impl<'a> Shell<'a> {
                     (Err(_), _) | (_, None) => return Ok(()),
                 },
                 frame = reader.read::<ReportedUp>() => match frame? {
-                    Some(frame) => self.intake.handle_frame(frame)?,
+                    Some(frame) => self.desk.handle_frame(frame)?,
                     None => return Ok(()),
                 },
-                Some(done) = self.running.next() => self.done(done),
-                changed = self.writer.changed() => {
-                    for key in self.memory.about(&changed) {
-                        self.repeat_if_needed(&key);
-                    }
-                }
+                Some(Done { job, result }) = self.running.next() => self.desk.done(job, result, &shown),
+                changed = self.writer.changed() => self.desk.changed(&changed, &shown),
             }
         }
     }
 
-    /// Starts the writes that may start.
-    fn start_writes(&mut self) {
-        while self.running.len() < PARALLEL {
-            let Some(write) = self.intake.poll_write() else {
-                return;
-            };
-            if self.busy.contains(subject(&write.key).as_ref()) {
-                self.held.push(write);
-            } else {
-                self.take(write);
-            }
-        }
-    }
-
-    /// Writes a report; what the API server shows already is answered at once.
-    fn take(&mut self, write: Write) {
-        if self.writer.shown(&write.key, &write.payload) == Shown::Same {
-            self.memory.remember(&write.key, &write.payload);
-            self.intake.done(write.seq, Outcome::Committed);
-            return;
-        }
-        self.memory.forget(&write.key);
-        self.start(Some(write.seq), write.key, write.payload);
-    }
-
-    fn start(&mut self, seq: Option<Seq>, key: OutboxKey, payload: Vec<u8>) {
+    fn start(&self, job: Job) {
         let writer = self.writer;
-        self.busy.insert(key.clone());
         self.running.push(Box::pin(async move {
-            let result = writer.write(&key, &payload).await;
-            Done {
-                seq,
-                key,
-                payload,
-                result,
-            }
+            let result = writer.write(&job.key, &job.payload).await;
+            Done { job, result }
         }));
-    }
-
-    fn done(
-        &mut self,
-        Done {
-            seq,
-            key,
-            payload,
-            result,
-        }: Done,
-    ) {
-        self.busy.remove(&key);
-        if result.is_ok() {
-            self.memory.remember(&key, &payload);
-        }
-        if let Err(refusal) = &result {
-            debug!(%key, text = refusal.text, "refused");
-        }
-        if let Some(seq) = seq {
-            self.intake.done(seq, outcome(result));
-        }
-        match self.held.iter().position(|write| *subject(&write.key) == key) {
-            Some(held) => {
-                let write = self.held.swap_remove(held);
-                self.take(write);
-            }
-            // Another writer may have come in while this one was under way.
-            None => self.repeat_if_needed(&key),
-        }
-    }
-
-    /// Writes a value again that another writer has replaced.
-    fn repeat_if_needed(&mut self, key: &OutboxKey) {
-        if self.busy.contains(key) {
-            return;
-        }
-        let Some(payload) = self.memory.payload(key) else {
-            return;
-        };
-        let shown = self.writer.shown(key, &payload);
-        if self.memory.should_repeat(key, shown) {
-            info!(%key, "another writer changed what the node had reported; it is written again");
-            self.start(None, key.clone(), payload);
-        }
-    }
-}
-
-/// What must not be written at the same time: the end of a pod waits for its status.
-fn subject(key: &OutboxKey) -> Cow<'_, OutboxKey> {
-    match key {
-        OutboxKey::Gone(pod) => Cow::Owned(OutboxKey::Pod(pod.clone())),
-        OutboxKey::Node | OutboxKey::Pod(_) | OutboxKey::Event { .. } => Cow::Borrowed(key),
-    }
-}
-
-fn outcome(result: Result<(), Refusal>) -> Outcome {
-    match result {
-        Ok(()) => Outcome::Committed,
-        Err(Refusal { code, text }) => Outcome::Refused { code, text },
     }
 }

@@ -122,15 +122,19 @@ impl Writer for NodeWriter {
 /// What a failed write means for the outbox. Only the API server's own word that the object is
 /// gone, or another one, is final; and a Node that is gone is made again.
 fn refusal(key: &OutboxKey, error: &WriteError) -> Refusal {
-    let gone = error.is_permanent() && !matches!(key, OutboxKey::Node | OutboxKey::Event { .. });
-    let code = if gone {
+    Refusal {
+        code: refused(key, error.is_permanent(), error.code()),
+        text: chain(error),
+    }
+}
+
+/// What the edge is told of a write that failed, given whether it failed for good, and its code in
+/// HTTP's terms.
+pub fn refused(key: &OutboxKey, permanent: bool, http: u16) -> RefusalCode {
+    if permanent && !matches!(key, OutboxKey::Node | OutboxKey::Event { .. }) {
         RefusalCode::Gone
     } else {
-        code(error.code())
-    };
-    Refusal {
-        code,
-        text: chain(error),
+        code(http)
     }
 }
 

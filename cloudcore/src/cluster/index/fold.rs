@@ -11,12 +11,12 @@ use super::{Dirty, Index, PodEntry};
 /// Sessions and consistent lists.
 impl Index {
     /// A session begins to listen. Its pods are known after the first consistent list.
-    pub(in crate::cluster) fn attach(&mut self, node: &NodeName, feed: Arc<Dirty>) {
+    pub fn attach(&mut self, node: &NodeName, feed: Arc<Dirty>) {
         self.edges.entry(node.clone()).or_default().feeds.push(feed);
     }
 
     /// A session ends; the node's bodies go with its last one.
-    pub(in crate::cluster) fn detach(&mut self, node: &NodeName, feed: &Arc<Dirty>) {
+    pub fn detach(&mut self, node: &NodeName, feed: &Arc<Dirty>) {
         let Some(edge) = self.edges.get_mut(node) else {
             return;
         };
@@ -30,14 +30,14 @@ impl Index {
 
     /// A consistent list of the node's pods is about to be made: deletions are remembered until
     /// [`Index::fold`] or [`Index::fold_failed`].
-    pub(in crate::cluster) fn fold_begins(&mut self, node: &NodeName) {
+    pub fn fold_begins(&mut self, node: &NodeName) {
         if let Some(edge) = self.edges.get_mut(node) {
             edge.lists += 1;
         }
     }
 
     /// The list was not made.
-    pub(in crate::cluster) fn fold_failed(&mut self, node: &NodeName) {
+    pub fn fold_failed(&mut self, node: &NodeName) {
         if let Some(edge) = self.edges.get_mut(node) {
             edge.lists = edge.lists.saturating_sub(1);
             if edge.lists == 0 {
@@ -47,7 +47,7 @@ impl Index {
     }
 
     /// The node's pods, as a consistent list at `revision` has them.
-    pub(in crate::cluster) fn fold(&mut self, node: &NodeName, pods: Vec<PodEntry>, revision: Revision) {
+    pub fn fold(&mut self, node: &NodeName, pods: Vec<PodEntry>, revision: Revision) {
         let Some(edge) = self.edges.get_mut(node) else {
             return;
         };

@@ -13,6 +13,7 @@
 
 mod fold;
 mod told;
+mod view;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -23,9 +24,11 @@ use protocol::object::{Body, Kind, Object, ObjectKey, Revision};
 
 use super::feed::Dirty;
 
+pub use view::IndexView;
+
 /// What is known of a ConfigMap or Secret that some pod names.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::cluster) enum Lookup {
+pub enum Lookup {
     /// Nothing yet: its watch has not answered.
     Unknown,
     /// It is there.
@@ -36,20 +39,22 @@ pub(in crate::cluster) enum Lookup {
 
 /// A pod, with what it names.
 #[derive(Clone, Debug)]
-pub(in crate::cluster) struct PodEntry {
-    pub(in crate::cluster) object: Arc<Object>,
-    pub(in crate::cluster) refs: BTreeSet<ObjectKey>,
+pub struct PodEntry {
+    /// The canonical pod.
+    pub object: Arc<Object>,
+    /// The ConfigMaps and Secrets that it names.
+    pub refs: BTreeSet<ObjectKey>,
 }
 
 /// A Node of ours.
 #[derive(Clone, Debug)]
-pub(in crate::cluster) struct NodeEntry {
+pub struct NodeEntry {
     /// The canonical Node, for the node itself.
-    pub(in crate::cluster) object: Arc<Object>,
+    pub object: Arc<Object>,
     /// The Node as the API server gave it, for merges and for making it again.
-    pub(in crate::cluster) whole: Body,
+    pub whole: Body,
     /// Whether its pods stay when it is cut off.
-    pub(in crate::cluster) autonomous: bool,
+    pub autonomous: bool,
 }
 
 /// A node connected here.
@@ -89,12 +94,12 @@ impl Edge {
 
 /// A named object that should be watched.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::cluster) struct Wanted {
+pub struct Wanted {
     /// A node that may read it.
-    pub(in crate::cluster) node: NodeName,
+    pub node: NodeName,
     /// Which entry the watch tells: one that was released and made again knows nothing, and only a
     /// watch that begins again tells it.
-    pub(in crate::cluster) entry: u64,
+    pub entry: u64,
 }
 
 #[derive(Debug)]
@@ -110,7 +115,7 @@ struct Named {
 
 /// Everything that is known, for the nodes connected here.
 #[derive(Debug, Default)]
-pub(in crate::cluster) struct Index {
+pub struct Index {
     nodes: HashMap<String, NodeEntry>,
     edges: HashMap<NodeName, Edge>,
     services: BTreeMap<ObjectKey, Arc<Object>>,
@@ -124,27 +129,27 @@ pub(in crate::cluster) struct Index {
 /// What a node sees: reading.
 impl Index {
     /// Whether a Node of that name exists and is ours.
-    pub(in crate::cluster) fn node(&self, name: &str) -> Option<&NodeEntry> {
+    pub fn node(&self, name: &str) -> Option<&NodeEntry> {
         self.nodes.get(name)
     }
 
     /// The names of all Nodes of ours.
-    pub(in crate::cluster) fn node_names(&self) -> impl Iterator<Item = &String> {
+    pub fn node_names(&self) -> impl Iterator<Item = &String> {
         self.nodes.keys()
     }
 
     /// Whether a session of the node is here.
-    pub(in crate::cluster) fn is_attached(&self, node: &NodeName) -> bool {
+    pub fn is_attached(&self, node: &NodeName) -> bool {
         self.edges.contains_key(node)
     }
 
     /// A pod of a node connected here.
-    pub(in crate::cluster) fn pod(&self, node: &NodeName, key: &ObjectKey) -> Option<&PodEntry> {
+    pub fn pod(&self, node: &NodeName, key: &ObjectKey) -> Option<&PodEntry> {
         self.edges.get(node)?.pods.get(key)
     }
 
     /// The keys of a kind that the node must hold, absent references included.
-    pub(in crate::cluster) fn keys(&self, node: &NodeName, kind: Kind) -> Vec<ObjectKey> {
+    pub fn keys(&self, node: &NodeName, kind: Kind) -> Vec<ObjectKey> {
         let Some(edge) = self.edges.get(node) else {
             return Vec::new();
         };
@@ -171,7 +176,7 @@ impl Index {
     }
 
     /// An object that the node must hold.
-    pub(in crate::cluster) fn object(&self, node: &NodeName, key: &ObjectKey) -> Option<&Arc<Object>> {
+    pub fn object(&self, node: &NodeName, key: &ObjectKey) -> Option<&Arc<Object>> {
         let edge = self.edges.get(node)?;
         match key.kind {
             Kind::Pod => edge.pods.get(key).map(|pod| &pod.object),
@@ -190,7 +195,7 @@ impl Index {
     }
 
     /// What is known of a ConfigMap or Secret, if a pod of the node names it.
-    pub(in crate::cluster) fn lookup(&self, node: &NodeName, key: &ObjectKey) -> Option<&Lookup> {
+    pub fn lookup(&self, node: &NodeName, key: &ObjectKey) -> Option<&Lookup> {
         self.named
             .get(key)
             .filter(|named| named.users.contains_key(node))
@@ -198,12 +203,12 @@ impl Index {
     }
 
     /// The revision up to which a named object's own watch has told everything.
-    pub(in crate::cluster) fn seen(&self, key: &ObjectKey) -> Option<Revision> {
+    pub fn seen(&self, key: &ObjectKey) -> Option<Revision> {
         self.named.get(key).map(|named| named.seen)
     }
 
     /// The revision that statements about a kind rest on.
-    pub(in crate::cluster) fn view_revision(&self, node: &NodeName, kind: Kind) -> Revision {
+    pub fn view_revision(&self, node: &NodeName, kind: Kind) -> Revision {
         let watched = self.revisions[kind.index()];
         match kind {
             // Which ConfigMaps and Secrets a node needs follows from its pods.
@@ -217,10 +222,7 @@ impl Index {
 
     /// The named objects that should be watched, each with a node that may read it. `current`
     /// keeps the node that already watches, as long as one of its pods names the object.
-    pub(in crate::cluster) fn wanted(
-        &self,
-        current: &HashMap<ObjectKey, Wanted>,
-    ) -> HashMap<ObjectKey, Wanted> {
+    pub fn wanted(&self, current: &HashMap<ObjectKey, Wanted>) -> HashMap<ObjectKey, Wanted> {
         let choose = |(key, named): (&ObjectKey, &Named)| {
             let watching = current.get(key).map(|current| &current.node);
             let keep = watching.filter(|node| named.users.contains_key(*node));

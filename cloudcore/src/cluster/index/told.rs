@@ -11,7 +11,7 @@ use super::{Index, Lookup, Named, NodeEntry, PodEntry, needs_service};
 /// What watches tell: writing.
 impl Index {
     /// A pod is so now.
-    pub(in crate::cluster) fn put_pod(&mut self, node: &NodeName, pod: PodEntry) {
+    pub fn put_pod(&mut self, node: &NodeName, pod: PodEntry) {
         let revision = pod.object.version.revision;
         let held = self
             .pod(node, &pod.object.key)
@@ -22,7 +22,7 @@ impl Index {
     }
 
     /// A pod that is held is so now, as the answer to a request said.
-    pub(in crate::cluster) fn refresh_pod(&mut self, node: &NodeName, pod: PodEntry) {
+    pub fn refresh_pod(&mut self, node: &NodeName, pod: PodEntry) {
         let held = self.pod(node, &pod.object.key);
         if held.is_some_and(|held| held.object.version.uid == pod.object.version.uid) {
             self.put_pod(node, pod);
@@ -30,7 +30,7 @@ impl Index {
     }
 
     /// A pod was deleted.
-    pub(in crate::cluster) fn remove_pod(&mut self, node: &NodeName, key: &ObjectKey, revision: Revision) {
+    pub fn remove_pod(&mut self, node: &NodeName, key: &ObjectKey, revision: Revision) {
         if !self.believes(node, revision) {
             return;
         }
@@ -47,7 +47,7 @@ impl Index {
 
     /// A full list of all pods, at `revision`: what it did not have is gone, except at nodes
     /// whose own consistent list is newer.
-    pub(in crate::cluster) fn pods_listed(&mut self, seen: &BTreeSet<ObjectKey>, revision: Revision) {
+    pub fn pods_listed(&mut self, seen: &BTreeSet<ObjectKey>, revision: Revision) {
         let mut gone = Vec::new();
         for (node, edge) in &self.edges {
             if edge.floor <= revision {
@@ -69,18 +69,13 @@ impl Index {
     }
 
     /// A watch has told everything up to this revision.
-    pub(in crate::cluster) fn reached(&mut self, kind: Kind, revision: Revision) {
+    pub fn reached(&mut self, kind: Kind, revision: Revision) {
         let known = &mut self.revisions[kind.index()];
         *known = revision.max(*known);
     }
 
     /// A list that replaces what was known, even by something older (a restored cluster).
-    pub(in crate::cluster) fn relisted(
-        &mut self,
-        kind: Kind,
-        seen: &BTreeSet<ObjectKey>,
-        revision: Revision,
-    ) {
+    pub fn relisted(&mut self, kind: Kind, seen: &BTreeSet<ObjectKey>, revision: Revision) {
         let held: Vec<ObjectKey> = match kind {
             Kind::Service => self.services.keys().cloned().collect(),
             Kind::RuntimeClass => self.runtime_classes.keys().cloned().collect(),
@@ -98,7 +93,7 @@ impl Index {
     }
 
     /// A Service or `RuntimeClass` is so now.
-    pub(in crate::cluster) fn put(&mut self, object: Arc<Object>) {
+    pub fn put(&mut self, object: Arc<Object>) {
         let key = object.key.clone();
         match key.kind {
             Kind::Service => drop(self.services.insert(key.clone(), object)),
@@ -110,7 +105,7 @@ impl Index {
     }
 
     /// A Node of ours is so now. Something older is believed of a list alone (a restored cluster).
-    pub(in crate::cluster) fn put_node(&mut self, node: NodeEntry, listing: bool) {
+    pub fn put_node(&mut self, node: NodeEntry, listing: bool) {
         let key = node.object.key.clone();
         let revision = node.object.version.revision;
         let newer = |held: &NodeEntry| held.object.version.revision > revision;
@@ -123,7 +118,7 @@ impl Index {
     }
 
     /// A Service, `RuntimeClass` or Node is gone.
-    pub(in crate::cluster) fn remove(&mut self, key: &ObjectKey) {
+    pub fn remove(&mut self, key: &ObjectKey) {
         // Marked before it goes: afterwards nobody would need it.
         self.mark_shared(key);
         match key.kind {
@@ -135,14 +130,14 @@ impl Index {
     }
 
     /// The watch of a named object has told everything up to a revision.
-    pub(in crate::cluster) fn saw_named(&mut self, key: &ObjectKey, revision: Revision) {
+    pub fn saw_named(&mut self, key: &ObjectKey, revision: Revision) {
         if let Some(named) = self.named.get_mut(key) {
             named.seen = named.seen.max(revision);
         }
     }
 
     /// What is known now of a ConfigMap or Secret.
-    pub(in crate::cluster) fn resolve(&mut self, key: &ObjectKey, state: Lookup) {
+    pub fn resolve(&mut self, key: &ObjectKey, state: Lookup) {
         let Some(named) = self.named.get_mut(key) else {
             return;
         };

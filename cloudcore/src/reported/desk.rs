@@ -1,0 +1,165 @@
+//! What becomes of reports: which are answered at once, which are written now, and which wait. Pure.
+//!
+//! ```text
+//! report ──► Intake ──► shown already? ──► answered
+//!                          `── no ──► key busy? ── yes ──► held until that write has ended
+//!                                        `── no ──► Job
+//! watch: another writer changed it ──► said before? ──► Job without a report
+//! ```
+//!
+//! **Invariant:** never two writes of one key at a time, and the end of a pod waits for its status.
+
+use std::borrow::Cow;
+use std::collections::{BTreeSet, VecDeque};
+
+use protocol::object::ObjectKey;
+use protocol::reported::{Intake, IntakeViolation, OutboxKey, Outcome, Seq, Write};
+use protocol::wire::{ReportedDown, ReportedUp};
+use tracing::{debug, info};
+
+use super::memory::Memory;
+use super::{Refusal, Shown};
+
+/// Writes of one node at a time: its burst must not take the API server from other nodes.
+const PARALLEL: usize = 16;
+
+/// A write to carry out. Answer with [`Desk::done`].
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// The report it answers; none if it only repeats one.
+    pub seq: Option<Seq>,
+    /// What it is about.
+    pub key: OutboxKey,
+    /// The JSON.
+    pub payload: Vec<u8>,
+}
+
+/// The reports of one stream, between arrival and answer.
+#[derive(Debug, Default)]
+pub struct Desk {
+    intake: Intake,
+    memory: Memory,
+    busy: BTreeSet<OutboxKey>,
+    /// Reports that wait until an older value of their key is written again.
+    held: Vec<Write>,
+    /// Begun, and not yet handed out.
+    ready: VecDeque<Job>,
+}
+
+/// What the API server shows of a key, compared with a payload.
+pub type Look<'a> = &'a dyn Fn(&OutboxKey, &[u8]) -> Shown;
+
+impl Desk {
+    /// The desk of a stream that was just opened.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes a frame from the edge.
+    pub fn handle_frame(&mut self, frame: ReportedUp) -> Result<(), IntakeViolation> {
+        self.intake.handle_frame(frame)
+    }
+
+    /// The next answer for the edge.
+    pub fn poll_transmit(&mut self) -> Option<ReportedDown> {
+        self.intake.poll_transmit()
+    }
+
+    /// The next write to begin.
+    pub fn poll_job(&mut self, shown: Look<'_>) -> Option<Job> {
+        loop {
+            if let Some(job) = self.ready.pop_front() {
+                return Some(job);
+            }
+            if self.busy.len() >= PARALLEL {
+                return None;
+            }
+            let write = self.intake.poll_write()?;
+            if self.busy.contains(subject(&write.key).as_ref()) {
+                self.held.push(write);
+            } else {
+                self.take(write, shown);
+            }
+        }
+    }
+
+    /// A write has ended.
+    pub fn done(&mut self, job: Job, result: Result<(), Refusal>, shown: Look<'_>) {
+        let Job { seq, key, payload } = job;
+        self.busy.remove(&key);
+        if result.is_ok() {
+            self.memory.remember(&key, &payload);
+        }
+        if let Err(refusal) = &result {
+            debug!(%key, text = refusal.text, "refused");
+        }
+        if let Some(seq) = seq {
+            self.intake.done(seq, outcome(result));
+        }
+        match self.held.iter().position(|write| *subject(&write.key) == key) {
+            Some(held) => {
+                let write = self.held.swap_remove(held);
+                self.take(write, shown);
+            }
+            // Another writer may have come in while this one was under way.
+            None => self.repeat_if_needed(&key, shown),
+        }
+    }
+
+    /// Objects of the node changed: what another writer replaced is written again.
+    pub fn changed(&mut self, changed: &BTreeSet<ObjectKey>, shown: Look<'_>) {
+        for key in self.memory.about(changed) {
+            self.repeat_if_needed(&key, shown);
+        }
+    }
+
+    /// Reports that have no answer yet.
+    pub fn unanswered(&self) -> usize {
+        self.intake.unanswered()
+    }
+
+    /// Writes a report; what the API server shows already is answered at once.
+    fn take(&mut self, write: Write, shown: Look<'_>) {
+        if shown(&write.key, &write.payload) == Shown::Same {
+            self.memory.remember(&write.key, &write.payload);
+            self.intake.done(write.seq, Outcome::Committed);
+            return;
+        }
+        self.memory.forget(&write.key);
+        self.begin(Some(write.seq), write.key, write.payload);
+    }
+
+    fn begin(&mut self, seq: Option<Seq>, key: OutboxKey, payload: Vec<u8>) {
+        self.busy.insert(key.clone());
+        self.ready.push_back(Job { seq, key, payload });
+    }
+
+    /// Writes a value again that another writer has replaced.
+    fn repeat_if_needed(&mut self, key: &OutboxKey, shown: Look<'_>) {
+        if self.busy.contains(key) {
+            return;
+        }
+        let Some(payload) = self.memory.payload(key) else {
+            return;
+        };
+        if self.memory.should_repeat(key, shown(key, &payload)) {
+            info!(%key, "another writer changed what the node had reported; it is written again");
+            self.begin(None, key.clone(), payload);
+        }
+    }
+}
+
+/// What must not be written at the same time: the end of a pod waits for its status.
+fn subject(key: &OutboxKey) -> Cow<'_, OutboxKey> {
+    match key {
+        OutboxKey::Gone(pod) => Cow::Owned(OutboxKey::Pod(pod.clone())),
+        OutboxKey::Node | OutboxKey::Pod(_) | OutboxKey::Event { .. } => Cow::Borrowed(key),
+    }
+}
+
+fn outcome(result: Result<(), Refusal>) -> Outcome {
+    match result {
+        Ok(()) => Outcome::Committed,
+        Err(Refusal { code, text }) => Outcome::Refused { code, text },
+    }
+}
