@@ -44,6 +44,8 @@ pub struct Desk {
     held: Vec<Write>,
     /// Begun, and not yet handed out.
     ready: VecDeque<Job>,
+    /// Could not be written again, for now.
+    failed: BTreeSet<OutboxKey>,
 }
 
 /// What the API server shows of a key, compared with a payload.
@@ -93,6 +95,10 @@ impl Desk {
         if let Err(refusal) = &result {
             debug!(%key, text = refusal.text, "refused");
         }
+        let repeat_failed = seq.is_none() && result.is_err();
+        if repeat_failed {
+            self.memory.not_written(&key);
+        }
         if let Some(seq) = seq {
             self.intake.done(seq, outcome(result));
         }
@@ -100,6 +106,9 @@ impl Desk {
             Some(held) => {
                 let write = self.held.swap_remove(held);
                 self.take(write, shown);
+            }
+            None if repeat_failed => {
+                self.failed.insert(key);
             }
             // Another writer may have come in while this one was under way.
             None => self.repeat_if_needed(&key, shown),
@@ -109,6 +118,18 @@ impl Desk {
     /// Objects of the node changed: what another writer replaced is written again.
     pub fn changed(&mut self, changed: &BTreeSet<ObjectKey>, shown: Look<'_>) {
         for key in self.memory.about(changed) {
+            self.repeat_if_needed(&key, shown);
+        }
+    }
+
+    /// Whether anything could not be written again: call [`Desk::retry`] after a pause.
+    pub fn has_failed(&self) -> bool {
+        !self.failed.is_empty()
+    }
+
+    /// Looks again at what could not be written again.
+    pub fn retry(&mut self, shown: Look<'_>) {
+        for key in std::mem::take(&mut self.failed) {
             self.repeat_if_needed(&key, shown);
         }
     }

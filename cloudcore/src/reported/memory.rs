@@ -68,6 +68,13 @@ impl Memory {
         self.said.get(key)?.payload.json().ok()
     }
 
+    /// Writing it again has failed: that was no try.
+    pub(super) fn not_written(&mut self, key: &OutboxKey) {
+        if let Some((_, tries)) = self.said.get_mut(key).and_then(|said| said.over.as_mut()) {
+            *tries = tries.saturating_sub(1);
+        }
+    }
+
     /// Whether to write it again, given what the API server shows.
     pub(super) fn should_repeat(&mut self, key: &OutboxKey, shown: Shown) -> bool {
         match shown {
@@ -129,6 +136,16 @@ mod tests {
         assert_eq!(written, usize::from(TRIES));
         memory.remember(&pod(), b"2000m");
         assert!(memory.should_repeat(&pod(), other(b"1")));
+    }
+
+    #[test]
+    fn a_write_that_failed_was_no_try() {
+        let mut memory = Memory::default();
+        memory.remember(&pod(), b"ready");
+        for _ in 0..10 {
+            assert!(memory.should_repeat(&pod(), other(b"1")));
+            memory.not_written(&pod());
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::error::Error;
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
@@ -14,11 +15,15 @@ use protocol::transport::{ByteReader, ByteWriter, Stream};
 use protocol::wire::{FrameReader, FrameWriter, ReportedDown, ReportedUp, WireError};
 use thiserror::Error;
 use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info};
 
 use super::desk::{Desk, Job};
 use super::{NodeWriter, Refusal, Writer};
 use crate::cluster::Cluster;
+
+/// The pause after which a value that could not be written again is looked at anew.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// Answers on their way: never more than reports are unanswered.
 const ANSWERS: usize = STATE_WINDOW + EVENT_WINDOW;
@@ -78,6 +83,7 @@ struct Shell<'a> {
     desk: Desk,
     running: FuturesUnordered<BoxFuture<'a, Done>>,
     out: VecDeque<ReportedDown>,
+    retry_at: Option<Instant>,
 }
 
 impl<'a> Shell<'a> {
@@ -87,6 +93,7 @@ impl<'a> Shell<'a> {
             desk: Desk::new(),
             running: FuturesUnordered::new(),
             out: VecDeque::new(),
+            retry_at: None,
         }
     }
 
@@ -102,6 +109,9 @@ impl<'a> Shell<'a> {
             while let Some(job) = self.desk.poll_job(&shown) {
                 self.start(job);
             }
+            if self.desk.has_failed() {
+                self.retry_at.get_or_insert_with(|| Instant::now() + RETRY_AFTER);
+            }
             self.out.extend(std::iter::from_fn(|| self.desk.poll_transmit()));
             tokio::select! {
                 room = answers.reserve(), if !self.out.is_empty() => match (room, self.out.pop_front()) {
@@ -114,6 +124,10 @@ impl<'a> Shell<'a> {
                     None => return Ok(()),
                 },
                 Some(Done { job, result }) = self.running.next() => self.desk.done(job, result, &shown),
+                () = due(self.retry_at) => {
+                    self.retry_at = None;
+                    self.desk.retry(&shown);
+                }
                 changed = self.writer.changed() => self.desk.changed(&changed, &shown),
             }
         }
@@ -125,5 +139,12 @@ impl<'a> Shell<'a> {
             let result = writer.write(&job.key, &job.payload).await;
             Done { job, result }
         }));
+    }
+}
+
+async fn due(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }
