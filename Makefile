@@ -2,6 +2,8 @@
 #
 #   SETUP=no   install nothing; fail with the command for what is missing
 #   T=name     e2e: only the tests whose name contains it
+#   SEED=x     sim: replays one world with its trace
+#   SEEDS=n    sim: so many fresh worlds beside the fixed ones
 #   ARGS=...   demo, bench: their arguments, such as --once; bench has --help
 
 SHELL := /bin/bash
@@ -12,7 +14,7 @@ SHELL := /bin/bash
 TARGET := x86_64-unknown-linux-gnu
 BUILT := target/$(TARGET)/release
 
-.PHONY: help setup build demo test e2e bench lint unit clean
+.PHONY: help setup build demo test e2e bench lint unit sim clean
 
 help: ## List what can be made
 	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -35,6 +37,10 @@ lint: ## Format, lints, documentation
 unit: ## Unit, property and documentation tests
 	cargo test --locked --workspace --exclude tests
 	cargo test --locked -p tests --lib --bins
+	@$(MAKE) --no-print-directory sim
+
+sim: ## Simulated clusters in virtual time; SEED=x replays one, SEEDS=n runs more
+	@SEED='$(SEED)' SEEDS='$(SEEDS)' cargo test --locked --quiet -p tests --test simulation
 
 e2e: setup build ## End-to-end tests; T=name runs those whose name contains it
 	@cargo test --locked -p tests --test e2e -- $(T)

@@ -1,0 +1,407 @@
+//! What must be true, during and after.
+//!
+//! The world knows what really happened at the API server; a law is judged against that, never
+//! against what a replica or an edge believes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use cloudcore::cluster::document::{NodeDocument, pod_status_patch};
+use cloudcore::cluster::fence;
+use protocol::desired::{Commit, references};
+use protocol::object::{Kind, ObjectKey, Revision, canonical, owned};
+use protocol::reported::OutboxKey;
+use serde_json::{Map, Value, json};
+
+use super::api::Stored;
+use super::objects;
+use super::world::World;
+
+/// The outbox's cap of events, and its keys.
+const MOST_PENDING: usize = 1_000 + 64;
+
+#[derive(Default)]
+pub(crate) struct Laws {
+    takes: u64,
+    /// Which take of a Lease each session was.
+    sessions: BTreeMap<String, u64>,
+    /// Who holds a generation of a node's Lease, by the number of restores.
+    generations: BTreeMap<(u64, String, u64), String>,
+    /// The newest session of each node that wrote its Lease.
+    newest: BTreeMap<String, u64>,
+    /// The newest session that wrote each object, by uid.
+    authors: BTreeMap<String, u64>,
+    /// Every state that was ever shown.
+    shown: BTreeMap<ObjectKey, Vec<(String, Value)>>,
+    /// Pods whose end was asked for, or that are gone.
+    ended: BTreeSet<String>,
+    /// Images that the API server ever wanted of a pod.
+    images: BTreeMap<String, BTreeSet<String>>,
+    /// Incarnations that an edge has removed.
+    buried: BTreeMap<usize, BTreeSet<String>>,
+    pub(crate) renewed: BTreeMap<String, Duration>,
+    pub(crate) nodeless: BTreeMap<String, Duration>,
+    pub(crate) rolled_back: bool,
+    is_restored: bool,
+    pub(crate) violations: u64,
+    pub(crate) diverged: u64,
+    pub(crate) acknowledged: u64,
+    pub(crate) commits: u64,
+}
+
+impl Laws {
+    pub(crate) fn api_shows(&mut self, _now: Duration, object: &Stored) {
+        if !matches!(object.key.kind, Kind::Pod | Kind::Node) {
+            return;
+        }
+        let states = self.shown.entry(object.key.clone()).or_default();
+        states.push((object.uid.clone(), object.value["status"].clone()));
+        if object.key.kind == Kind::Pod {
+            if !object.value["metadata"]["deletionTimestamp"].is_null() {
+                self.ended.insert(object.uid.clone());
+            }
+            let image = object.value["spec"]["containers"][0]["image"].as_str();
+            let images = self.images.entry(object.uid.clone()).or_default();
+            images.insert(image.unwrap_or_default().to_owned());
+        }
+    }
+
+    pub(crate) fn api_lost(&mut self, uid: &str) {
+        self.ended.insert(uid.to_owned());
+    }
+
+    /// The take of a Lease that was just written.
+    pub(crate) fn took(&self, session: &str) -> u64 {
+        self.sessions.get(session).copied().unwrap_or_default()
+    }
+
+    /// One session a generation, and never an older session over a newer one.
+    pub(crate) fn lease_written(&mut self, node: &str, lease: &Value, restores: u64) {
+        let holder = fence::holder(lease).unwrap_or_default().to_owned();
+        let generation = lease["spec"]["leaseTransitions"].as_u64().unwrap_or_default();
+        let takes = &mut self.takes;
+        let ordinal = *self.sessions.entry(holder.clone()).or_insert_with(|| {
+            *takes += 1;
+            *takes
+        });
+        let before = self
+            .generations
+            .entry((restores, node.to_owned(), generation))
+            .or_insert_with(|| holder.clone());
+        assert!(
+            *before == holder,
+            "generation {generation} of {node} is held by {before} and by {holder}"
+        );
+        let newest = self.newest.entry(node.to_owned()).or_default();
+        assert!(
+            ordinal >= *newest || self.is_restored,
+            "the Lease of {node} was written by session {holder}, which is not the newest"
+        );
+        *newest = ordinal;
+    }
+
+    /// A session wrote an object: never over a newer session's write.
+    pub(crate) fn wrote(&mut self, object: &Stored, ordinal: u64) {
+        let author = self.authors.entry(object.uid.clone()).or_default();
+        assert!(
+            ordinal >= *author,
+            "{} was written by session {ordinal} over what the newer session {author} had written",
+            object.key
+        );
+        *author = ordinal;
+    }
+
+    pub(crate) fn dirty_keys(&self, keys: usize) {
+        assert!(keys <= 40, "the dirty set has {keys} keys, more than there are");
+    }
+
+    pub(crate) fn unanswered(&self, reports: usize) {
+        let most = protocol::reported::STATE_WINDOW + protocol::reported::EVENT_WINDOW;
+        assert!(
+            reports <= most,
+            "{reports} reports are unanswered, more than the windows"
+        );
+    }
+
+    pub(crate) fn pending(&self, entries: usize) {
+        assert!(entries <= MOST_PENDING, "the outbox has {entries} entries");
+    }
+
+    pub(crate) fn restored(&mut self) {
+        self.is_restored = true;
+        self.buried.clear();
+        self.authors.clear();
+        self.newest.clear();
+    }
+
+    pub(crate) fn rolled_back(&mut self, e: usize) {
+        self.rolled_back = true;
+        self.buried.remove(&e);
+    }
+}
+
+/// During: what an edge stores and does.
+impl World {
+    /// Before a commit is written: nothing is removed, brought back or set back by a replica that lags.
+    pub(crate) fn check_commit(&mut self, e: usize, commit: &Commit) {
+        self.laws.commits += 1;
+        let image = &self.edges[e].disk.image;
+        let strict = !self.laws.is_restored;
+        let buried = self.laws.buried.entry(e).or_default();
+        for key in &commit.removes {
+            let Some(row) = image.entries.get(key) else {
+                continue;
+            };
+            let is_reference = matches!(key.kind, Kind::ConfigMap | Kind::Secret);
+            if strict && !is_reference {
+                let lives = self.api.lives(key, &row.version.uid);
+                // A Service goes with the last pod of its namespace.
+                let needed = key.kind != Kind::Service;
+                assert!(!lives || !needed, "edge {e}: {key} was removed, but lives");
+            }
+            if key.kind == Kind::Pod {
+                buried.insert(row.version.uid.clone());
+            }
+        }
+        for object in &commit.puts {
+            let (key, version) = (&object.key, &object.version);
+            let before = image.entries.get(key).map(|row| &row.version);
+            if key.kind == Kind::Pod {
+                let back = buried.contains(&version.uid);
+                assert!(
+                    !back || !strict,
+                    "edge {e}: {key} ({}) came back from the dead",
+                    version.uid
+                );
+                if let Some(before) = before.filter(|before| before.uid != version.uid) {
+                    buried.insert(before.uid.clone());
+                }
+            }
+            if let Some(before) = before.filter(|before| strict && !before.uid.is_empty()) {
+                assert!(
+                    before.revision <= version.revision,
+                    "edge {e}: {key} went back from {} to {}",
+                    before.revision,
+                    version.revision
+                );
+            }
+        }
+        for (kind, view) in &image.fences.views {
+            let next = commit.fences.views.get(kind).copied().unwrap_or(Revision(0));
+            assert!(next >= *view || !strict, "edge {e}: the fence of {kind}s fell");
+        }
+    }
+
+    /// After: whatever the edge has accepted, it can start.
+    pub(crate) fn check_closures(&self, e: usize) {
+        let entries = &self.edges[e].disk.image.entries;
+        for (key, row) in entries {
+            let missing = row.references.iter().find(|named| !entries.contains_key(*named));
+            assert!(missing.is_none(), "edge {e}: {key} is stored without {missing:?}");
+        }
+    }
+
+    /// A container that is killed had a cause.
+    pub(crate) fn check_kill(&self, e: usize, uid: &str, id: &str) {
+        let observed = self.edges[e].runtime.observe(uid);
+        let runs = observed.containers.iter().any(|c| c.id == id && c.run.may_run());
+        let ended = self.laws.ended.contains(uid);
+        let edited = self.laws.images.get(uid).is_some_and(|images| images.len() > 1);
+        let exists = self.api.list(Kind::Pod).any(|pod| pod.uid == uid);
+        let excused = self.laws.rolled_back || (self.laws.is_restored && !exists);
+        assert!(
+            !runs || ended || edited || excused,
+            "edge {e}: container {id} of pod {uid} is killed without a cause"
+        );
+    }
+
+    /// A pod that this edge has removed never starts again, once its list of pods is confirmed: before
+    /// that, a worker goes on with the order that it had.
+    pub(crate) fn check_start(&self, e: usize, uid: &str) {
+        if !self.edges[e]
+            .process
+            .as_ref()
+            .is_some_and(|process| process.synced)
+        {
+            return;
+        }
+        let buried = self
+            .laws
+            .buried
+            .get(&e)
+            .is_some_and(|buried| buried.contains(uid));
+        assert!(!buried, "edge {e}: pod {uid} starts although it was removed");
+    }
+
+    /// What is said to be committed is, or was, at the API server.
+    pub(crate) fn check_acknowledged(&mut self, e: usize, key: &OutboxKey, payload: &[u8]) {
+        self.laws.acknowledged += 1;
+        if self.laws.is_restored {
+            return;
+        }
+        let node = &self.edges[e].node;
+        let has = match key {
+            OutboxKey::Node => {
+                let document = NodeDocument::parse(node, payload).unwrap();
+                let key = ObjectKey::new(Kind::Node, "", node.as_ref());
+                self.ever(&key, None, |current| document.status_patch(current, None))
+            }
+            OutboxKey::Pod(pod) => {
+                let reported: Map<String, Value> = serde_json::from_slice(payload).unwrap();
+                let key = ObjectKey::new(Kind::Pod, pod.namespace.as_str(), pod.name.as_str());
+                self.ever(&key, Some(&pod.uid), |current| {
+                    pod_status_patch(current, &reported)
+                })
+            }
+            OutboxKey::Gone(pod) => {
+                let key = ObjectKey::new(Kind::Pod, pod.namespace.as_str(), pod.name.as_str());
+                !self.api.lives(&key, &pod.uid)
+            }
+            OutboxKey::Event { name, .. } => self.api.now.events.contains(name),
+        };
+        assert!(
+            has,
+            "edge {e}: {key} was acknowledged, and the API server never had it"
+        );
+    }
+
+    fn ever(&self, key: &ObjectKey, uid: Option<&str>, patch: impl Fn(&Value) -> Value) -> bool {
+        let states = self.laws.shown.get(key).into_iter().flatten().rev();
+        let mut states = states.filter(|(of, _)| uid.is_none_or(|uid| uid == of));
+        states.any(|(uid, status)| {
+            let current = json!({"metadata": {"uid": uid, "resourceVersion": "0"}, "status": status});
+            owned::changes_nothing(&patch(&current)["status"], status)
+        })
+    }
+}
+
+/// After: everything is equal.
+impl World {
+    /// What is not yet as it must be in the end.
+    pub(crate) fn unsettled(&self) -> Option<String> {
+        (0..self.edges.len()).find_map(|e| self.unsettled_edge(e))
+    }
+
+    fn unsettled_edge(&self, e: usize) -> Option<String> {
+        let edge = &self.edges[e];
+        let node = edge.node.as_ref();
+        let Some(process) = &edge.process else {
+            return Some(format!("edge {e} is not up"));
+        };
+        let Some(session) = process.link.and_then(|id| {
+            let link = self.links.get(&id)?;
+            self.replicas[link.replica].sessions.get(&id)
+        }) else {
+            return Some(format!("edge {e} has no session"));
+        };
+        let lease = self.api.lease(node);
+        if lease.and_then(fence::holder) != Some(session.name.as_str()) {
+            return Some(format!(
+                "the Lease of {node} is not its session's ({})",
+                session.name
+            ));
+        }
+        if let Some(kind) = Kind::ALL.into_iter().find(|kind| !process.replica.synced(*kind)) {
+            return Some(format!("edge {e}: {kind}s are not synced"));
+        }
+        if process.outbox.pending() > 0 {
+            return Some(format!("edge {e}: reports wait: {:?}", process.outbox.troubles()));
+        }
+        self.unequal(e)
+            .or_else(|| self.unsaid(e))
+            .or_else(|| self.not_running(e))
+    }
+
+    /// The edge's map against what the API server has for it.
+    fn unequal(&self, e: usize) -> Option<String> {
+        let edge = &self.edges[e];
+        let mut wanted: BTreeMap<ObjectKey, String> = BTreeMap::new();
+        let mut pods = false;
+        for pod in self.api.pods_of(edge.node.as_ref()) {
+            pods = true;
+            wanted.insert(pod.key.clone(), version(pod));
+            for named in references(&pod.json).unwrap() {
+                let found = self
+                    .api
+                    .get(&named)
+                    .map_or_else(|| "absent".to_owned(), |found| version(found));
+                wanted.insert(named, found);
+            }
+        }
+        let services = self.api.list(Kind::Service).filter(|_| pods);
+        let node = self.api.get(&ObjectKey::new(Kind::Node, "", edge.node.as_ref()));
+        wanted.extend(
+            services
+                .chain(node)
+                .map(|object| (object.key.clone(), version(object))),
+        );
+        let held: BTreeMap<ObjectKey, String> = edge
+            .disk
+            .image
+            .entries
+            .iter()
+            .map(|(key, row)| match &row.object {
+                Some(_) => (
+                    key.clone(),
+                    format!("{} {:?}", row.version.uid, row.version.digest),
+                ),
+                None => (key.clone(), "absent".to_owned()),
+            })
+            .collect();
+        let keys: BTreeSet<&ObjectKey> = held.keys().chain(wanted.keys()).collect();
+        let differs = keys.into_iter().find(|key| held.get(*key) != wanted.get(*key))?;
+        Some(format!(
+            "edge {e}: {differs} is {:?}, and the API server has {:?}",
+            held.get(differs),
+            wanted.get(differs)
+        ))
+    }
+
+    /// What the edge says against what the API server shows.
+    fn unsaid(&self, e: usize) -> Option<String> {
+        let edge = &self.edges[e];
+        let process = edge.process.as_ref()?;
+        let node = self.api.get(&ObjectKey::new(Kind::Node, "", edge.node.as_ref()));
+        let ready = node.and_then(|node| objects::condition(&node.value, "Ready"));
+        if ready != Some("True") {
+            return Some(format!("edge {e} is shown as {ready:?}"));
+        }
+        self.api.pods_of(edge.node.as_ref()).find_map(|pod| {
+            let Some((_, status)) = process.statuses.get(&pod.uid) else {
+                return Some(format!("edge {e} says nothing of {}", pod.key));
+            };
+            let reported: Map<String, Value> = serde_json::from_slice(status).unwrap();
+            let patch = pod_status_patch(&pod.value, &reported);
+            let same = owned::changes_nothing(&patch["status"], &pod.value["status"]);
+            (!same).then(|| {
+                format!(
+                    "edge {e}: {} is shown as {}, not {}",
+                    pod.key,
+                    pod.value["status"],
+                    json!(reported)
+                )
+            })
+        })
+    }
+
+    fn not_running(&self, e: usize) -> Option<String> {
+        let edge = &self.edges[e];
+        let mut uids = BTreeSet::new();
+        for pod in self.api.pods_of(edge.node.as_ref()) {
+            uids.insert(pod.uid.clone());
+            if pod.value["metadata"]["deletionTimestamp"].is_null()
+                && let Some(amiss) = self.amiss(e, &pod.key, &pod.value)
+            {
+                return Some(format!("edge {e}: {amiss}"));
+            }
+        }
+        let running = edge.runtime.running();
+        let orphan = running.iter().find(|(uid, _)| !uids.contains(uid))?;
+        Some(format!("edge {e}: pod {} runs, and nobody wants it", orphan.0))
+    }
+}
+
+fn version(object: &Stored) -> String {
+    let canonical = canonical(object.key.kind, &object.json).unwrap();
+    format!("{} {:?}", object.uid, canonical.version.digest)
+}
