@@ -80,7 +80,10 @@ impl Memory {
         match shown {
             Shown::Same => false,
             Shown::Nothing => {
-                self.said.remove(key);
+                // A pod that is gone is gone for good. A Node that was deleted is made again.
+                if *key != OutboxKey::Node {
+                    self.said.remove(key);
+                }
                 false
             }
             Shown::Other(state) => {
@@ -156,6 +159,14 @@ mod tests {
         assert_eq!(memory.about(&changed), [pod()]);
         assert!(!memory.should_repeat(&pod(), Shown::Nothing));
         assert!(memory.about(&changed).is_empty() && memory.payload(&pod()).is_none());
+    }
+
+    #[test]
+    fn what_was_said_of_a_node_outlives_its_deletion() {
+        let mut memory = Memory::default();
+        memory.remember(&OutboxKey::Node, b"ready");
+        assert!(!memory.should_repeat(&OutboxKey::Node, Shown::Nothing));
+        assert!(memory.should_repeat(&OutboxKey::Node, other(b"unknown")));
     }
 
     #[test]
