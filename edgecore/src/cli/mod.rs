@@ -65,7 +65,7 @@ Examples:
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Enrol this device as a node of a cluster.
-    Join(JoinArgs),
+    Join(Box<JoinArgs>),
     /// Run the node in the foreground (what the service does).
     Run,
     /// Show the link, the pods and the health of this node.
@@ -162,7 +162,7 @@ pub async fn dispatch(cli: Cli, clock: &Clock) -> anyhow::Result<Option<Paths>> 
     let paths = Paths::below(cli.root);
     match cli.command {
         Command::Run => return Ok(Some(paths)),
-        Command::Join(args) => join::join(args, &paths, clock).await?,
+        Command::Join(args) => join::join(*args, &paths, clock).await?,
         Command::Status(args) => status::show(args.output, &paths).await?,
         Command::Reset(args) => reset::reset(&args, &paths).await?,
     }

@@ -62,11 +62,8 @@ impl FromStr for Proxy {
         let mut address: Address = place.parse().map_err(|_: InvalidAddress| {
             wrong("after http:// and the password, if any, host:port must follow")
         })?;
-        if !place
-            .rsplit_once(':')
-            .is_some_and(|(_, port)| port.parse::<u16>().is_ok())
-            || place.ends_with(']')
-        {
+        let names_port = |(_, port): (&str, &str)| port.parse::<u16>().is_ok();
+        if !place.rsplit_once(':').is_some_and(names_port) {
             address.port = DEFAULT_PORT;
         }
         Ok(Self {

@@ -323,12 +323,12 @@ impl Mux {
 
     fn send_bytes(&mut self) -> Option<Bytes> {
         let waiting = std::array::from_fn(|class| !self.ready[class].is_empty());
-        let class = self.scheduler.next(&waiting, self.chunk)?;
+        let class = self.scheduler.next(waiting, self.chunk)?;
         let id = self.ready[index(class)].pop_front()?;
         let stream = self.streams.get_mut(&id)?;
         stream.send.queued = false;
         let (bytes, last) = stream.send.take(class, &mut self.send, self.chunk);
-        self.scheduler.sent(class, bytes.len(), &waiting);
+        self.scheduler.sent(class, bytes.len(), waiting);
         self.queue(id);
         self.wake_writers();
         self.retire(id);

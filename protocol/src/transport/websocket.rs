@@ -15,7 +15,7 @@ mod driver;
 mod halves;
 mod shared;
 
-use std::net::SocketAddr;
+use std::{io::ErrorKind, net::SocketAddr};
 
 use socket2::SockRef;
 use tokio::net::TcpStream;
@@ -26,6 +26,7 @@ pub use accept::{accept, secure, wants_link};
 pub use connect::connect;
 
 use super::{TransportError, alert::certificate_refused, mux::MAX_MUX_FRAME};
+use crate::tls::TlsFault;
 
 /// Where the link is, on the port that enrolment has too.
 pub const LINK_PATH: &str = "/v1/link";
@@ -61,9 +62,12 @@ fn broken(remote: SocketAddr, source: std::io::Error) -> TransportError {
     {
         return refused;
     }
-    match source.kind() {
-        std::io::ErrorKind::ConnectionReset | std::io::ErrorKind::BrokenPipe => TransportError::Reset,
-        _ if tls.is_some() => TransportError::Tls(crate::tls::TlsFault::Other(source.to_string())),
-        _ => TransportError::Socket { remote, source },
+    if tls.is_some() {
+        return TransportError::Tls(TlsFault::Other(source.to_string()));
+    }
+    if matches!(source.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) {
+        TransportError::Reset
+    } else {
+        TransportError::Socket { remote, source }
     }
 }

@@ -5,10 +5,9 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use protocol::{
     clock::Clock,
     tls::{self, ClientTls},
-    transport::{Connection, TransportError, quic::connect},
+    transport::{TransportError, quic::connect},
     wire::{FrameWriter, Open},
 };
-use tokio::io::AsyncWriteExt;
 
 use crate::{
     carriers::{Carrier, Quic},
@@ -23,7 +22,7 @@ async fn a_stream_that_never_says_what_it_is_delays_no_other() {
     let tls = edge(&authority, &credentials, &Clock::system());
     let mut quic = rustls_client(&tls);
     let client = quinn_client(&mut quic, address);
-    let (raw, cloud) = tokio::join!(client, async { listener.accept().await });
+    let (raw, cloud) = tokio::join!(client, listener.accept());
     let (cloud, raw) = (cloud.unwrap(), raw);
 
     let (mut garbage, _recv) = raw.open_bi().await.unwrap();

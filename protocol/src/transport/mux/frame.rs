@@ -219,7 +219,7 @@ mod tests {
         assert_eq!(refused(&[0, 0xff, 0xff, 0xff, 0xff, 0x7f]), MuxFrameError::Number);
         assert_eq!(refused(&[0, 2, 1]), MuxFrameError::TooLong);
         assert_eq!(refused(&[1, 2]), MuxFrameError::Empty);
-        assert_eq!(refused(&[1; 3 + MAX_CHUNK]), MuxFrameError::TooLong);
+        assert_eq!(refused(&vec![1; 3 + MAX_CHUNK]), MuxFrameError::TooLong);
         assert_eq!(refused(&[7; 3 + MAX_REASON]), MuxFrameError::TooLong);
     }
 

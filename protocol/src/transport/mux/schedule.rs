@@ -22,7 +22,7 @@ pub(super) struct Scheduler {
 
 impl Scheduler {
     /// The class whose chunk, of at most `chunk` bytes, goes next.
-    pub(super) fn next(&mut self, waiting: &Waiting, chunk: usize) -> Option<Class> {
+    pub(super) fn next(&mut self, waiting: Waiting, chunk: usize) -> Option<Class> {
         let urgent = Class::ALL.into_iter().find(|class| waiting[index(*class)])?;
         let due = |class: &Class| waiting[index(*class)] && self.owed[index(*class)] >= chunk as u64 * 100;
         let floor = Class::ALL
@@ -35,11 +35,11 @@ impl Scheduler {
     }
 
     /// `bytes` of `class` went, while `waiting` had something to send.
-    pub(super) fn sent(&mut self, class: Class, bytes: usize, waiting: &Waiting) {
+    pub(super) fn sent(&mut self, class: Class, bytes: usize, waiting: Waiting) {
         let bytes = bytes as u64;
         for (owed, waits) in self.owed.iter_mut().zip(waiting) {
             // Who has nothing to say saves nothing up.
-            *owed = if *waits { *owed + bytes * FLOOR } else { 0 };
+            *owed = if waits { *owed + bytes * FLOOR } else { 0 };
         }
         let mine = &mut self.owed[index(class)];
         *mine = mine.saturating_sub(bytes * 100);
@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     /// The bytes that each class got in `rounds` chunks while all of `waiting` had more to send.
-    fn shares(waiting: &Waiting, rounds: usize, chunk: usize) -> [usize; 7] {
+    fn shares(waiting: Waiting, rounds: usize, chunk: usize) -> [usize; 7] {
         let (mut scheduler, mut got) = (Scheduler::default(), [0; 7]);
         for _ in 0..rounds {
             let class = scheduler.next(waiting, chunk).unwrap();
@@ -69,7 +69,7 @@ mod tests {
     #[test]
     fn every_waiting_class_gets_two_percent_and_the_most_urgent_the_rest() {
         for chunk in [1024, 16 << 10] {
-            let got = shares(&[true; 7], 10_000, chunk);
+            let got = shares([true; 7], 10_000, chunk);
             let floor = 10_000 * chunk * 2 / 100;
             for low in &got[1..] {
                 assert!((floor - chunk..=floor + chunk).contains(low), "{got:?}");
@@ -82,7 +82,7 @@ mod tests {
     fn a_class_that_waits_alone_gets_everything() {
         let mut bulk = [false; 7];
         bulk[6] = true;
-        assert_eq!(shares(&bulk, 10, 100)[6], 1000);
+        assert_eq!(shares(bulk, 10, 100)[6], 1000);
     }
 
     #[test]
@@ -90,12 +90,10 @@ mod tests {
         let (mut scheduler, mut low) = (Scheduler::default(), [true; 7]);
         low[0] = false;
         for _ in 0..500 {
-            let class = scheduler.next(&low, 1000).unwrap();
-            scheduler.sent(class, 1000, &low);
+            let class = scheduler.next(low, 1000).unwrap();
+            scheduler.sent(class, 1000, low);
         }
-        let turns: Vec<_> = (0..2)
-            .map(|_| scheduler.next(&[true; 7], 1000).unwrap())
-            .collect();
+        let turns: Vec<_> = (0..2).map(|_| scheduler.next([true; 7], 1000).unwrap()).collect();
         assert!(turns.contains(&Class::Control), "{turns:?}");
     }
 
@@ -105,9 +103,9 @@ mod tests {
         let mut desired = [false; 7];
         desired[1] = true;
         for _ in 0..1000 {
-            scheduler.sent(Class::Desired, 1000, &desired);
+            scheduler.sent(Class::Desired, 1000, desired);
         }
-        assert_eq!(scheduler.next(&[true; 7], 1000), Some(Class::Control));
+        assert_eq!(scheduler.next([true; 7], 1000), Some(Class::Control));
         assert!(scheduler.owed.iter().all(|owed| *owed == 0 || *owed < 100_000));
     }
 }

@@ -364,7 +364,7 @@ fn who_breaks_the_rules_is_caught() {
         last,
     };
     let too_many: Vec<_> = (0..=STREAMS).map(|n| MuxFrame::Open { stream: 2 * n }).collect();
-    let much = [0; 1 + BASE as usize];
+    let much = vec![0; usize::try_from(BASE + 1).unwrap()];
     assert_eq!(caught(&[data(&[1], false)]), Violation::Unknown(0));
     assert_eq!(
         caught(&[MuxFrame::Credit { stream: 1, more: 1 }]),

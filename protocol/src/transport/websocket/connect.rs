@@ -46,10 +46,6 @@ async fn upgrade(socket: TcpStream, remote: SocketAddr, tls: &ClientTls) -> Resu
             "{remote} answered {} instead of a link",
             response.status()
         ))),
-        #[expect(
-            clippy::wildcard_enum_match_arm,
-            reason = "a foreign list; what is left are violations"
-        )]
         Err(other) => Err(failed(&other)),
     }
 }

@@ -124,16 +124,12 @@ fn heard(shared: &Shared, cx: &Context<'_>, message: &Message) -> Result<(), End
 }
 
 fn failed(shared: &Shared, error: WsError) -> End {
-    End::Failed(match error {
-        WsError::Io(source) => broken(shared.remote, source),
-        WsError::ConnectionClosed | WsError::AlreadyClosed => {
-            TransportError::Failed("the peer went away without a word".to_owned())
-        }
-        #[expect(
-            clippy::wildcard_enum_match_arm,
-            reason = "a foreign list; what is left are violations"
-        )]
-        other => TransportError::Failed(other.to_string()),
+    End::Failed(if let WsError::Io(source) = error {
+        broken(shared.remote, source)
+    } else if matches!(error, WsError::ConnectionClosed | WsError::AlreadyClosed) {
+        TransportError::Failed("the peer went away without a word".to_owned())
+    } else {
+        TransportError::Failed(error.to_string())
     })
 }
 
