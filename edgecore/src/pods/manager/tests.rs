@@ -329,7 +329,14 @@ async fn a_pod_past_its_deadline_fails() {
     node.until("Running", |node| node.phase("u1") == "Running").await;
     node.until("Failed", |node| node.phase("u1") == "Failed").await;
     assert_eq!(node.status("u1").reason.as_deref(), Some("DeadlineExceeded"));
+    node.until("its end", |node| {
+        let container = node.status("u1").container_statuses.unwrap_or_default().remove(0);
+        container.state.is_some_and(|state| state.terminated.is_some())
+    })
+    .await;
     assert!(node.runtime.running().is_empty());
+    let said = "DeadlineExceeded: Pod was active on the node longer than the specified deadline";
+    assert!(node.events().iter().any(|event| event == said));
 }
 
 #[tokio::test(start_paused = true)]

@@ -27,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::desired::DesiredPod;
+use super::events::Tone;
 use super::kit::Kit;
 use super::lifecycle::{self, History, Outcome, Plan, Stage, Step, View};
 use super::observed::{self, Memory, PodObserved, Run};
@@ -231,7 +232,7 @@ impl Worker {
         match plan.outcome {
             Outcome::Going => {}
             Outcome::Finished => return self.end_it(None),
-            Outcome::Overdue => return self.end_it(Some(overdue())),
+            Outcome::Overdue => return self.end_overdue(),
             Outcome::Stopped => return self.settle().await,
         }
         let held = self.hold_back(&mut plan);
@@ -273,6 +274,12 @@ impl Worker {
         self.end.failed = failed;
         self.begin_end(lifecycle::spec_grace(self.pod()));
         Turn::Again
+    }
+
+    fn end_overdue(&mut self) -> Turn {
+        let (reason, message) = overdue();
+        self.kit.events.pod(self.pod(), Tone::Normal, &reason, &message);
+        self.end_it(Some((reason, message)))
     }
 
     async fn look(&mut self) -> Result<(), crate::runtime::RuntimeError> {
