@@ -177,7 +177,9 @@ impl Images {
         if policy != Policy::Always
             && let Some(present) = self.inspect(&image).await?
         {
-            let message = format!("Container image {requested:?} already present on machine");
+            let message = format!(
+                "Container image {requested:?} already present on machine and can be accessed by the pod"
+            );
             tell(ImageEvent {
                 warning: false,
                 reason: "Pulled",
@@ -250,7 +252,7 @@ impl Images {
         for login in logins {
             match self.runtime.pull_image(request(wish, image, login)).await {
                 Ok(_) => return Ok(()),
-                Err(error) => told.push(error.to_string()),
+                Err(error) => told.push(error.words()),
             }
         }
         let mut seen = BTreeSet::new();

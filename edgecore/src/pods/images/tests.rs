@@ -53,7 +53,7 @@ async fn an_image_on_the_device_is_not_pulled_unless_always() {
     assert_eq!(world.reasons(), ["Pulled", "Pulled"]);
     assert_eq!(
         world.told.lock()[0].1,
-        "Container image \"busybox:1\" already present on machine"
+        "Container image \"busybox:1\" already present on machine and can be accessed by the pod"
     );
 }
 

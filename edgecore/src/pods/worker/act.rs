@@ -134,10 +134,8 @@ impl Worker {
             | ImageError::Inspect { .. }
             | ImageError::Pull { .. } => AFTER_FAILURE.min(Duration::from_secs(2)),
         };
-        if !matches!(error, ImageError::BackOff { .. }) {
-            let message = format!("Error: {}", error.reason());
-            self.say(&container.name, (Tone::Warning, "Failed", &message));
-        }
+        let message = format!("Error: {}", error.reason());
+        self.say(&container.name, (Tone::Warning, "Failed", &message));
         self.waiting.insert(container.name.clone(), waiting);
         self.holds
             .containers
