@@ -38,6 +38,7 @@ struct World {
     registry: BTreeSet<String>,
     private: BTreeMap<String, String>,
     exits: HashMap<String, i32>,
+    unstartable: BTreeSet<String>,
     exec: HashMap<String, (i32, Duration)>,
     failures: HashMap<&'static str, VecDeque<RuntimeError>>,
     calls: Vec<String>,
@@ -82,6 +83,14 @@ impl World {
         }
     }
 
+    fn refused(call: &'static str, message: &str) -> RuntimeError {
+        RuntimeError::Refused {
+            call,
+            code: Code::Unknown,
+            message: message.to_owned(),
+        }
+    }
+
     fn missing(call: &'static str, id: &str) -> RuntimeError {
         RuntimeError::NotFound {
             call,
@@ -119,6 +128,11 @@ impl FakeRuntime {
         self.world.lock().exits.insert(name.to_owned(), code);
     }
 
+    /// Containers of that name end as they are started, and the runtime says why.
+    pub(crate) fn cannot_start(&self, name: &str) {
+        self.world.lock().unstartable.insert(name.to_owned());
+    }
+
     /// Lets the container `name` run when it is started next.
     pub(crate) fn keeps_running(&self, name: &str) {
         self.world.lock().exits.remove(name);
@@ -141,11 +155,7 @@ impl FakeRuntime {
 
     /// Makes the next call of this CRI method fail.
     pub(crate) fn fail_next(&self, call: &'static str, message: &str) {
-        let error = RuntimeError::Refused {
-            call,
-            code: Code::Unknown,
-            message: message.to_owned(),
-        };
+        let error = World::refused(call, message);
         self.world
             .lock()
             .failures
@@ -409,6 +419,10 @@ impl Runtime for FakeRuntime {
                 Some((_, status)) => status.labels.clone(),
                 None => return Err(World::missing(call, id)),
             };
+            if world.unstartable.contains(&labels[NAME]) {
+                world.exit(id, 128);
+                return Err(World::refused(call, "no such program"));
+            }
             let same = |s: &api::ContainerStatus| {
                 s.state == running
                     && s.labels.get(UID) == labels.get(UID)

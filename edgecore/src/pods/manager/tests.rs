@@ -340,6 +340,19 @@ async fn a_pod_past_its_deadline_fails() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_container_that_cannot_start_backs_off_as_one_that_crashes() {
+    let node = booted(&["app:1"]).await;
+    node.runtime.cannot_start("c");
+    node.want(&web("u1"));
+    tokio::time::sleep(Duration::from_secs(25)).await;
+    assert_eq!(
+        node.runtime.count("StartContainer"),
+        3,
+        "at once, at once, and after ten seconds"
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_sandbox_that_cannot_be_made_is_tried_again() {
     let node = booted(&["app:1"]).await;
     node.runtime.fail_next("RunPodSandbox", "no network");

@@ -153,6 +153,7 @@ impl Worker {
         if !self.take_permit().await {
             return Err(Failure::closing());
         }
+        self.count_restart(start, container);
         let id = Box::pin(runtime.create_container(&start.sandbox, config, sandbox)).await;
         let id = id.map_err(|error| Failure::of("CreateContainerError", &error))?;
         self.say(&container.name, (Tone::Normal, "Created", "Container created"));
@@ -189,13 +190,17 @@ impl Worker {
         })
     }
 
-    fn started(&mut self, start: &Start, container: &Container, id: &str) {
-        self.waiting.remove(&container.name);
-        self.holds.containers.remove(&container.name);
+    /// Counts before it is known whether the container starts: one that cannot waits just as long.
+    fn count_restart(&mut self, start: &Start, container: &Container) {
         if let Some(ended) = start.follows {
             let key = lifecycle::backoff_key(container);
             self.history.backoff.restarted(&key, ended, Instant::now());
         }
+    }
+
+    fn started(&mut self, start: &Start, container: &Container, id: &str) {
+        self.waiting.remove(&container.name);
+        self.holds.containers.remove(&container.name);
         let log_dir = self.kit.facts.pod_log_dir(self.pod());
         let log = log_dir
             .join(&container.name)
