@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1::{
     ContainerStatus, ContainerUser, LinuxContainerUser, Pod, PodStatus, VolumeMount, VolumeMountStatus,
 };
 
-use super::{Health, StatusInput, runtime_time};
+use super::{Health, StatusInput, past_time, runtime_time};
 use crate::pods::container_config::recursive_read_only;
 use crate::pods::lifecycle;
 use crate::pods::observed::{ContainerObserved, Run};
@@ -219,8 +219,8 @@ fn state(input: &StatusInput<'_>, seen: &ContainerObserved) -> ContainerState {
                 exit_code: seen.exit_code,
                 reason: Some(seen.reason.clone()).filter(|reason| !reason.is_empty()),
                 message: end_message(seen),
-                started_at: runtime_time(seen.started_at),
-                finished_at: runtime_time(seen.finished_at),
+                started_at: Some(past_time(seen.started_at)),
+                finished_at: Some(past_time(seen.finished_at)),
                 signal: None,
             }),
             ..ContainerState::default()

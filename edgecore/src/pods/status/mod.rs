@@ -98,12 +98,13 @@ pub fn build(input: &StatusInput<'_>) -> PodStatus {
     let mut status = from_runtime(input, &old);
     containers::apply_health(input, &mut status);
     settle_phase(input, &old, &mut status);
+    conditions::apply(input, &old, &mut status);
+    // Last: the conditions of a pod that never ran say what it lacked, not that it has failed.
     if input.end.stopped {
         containers::settle_ended(input.pod, &old, &mut status);
         containers::apply_health(input, &mut status);
         status.phase = Some(final_phase(&status).to_owned());
     }
-    conditions::apply(input, &old, &mut status);
     status
 }
 
@@ -229,6 +230,12 @@ pub(crate) fn time(at: SystemTime) -> Time {
 fn runtime_time(nanoseconds: i64) -> Option<Time> {
     let seconds = nanoseconds.div_euclid(1_000_000_000);
     (nanoseconds > 0).then(|| Time(Timestamp::from_second(seconds).unwrap_or_default()))
+}
+
+/// The same of something that is over. What never began is said to have begun in 1970, as by the kubelet:
+/// readers count on the field.
+fn past_time(nanoseconds: i64) -> Time {
+    runtime_time(nanoseconds).unwrap_or_else(|| Time(Timestamp::UNIX_EPOCH))
 }
 
 #[cfg(test)]

@@ -187,6 +187,24 @@ fn a_final_phase_is_never_left() {
 }
 
 #[test]
+fn a_pod_that_is_ended_before_it_ran_still_says_what_it_lacked() {
+    let mut world = World::new(one(), PodObserved::default());
+    world.end.stopped = true;
+    let status = world.status(7);
+    assert_eq!(status.phase.as_deref(), Some("Failed"));
+    assert_eq!(condition(&status, "Ready").1, "ContainersNotReady");
+}
+
+#[test]
+fn what_ended_before_it_began_is_said_to_have_begun_in_1970() {
+    let mut never = seen("c", "1", Run::Exited, 128);
+    never.started_at = 0;
+    let status = World::new(one(), observed(vec![never])).status(7);
+    let started = &container(&status)["state"]["terminated"]["startedAt"];
+    assert_eq!(started, "1970-01-01T00:00:00Z");
+}
+
+#[test]
 fn a_container_that_nobody_saw_end_has_failed_once_its_pod_has_stopped() {
     let mut world = World::new(one(), observed(vec![seen("c", "1", Run::Running, 0)]));
     world.last = Some(world.status(7));
