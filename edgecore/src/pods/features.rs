@@ -91,7 +91,9 @@ impl Branch {
     }
 
     fn walk(&self, value: &Value, path: &str, refused: &mut Vec<String>) {
-        if is_unset(value) || matches!(self.rule, Some(Rule::Whole)) {
+        // `false` says nothing, but where only `true` is honoured.
+        let only_true = value == &Value::Bool(false) && matches!(self.rule, Some(Rule::OneOf(_)));
+        if (is_unset(value) && !only_true) || matches!(self.rule, Some(Rule::Whole)) {
             return;
         }
         match value {

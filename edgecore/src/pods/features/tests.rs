@@ -176,3 +176,9 @@ fn a_long_list_is_told_in_part() {
     assert_eq!(error.paths.len(), 40);
     assert!(error.to_string().ends_with("and 24 more"), "{error}");
 }
+
+#[test]
+fn a_pod_that_wants_users_of_its_own_is_refused() {
+    assert_eq!(refused(&json!({"hostUsers": false})), ["spec.hostUsers (false)"]);
+    assert_eq!(refused(&json!({"hostUsers": true})), Vec::<String>::new());
+}
