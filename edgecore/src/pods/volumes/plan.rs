@@ -110,19 +110,23 @@ impl Planned {
             let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
             mounts::ensure_tmpfs(path, flags, "mode=0755")?;
         }
+        // A tmpfs is sticky, as any is that is mounted without a mode of its own.
+        let sticky = if in_memory { 0o1000 } else { 0 };
         let (gid, mode) = self.fs_group.map_or((0, 0o777), |gid| (gid, 0o2777));
+        let mode = mode | sticky;
         file::set_access(file::open_dir(path)?, Access { uid: 0, gid, mode })
     }
 }
 
-/// The kubelet's name of the type, and whether it may hold what must not rest on disk.
+/// The kubelet's name of the type, and whether the kubelet keeps it in memory: most may hold what must not
+/// rest on disk.
 fn plugin(volume: &Volume) -> (&'static str, bool) {
     if volume.config_map.is_some() {
         ("configmap", false)
     } else if volume.secret.is_some() {
         ("secret", true)
     } else if volume.downward_api.is_some() {
-        ("downward-api", false)
+        ("downward-api", true)
     } else {
         ("projected", true)
     }
