@@ -21,6 +21,7 @@ use super::env::{self, EnvInput, Environment};
 use super::expansion::expand;
 use super::hooks;
 use super::images::PresentImage;
+use super::kernel;
 use super::resources::{self, QUOTA_PERIOD_US};
 use super::sandbox_config::identity_labels;
 use super::security;
@@ -150,11 +151,13 @@ pub fn linux_resources(facts: &NodeFacts, pod: &Pod, container: &Container) -> L
         limit,
     });
     let shares = requests.cpu_milli.or(limits.cpu_milli).unwrap_or(0);
+    let memory_limit_in_bytes = limits.memory.unwrap_or(0);
     LinuxContainerResources {
         cpu_period: QUOTA_PERIOD_US,
         cpu_quota: resources::cpu_quota(limits.cpu_milli.unwrap_or(0)),
         cpu_shares: i64::try_from(resources::cpu_shares(shares)).unwrap_or(i64::MAX),
-        memory_limit_in_bytes: limits.memory.unwrap_or(0),
+        memory_limit_in_bytes,
+        memory_swap_limit_in_bytes: kernel::swap_limit(memory_limit_in_bytes),
         oom_score_adj: resources::oom_score(pod, container, facts.memory_capacity),
         hugepage_limits: hugepage_limits.collect(),
         ..LinuxContainerResources::default()

@@ -14,6 +14,7 @@ pub mod gc;
 pub mod hooks;
 pub mod hosts;
 pub mod images;
+pub mod kernel;
 pub mod kit;
 pub mod lifecycle;
 pub mod manager;

@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 use k8s_cri::v1::security_profile::ProfileType;
 use k8s_cri::v1::{
     Capability, Int64Value, LinuxContainerSecurityContext, LinuxSandboxSecurityContext, NamespaceMode,
-    NamespaceOption, SeLinuxOption, SecurityProfile, SupplementalGroupsPolicy,
+    NamespaceOption, SeLinuxOption, SecurityProfile, SupplementalGroupsPolicy, UserNamespace,
 };
 use k8s_openapi::api::core::v1::{Container, Pod, PodSecurityContext, SeccompProfile, SecurityContext};
 
@@ -60,6 +60,10 @@ pub fn namespaces(pod: &Pod) -> NamespaceOption {
         network: mode(spec::host_network(pod)).into(),
         ipc: mode(says(spec.and_then(|spec| spec.host_ipc))).into(),
         pid: pid.into(),
+        userns_options: Some(UserNamespace {
+            mode: NamespaceMode::Node.into(),
+            ..UserNamespace::default()
+        }),
         ..NamespaceOption::default()
     }
 }
