@@ -1,7 +1,7 @@
 # Everything that is done with this tree. `make` alone lists it.
 #
 #   SETUP=no   install nothing; fail with the command for what is missing
-#   T=name     e2e: only the tests whose name contains it
+#   T=name     e2e, oracle: only the tests and cases whose name contains it
 #   SEED=x     sim: replays one world with its trace
 #   SEEDS=n    sim: so many fresh worlds beside the fixed ones
 #   ARGS=...   demo, bench: their arguments, such as --once; bench has --help
@@ -14,7 +14,7 @@ SHELL := /bin/bash
 TARGET := x86_64-unknown-linux-gnu
 BUILT := target/$(TARGET)/release
 
-.PHONY: help setup build demo test e2e bench lint unit sim clean
+.PHONY: help setup build demo test e2e oracle bench lint unit sim clean
 
 help: ## List what can be made
 	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -44,6 +44,9 @@ sim: ## Simulated clusters in virtual time; SEED=x replays one, SEEDS=n runs mor
 
 e2e: setup build ## End-to-end tests; T=name runs those whose name contains it
 	@cargo test --locked -p tests --test e2e -- $(T)
+
+oracle: setup build ## Compare an edge node with the stock kubelet; T=name as above
+	@cargo run --locked --quiet -p tests --bin oracle -- $(T)
 
 bench: setup build ## Measure beside the stock kubelet; ARGS='--settle 30s' for a quick look
 	@cargo run --locked --quiet -p tests --bin bench -- $(ARGS)

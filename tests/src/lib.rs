@@ -9,7 +9,7 @@
 //! ```
 //!
 //! A [`Testbed`] owns all of it; [`ground`] sees to it that nothing stays behind, however the
-//! program ends. `make demo`, the end-to-end tests and the bench are thin users of this library.
+//! program ends. `make demo`, the end-to-end tests, the oracle and the bench are thin users of this library.
 //!
 //! **Invariant:** every process, mount, device and cgroup that a testbed makes can be found again
 //! from the testbed's number alone.
@@ -22,6 +22,7 @@ pub mod cluster_node;
 pub mod command;
 pub mod containerd;
 pub mod control_plane;
+pub mod cri_proxy;
 pub mod edge_machine;
 pub mod ground;
 pub mod machine;
