@@ -203,7 +203,7 @@ pub(crate) async fn large_streams_arrive_whole_in_both_directions_at_once<C: Car
             stream.send.shutdown().await.unwrap();
         };
         let mut came = Vec::new();
-        let (_, read) = tokio::join!(send, stream.recv.read_to_end(&mut came));
+        let ((), read) = tokio::join!(send, stream.recv.read_to_end(&mut came));
         read.unwrap();
         assert!(came == text);
     };
@@ -225,8 +225,8 @@ pub(crate) async fn streams_that_nobody_reads_stop_no_other<C: Carrier>() {
         let (mut near, mut far) = stream(&*edge, &*cloud, open).await;
         let mut back = vec![0; 400_000];
         let carried = async {
-            let send = async { far.send.write_all(&[7; 400_000]).await.unwrap() };
-            let (_, read) = tokio::join!(send, near.recv.read_exact(&mut back));
+            let send = async { far.send.write_all(&vec![7; 400_000]).await.unwrap() };
+            let ((), read) = tokio::join!(send, near.recv.read_exact(&mut back));
             read.unwrap();
         };
         timeout(PATIENCE, carried).await.unwrap();

@@ -235,7 +235,7 @@ fn runtime_time(nanoseconds: i64) -> Option<Time> {
 /// The same of something that is over. What never began is said to have begun in 1970, as by the kubelet:
 /// readers count on the field.
 fn past_time(nanoseconds: i64) -> Time {
-    runtime_time(nanoseconds).unwrap_or_else(|| Time(Timestamp::UNIX_EPOCH))
+    runtime_time(nanoseconds).unwrap_or(Time(Timestamp::UNIX_EPOCH))
 }
 
 #[cfg(test)]
