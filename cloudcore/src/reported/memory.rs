@@ -78,7 +78,13 @@ impl Memory {
     /// Whether to write it again, given what the API server shows.
     pub(super) fn should_repeat(&mut self, key: &OutboxKey, shown: Shown) -> bool {
         match shown {
-            Shown::Same => false,
+            Shown::Same => {
+                // The two do agree; whoever changes it next is opposed anew.
+                if let Some(said) = self.said.get_mut(key) {
+                    said.over = None;
+                }
+                false
+            }
             Shown::Nothing => {
                 // A pod that is gone is gone for good. A Node that was deleted is made again.
                 if *key != OutboxKey::Node {
@@ -159,6 +165,16 @@ mod tests {
         assert_eq!(memory.about(&changed), [pod()]);
         assert!(!memory.should_repeat(&pod(), Shown::Nothing));
         assert!(memory.about(&changed).is_empty() && memory.payload(&pod()).is_none());
+    }
+
+    #[test]
+    fn a_change_that_was_undone_may_be_undone_again() {
+        let mut memory = Memory::default();
+        memory.remember(&OutboxKey::Node, b"ready");
+        for _ in 0..10 {
+            assert!(memory.should_repeat(&OutboxKey::Node, other(b"unknown")));
+            assert!(!memory.should_repeat(&OutboxKey::Node, Shown::Same));
+        }
     }
 
     #[test]

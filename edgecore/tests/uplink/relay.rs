@@ -1,6 +1,6 @@
 //! What lies between the edge and the cloud: a network that may let no UDP through, and a proxy.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, hash_map::Entry};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -56,13 +56,16 @@ async fn relay_udp(near: Arc<UdpSocket>, replica: SocketAddr, open: watch::Recei
         if !*open.borrow() {
             continue;
         }
-        if !clients.contains_key(&client) {
-            let far = Arc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
-            far.connect(replica).await.unwrap();
-            back.spawn(answer(Arc::clone(&far), Arc::clone(&near), client, open.clone()));
-            clients.insert(client, far);
-        }
-        let _ = clients[&client].send(&datagram[..bytes]).await;
+        let far = match clients.entry(client) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => {
+                let far = Arc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
+                far.connect(replica).await.unwrap();
+                back.spawn(answer(Arc::clone(&far), Arc::clone(&near), client, open.clone()));
+                new.insert(far)
+            }
+        };
+        let _ = far.send(&datagram[..bytes]).await;
     }
 }
 

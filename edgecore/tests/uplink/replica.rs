@@ -1,4 +1,4 @@
-//! A replica of cloudcore over real QUIC and real WebSockets: the cores of the protocol between a socket and a
+//! A replica of cloudcore over real QUIC and real `WebSockets`: the cores of the protocol between a socket and a
 //! [`Cluster`] in memory. Dropping it cuts every link.
 
 use std::net::SocketAddr;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// SplitMix64: small, fast, and the same on every machine.
+/// `SplitMix64`: small, fast, and the same on every machine.
 #[derive(Debug)]
 pub(crate) struct Dice(u64);
 

@@ -112,7 +112,20 @@ impl World {
                     }
                 }
             }
-            _ => self.cut(id, true, true),
+            Fault::Cut
+            | Fault::Partition
+            | Fault::ReplicaCrash
+            | Fault::ReplicaDrain
+            | Fault::WatchStall
+            | Fault::WatchBreak
+            | Fault::Brownout
+            | Fault::EdgeCrash
+            | Fault::PowerOff
+            | Fault::SecondSession
+            | Fault::ContainerExit
+            | Fault::DiskFull
+            | Fault::Rollback
+            | Fault::ClockJump => self.cut(id, true, true),
         }
     }
 
@@ -230,7 +243,9 @@ impl World {
         }
         for kind in Kind::ALL {
             let keys: Vec<_> = self.api.list(kind).map(|object| object.key.clone()).collect();
-            keys.iter().for_each(|key| self.wake_watches(key));
+            for key in &keys {
+                self.wake_watches(key);
+            }
         }
     }
 }

@@ -9,6 +9,7 @@ use protocol::wire::{DesiredDown, ReportedDown, ReportedUp, reported_down, repor
 
 use super::disk::{Batch, Op, ops};
 use super::edge::Process;
+use super::laws::Laws;
 use super::link::Up;
 use super::world::World;
 
@@ -182,7 +183,7 @@ impl World {
         if plan.is_some() {
             process.outbox_due = plan;
         }
-        self.laws.pending(pending);
+        Laws::pending(pending);
         for report in due {
             self.send_up(link, Up::Reported(stream, Box::new(report)));
         }
@@ -214,15 +215,15 @@ impl World {
             if let (SettledAs::Committed, Some((key, payload))) = (settled.outcome, said) {
                 self.check_acknowledged(e, &key, &payload);
             }
-            batch = self.settle(e, settled);
+            batch = self.settle(e, &settled);
         }
         self.write_reports(e, batch, |_| {});
         self.pump_outbox(e);
     }
 
     /// As `Book::settle`.
-    fn settle(&mut self, e: usize, settled: Settled) -> Vec<Op> {
-        let mut batch: Vec<Op> = settled.delete.into_iter().map(Op::Delete).collect();
+    fn settle(&mut self, e: usize, settled: &Settled) -> Vec<Op> {
+        let mut batch: Vec<Op> = settled.delete.iter().copied().map(Op::Delete).collect();
         match (&settled.key, settled.outcome) {
             (OutboxKey::Gone(pod), SettledAs::Committed | SettledAs::Dropped(_))
             | (OutboxKey::Pod(pod), SettledAs::Dropped(_)) => {

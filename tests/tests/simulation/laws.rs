@@ -111,11 +111,11 @@ impl Laws {
         *author = ordinal;
     }
 
-    pub(crate) fn dirty_keys(&self, keys: usize) {
+    pub(crate) fn dirty_keys(keys: usize) {
         assert!(keys <= 40, "the dirty set has {keys} keys, more than there are");
     }
 
-    pub(crate) fn unanswered(&self, reports: usize) {
+    pub(crate) fn unanswered(reports: usize) {
         let most = protocol::reported::STATE_WINDOW + protocol::reported::EVENT_WINDOW;
         assert!(
             reports <= most,
@@ -123,7 +123,7 @@ impl Laws {
         );
     }
 
-    pub(crate) fn pending(&self, entries: usize) {
+    pub(crate) fn pending(entries: usize) {
         assert!(entries <= MOST_PENDING, "the outbox has {entries} entries");
     }
 

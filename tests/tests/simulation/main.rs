@@ -16,6 +16,10 @@
 //! `make sim` runs it. `SEEDS=n` runs n fresh seeds more, `SEED=x` replays one with a trace.
 
 #![expect(clippy::unwrap_used, reason = "a world that cannot be built is a failed test")]
+#![expect(
+    clippy::unchecked_time_subtraction,
+    reason = "virtual time only grows; where that is wrong, the panic is a failed test"
+)]
 
 mod api;
 mod cloud;
@@ -40,6 +44,8 @@ use std::env;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
+
+use tokio::time::Instant;
 
 use self::world::World;
 
@@ -70,7 +76,7 @@ fn main() -> ExitCode {
             .ok()
             .and_then(|text| text.trim().parse::<u64>().ok())
     };
-    let began = std::time::Instant::now();
+    let began = Instant::now();
     let seeds: Vec<u64> = match number("SEED") {
         Some(seed) => vec![seed],
         None => fixed_and_fresh(number("SEEDS").unwrap_or(FRESH)),

@@ -20,6 +20,10 @@ use super::disk::{Op, ops};
 use super::runtime::Making;
 use super::world::World;
 
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "the facts of a model, each checked on its own"
+)]
 pub(crate) struct Worker {
     pod: Arc<DesiredPod>,
     removed: bool,

@@ -12,6 +12,7 @@ use protocol::wire::{DesiredUp, ReportedUp};
 
 use super::api::Code;
 use super::cloud::{DesiredHalf, Replica, ReportedHalf, Session};
+use super::laws::Laws;
 use super::link::Down;
 use super::watches::pod_entry;
 use super::world::World;
@@ -57,12 +58,12 @@ impl World {
     fn write_take(&mut self, r: usize, id: u64, (name, tries): (String, usize), write: LeaseWrite) {
         let Some(link) = self.links.get(&id) else { return };
         let node = self.edges[link.edge].node.clone();
-        let (takes, taker) = (node.clone(), name.clone());
+        let (taken, by) = (node.clone(), name.clone());
         self.request(
             r,
             move |world| {
-                let lease = world.write_lease(takes.as_ref(), write)?;
-                Ok((lease, world.laws.took(&taker)))
+                let lease = world.write_lease(taken.as_ref(), write)?;
+                Ok((lease, world.laws.took(&by)))
             },
             move |world, result| match result {
                 Ok((lease, ordinal)) => {
@@ -269,7 +270,7 @@ impl World {
             }
             let room = self.links.get(&id).is_some_and(|link| link.down.ahead < AHEAD);
             let frame = room.then(|| half.publisher.poll_transmit(&index.seen_by(&session.node)));
-            self.laws.dirty_keys(half.publisher.dirty_keys());
+            Laws::dirty_keys(half.publisher.dirty_keys());
             let stream = half.stream;
             let asked: Vec<_> = std::iter::from_fn(|| half.publisher.poll_request()).collect();
             for Request::Consistent(kind) in asked {
@@ -378,26 +379,23 @@ impl World {
                     return;
                 };
                 session.folding -= 1;
-                match result {
-                    Ok((pods, head)) => {
-                        let node = &session.node;
-                        let pods = pods
-                            .iter()
-                            .filter_map(|pod| pod_entry(index, node, pod))
-                            .collect();
-                        index.fold(node, pods, Revision(head));
-                        world.index_changed(r);
-                        then(world, head);
-                    }
-                    Err(_) => {
-                        index.fold_failed(&session.node);
-                        world.after(Duration::from_secs(1), move |world| {
-                            if world.replicas[r].life == life {
-                                world.consistent_pods(r, id, then);
-                            }
-                        });
-                    }
-                }
+                let Ok((pods, head)) = result else {
+                    index.fold_failed(&session.node);
+                    world.after(Duration::from_secs(1), move |world| {
+                        if world.replicas[r].life == life {
+                            world.consistent_pods(r, id, then);
+                        }
+                    });
+                    return;
+                };
+                let node = &session.node;
+                let pods = pods
+                    .iter()
+                    .filter_map(|pod| pod_entry(index, node, pod))
+                    .collect();
+                index.fold(node, pods, Revision(head));
+                world.index_changed(r);
+                then(world, head);
             },
         );
     }
@@ -497,7 +495,7 @@ impl World {
             }
             let job = half.desk.poll_job(&look);
             let stream = half.stream;
-            self.laws.unanswered(half.desk.unanswered());
+            Laws::unanswered(half.desk.unanswered());
             let answers: Vec<_> = std::iter::from_fn(|| half.desk.poll_transmit()).collect();
             for answer in answers {
                 self.send_down(id, Down::Reported(stream, Box::new(answer)));

@@ -57,10 +57,10 @@ impl World {
                 self.make_pod(&name);
             }
             10 => self.edit(&pod, |pod| {
-                pod["spec"]["containers"][0]["image"] = json!(format!("shop:{content}"))
+                pod["spec"]["containers"][0]["image"] = json!(format!("shop:{content}"));
             }),
             11 => self.edit(&pod, |pod| {
-                pod["metadata"]["annotations"] = json!({"note": content.to_string()})
+                pod["metadata"]["annotations"] = json!({"note": content.to_string()});
             }),
             12..=14 => {
                 let n = self.dice.below(4);

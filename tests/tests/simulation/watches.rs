@@ -124,18 +124,15 @@ impl World {
                 let Some(watch) = replica.watches.get_mut(&id).filter(|watch| watch.round == round) else {
                     return;
                 };
-                match result {
-                    Ok((objects, head)) => {
-                        watch.from = head;
-                        watch.listed = true;
-                        world.listed(r, &scope, &objects, head);
-                        world.plan_delivery(r, id);
-                    }
-                    Err(_) => {
-                        let pause = world.dice.between(250, 8_000);
-                        world.after(pause, move |world| world.list(r, life, id));
-                    }
-                }
+                let Ok((objects, head)) = result else {
+                    let pause = world.dice.between(250, 8_000);
+                    world.after(pause, move |world| world.list(r, life, id));
+                    return;
+                };
+                watch.from = head;
+                watch.listed = true;
+                world.listed(r, &scope, &objects, head);
+                world.plan_delivery(r, id);
             },
         );
     }
