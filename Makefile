@@ -37,7 +37,7 @@ lint: ## Format, lints, documentation
 unit: ## Unit, property and documentation tests
 	cargo test --locked --workspace --exclude tests
 	cargo test --locked -p tests --lib --bins
-	@$(MAKE) --no-print-directory sim
+	@$(MAKE) --no-print-directory sim SEEDS=0
 
 sim: ## Simulated clusters in virtual time; SEED=x replays one, SEEDS=n runs more
 	@SEED='$(SEED)' SEEDS='$(SEEDS)' cargo test --locked --quiet -p tests --test simulation

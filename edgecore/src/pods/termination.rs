@@ -1,7 +1,7 @@
 //! Termination messages: the last words of a container that ended.
 //!
 //! A message is read from the file that was mounted for it, else, with policy `FallbackToLogsOnError` after a
-//! failure, from the end of the log. **Invariant:** never more than 4096 bytes of a file, 80 lines or 2048
+//! failure, from the end of the log. **Invariant:** never more than the last 4096 bytes of a file, 80 lines or 2048
 //! bytes of a log, and 12 KiB a pod; no link is followed and no pipe is waited for.
 
 use std::fs::File;
@@ -67,7 +67,7 @@ pub fn fit_pod(messages: &mut [&mut String]) {
 }
 
 fn from_file(path: &Path) -> String {
-    match file::read_bounded(path, FILE_LIMIT) {
+    match file::read_end(path, FILE_LIMIT) {
         Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
         Err(error) => format!("Error on reading termination log {}: {error}", path.display()),
@@ -149,11 +149,12 @@ mod tests {
     }
 
     #[test]
-    fn a_message_is_the_first_4096_bytes_of_its_file() {
+    fn a_message_is_the_last_4096_bytes_of_its_file() {
         let scratch = Scratch::new("termination");
         let (file, log) = (scratch.path().join("0"), scratch.path().join("log"));
-        std::fs::write(&file, "x".repeat(1 << 20)).unwrap();
-        assert_eq!(message(&status(&file, &log, "File", 1)).len(), 4096);
+        std::fs::write(&file, format!("{}why", "x".repeat(1 << 20))).unwrap();
+        let told = message(&status(&file, &log, "File", 1));
+        assert!(told.len() == 4096 && told.ends_with("xwhy"));
         std::fs::write(&file, "").unwrap();
         assert_eq!(message(&status(&file, &log, "File", 1)), "");
         assert_eq!(

@@ -50,7 +50,7 @@ use tokio::time::Instant;
 use self::world::World;
 
 /// The same in every run.
-const FIXED: u64 = 160;
+const FIXED: u64 = 230;
 /// New in every run.
 const FRESH: u64 = 80;
 /// What the slowest back-offs add up to, and some more.

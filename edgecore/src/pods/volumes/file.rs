@@ -5,7 +5,7 @@
 
 use std::ffi::{CStr, OsStr};
 use std::fs::{File, Permissions};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
@@ -131,19 +131,21 @@ pub(in super::super) fn overwrite(path: &Path, bytes: &[u8], mode: u32) -> io::R
     file.write_all(bytes)
 }
 
-/// Reads at most `limit` bytes of a regular file, without following a link or waiting for a pipe.
-pub(in super::super) fn read_bounded(path: &Path, limit: usize) -> io::Result<Vec<u8>> {
+/// Reads the last `limit` bytes of a regular file, without following a link or waiting for a pipe.
+pub(in super::super) fn read_end(path: &Path, limit: usize) -> io::Result<Vec<u8>> {
     let flags = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits();
-    let file = std::fs::OpenOptions::new()
+    let mut file = std::fs::OpenOptions::new()
         .read(true)
         .custom_flags(flags)
         .open(path)?;
-    if !file.metadata()?.is_file() {
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
         return Err(io::Error::other(format!(
             "{} is not a regular file",
             path.display()
         )));
     }
+    file.seek(SeekFrom::Start(metadata.len().saturating_sub(limit as u64)))?;
     let mut bytes = Vec::new();
     file.take(limit as u64).read_to_end(&mut bytes)?;
     Ok(bytes)
@@ -283,12 +285,12 @@ mod tests {
         let link = scratch.path().join("link");
         std::fs::write(scratch.path().join("real"), "secret").unwrap();
         symlink(scratch.path().join("real"), &link).unwrap();
-        assert!(read_bounded(&link, 10).is_err());
+        assert!(read_end(&link, 10).is_err());
         assert!(overwrite(&link, b"x", 0o644).is_err());
         let pipe = scratch.path().join("pipe");
         nix::unistd::mkfifo(&pipe, Mode::from_bits_truncate(0o600)).unwrap();
-        assert!(read_bounded(&pipe, 10).is_err());
-        assert!(read_bounded(scratch.path(), 10).is_err());
-        assert_eq!(read_bounded(&scratch.path().join("real"), 3).unwrap(), b"sec");
+        assert!(read_end(&pipe, 10).is_err());
+        assert!(read_end(scratch.path(), 10).is_err());
+        assert_eq!(read_end(&scratch.path().join("real"), 3).unwrap(), b"ret");
     }
 }

@@ -141,7 +141,7 @@ mod unit {
         );
         let found = compare(&a, &b);
         assert_eq!(found.len(), 1, "{found:?}");
-        assert_eq!(found[0].path, "conditions[Ready].status");
+        assert_eq!(found[0].path, "conditions.Ready.status");
         assert_eq!(
             (found[0].kubelet.as_str(), found[0].edge.as_str()),
             ("True", "False")
