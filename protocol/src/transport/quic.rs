@@ -3,8 +3,8 @@
 //! No datagrams, no unidirectional streams, no early data. Only the edge keeps the path alive.
 //! What is accepted, retried or refused is the caller's decision ([`Incoming`]).
 //!
-//! **Invariant:** what the peer may make this end hold is bounded: 256 KiB a stream, 1 MiB a
-//! connection, 270 streams.
+//! **Invariant:** what the peer may make this end hold is bounded: 270 streams, 64 KiB each on the
+//! edge and 16 KiB each in the cloud; and streams that nobody reads leave every other its window.
 
 mod config;
 mod connection;

@@ -20,9 +20,6 @@ pub(crate) type Connected = Result<Arc<dyn Connection>, TransportError>;
 
 /// A transport under test.
 pub(crate) trait Carrier: Sized + Send + Sync + 'static {
-    /// So many streams that nobody reads hinder no other.
-    const STALLED: usize;
-
     fn listen(authority: &Authority, valid: (SystemTime, SystemTime)) -> (Self, SocketAddr);
     fn connect(address: SocketAddr, tls: &ClientTls) -> BoxFuture<'_, Connected>;
     fn accept(&self) -> BoxFuture<'_, Connected>;
@@ -49,9 +46,6 @@ impl Quic {
 }
 
 impl Carrier for Quic {
-    /// Four hold all of the connection's window.
-    const STALLED: usize = 3;
-
     fn listen(authority: &Authority, valid: (SystemTime, SystemTime)) -> (Self, SocketAddr) {
         let listener = Self::at(authority, valid, "127.0.0.1:0".parse().unwrap()).unwrap();
         let address = listener.0.local_addr().unwrap();
@@ -70,8 +64,6 @@ impl Carrier for Quic {
 pub(crate) struct WebSocket(pub(crate) TcpListener, pub(crate) TlsAcceptor);
 
 impl Carrier for WebSocket {
-    const STALLED: usize = 8;
-
     fn listen(authority: &Authority, valid: (SystemTime, SystemTime)) -> (Self, SocketAddr) {
         let config = tls::server(
             &authority.certificate,

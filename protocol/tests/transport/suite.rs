@@ -215,7 +215,7 @@ pub(crate) async fn large_streams_arrive_whole_in_both_directions_at_once<C: Car
 pub(crate) async fn streams_that_nobody_reads_stop_no_other<C: Carrier>() {
     let (edge, cloud) = linked::<C>().await;
     let mut stalled = Vec::new();
-    for _ in 0..C::STALLED {
+    for _ in 0..8 {
         let (unread, mut writes) = stream(&*edge, &*cloud, tunnel()).await;
         let full = async { while writes.send.write_all(&[0; 4096]).await.is_ok() {} };
         assert!(timeout(Duration::from_millis(300), full).await.is_err());

@@ -8,10 +8,6 @@ use quinn::{
     crypto::rustls::{NoInitialCipherSuite, QuicClientConfig, QuicServerConfig},
 };
 
-/// One stream's unread bytes.
-const STREAM_WINDOW: u32 = 256 << 10;
-/// All streams' unread bytes: quinn's own default is no limit.
-const CONNECTION_WINDOW: u32 = 1 << 20;
 /// What this end may have unacknowledged.
 const SEND_WINDOW: u64 = 1 << 20;
 /// 256 tunnels, three flows, and some room for what ends while something else begins.
@@ -35,11 +31,28 @@ pub(super) enum Side {
     Cloud,
 }
 
+impl Side {
+    /// What one stream may have unread here. Edges receive objects over long round trips; cloudcore
+    /// receives reports, from many edges.
+    const fn stream_window(self) -> u32 {
+        match self {
+            Self::Edge => 64 << 10,
+            Self::Cloud => 16 << 10,
+        }
+    }
+
+    /// What all streams together may have unread: as much as they could, so that streams that nobody
+    /// reads never stop the others. quinn returns a connection's credit only for what was read.
+    const fn connection_window(self) -> u32 {
+        self.stream_window() * STREAMS
+    }
+}
+
 pub(super) fn transport(side: Side) -> Arc<TransportConfig> {
     let mut config = TransportConfig::default();
     config
-        .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
-        .receive_window(VarInt::from_u32(CONNECTION_WINDOW))
+        .stream_receive_window(VarInt::from_u32(side.stream_window()))
+        .receive_window(VarInt::from_u32(side.connection_window()))
         .send_window(SEND_WINDOW)
         .max_concurrent_bidi_streams(VarInt::from_u32(STREAMS))
         .max_concurrent_uni_streams(VarInt::from_u32(0))
