@@ -23,10 +23,16 @@ use std::{
     fs::{self, File},
     path::{Path, PathBuf},
     sync::Arc,
+    thread,
+    time::Duration,
 };
 
 /// A page table and the hot leaves fit; the edge reads from memory, not from here.
 const CACHE_BYTES: u64 = 4 * 1024 * 1024;
+
+/// sled's threads let go of the lock a moment after the database was closed, or could not be opened.
+const LOCK_TRIES: u32 = 20;
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
 /// The file that says that nothing was written since the last open.
 const SETTLED: &str = "settled";
@@ -132,12 +138,7 @@ impl SledStore {
     /// Opens the database and believes it.
     pub(super) fn open_unread(path: &Path, objects: &Path) -> Result<Self, StoreError> {
         remove_generating(path)?;
-        let db = sled::Config::new()
-            .path(path)
-            .cache_capacity(CACHE_BYTES)
-            .flush_every_ms(None)
-            .open()
-            .map_err(|source| engine(path, source))?;
+        let db = open_engine(path)?;
         make_durable(path)?;
         let log = path.join("db");
         Ok(Self {
@@ -327,6 +328,25 @@ fn parse_key(raw: &[u8]) -> Option<(Table, &str)> {
     let (table, key) = std::str::from_utf8(raw).ok()?.split_once('\0')?;
     let table = Table::ALL.into_iter().find(|known| known.as_str() == table)?;
     Some((table, key))
+}
+
+fn open_engine(path: &Path) -> Result<sled::Db, StoreError> {
+    let config = sled::Config::new()
+        .path(path)
+        .cache_capacity(CACHE_BYTES)
+        .flush_every_ms(None);
+    for _ in 0..LOCK_TRIES {
+        match config.open() {
+            Err(error) if is_lock(&error) => thread::sleep(LOCK_PAUSE),
+            opened => return opened.map_err(|source| engine(path, source)),
+        }
+    }
+    Err(StoreError::InUse { path: path.into() })
+}
+
+/// sled has no kind for it, only this text.
+fn is_lock(error: &sled::Error) -> bool {
+    matches!(error, sled::Error::Io(e) if e.to_string().contains("could not acquire lock"))
 }
 
 fn engine(path: &Path, source: sled::Error) -> StoreError {
