@@ -135,22 +135,8 @@ impl Hub {
         };
         // A device that enrols has no certificate yet; the link asks for one itself.
         let tcp_tls = config(ClientCertificate::Optional)?;
-        let tcp = listen::bind_tcp(settings.listen)
-            .await
-            .map_err(|source| HubError::Tcp {
-                address: settings.listen,
-                source,
-            })?;
-        // With port 0 the kernel chose one: both protocols share it.
-        let port = tcp
-            .local_addr()
-            .map_or(settings.listen.port(), |bound| bound.port());
-        let quic = QuicListener::bind(
-            SocketAddr::new(settings.listen.ip(), port),
-            config(ClientCertificate::Required)?,
-            authority.reset_key(),
-            &settings.clock,
-        )?;
+        let quic_tls = config(ClientCertificate::Required)?;
+        let (tcp, quic) = bind_both(&settings, &quic_tls).await?;
         let shared = Shared {
             settings,
             registry: Registry::default(),
@@ -192,5 +178,27 @@ impl Hub {
         self.quic.close(CloseCode::GoingAway, "cloudcore shuts down");
         // Telling the peers must not hold up the end.
         let _ = tokio::time::timeout(Duration::from_secs(1), self.quic.wait_idle()).await;
+    }
+}
+
+/// With port 0 the kernel chooses one for TCP; where UDP has it not free, another is chosen.
+async fn bind_both(
+    settings: &Settings,
+    tls: &Arc<ServerConfig>,
+) -> Result<(TcpListener, QuicListener), HubError> {
+    let Settings { listen, .. } = *settings;
+    loop {
+        let tcp = listen::bind_tcp(listen).await.map_err(|source| HubError::Tcp {
+            address: listen,
+            source,
+        })?;
+        let port = tcp.local_addr().map_or(listen.port(), |bound| bound.port());
+        let address = SocketAddr::new(listen.ip(), port);
+        let reset_key = settings.authority.reset_key();
+        match QuicListener::bind(address, Arc::clone(tls), reset_key, &settings.clock) {
+            Err(ListenError::Bind { source, .. })
+                if listen.port() == 0 && source.kind() == std::io::ErrorKind::AddrInUse => {}
+            bound => return Ok((tcp, bound?)),
+        }
     }
 }

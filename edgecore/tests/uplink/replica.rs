@@ -43,12 +43,14 @@ impl Replica {
             &clock,
         )
         .unwrap();
-        let listener = loop {
-            match QuicListener::bind(address, Arc::clone(&config), [7; 32], &clock) {
-                Ok(listener) => break listener,
-                Err(_) if address.port() != 0 => sleep(Duration::from_millis(5)).await,
-                Err(error) => panic!("{error}"),
+        // With port 0 the kernel chooses one for UDP; that TCP has it free is luck.
+        let (listener, tcp) = loop {
+            if let Ok(listener) = QuicListener::bind(address, Arc::clone(&config), [7; 32], &clock)
+                && let Ok(tcp) = TcpListener::bind(listener.local_addr().unwrap()).await
+            {
+                break (listener, tcp);
             }
+            sleep(Duration::from_millis(5)).await;
         };
         let address = listener.local_addr().unwrap();
         let over_tcp = tls::server(
@@ -58,7 +60,6 @@ impl Replica {
             &clock,
         );
         let acceptor = TlsAcceptor::from(over_tcp.unwrap());
-        let tcp = TcpListener::bind(address).await.unwrap();
         let word = watch::channel(None).0;
         let mut serving = JoinSet::new();
         serving.spawn(accept(listener, Arc::clone(cluster), word.clone()));
