@@ -23,12 +23,16 @@ crate::tests![
     ten_pods_run_again_after_a_power_cut_without_network_five_times,
 ];
 
+/// Two missed beats of a WebSocket (85 s), the lease's last renewal before them, the grace period (50 s),
+/// and as much again.
+const SEEN_AS_GONE: Duration = Duration::from_mins(5);
+
 /// How long after containerd's first answer the pods must run again.
 const RESTART_WITHIN: Duration = Duration::from_secs(15);
 
 async fn not_ready(world: &World) -> Result<()> {
     let nodes: Api<Node> = Api::all(world.testbed().await?.client());
-    until("the node to be seen as gone", PATIENCE, || async {
+    until("the node to be seen as gone", SEEN_AS_GONE, || async {
         let ready = tests::testbed::condition(&nodes.get(EDGE).await?, "Ready");
         Ok(Look::when(!ready.starts_with("True"), || ready.clone()))
     })
