@@ -141,7 +141,9 @@ fn memory_share(pod: &Pod, container: &Container) -> i64 {
     let main = spec::spec(pod).map(|spec| spec.containers.as_slice());
     let least = main.unwrap_or_default().iter().map(requested).min();
     let own = match least {
-        Some(least) if is_sidecar(pod, container) => requested(container).max(least),
+        Some(least) if is_init(pod, container) && spec::is_sidecar(container) => {
+            requested(container).max(least)
+        }
         _ => requested(container),
     };
     let of_pod = pods::said_by_pod(pod).0.memory.unwrap_or(0);
@@ -153,13 +155,12 @@ fn memory_share(pod: &Pod, container: &Container) -> i64 {
     own.saturating_add(left / containers)
 }
 
-fn is_sidecar(pod: &Pod, container: &Container) -> bool {
+/// A main container may say `restartPolicy: Always` too, and is no sidecar for it.
+fn is_init(pod: &Pod, container: &Container) -> bool {
     let init = spec::spec(pod).and_then(|spec| spec.init_containers.as_deref());
-    container.restart_policy.as_deref() == Some("Always")
-        && init
-            .unwrap_or_default()
-            .iter()
-            .any(|init| init.name == container.name)
+    init.unwrap_or_default()
+        .iter()
+        .any(|init| init.name == container.name)
 }
 
 fn burstable_oom_score(request: i64, capacity: u64) -> i64 {
