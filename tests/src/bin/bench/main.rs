@@ -19,7 +19,7 @@ use tests::{Testbed, programs::workspace};
 
 use crate::{
     figures::{Figure, Report},
-    show::{note, step},
+    show::{note, tear_down},
 };
 
 /// Where the figures are written, below the workspace.
@@ -95,16 +95,7 @@ async fn run(args: &Args) -> Result<()> {
         figures = measure(&testbed, args) => figures.map(Some),
         interrupted = tokio::signal::ctrl_c() => interrupted.map(|()| None).map_err(Into::into),
     };
-    if outcome.is_err() {
-        testbed.ground.keep_logs();
-        note(&format!(
-            "the logs of all programs are kept in {}",
-            testbed.ground.logs().display()
-        ));
-    }
-    let ground = testbed.ground.clone();
-    drop(testbed);
-    step("tearing everything down", async { ground.leave() }).await?;
+    tear_down(testbed, outcome.is_ok()).await?;
     outcome?.map_or(Ok(()), |figures| publish(args, figures))
 }
 

@@ -12,7 +12,7 @@ use anyhow::Result;
 use clap::Parser;
 use tests::Testbed;
 
-use crate::show::{note, step};
+use crate::show::{note, tear_down};
 
 /// Starts a cluster with an edge node, shows what it does, and tears everything down again.
 #[derive(Debug, Parser)]
@@ -49,16 +49,7 @@ async fn run(once: bool) -> Result<()> {
         outcome = show(&testbed, once) => outcome,
         interrupted = tokio::signal::ctrl_c() => interrupted.map_err(Into::into),
     };
-    if outcome.is_err() {
-        testbed.ground.keep_logs();
-        note(&format!(
-            "the logs of all programs are kept in {}",
-            testbed.ground.logs().display()
-        ));
-    }
-    let ground = testbed.ground.clone();
-    drop(testbed);
-    step("tearing everything down", async { ground.leave() }).await?;
+    tear_down(testbed, outcome.is_ok()).await?;
     outcome
 }
 

@@ -3,6 +3,7 @@
 use std::{future::Future, io::Write, time::Duration};
 
 use anyhow::{Context, Result};
+use tests::Testbed;
 use tokio::time::{Instant, interval_at};
 
 /// How often a long step says that it is still at it.
@@ -36,6 +37,20 @@ pub(crate) fn output(command: &str, printed: &str) {
     for line in printed.lines() {
         say(&format!("    {line}"));
     }
+}
+
+/// Takes everything down; where something went wrong, the logs stay.
+pub(crate) async fn tear_down(testbed: Testbed, well: bool) -> Result<()> {
+    if !well {
+        testbed.ground.keep_logs();
+        note(&format!(
+            "the logs of all programs are kept in {}",
+            testbed.ground.logs().display()
+        ));
+    }
+    let ground = testbed.ground.clone();
+    drop(testbed);
+    step("tearing everything down", async { ground.leave() }).await
 }
 
 /// A line; a reader that is gone is no reason to stop.

@@ -34,7 +34,7 @@ use tests::Testbed;
 
 use crate::{
     case::Case,
-    show::{note, step},
+    show::{note, step, tear_down},
     stage::Stage,
     table::{Line, Table},
 };
@@ -87,16 +87,7 @@ async fn run(args: &Args) -> Result<bool> {
         outcome = judge(&testbed, args, &cases) => outcome,
         interrupted = tokio::signal::ctrl_c() => interrupted.map(|()| false).map_err(Into::into),
     };
-    if !matches!(outcome, Ok(true)) {
-        testbed.ground.keep_logs();
-        note(&format!(
-            "the logs of all programs are kept in {}",
-            testbed.ground.logs().display()
-        ));
-    }
-    let ground = testbed.ground.clone();
-    drop(testbed);
-    step("tearing everything down", async { ground.leave() }).await?;
+    tear_down(testbed, matches!(outcome, Ok(true))).await?;
     outcome
 }
 
