@@ -1,18 +1,20 @@
 //! Events about pods, with the kubelet's reasons and words.
 //!
-//! Telling never waits: events go through a bounded queue to [`pump`], and are lost when it is full. The same
-//! event is not told again within a minute, so that a pod that keeps failing does not fill the link.
+//! Telling never waits: events go through a bounded queue to [`pump`], and are lost when it is full. They are
+//! reported a little later and together, so that a pod's story takes nothing from its start. The same event is
+//! not told again within a minute, so that a pod that keeps failing does not fill the link.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::join_all;
 use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use parking_lot::Mutex;
 use protocol::clock::Clock;
 use tokio::sync::mpsc;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use super::seams::Report;
 use super::{spec, status};
@@ -24,10 +26,17 @@ const REMEMBERED: usize = 512;
 /// How many wait to be reported.
 const QUEUED: usize = 256;
 
+/// How long events wait for others that are reported with them.
+const GATHER: Duration = Duration::from_secs(1);
+
 /// Reports what is told, until nobody tells any more.
 pub async fn pump(mut waiting: mpsc::Receiver<Event>, report: Arc<dyn Report>) {
-    while let Some(event) = waiting.recv().await {
-        report.event(event).await;
+    while let Some(first) = waiting.recv().await {
+        sleep(GATHER).await;
+        let others = std::iter::from_fn(|| waiting.try_recv().ok()).take(QUEUED);
+        let events: Vec<Event> = std::iter::once(first).chain(others).collect();
+        // Side by side: what is kept together is written once.
+        join_all(events.into_iter().map(|event| report.event(event))).await;
     }
 }
 
@@ -148,5 +157,32 @@ fn reference(pod: &Pod, field: Option<&str>) -> ObjectReference {
         uid: Some(spec::uid(pod).to_owned()),
         field_path: field.map(ToOwned::to_owned),
         ..ObjectReference::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::{Clock, Events, GATHER, Tone, pump};
+    use crate::pods::testbed::FakeReport;
+
+    #[tokio::test(start_paused = true)]
+    async fn events_that_come_together_are_reported_together_and_a_little_later() {
+        let report = Arc::new(FakeReport::default());
+        let (events, waiting) = Events::new(Clock::system(), "edge-1");
+        let reported = || report.events.lock().len();
+        let telling = async {
+            let pod = serde_json::from_value(serde_json::json!({"metadata": {"name": "web", "uid": "u1"}}));
+            let pod = pod.unwrap();
+            for reason in ["Pulled", "Created", "Started"] {
+                events.pod(&pod, Tone::Normal, reason, "as it should");
+            }
+            tokio::time::sleep(GATHER / 2).await;
+            assert_eq!(reported(), 0, "the pod is still at it");
+            drop(events);
+        };
+        tokio::join!(pump(waiting, report.clone()), telling);
+        assert_eq!(reported(), 3);
     }
 }

@@ -73,7 +73,7 @@ pub(crate) struct FakeReport {
     statuses: Mutex<BTreeMap<String, Vec<PodStatus>>>,
     gone: Mutex<Vec<String>>,
     forgotten: Mutex<Vec<String>>,
-    events: Mutex<Vec<String>>,
+    pub(crate) events: Mutex<Vec<String>>,
 }
 
 impl Report for FakeReport {
@@ -235,6 +235,12 @@ impl Node {
     /// Events, `Reason: message`.
     pub(crate) fn events(&self) -> Vec<String> {
         self.report.events.lock().clone()
+    }
+
+    /// Waits, in virtual time, until an event that begins like this is told: events are told a little late.
+    pub(crate) async fn hear(&self, beginning: &str) {
+        let heard = |node: &Self| node.events().iter().any(|event| event.starts_with(beginning));
+        self.until(&format!("the event {beginning}"), heard).await;
     }
 
     /// Waits, in virtual time, until `holds`.

@@ -41,8 +41,9 @@ use probing::Probing;
 const RETRY: Duration = Duration::from_secs(1);
 /// A worker looks at its pod at least this often; the kubelet's sync frequency.
 const SYNC: Duration = Duration::from_mins(1);
-/// How long a status waits for the first containers: it is out of date as soon as they run.
-const SOON: Duration = Duration::from_millis(150);
+/// How long a status waits for the sandbox or the first containers: it is out of date as soon as they are
+/// there, and telling it takes the processor from those that make them.
+const SOON: Duration = Duration::from_millis(400);
 
 /// What a worker is told.
 #[derive(Clone, Debug)]
@@ -254,7 +255,8 @@ impl Worker {
         if !starts {
             self.permit = None;
         }
-        let first = starts && self.observed.containers.is_empty();
+        let makes = |step: &Step| matches!(step, Step::CreateSandbox { .. } | Step::Start(_));
+        let first = self.observed.containers.is_empty() && steps.iter().all(makes);
         let publish = self.publish();
         let soon = if first { SOON } else { Duration::ZERO };
         let (noted, told) = beside(publish, Box::pin(self.carry_out(steps)), soon).await;

@@ -1,5 +1,6 @@
 //! Hooks and sidecars, against the runtime in memory.
 
+mod beside;
 mod hooks;
 mod sidecars;
 

@@ -27,7 +27,7 @@ async fn of_two_pods_with_one_host_port_the_older_runs_and_the_other_fails_as_un
     let message = "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports";
     assert_eq!(status.message.unwrap(), format!("Pod was rejected: {message}"));
     assert_eq!((status.container_statuses, status.conditions), (None, None));
-    assert!(node.events().contains(&format!("NodePorts: {message}")));
+    node.hear(&format!("NodePorts: {message}")).await;
     assert_eq!(node.runtime.count("RunPodSandbox"), 1);
 
     // Restarted, it still fails; and once the first has gone, the port is free for another.

@@ -100,6 +100,7 @@ async fn an_order_to_end_cuts_a_post_start_hook_short_and_the_pre_stop_hook_stil
     let calls = node.runtime.calls();
     let at = |call: &str| calls.iter().position(|c| c.starts_with(call)).unwrap();
     assert!(at("ExecSync bye") < at("StopContainer"), "{calls:?}");
+    node.hear("FailedPostStartHook").await;
     assert_eq!(told(&node, "FailedPostStartHook: PostStartHook failed"), 1);
 }
 
@@ -128,6 +129,7 @@ async fn a_pre_stop_hook_that_fails_is_told_and_the_container_is_stopped_all_the
     node.until("Running", |node| node.phase("u1") == "Running").await;
     node.want(&deleted(pod, 30));
     node.until("gone", |node| node.gone() == ["u1"]).await;
+    node.hear("FailedPreStopHook").await;
     assert_eq!(told(&node, "FailedPreStopHook: PreStopHook failed"), 1);
     assert_eq!(graces(&node), ["30"]);
 }
