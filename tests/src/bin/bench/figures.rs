@@ -23,6 +23,7 @@ impl Unit {
         match (self, value) {
             (_, None) => String::from("-"),
             (Self::Milliseconds, Some(value)) => format!("{value:.0} ms"),
+            (Self::Bytes, Some(value)) if value < 1e6 => format!("{:.1} kB", value / 1e3),
             (Self::Bytes, Some(value)) => format!("{:.1} MB", value / 1e6),
         }
     }
@@ -52,6 +53,11 @@ impl Figure {
             floor: None,
         }
     }
+}
+
+/// A duration as the figures give it.
+pub(crate) fn milliseconds(took: Duration) -> f64 {
+    took.as_secs_f64() * 1e3
 }
 
 /// Fractions of a millisecond are noise, and of a byte nonsense.

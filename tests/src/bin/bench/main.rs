@@ -3,13 +3,17 @@
 //! Judges nothing: it prints a table and writes `target/bench.json`. Like the demo it leaves nothing
 //! behind, however it ends.
 
+mod burst;
 mod figures;
 mod floor;
+mod follow;
 mod memory;
 #[path = "../demo/show.rs"]
 mod show;
 mod stage;
 mod starts;
+mod wire;
+mod workload;
 
 use std::{fs, process::ExitCode, time::Duration};
 
@@ -18,8 +22,9 @@ use clap::Parser;
 use tests::{Testbed, programs::workspace};
 
 use crate::{
-    figures::{Figure, Report},
+    figures::{Figure, Report, Unit},
     show::{note, tear_down},
+    wire::Reading,
 };
 
 /// Where the figures are written, below the workspace.
@@ -37,18 +42,39 @@ struct Args {
     /// How many single pods are started on each node
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..))]
     pods: u16,
+
+    /// How many pods come and go, twenty at a time, before edgecore's memory is read once more;
+    /// such as 1000, which takes several minutes
+    #[arg(long, value_parser = clap::value_parser!(u16).range(200..))]
+    cycles: Option<u16>,
 }
 
 const HELP: &str = "\
 What is measured (w1 is a node with the stock kubelet, e1 an edge node):
-  edgecore_rss.idle       VmRSS after --settle, with no pods
-  edgecore_rss.pods30     VmRSS after --settle, with 30 sleeping pods on each node
-  cloudcore_rss.one_node  VmRSS after --settle, with one edge node and no pods
   pod_start.p50, .p90     one pod, image present: from just before the create request
                           to the watch event with phase Running; w1 and e1 in turn, in
                           random order, with random pauses
+  burst60.median, .last   60 pods at once: until half of them run, and all
+  burst60.deleted         their deletion by one request, until the last is gone
+  deployment10.running    a Deployment of 10 with a ConfigMap volume and the default
+                          token, sent by the scheduler: until all run
+  configmap_to_file.p50   a changed ConfigMap: from the patch request to the file
+  edgecore_rss.idle       VmRSS after --settle, with no pods
+  edgecore_rss.pods30     VmRSS after --settle, with 30 sleeping pods on each node
+  edgecore_rss.cycles100, .cycles_all
+                          with --cycles: VmRSS after 100 pods that came and went, and
+                          after all of them
+  cloudcore_rss.one_node  VmRSS after --settle, with one edge node and no pods
   edgecore_binary, cloudcore_binary
                           sizes of the release binaries
+  idle_bytes_day.quic, .websocket
+                          what a node without pods receives and sends at the IP layer
+                          during --settle, as bytes a day
+  token_bytes_day_pod     what a pod with the default token adds to that: its share of
+                          what ten pods add at rest, and one fetch of the token, which
+                          edgecore renews once a day
+  flash_bytes_day.pods10  what the agent has the kernel write to the disk during --settle
+                          with ten pods, as bytes a day
 
 Columns:
   ours
@@ -58,8 +84,8 @@ Columns:
 
 The table is printed, and written to target/bench.json in bytes and milliseconds, with null
 where there is no such figure. Nothing else should run on the machine meanwhile. With the
-defaults it takes about a quarter of an hour; with ARGS='--settle 30s' about a third of that,
-but then memory is not what it settles at.";
+defaults it takes about half an hour; with ARGS='--settle 30s' about a third of that, but then
+memory is not what it settles at, and a day is extrapolated from little.";
 
 fn span(text: &str) -> Result<Duration, String> {
     let span: jiff::SignedDuration = text
@@ -102,9 +128,23 @@ async fn run(args: &Args) -> Result<()> {
 async fn measure(testbed: &Testbed, args: &Args) -> Result<Vec<Figure>> {
     let stage = stage::Stage::build(testbed).await?;
     // Memory first: the bar is about programs that have just started.
-    let mut figures = memory::measure(&stage, args.settle).await?;
-    figures.splice(0..0, starts::measure(&stage, args.pods).await?);
+    let before = Reading::of_wire(&stage.edge.machine).await?;
+    memory::rest("without pods", args.settle).await?;
+    let idle = Reading::of_wire(&stage.edge.machine).await?.a_day_since(&before);
+    let mut held = memory::idle(&stage).await?;
+    held.push(memory::crowded(&stage, args.settle).await?);
+    let bytes = wire::ten_pods(&stage, (args.settle, idle)).await?;
+    let mut figures = starts::measure(&stage, args.pods).await?;
+    figures.extend(burst::measure(&stage).await?);
+    figures.extend(Box::pin(workload::measure(&stage)).await?);
+    figures.extend(held);
+    if let Some(cycles) = args.cycles {
+        figures.extend(memory::cycled(&stage, cycles).await?);
+    }
     figures.extend(memory::binaries(testbed)?);
+    figures.push(Figure::ours("idle_bytes_day.quic", Unit::Bytes, idle));
+    figures.push(wire::websocket(&stage, args.settle).await?);
+    figures.extend(bytes);
     Ok(figures)
 }
 

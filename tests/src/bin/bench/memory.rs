@@ -4,46 +4,78 @@ use std::{fs, path::Path, time::Duration};
 
 use anyhow::{Context, Result};
 use k8s_openapi::api::core::v1::Pod;
-use kube::{
-    Api,
-    api::{DeleteParams, ListParams, PostParams},
-};
+use kube::Api;
 use tests::{Testbed, machine::Machine, pods};
 use tokio::time::sleep;
 
 use crate::{
+    burst,
     figures::{Figure, Unit},
+    follow::{Milestone, times},
     show::step,
     stage::{EDGE, PATIENCE, Stage},
-    starts::pod,
 };
 
 /// The label of the pods that are only there.
 const APP: &str = "bench-crowd";
 /// How many of them each node has.
-const CROWD: usize = 30;
+const CROWD: u16 = 30;
+/// Pods that come and go together.
+const BATCH: u16 = 20;
 
-pub(crate) async fn measure(stage: &Stage<'_>, settle: Duration) -> Result<Vec<Figure>> {
-    let (edge, node) = (&stage.edge.machine, &stage.testbed.node.machine);
-    rest("without pods", settle).await?;
-    let idle = Figure {
-        kubelet: Some(service(node, "kubelet").await?),
-        ..Figure::ours("edgecore_rss.idle", Unit::Bytes, service(edge, "edgecore").await?)
-    };
+/// Right after a rest without pods.
+pub(crate) async fn idle(stage: &Stage<'_>) -> Result<Vec<Figure>> {
+    let node = &stage.testbed.node.machine;
     let cloudcore = Figure::ours("cloudcore_rss.one_node", Unit::Bytes, cloudcore(node).await?);
+    Ok(vec![agents(stage, "edgecore_rss.idle").await?, cloudcore])
+}
+
+/// With many pods.
+pub(crate) async fn crowded(stage: &Stage<'_>, settle: Duration) -> Result<Figure> {
     let what = format!("{CROWD} pods on each node");
     step(&what, crowd(stage)).await?;
     rest(&what, settle).await?;
-    let crowded = Figure {
-        kubelet: Some(service(node, "kubelet").await?),
-        ..Figure::ours(
-            "edgecore_rss.pods30",
-            Unit::Bytes,
-            service(edge, "edgecore").await?,
-        )
-    };
+    let crowded = agents(stage, "edgecore_rss.pods30").await?;
     step("those pods gone", disperse(stage)).await?;
-    Ok(vec![idle, crowded, cloudcore])
+    Ok(crowded)
+}
+
+/// After a hundred pods that came and went, and after all of them.
+pub(crate) async fn cycled(stage: &Stage<'_>, pods: u16) -> Result<Vec<Figure>> {
+    let api: Api<Pod> = Api::namespaced(stage.testbed.client(), "default");
+    let mut figures = Vec::new();
+    for (name, count) in [
+        ("edgecore_rss.cycles100", 100),
+        ("edgecore_rss.cycles_all", pods.saturating_sub(100)),
+    ] {
+        step(&format!("{count} pods that come and go"), async {
+            for _ in 0..count / BATCH {
+                times(
+                    &api,
+                    (APP, usize::from(BATCH)),
+                    Milestone::Running,
+                    burst::create(&api, EDGE, APP, BATCH),
+                )
+                .await?;
+                burst::delete(&api, APP).await?;
+                pods::until_gone(&stage.testbed.client(), &format!("app={APP}"), PATIENCE).await?;
+            }
+            Ok(())
+        })
+        .await?;
+        let rss = service(&stage.edge.machine, "edgecore").await?;
+        figures.push(Figure::ours(name, Unit::Bytes, rss));
+    }
+    Ok(figures)
+}
+
+/// The agents' resident bytes, beside each other.
+async fn agents(stage: &Stage<'_>, name: &'static str) -> Result<Figure> {
+    let ours = service(&stage.edge.machine, "edgecore").await?;
+    Ok(Figure {
+        kubelet: Some(service(&stage.testbed.node.machine, "kubelet").await?),
+        ..Figure::ours(name, Unit::Bytes, ours)
+    })
 }
 
 /// The binaries under test, and the stock kubelet's.
@@ -56,7 +88,7 @@ pub(crate) fn binaries(testbed: &Testbed) -> Result<Vec<Figure>> {
 }
 
 /// A span in which nothing is asked of anyone: memory that settles has no condition to wait for.
-async fn rest(what: &str, settle: Duration) -> Result<()> {
+pub(crate) async fn rest(what: &str, settle: Duration) -> Result<()> {
     step(&format!("{settle:?} of rest, {what}"), async {
         sleep(settle).await;
         Ok(())
@@ -68,13 +100,9 @@ async fn crowd(stage: &Stage<'_>) -> Result<()> {
     let client = stage.testbed.client();
     let api: Api<Pod> = Api::namespaced(client.clone(), "default");
     for node in [EDGE, stage.testbed.node.machine.name()] {
-        for index in 1..=CROWD {
-            let pod = pod(&format!("crowd-{node}-{index}"), node, APP);
-            api.create(&PostParams::default(), &serde_json::from_value(pod)?)
-                .await?;
-        }
+        burst::create(&api, node, APP, CROWD).await?;
     }
-    pods::until_ready(&client, &format!("app={APP}"), 2 * CROWD, PATIENCE)
+    pods::until_ready(&client, &format!("app={APP}"), 2 * usize::from(CROWD), PATIENCE)
         .await
         .map(drop)
 }
@@ -82,17 +110,20 @@ async fn crowd(stage: &Stage<'_>) -> Result<()> {
 async fn disperse(stage: &Stage<'_>) -> Result<()> {
     let client = stage.testbed.client();
     let api: Api<Pod> = Api::namespaced(client.clone(), "default");
-    let selector = format!("app={APP}");
-    let crowd = ListParams::default().labels(&selector);
-    api.delete_collection(&DeleteParams::default(), &crowd).await?;
-    pods::until_gone(&client, &selector, PATIENCE).await
+    burst::delete(&api, APP).await?;
+    pods::until_gone(&client, &format!("app={APP}"), PATIENCE).await
 }
 
 /// The resident bytes of a machine's service.
 async fn service(machine: &Machine, name: &str) -> Result<f64> {
-    let pid = machine.service_pid(name)?;
-    let status = machine.shell(&format!("cat /proc/{pid}/status")).await?;
+    let status = service_file(machine, name, "status").await?;
     resident(&status).with_context(|| format!("{name} of {}", machine.name()))
+}
+
+/// What the kernel says of a machine's service, in a file of its `/proc`.
+pub(crate) async fn service_file(machine: &Machine, name: &str, file: &str) -> Result<String> {
+    let pid = machine.service_pid(name)?;
+    machine.shell(&format!("cat /proc/{pid}/{file}")).await
 }
 
 /// The resident bytes of cloudcore, which is a container on the cluster's node.

@@ -5,21 +5,21 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use anyhow::{Context, Result, bail};
-use futures::{StreamExt, pin_mut};
+use anyhow::Result;
 use k8s_openapi::api::core::v1::Pod;
 use kube::{
     Api,
-    api::{DeleteParams, PostParams, WatchEvent, WatchParams},
+    api::{DeleteParams, PostParams},
 };
 use rand::seq::SliceRandom;
 use serde_json::{Value, json};
 use tests::pods;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::sleep;
 
 use crate::{
-    figures::{Figure, Unit, percentile},
+    figures::{Figure, Unit, milliseconds, percentile},
     floor::Floor,
+    follow::{Milestone, times},
     show::{note, step},
     stage::{EDGE, PATIENCE, Stage},
 };
@@ -89,33 +89,14 @@ async fn one(stage: &Stage<'_>, node: &str, index: u16) -> Result<Duration> {
     let api: Api<Pod> = Api::namespaced(client.clone(), "default");
     let name = format!("start-{node}-{index}");
     let pod = serde_json::from_value(pod(&name, node, APP))?;
-    let took = timeout(PATIENCE, running(&api, &name, &pod)).await;
-    let took = took.with_context(|| format!("pod {name} did not run within {PATIENCE:?}"))??;
+    let create = async {
+        api.create(&PostParams::default(), &pod).await?;
+        Ok(())
+    };
+    let took = times(&api, (APP, 1), Milestone::Running, create).await?;
     api.delete(&name, &DeleteParams::default()).await?;
     pods::until_gone(&client, &format!("app={APP}"), PATIENCE).await?;
-    Ok(took)
-}
-
-/// From just before the create request to the watch event that says Running.
-async fn running(api: &Api<Pod>, name: &str, pod: &Pod) -> Result<Duration> {
-    let only = WatchParams::default().fields(&format!("metadata.name={name}"));
-    // From the present on: the watch is open when this returns.
-    let events = api.watch(&only, "0").await?;
-    pin_mut!(events);
-    let started = Instant::now();
-    api.create(&PostParams::default(), pod).await?;
-    while let Some(event) = events.next().await {
-        match event? {
-            WatchEvent::Added(pod) | WatchEvent::Modified(pod) => match pods::phase(&pod) {
-                "Running" => return Ok(started.elapsed()),
-                "Failed" | "Succeeded" => bail!("it ended:\n{}", pods::table(&[pod])),
-                _ => {}
-            },
-            WatchEvent::Error(status) => bail!("the watch broke: {}", status.message),
-            WatchEvent::Deleted(_) | WatchEvent::Bookmark(_) => {}
-        }
-    }
-    bail!("the watch of pod {name} ended")
+    Ok(took.first().copied().unwrap_or_default())
 }
 
 /// A sleeping pod, bound to a node from the beginning.
@@ -133,7 +114,7 @@ pub(crate) fn pod(name: &str, node: &str, app: &str) -> Value {
 }
 
 fn figure(name: &'static str, samples: &Samples, rank: usize) -> Figure {
-    let of = |contender| percentile(&samples[&contender], rank).map(|took| took.as_secs_f64() * 1e3);
+    let of = |contender| percentile(&samples[&contender], rank).map(milliseconds);
     Figure {
         name,
         unit: Unit::Milliseconds,
