@@ -1,7 +1,7 @@
 //! Events about pods, with the kubelet's reasons and words.
 //!
 //! Telling never waits: events go through a bounded queue to [`pump`], and are lost when it is full. They are
-//! reported a little later and together, so that a pod's story takes nothing from its start. The same event is
+//! reported a little later and together, so that the story of a pod takes nothing from its start. The same event is
 //! not told again within a minute, so that a pod that keeps failing does not fill the link.
 
 use std::collections::BTreeMap;
@@ -14,7 +14,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use parking_lot::Mutex;
 use protocol::clock::Clock;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, timeout_at};
 
 use super::seams::Report;
 use super::{spec, status};
@@ -26,18 +26,30 @@ const REMEMBERED: usize = 512;
 /// How many wait to be reported.
 const QUEUED: usize = 256;
 
-/// How long events wait for others that are reported with them.
-const GATHER: Duration = Duration::from_secs(1);
+/// How long after an event another one may come that is reported with it, and how long the first one waits
+/// at most: a burst of pods tells its story when the pods run.
+const GATHER: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(5));
 
 /// Reports what is told, until nobody tells any more.
 pub async fn pump(mut waiting: mpsc::Receiver<Event>, report: Arc<dyn Report>) {
     while let Some(first) = waiting.recv().await {
-        sleep(GATHER).await;
-        let others = std::iter::from_fn(|| waiting.try_recv().ok()).take(QUEUED);
-        let events: Vec<Event> = std::iter::once(first).chain(others).collect();
+        let events = gather(first, &mut waiting).await;
         // Side by side: what is kept together is written once.
         join_all(events.into_iter().map(|event| report.event(event))).await;
     }
+}
+
+async fn gather(first: Event, waiting: &mut mpsc::Receiver<Event>) -> Vec<Event> {
+    let mut events = vec![first];
+    let latest = Instant::now() + GATHER.1;
+    while events.len() < QUEUED {
+        let until = latest.min(Instant::now() + GATHER.0);
+        match timeout_at(until, waiting.recv()).await {
+            Ok(Some(event)) => events.push(event),
+            Ok(None) | Err(_) => break,
+        }
+    }
+    events
 }
 
 /// Good or bad news.
@@ -163,9 +175,18 @@ fn reference(pod: &Pod, field: Option<&str>) -> ObjectReference {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+    use std::time::Duration;
+
+    use k8s_openapi::api::core::v1::Pod;
+    use tokio::time::sleep;
 
     use super::{Clock, Events, GATHER, Tone, pump};
     use crate::pods::testbed::FakeReport;
+
+    fn web() -> Pod {
+        let pod = serde_json::json!({"metadata": {"name": "web", "uid": "u1"}});
+        serde_json::from_value(pod).unwrap()
+    }
 
     #[tokio::test(start_paused = true)]
     async fn events_that_come_together_are_reported_together_and_a_little_later() {
@@ -173,16 +194,32 @@ mod tests {
         let (events, waiting) = Events::new(Clock::system(), "edge-1");
         let reported = || report.events.lock().len();
         let telling = async {
-            let pod = serde_json::from_value(serde_json::json!({"metadata": {"name": "web", "uid": "u1"}}));
-            let pod = pod.unwrap();
             for reason in ["Pulled", "Created", "Started"] {
-                events.pod(&pod, Tone::Normal, reason, "as it should");
+                events.pod(&web(), Tone::Normal, reason, "as it should");
+                sleep(GATHER.0 / 2).await;
             }
-            tokio::time::sleep(GATHER / 2).await;
             assert_eq!(reported(), 0, "the pod is still at it");
+            sleep(GATHER.0).await;
+            assert_eq!(reported(), 3);
             drop(events);
         };
         tokio::join!(pump(waiting, report.clone()), telling);
-        assert_eq!(reported(), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_of_events_that_never_pauses_is_reported_all_the_same() {
+        let report = Arc::new(FakeReport::default());
+        let (events, waiting) = Events::new(Clock::system(), "edge-1");
+        let telling = async {
+            for count in 0..100 {
+                events.pod(&web(), Tone::Normal, "Pulled", &count.to_string());
+                sleep(Duration::from_millis(100)).await;
+                let late = count - 1 - i32::try_from(report.events.lock().len()).unwrap();
+                assert!(late <= 51, "{late} wait");
+            }
+            drop(events);
+        };
+        tokio::join!(pump(waiting, report.clone()), telling);
+        assert_eq!(report.events.lock().len(), 100);
     }
 }

@@ -303,6 +303,19 @@ async fn a_refused_pod_waits_and_is_never_started() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_pod_is_gone_for_the_cluster_before_the_runtime_has_forgotten_it() {
+    let node = booted(&["app:1"]).await;
+    node.want(&web("u1"));
+    node.until("Running", |node| node.phase("u1") == "Running").await;
+    node.runtime.fail_next("RemoveContainer", "busy");
+    node.want(&deleted(web("u1"), 1));
+    node.until("gone", |node| node.gone() == ["u1"]).await;
+    assert_eq!((node.runtime.running().len(), node.runtime.sandboxes()), (0, 1));
+    node.until("erased", |node| node.runtime.sandboxes() == 0).await;
+    assert_eq!(node.gone(), ["u1"], "once");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_pod_of_the_same_name_waits_for_the_old_one() {
     let node = booted(&["app:1"]).await;
     node.want(&web("u1"));

@@ -16,7 +16,8 @@ use crate::pods::observed::ContainerObserved;
 use crate::pods::spec;
 
 impl Worker {
-    /// Everything has stopped: say so, take down, say that it is gone.
+    /// Everything has stopped: say so, take down, say that it is gone, and erase what the runtime keeps of it.
+    /// The erasing comes last: nobody waits for it.
     pub(super) async fn settle(&mut self) -> Turn {
         self.end.stopped = true;
         let told = self.publish().await;
@@ -31,30 +32,28 @@ impl Worker {
         if !deleted && !self.order.removed {
             return Turn::Wait(None);
         }
-        if !self.erase().await {
+        if !self.say_gone().await || !self.erase().await {
             return Turn::Wait(Some(Instant::now() + RETRY));
         }
         if self.order.removed {
             self.kit.report.forget(&self.uid).await;
             return Turn::Done;
         }
-        self.say_gone().await
+        Turn::Wait(None)
     }
 
-    async fn say_gone(&mut self) -> Turn {
-        if self.gone {
-            return Turn::Wait(None);
+    /// Whether the cluster knows, or will be told.
+    async fn say_gone(&mut self) -> bool {
+        if self.gone || self.order.removed {
+            return true;
         }
         match self.kit.report.gone(self.pod()).await {
-            Ok(()) => {
-                self.gone = true;
-                Turn::Wait(None)
-            }
+            Ok(()) => self.gone = true,
             Err(error) => {
                 warn!(pod = spec::name(self.pod()), %error, "cannot say yet that the pod is gone");
-                Turn::Wait(Some(Instant::now() + RETRY))
             }
         }
+        self.gone
     }
 
     /// Volumes and cgroup of a pod that has ended.

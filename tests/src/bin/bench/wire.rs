@@ -35,6 +35,10 @@ const APP: &str = "bench-tokens";
 const PODS: u16 = 10;
 /// What still travels when the last pod runs has arrived after this.
 const CALM: Duration = Duration::from_secs(5);
+/// A session over a WebSocket tries QUIC again after one and a half minutes at the earliest; after these
+/// eight it has done so twice and waits for six at least. A day has about a dozen tries.
+const FIRST_PROBE: Duration = Duration::from_secs(80);
+const PROBED: Duration = Duration::from_mins(8);
 /// A pod's default token is renewed once in so many hours: edgecore goes by the token's own end, which the
 /// API server sets to a year, and renews once a day.
 const DAY: Duration = Duration::from_hours(24);
@@ -98,6 +102,8 @@ pub(crate) async fn websocket(stage: &Stage<'_>, settle: Duration) -> Result<Fig
     let edge = &stage.edge;
     edge.let_udp_through(false).await?;
     step("the link moved to a WebSocket", over(edge, "websocket")).await?;
+    let calm = if settle < FIRST_PROBE { CALM } else { PROBED };
+    rest("until QUIC is not tried for a while", calm).await?;
     let before = Reading::of_wire(&edge.machine).await?;
     rest("without pods, over a WebSocket", settle).await?;
     let after = Reading::of_wire(&edge.machine).await?;
