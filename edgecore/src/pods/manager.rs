@@ -30,6 +30,7 @@ use super::cgroups::Cgroups;
 use super::events::{self, Events};
 use super::images::Images;
 use super::kit::Kit;
+use super::logs::{self, Limits, Rotation};
 use super::seams::{PodSource, Report};
 use super::spec::{NodeFacts, Objects};
 use super::volumes::Volumes;
@@ -186,6 +187,7 @@ impl Round {
     async fn run(mut self, told: mpsc::Receiver<Event>, stop: CancellationToken) {
         self.helpers
             .spawn(events::pump(told, Arc::clone(&self.kit.report)));
+        self.helpers.spawn(logs::keep_short(self.rotation()));
         let (notice, mut notices) = mpsc::channel(NOTICES);
         self.helpers
             .spawn(watch::follow(Arc::clone(&self.kit.runtime), notice));
@@ -207,6 +209,15 @@ impl Round {
             }
         }
         self.roster.stop().await;
+    }
+
+    fn rotation(&self) -> Rotation {
+        Rotation {
+            runtime: Arc::clone(&self.kit.runtime),
+            log_dir: self.kit.facts.log_dir.clone(),
+            limits: Limits::default(),
+            clock: self.kit.clock.clone(),
+        }
     }
 
     fn follow_pods(&mut self, objects: u64) {

@@ -17,6 +17,7 @@ pub mod images;
 pub mod kernel;
 pub mod kit;
 pub mod lifecycle;
+pub mod logs;
 pub mod manager;
 pub mod observed;
 pub mod probes;

@@ -1,4 +1,4 @@
-//! What happens to containers at their start and end: hooks and sidecars.
+//! What happens to containers at their start and end, and to what they write: hooks, sidecars, logs.
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::Pod;
@@ -15,6 +15,7 @@ crate::tests![
     a_post_start_hook_that_fails_is_told_and_the_container_does_not_run,
     a_sidecar_runs_beside_the_others_and_ends_after_them,
     a_sidecar_does_not_keep_a_pod_that_is_done,
+    a_log_that_grows_long_is_rotated_and_the_container_writes_on,
 ];
 
 /// A pod whose containers write to one file on the device, which the tests read.
@@ -103,15 +104,17 @@ async fn a_post_start_hook_that_fails_is_told_and_the_container_does_not_run(wor
         matches!(pods::phase(pod), "Succeeded" | "Failed")
     })
     .await?;
-    let events = testbed
-        .kubectl([
-            "get",
-            "events",
-            "--field-selector",
-            &format!("involvedObject.name={name}"),
-        ])
-        .await?;
-    ensure!(events.contains("FailedPostStartHook"), "{events}");
+    // Events are told a little later than statuses.
+    until("the event FailedPostStartHook", PATIENCE, || async {
+        let only = format!("involvedObject.name={name}");
+        let events = testbed
+            .kubectl(["get", "events", "--field-selector", &only])
+            .await?;
+        Ok(Look::when(events.contains("FailedPostStartHook"), || {
+            events.clone()
+        }))
+    })
+    .await?;
     end(testbed, &name).await
 }
 
@@ -156,4 +159,27 @@ async fn a_sidecar_does_not_keep_a_pod_that_is_done(world: &World) -> Result<()>
     apply(testbed, &job).await?;
     until_pod(testbed, &name, |pod| pods::phase(pod) == "Succeeded").await?;
     end(testbed, &name).await
+}
+
+async fn a_log_that_grows_long_is_rotated_and_the_container_writes_on(world: &World) -> Result<()> {
+    let (testbed, edge) = world.with_edge().await?;
+    let name = world.name("talker");
+    let mut talker = sleeping();
+    let script = "trap 'exit 0' TERM; busybox yes 'a line that is not long' | busybox head -n 300000; \
+                  while true; do echo still here; sleep 1; done";
+    talker["command"] = json!(["busybox", "sh", "-c", script]);
+    apply(testbed, &pod(&name, EDGE, talker)).await?;
+    let read = format!("cd /var/log/pods/default_{name}_*/main && ls -l && tail -n 1 0.log");
+    until("a rotated log, and a new one that grows", PATIENCE, || async {
+        let files = edge.machine.shell(&read).await?;
+        let rotated = files.contains("0.log.20") && files.trim_end().ends_with("still here");
+        Ok(Look::when(rotated, || files.clone()))
+    })
+    .await?;
+    end(testbed, &name).await?;
+    until("its logs gone", PATIENCE, || async {
+        let left = edge.machine.shell("ls /var/log/pods").await?;
+        Ok(Look::when(!left.contains(&name), || left.clone()))
+    })
+    .await
 }

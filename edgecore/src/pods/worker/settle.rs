@@ -12,6 +12,7 @@ use tracing::{debug, warn};
 use super::{RETRY, Turn, Worker};
 use crate::pods::gc;
 use crate::pods::lifecycle::Stage;
+use crate::pods::logs;
 use crate::pods::observed::ContainerObserved;
 use crate::pods::spec;
 
@@ -91,7 +92,7 @@ impl Worker {
             }
         }
         for container in &self.observed.containers {
-            unlink(&self.link_of(container));
+            logs::unlink(&self.link_of(container));
         }
         remove_logs(&self.kit.facts.pod_log_dir(self.pod()));
         true
@@ -115,8 +116,8 @@ impl Worker {
         for container in &garbage.containers {
             match runtime.remove_container(&container.id).await {
                 Ok(()) => {
-                    unlink(&self.link_of(container));
-                    unlink(Path::new(&container.log_path));
+                    logs::unlink(&self.link_of(container));
+                    logs::remove(Path::new(&container.log_path));
                     self.observed.containers.retain(|seen| seen.id != container.id);
                 }
                 Err(error) => debug!(%error, container = container.name, "a dead container resists"),
@@ -136,18 +137,6 @@ impl Worker {
         self.kit
             .link_dir
             .join(format!("{name}_{namespace}_{container}-{id}.log"))
-    }
-}
-
-fn unlink(path: &Path) {
-    if path.as_os_str().is_empty() {
-        return;
-    }
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            debug!(%error, path = %path.display(), "a log file resists");
-        }
-        Ok(()) | Err(_) => {}
     }
 }
 

@@ -28,8 +28,8 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(75);
 /// How long a pod may take to go.
 const GOING: Duration = Duration::from_secs(75);
-/// Events are told by the way, after the status that they belong to.
-const EVENTS_LAG: Duration = Duration::from_millis(1500);
+/// Events are told by the way, after the status that they belong to: the edge waits up to five seconds for others.
+const EVENTS_LAG: Duration = Duration::from_millis(6500);
 
 /// A node, and what is recorded there.
 pub(crate) struct Side<'a> {
