@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use crate::enroll::NodeLife;
+
 /// Where edges dial: UDP for QUIC, TCP for enrolment.
 pub const LINK_PORT: u16 = 10_000;
 /// Health and metrics, read-only.
@@ -26,6 +28,8 @@ pub struct Config {
     pub namespace: String,
     /// The limit that admission gives to every pod's not-ready and unreachable tolerations.
     pub default_toleration_seconds: i64,
+    /// How long nodes' certificates live.
+    pub node_life: NodeLife,
     /// How long tasks may take to end.
     pub grace: Duration,
 }

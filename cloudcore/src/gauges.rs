@@ -1,6 +1,7 @@
 //! What is measured when it is asked for: nothing has to be kept up to date.
 
 use std::fmt;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
@@ -42,6 +43,11 @@ impl Collector for Gauges {
                 "1 while the API server answers",
                 reachable,
             ),
+            (
+                "first_node_certificate_end_seconds",
+                "When the first certificate of a connected node ends, in seconds since 1970; 0 without nodes",
+                self.hub.first_certificate_end().map_or(0, seconds),
+            ),
         ];
         for (name, help, value) in measured {
             let gauge = ConstGauge::new(value);
@@ -49,6 +55,11 @@ impl Collector for Gauges {
         }
         Ok(())
     }
+}
+
+fn seconds(time: SystemTime) -> i64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
 
 fn count(number: usize) -> i64 {

@@ -88,6 +88,7 @@ impl Parts {
             namespace: config.namespace.clone(),
             cluster_id,
             clock: clock.clone(),
+            node_life: config.node_life,
         })
         .await
         .context("the certificate authority cannot be opened")?;

@@ -8,9 +8,9 @@
 use bolero::check;
 use protocol::{
     class::Class,
-    join::{EnrollRefusal, EnrollRequest, JoinToken, NodeRequest},
+    join::{EnrollRefusal, EnrollRequest, JoinToken, NodeRequest, RenewRequest},
     name::{NodeName, ServiceName, shown},
-    tls::peer_identity,
+    tls::{certified, peer_identity},
     transport::mux::{Mux, MuxFrame, Read, Side},
     wire::{
         DesiredDown, DesiredUp, DialReply, Frame, FrameReader, Open, ReportedDown, ReportedUp, SessionDown,
@@ -64,6 +64,7 @@ fn enrolment() {
     check!().with_iterations(1000).for_each(|bytes| {
         let _ = serde_json::from_slice::<EnrollRequest>(bytes);
         let _ = serde_json::from_slice::<EnrollRefusal>(bytes);
+        let _ = serde_json::from_slice::<RenewRequest>(bytes);
         let _ = NodeRequest::parse(&String::from_utf8_lossy(bytes));
     });
 }
@@ -72,6 +73,7 @@ fn enrolment() {
 fn certificates() {
     check!().with_iterations(1000).for_each(|bytes| {
         let shown = rustls::pki_types::CertificateDer::from(bytes.to_vec());
+        let _ = certified(&shown, &shown);
         let _ = peer_identity(&[shown], "192.0.2.1:1".parse().unwrap(), std::time::UNIX_EPOCH);
     });
 }

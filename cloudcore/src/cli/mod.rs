@@ -17,8 +17,8 @@ use clap::{Args, Parser, Subcommand};
 use protocol::clock::Clock;
 
 use crate::cluster::{Actor, Api, Call, Impersonation, cluster_id, find};
-use crate::config::{Config, LINK_PORT, OBSERVE_PORT};
-use crate::enroll::{Authority, Settings};
+use crate::config::{BadSpan, Config, LINK_PORT, OBSERVE_PORT, Span};
+use crate::enroll::{Authority, NodeLife, Settings, UnfitLife};
 use crate::run;
 
 /// The cluster side of Tombolo: each edge node's stand-in at the API server.
@@ -75,9 +75,17 @@ struct RunArgs {
     /// nodes where they equal this
     #[arg(long, value_name = "SECONDS", default_value_t = 300)]
     default_toleration_seconds: i64,
+    /// How long nodes' certificates live; edges renew them at two thirds of it
+    #[arg(long, value_name = "SPAN", default_value = "365d", value_parser = node_life)]
+    node_certificate_life: NodeLife,
     /// How long sessions and tunnels may take to end
     #[arg(long, value_name = "SECONDS", default_value_t = 20)]
     grace_seconds: u64,
+}
+
+fn node_life(text: &str) -> Result<NodeLife, String> {
+    let Span(life) = text.parse().map_err(|error: BadSpan| error.to_string())?;
+    life.try_into().map_err(|error: UnfitLife| error.to_string())
 }
 
 /// Both families on one socket, where the kernel has both; IPv4 where IPv6 is switched off.
@@ -115,6 +123,7 @@ impl RunArgs {
             replica: self.replica,
             namespace,
             default_toleration_seconds: self.default_toleration_seconds,
+            node_life: self.node_certificate_life,
             grace: Duration::from_secs(self.grace_seconds),
         }
     }
@@ -142,6 +151,7 @@ async fn open(client: kube::Client, namespace: String, clock: Clock) -> anyhow::
         namespace,
         cluster_id,
         clock,
+        node_life: NodeLife::default(),
     })
     .await?)
 }
@@ -166,5 +176,15 @@ mod tests {
         let config = args.config(cli.namespace);
         assert_eq!((config.listen.port(), config.observe.port()), (10_000, 10_001));
         assert_eq!(config.default_toleration_seconds, 300);
+        assert_eq!(config.node_life, NodeLife::default());
+    }
+
+    #[test]
+    fn a_life_of_certificates_is_a_span_within_bounds() {
+        let parse = |life: &str| Cli::try_parse_from(["cloudcore", "run", "--node-certificate-life", life]);
+        assert!(parse("1m").is_ok() && parse("90d").is_ok());
+        let refused = parse("5s").unwrap_err().to_string();
+        assert!(refused.contains("from 1m to 3650d"), "{refused}");
+        assert!(parse("soon").is_err());
     }
 }

@@ -15,6 +15,7 @@ use super::{
     ca::{Ca, CaError, CaPem},
     judge::{Rejected, judge_peer},
     known::Known,
+    life::NodeLife,
     pace::Pace,
     records::{BanRecord, Damaged, KeyRecord, ban_secret, node_secret},
     secrets::{Data, Race, Secrets},
@@ -39,6 +40,8 @@ pub struct Settings {
     pub cluster_id: String,
     /// The program's clock.
     pub clock: Clock,
+    /// How long a node's certificate lives.
+    pub node_life: NodeLife,
 }
 
 /// Why the authority could not do something.
@@ -90,6 +93,8 @@ pub struct Authority {
     pub(super) ca: Arc<Ca>,
     pub(super) known: Known,
     pub(super) pace: Pace,
+    /// Nodes whose certificates are due together do not wait behind a flood of strangers.
+    pub(super) renewals: Pace,
     serving: Arc<Serving>,
     epoch: u64,
 }
@@ -107,6 +112,7 @@ impl Authority {
             ca,
             known: Known::default(),
             pace: Pace::new(tokio::time::Instant::now()),
+            renewals: Pace::new(tokio::time::Instant::now()),
             serving,
             epoch,
         }))
@@ -140,6 +146,11 @@ impl Authority {
     /// The cluster's identity.
     pub fn cluster_id(&self) -> &str {
         &self.settings.cluster_id
+    }
+
+    /// What is left of a node's certificate when the edge asks for the next one.
+    pub fn renew_before(&self) -> std::time::Duration {
+        self.settings.node_life.renew_before()
     }
 
     /// The key of stateless resets: the same for all replicas.

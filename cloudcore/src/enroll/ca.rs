@@ -18,7 +18,6 @@ use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 const CA_LIFE: Duration = Duration::from_hours(10 * 365 * 24);
-const NODE_LIFE: Duration = Duration::from_hours(365 * 24);
 /// Made by each replica for itself, and made again long before its end.
 pub(super) const SERVER_LIFE: Duration = Duration::from_hours(90 * 24);
 /// 2020-01-01: earlier than any build, so that a device whose clock is behind, and which takes its
@@ -97,9 +96,15 @@ impl Ca {
         self.reset_key
     }
 
-    /// A node's certificate, in PEM.
-    pub(super) fn sign_node(&self, request: &NodeRequest, now: SystemTime) -> Result<String, rcgen::Error> {
-        let mut params = self.leaf(now + NODE_LIFE);
+    /// A node's certificate, in PEM, and when it ends.
+    pub(super) fn sign_node(
+        &self,
+        request: &NodeRequest,
+        now: SystemTime,
+        life: Duration,
+    ) -> Result<(String, SystemTime), rcgen::Error> {
+        let ends = self.ends.min(whole_seconds(now + life));
+        let mut params = self.leaf(ends);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         params
             .distinguished_name
@@ -108,7 +113,7 @@ impl Ca {
             .distinguished_name
             .push(DnType::OrganizationName, NODES_GROUP);
         let key = SubjectPublicKeyInfo::from_der(&request.public_key)?;
-        Ok(params.signed_by(&key, &self.issuer)?.pem())
+        Ok((params.signed_by(&key, &self.issuer)?.pem(), ends))
     }
 
     /// A replica's certificate, with a new key.
@@ -133,6 +138,12 @@ impl Ca {
         params.use_authority_key_identifier_extension = true;
         params
     }
+}
+
+/// Certificates tell no fractions.
+fn whole_seconds(time: SystemTime) -> SystemTime {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    UNIX_EPOCH + Duration::from_secs(since.as_secs())
 }
 
 fn blank(not_after: SystemTime) -> CertificateParams {
@@ -168,10 +179,12 @@ mod tests {
     }
 
     #[test]
-    fn a_nodes_certificate_says_what_the_ca_says_and_lives_a_year() {
+    fn a_nodes_certificate_says_what_the_ca_says_and_lives_as_long_as_was_set() {
         let key = NodeKey::generate().unwrap();
         let request = NodeRequest::parse(&key.request(&"edge-1".parse().unwrap()).unwrap()).unwrap();
-        let signed = ca(now()).sign_node(&request, now()).unwrap();
+        let life = Duration::from_hours(365 * 24);
+        let (signed, ends) = ca(now()).sign_node(&request, now(), life).unwrap();
+        assert_eq!(ends, now() + life);
         let leaf = CertificateDer::from_pem_slice(signed.as_bytes()).unwrap();
         let address: SocketAddr = "192.0.2.1:1".parse().unwrap();
 
@@ -179,9 +192,9 @@ mod tests {
         assert_eq!((peer.node.as_str(), peer.key), ("edge-1", request.key));
         assert_eq!(
             peer.expires.duration_since(now()).unwrap().as_secs(),
-            NODE_LIFE.as_secs()
+            life.as_secs()
         );
-        let late = now() + NODE_LIFE + Duration::from_hours(25);
+        let late = now() + life + Duration::from_hours(25);
         let refused = tls::peer_identity(std::slice::from_ref(&leaf), address, late)
             .unwrap_err()
             .to_string();

@@ -1,12 +1,12 @@
 //! Carries an enrolment out, as `judge` says.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 use k8s_openapi::api::core::v1::Node;
 use kube::Api;
 use protocol::{
     clock::millis,
-    join::{EnrollAnswer, EnrollRefusal, EnrollRequest, NodeRequest, RefusalCode},
+    join::{EnrollAnswer, EnrollRefusal, EnrollRequest, NodeRequest, RefusalCode, TokenId},
     name::NodeName,
 };
 use tokio::time::Instant;
@@ -25,12 +25,33 @@ const OURS: &str = "node-restriction.kubernetes.io/tombolo";
 /// Races lost before a device is told to come back.
 const TRIES: usize = 5;
 
-fn too_many() -> Refused {
-    Refused::new(RefusalCode::Busy, "too many devices enrol right now; try again")
+pub(super) fn too_many() -> Refused {
+    Refused::new(RefusalCode::Busy, "too many devices ask right now; try again")
 }
 
-/// Why an enrolment did not happen.
-enum Fault {
+/// Who asked for a certificate, for the log.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Asked<'a> {
+    /// A device that joins.
+    Enrolment(&'a TokenId),
+    /// A node.
+    Renewal(&'a NodeName),
+    /// Who could not show what it is.
+    Nobody,
+}
+
+impl fmt::Display for Asked<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Enrolment(token) => write!(f, "the enrolment with token {token}"),
+            Self::Renewal(node) => write!(f, "the renewal of node {node}"),
+            Self::Nobody => f.write_str("the renewal of an unknown device"),
+        }
+    }
+}
+
+/// Why a certificate was not signed.
+pub(super) enum Fault {
     Refused(Refused),
     Authority(AuthorityError),
 }
@@ -59,7 +80,7 @@ impl Authority {
             Ok(csr) => self.enroll_node(request, &csr).await,
             Err(bad) => Err(Refused::new(RefusalCode::BadRequest, bad.to_string()).into()),
         };
-        answer.map_err(|fault| self.refusal(request, fault))
+        answer.map_err(|fault| self.refusal(Asked::Enrolment(&request.token), fault))
     }
 
     async fn enroll_node(&self, request: &EnrollRequest, csr: &NodeRequest) -> Result<EnrollAnswer, Fault> {
@@ -152,7 +173,7 @@ impl Authority {
         replaced.map_err(AuthorityError::api(format!("replace Secret {name}")))
     }
 
-    async fn look_at_node(&self, node: &NodeName) -> Result<NodeSeen, AuthorityError> {
+    pub(super) async fn look_at_node(&self, node: &NodeName) -> Result<NodeSeen, AuthorityError> {
         let nodes: Api<Node> = Api::all(self.settings.client.clone());
         let read = nodes.get_metadata_opt(node.as_str()).await;
         let found = read.map_err(AuthorityError::api(format!("read node {node}")))?;
@@ -166,20 +187,27 @@ impl Authority {
     }
 
     fn sign(&self, csr: &NodeRequest) -> Result<EnrollAnswer, AuthorityError> {
-        let now = self.settings.clock.now();
-        Ok(EnrollAnswer {
-            certificate: self.ca.sign_node(csr, now).map_err(CaError::from)?,
-            authority: self.ca.certificate_pem.clone(),
-            cluster_id: self.settings.cluster_id.clone(),
-            server_time_ms: millis(now),
-        })
+        let (now, life) = (self.settings.clock.now(), self.settings.node_life.whole());
+        let (certificate, _) = self.ca.sign_node(csr, now, life).map_err(CaError::from)?;
+        Ok(self.answer(certificate))
     }
 
-    fn refusal(&self, request: &EnrollRequest, fault: Fault) -> EnrollRefusal {
+    /// What a device gets whose certificate was signed.
+    pub(super) fn answer(&self, certificate: String) -> EnrollAnswer {
+        EnrollAnswer {
+            certificate,
+            authority: self.ca.certificate_pem.clone(),
+            cluster_id: self.settings.cluster_id.clone(),
+            server_time_ms: millis(self.settings.clock.now()),
+        }
+    }
+
+    /// Tells the log why, and gives what the device is told.
+    pub(super) fn refusal(&self, asked: Asked<'_>, fault: Fault) -> EnrollRefusal {
         let server_time_ms = self.settings.clock.now_millis();
         match fault {
             Fault::Refused(Refused { code, text }) => {
-                warn!(token = %request.token, ?code, text, "an enrolment was refused");
+                warn!(%asked, ?code, text, "a certificate was refused");
                 EnrollRefusal {
                     code,
                     text,
@@ -187,8 +215,8 @@ impl Authority {
                 }
             }
             Fault::Authority(source) => {
-                error!(token = %request.token, error = &source as &dyn std::error::Error, "an enrolment failed");
-                let text = "cloudcore cannot enrol just now; its log says why; try again".to_owned();
+                error!(%asked, error = &source as &dyn std::error::Error, "a certificate could not be signed");
+                let text = "cloudcore cannot sign just now; its log says why; try again".to_owned();
                 EnrollRefusal {
                     code: RefusalCode::Unavailable,
                     text,

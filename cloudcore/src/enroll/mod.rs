@@ -6,6 +6,8 @@
 //!
 //! ```text
 //! request -> banned? -> token good? -> name and key free? -> record the use -> accept the key -> sign
+//!
+//! renewal -> certificate and key proven? -> not too late? -> banned? -> key still accepted? -> sign
 //! ```
 //!
 //! **Invariant:** nothing is signed before the token's use, with the key's hash, is recorded, and a
@@ -15,10 +17,13 @@ mod authority;
 mod ca;
 mod exchange;
 mod judge;
+mod judge_renewal;
 mod known;
+mod life;
 mod nodes;
 mod pace;
 mod records;
+mod renew;
 mod secrets;
 mod serving;
 mod tokens;
@@ -26,6 +31,8 @@ mod tokens;
 pub use authority::{Authority, AuthorityError, Settings};
 pub use ca::CaError;
 pub use judge::Rejected;
+pub use life::{NodeLife, UnfitLife};
 pub use nodes::EnrolledNode;
 pub use records::Damaged;
+pub use renew::Renewed;
 pub use tokens::{TokenInfo, TokenSpec};

@@ -1,4 +1,4 @@
-//! `POST /v1/enroll` over TLS: HTTP/1.1, one request a connection, everything bounded.
+//! `POST /v1/enroll` and `POST /v1/renew` over TLS: HTTP/1.1, one request a connection, everything bounded.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -7,7 +7,10 @@ use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
-use protocol::join::{ENROLL_BODY_MAX, ENROLL_PATH, EnrollRefusal, EnrollRequest, RefusalCode};
+use protocol::join::{
+    ChannelValue, ENROLL_BODY_MAX, ENROLL_PATH, EnrollAnswer, EnrollRefusal, RENEW_PATH, RefusalCode,
+};
+use serde::de::DeserializeOwned;
 use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::server::TlsStream;
 
@@ -23,9 +26,10 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Serves one connection.
 pub(super) async fn serve(shared: Arc<Shared>, tls: TlsStream<TcpStream>) -> Result<(), BoxError> {
+    let channel = ChannelValue::of_server(tls.get_ref().1)?;
     let service = service_fn(move |request| {
         let shared = Arc::clone(&shared);
-        async move { Ok::<_, Infallible>(answer(&shared, request).await) }
+        async move { Ok::<_, Infallible>(answer(&shared, &channel, request).await) }
     });
     let connection = http1::Builder::new()
         .keep_alive(false)
@@ -35,49 +39,56 @@ pub(super) async fn serve(shared: Arc<Shared>, tls: TlsStream<TcpStream>) -> Res
     Ok(())
 }
 
-async fn answer(shared: &Shared, request: Request<Incoming>) -> Response<Full<Bytes>> {
-    if request.uri().path() != ENROLL_PATH {
-        return refuse(
+async fn answer(
+    shared: &Shared,
+    channel: &ChannelValue,
+    request: Request<Incoming>,
+) -> Response<Full<Bytes>> {
+    let authority = &shared.settings.authority;
+    match request.uri().path() {
+        ENROLL_PATH => match asked(shared, request).await {
+            Ok(asked) => answered(authority.enroll(&asked).await),
+            Err(refused) => *refused,
+        },
+        RENEW_PATH => match asked(shared, request).await {
+            Ok(asked) => answered(authority.renew_ended(&asked, channel).await),
+            Err(refused) => *refused,
+        },
+        _ => refuse(
             shared,
             StatusCode::NOT_FOUND,
             RefusalCode::BadRequest,
             "nothing is here",
-        );
+        ),
     }
-    if request.method() != Method::POST {
-        return refuse(
-            shared,
-            StatusCode::METHOD_NOT_ALLOWED,
-            RefusalCode::BadRequest,
-            "use POST",
-        );
-    }
-    let text = "the request is too large, or broke off";
-    if hyper::body::Body::size_hint(request.body()).lower() > ENROLL_BODY_MAX as u64 {
-        return refuse(
-            shared,
-            StatusCode::PAYLOAD_TOO_LARGE,
-            RefusalCode::BadRequest,
-            text,
-        );
-    }
-    let Ok(body) = Limited::new(request.into_body(), ENROLL_BODY_MAX).collect().await else {
-        return refuse(
-            shared,
-            StatusCode::PAYLOAD_TOO_LARGE,
-            RefusalCode::BadRequest,
-            text,
-        );
-    };
-    // The parser's own words could repeat the secret.
-    let Ok(request) = serde_json::from_slice::<EnrollRequest>(&body.to_bytes()) else {
-        let text = "the request is not an enrolment in JSON, or its token has not the right form";
-        return refuse(shared, StatusCode::BAD_REQUEST, RefusalCode::BadRequest, text);
-    };
-    match shared.settings.authority.enroll(&request).await {
+}
+
+fn answered(answer: Result<EnrollAnswer, EnrollRefusal>) -> Response<Full<Bytes>> {
+    match answer {
         Ok(answer) => json(StatusCode::OK, &answer),
         Err(refusal) => json(status(refusal.code), &refusal),
     }
+}
+
+/// Reads a request, or says what is wrong with it.
+async fn asked<T: DeserializeOwned>(
+    shared: &Shared,
+    request: Request<Incoming>,
+) -> Result<T, Box<Response<Full<Bytes>>>> {
+    let wrong = |status, text| Err(Box::new(refuse(shared, status, RefusalCode::BadRequest, text)));
+    if request.method() != Method::POST {
+        return wrong(StatusCode::METHOD_NOT_ALLOWED, "use POST");
+    }
+    let text = "the request is too large, or broke off";
+    if hyper::body::Body::size_hint(request.body()).lower() > ENROLL_BODY_MAX as u64 {
+        return wrong(StatusCode::PAYLOAD_TOO_LARGE, text);
+    }
+    let Ok(body) = Limited::new(request.into_body(), ENROLL_BODY_MAX).collect().await else {
+        return wrong(StatusCode::PAYLOAD_TOO_LARGE, text);
+    };
+    // The parser's own words could repeat the secret.
+    let text = "the request is not JSON of the right form, or its token has not the right form";
+    serde_json::from_slice(&body.to_bytes()).or_else(|_| wrong(StatusCode::BAD_REQUEST, text))
 }
 
 /// The HTTP status that goes with a refusal.
@@ -86,7 +97,10 @@ const fn status(code: RefusalCode) -> StatusCode {
         RefusalCode::TokenUnknown | RefusalCode::TokenExpired | RefusalCode::TokenUsedUp => {
             StatusCode::UNAUTHORIZED
         }
-        RefusalCode::TokenForOtherName | RefusalCode::Banned => StatusCode::FORBIDDEN,
+        RefusalCode::TokenForOtherName
+        | RefusalCode::Banned
+        | RefusalCode::NotEnrolled
+        | RefusalCode::EndedTooLongAgo => StatusCode::FORBIDDEN,
         RefusalCode::NameTaken | RefusalCode::KeyDiffers => StatusCode::CONFLICT,
         RefusalCode::Busy | RefusalCode::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         RefusalCode::BadRequest | RefusalCode::Other | _ => StatusCode::BAD_REQUEST,

@@ -68,7 +68,7 @@ pub(super) async fn greet(
     };
     match welcomed {
         Ok((info, lease, welcome)) => {
-            let registered = shared.registry.enter(&peer.node, &info.session, peer.address);
+            let registered = shared.registry.enter(peer, &info.session);
             let said = SessionDown {
                 kind: Some(session_down::Kind::Welcome(welcome)),
             };
@@ -140,11 +140,12 @@ async fn welcome(
         cluster_id: cluster_id.to_owned(),
         epoch: settings.authority.epoch(),
         replica: settings.replica.clone(),
-        keepalive_ms: u64::try_from(transport.keepalive().as_millis()).unwrap_or(u64::MAX),
+        keepalive_ms: millis(transport.keepalive()),
         limits: Some(limits()),
         api_reachable: settings.leases.reachable(),
         server_time_ms: settings.clock.now_millis(),
         session_id: session.clone(),
+        renew_before_ms: millis(settings.authority.renew_before()),
     };
     let info = SessionInfo {
         peer: peer.clone(),
@@ -164,6 +165,10 @@ fn limits() -> Limits {
         report_window: number(STATE_WINDOW),
         event_window: number(EVENT_WINDOW),
     }
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn new_session(replica: &str, node: &NodeName) -> String {
@@ -204,9 +209,8 @@ fn away(text: &str) -> Reject {
 }
 
 fn retry(code: RejectCode, text: &str, after: Duration) -> Reject {
-    let retry_after_ms = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
     Reject {
-        retry_after_ms,
+        retry_after_ms: millis(after),
         ..reject(code, text)
     }
 }

@@ -7,7 +7,7 @@
 //! ```text
 //! UDP ─QUIC handshake────► admitted? ─Hello─► Lease fenced ─Welcome─► Live ─silence, Goodbye,─► Over
 //! TCP ─TLS─► GET /v1/link ──┘   └──────────── Reject ◄──────┘         Superseded, ban, drain
-//!       └──► POST /v1/enroll ─► Authority
+//!       └──► POST /v1/enroll, /v1/renew ─► Authority
 //! ```
 //!
 //! **Invariant:** a node has at most one session here, the newest; what is not yet authenticated is
@@ -20,11 +20,16 @@ mod greeting;
 mod listen;
 mod liveness;
 mod registry;
+mod renewal;
 mod seams;
 mod session;
 mod streams;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use protocol::{
     clock::Clock,
@@ -113,6 +118,11 @@ impl HubView {
     /// How many sessions there are.
     pub fn sessions(&self) -> usize {
         self.0.registry.len()
+    }
+
+    /// When the first of the connected nodes' certificates ends.
+    pub fn first_certificate_end(&self) -> Option<SystemTime> {
+        self.0.registry.first_end()
     }
 
     /// How many connections are not authenticated yet.

@@ -30,6 +30,7 @@ use super::{
     greet::{self, Greeted},
     liveness::Liveness,
     registry::Registered,
+    renewal::{self, Renewals},
     seams::{Lease, Leases},
     streams::Streams,
 };
@@ -86,6 +87,7 @@ enum Happening {
     Stream(Result<(Open, Stream), TransportError>),
     Note(Note),
     Recheck,
+    Renewal(renewal::Outcome),
     End(Ending),
 }
 
@@ -141,6 +143,7 @@ async fn live(
     let mut session = Live {
         changes: shared.settings.authority.changes(),
         streams: Streams::new(info.clone(), Arc::clone(&shared.settings.services)),
+        renewals: Renewals::default(),
         peer: info.peer,
         lost: info.lost,
         shared,
@@ -168,6 +171,7 @@ struct Live {
     writer: FrameWriter<ByteWriter>,
     liveness: Arc<Mutex<Liveness>>,
     streams: Streams,
+    renewals: Renewals,
     changes: watch::Receiver<u64>,
     notes: mpsc::Receiver<Note>,
     stop: CancellationToken,
@@ -189,6 +193,7 @@ impl Live {
                     self.say(session_down::Kind::Degraded(Degraded { reason })).await
                 }
                 Happening::Recheck => self.recheck().await,
+                Happening::Renewal(outcome) => self.renewed(outcome).await,
                 Happening::End(ending) => Err(ending),
             };
             if let Err(ending) = done {
@@ -205,6 +210,7 @@ impl Live {
             Ok(by) = &mut self.registered.superseded => Happening::End(Ending::Superseded(by)),
             Some(note) = self.notes.recv() => Happening::Note(note),
             Ok(()) = self.changes.changed() => Happening::Recheck,
+            outcome = self.renewals.done() => Happening::Renewal(outcome),
             frame = self.reader.read() => Happening::Frame(frame),
             stream = self.connection.accept() => Happening::Stream(stream),
             () = sleep_until(deadline) => Happening::End(Ending::Silent),
@@ -231,11 +237,24 @@ impl Live {
                 }))
                 .await
             }
+            Some(session_up::Kind::Renew(asked)) => {
+                let authority = &self.shared.settings.authority;
+                match self.renewals.begin(authority, &self.peer, asked.csr) {
+                    Ok(()) => Ok(()),
+                    Err(refused) => self.say(session_down::Kind::RenewRefused(refused)).await,
+                }
+            }
             Some(session_up::Kind::Goodbye(goodbye)) => Err(Ending::EdgeLeft(shown(&goodbye.reason))),
             Some(session_up::Kind::Hello(_)) => Err(Ending::Violation("a second Hello".to_owned())),
             // A newer edge may say what this version does not know.
             None => Ok(()),
         }
+    }
+
+    async fn renewed(&mut self, outcome: renewal::Outcome) -> Result<(), Ending> {
+        let word = renewal::told(outcome, &mut self.peer);
+        self.registered.extend(self.peer.expires);
+        self.say(word).await
     }
 
     /// Keys or bans changed: is this still who it was? Only a fresh read may end a session.

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod api;
+mod renewal;
 mod world;
 
 use std::time::Duration;
@@ -13,6 +14,12 @@ use protocol::{
     name::ServiceName,
     transport::{CloseCode, Transport, TransportError, dial, websocket},
     wire::{Beat, Goodbye, Open, RejectCode, session_down, session_up},
+};
+use renewal::{
+    a_device_renews_by_itself_for_ninety_days_after_the_end,
+    a_server_certificate_is_made_anew_and_served_at_once,
+    a_session_outlives_its_first_certificate_when_it_was_renewed,
+    a_session_renews_its_own_name_and_key_and_nothing_else,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -48,6 +55,10 @@ over_both!(
     a_device_of_another_cluster_is_rejected_with_the_way_out,
     a_replica_that_shuts_down_says_goodbye_and_when_to_come_back,
     a_peer_that_breaks_the_protocol_loses_its_session_alone,
+    a_session_outlives_its_first_certificate_when_it_was_renewed,
+    a_session_renews_its_own_name_and_key_and_nothing_else,
+    a_device_renews_by_itself_for_ninety_days_after_the_end,
+    a_server_certificate_is_made_anew_and_served_at_once,
 );
 
 /// Waits until it is so.

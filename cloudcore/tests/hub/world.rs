@@ -4,28 +4,34 @@ use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use cloudcore::{
     cluster::LeaseError,
-    enroll::{self, Authority, TokenSpec},
+    enroll::{self, Authority, NodeLife, TokenSpec},
     hub::{Hub, HubView, Lease, Leases, Services, SessionInfo, Settings},
 };
 use parking_lot::Mutex;
 use protocol::{
     clock::Clock,
-    join::{ENROLL_PATH, EnrollAnswer, EnrollRefusal, EnrollRequest, JoinToken, NodeKey},
+    join::{
+        ChannelValue, ENROLL_PATH, EnrollAnswer, EnrollRefusal, EnrollRequest, JoinToken, NodeKey,
+        NodeRequest,
+    },
     name::NodeName,
-    tls::{self, ClientTls, Credentials, authority_from_pem},
-    transport::{BoxFuture, ByteReader, ByteWriter, Connection, Stream, Transport, quic, websocket},
+    tls::{self, ClientTls, Credentials, KeyHash, authority_from_pem},
+    transport::{
+        BoxFuture, ByteReader, ByteWriter, Connection, Stream, Transport, TransportError, quic, websocket,
+    },
     wire::{
         Dial, DialReply, FrameReader, FrameWriter, Hello, Open, SessionDown, SessionUp, session_down,
         session_up,
     },
 };
+use rustls_pki_types::CertificateDer;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     task::JoinSet,
     time::timeout,
 };
-use tokio_rustls::TlsConnector;
+use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_util::sync::CancellationToken;
 
 use super::api::FakeApi;
@@ -38,6 +44,7 @@ pub(crate) struct World {
     pub(crate) authority: Arc<Authority>,
     pub(crate) view: HubView,
     pub(crate) address: SocketAddr,
+    pub(crate) clock: Clock,
     /// What new devices dial by.
     transport: Transport,
     pub(crate) stop: CancellationToken,
@@ -57,13 +64,14 @@ impl World {
             namespace: "tombolo-system".to_owned(),
             cluster_id: "cluster-1".to_owned(),
             clock: clock.clone(),
+            node_life: NodeLife::default(),
         };
         let authority = Authority::open(settings).await.unwrap();
         let hub = Hub::bind(Settings {
             listen: "127.0.0.1:0".parse().unwrap(),
             replica: "replica-1".to_owned(),
             tunnel_grace: Duration::from_millis(200),
-            clock,
+            clock: clock.clone(),
             authority: Arc::clone(&authority),
             leases: Arc::new(FakeLeases::default()),
             services: Arc::new(Echo),
@@ -81,6 +89,7 @@ impl World {
             authority,
             view,
             address,
+            clock,
             transport,
             stop,
             tasks,
@@ -113,6 +122,9 @@ impl World {
 pub(crate) struct Device {
     pub(crate) name: NodeName,
     pub(crate) transport: Transport,
+    pub(crate) clock: Clock,
+    /// In PEM; empty before it has joined.
+    pub(crate) certificate: String,
     key: NodeKey,
     tls: Option<ClientTls>,
 }
@@ -122,6 +134,8 @@ impl Device {
         Self {
             name: name.parse().unwrap(),
             transport: Transport::Quic,
+            clock: Clock::system(),
+            certificate: String::new(),
             key: NodeKey::generate().unwrap(),
             tls: None,
         }
@@ -149,23 +163,50 @@ impl Device {
     }
 
     pub(crate) fn keep(mut self, answer: &EnrollAnswer) -> Self {
-        let credentials =
-            Credentials::from_pem(answer.certificate.as_bytes(), self.key.expose_pem().as_bytes()).unwrap();
         let authority = authority_from_pem(answer.authority.as_bytes()).unwrap();
-        self.tls = Some(tls::client(&authority, &credentials, &Clock::system()).unwrap());
+        self.show(&authority, &answer.certificate);
         self
     }
 
-    async fn link(&self, address: SocketAddr) -> Arc<dyn Connection> {
+    /// Dials with another certificate from now on.
+    pub(crate) fn use_certificate(&mut self, world: &World, certificate: &str) {
+        self.show(world.authority.certificate(), certificate);
+    }
+
+    fn show(&mut self, authority: &CertificateDer<'static>, certificate: &str) {
+        let key = self.key.expose_pem();
+        let credentials = Credentials::from_pem(certificate.as_bytes(), key.as_bytes()).unwrap();
+        self.tls = Some(tls::client(authority, &credentials, &self.clock).unwrap());
+        certificate.clone_into(&mut self.certificate);
+    }
+
+    /// Its certificate request.
+    pub(crate) fn csr(&self) -> String {
+        self.key.request(&self.name).unwrap()
+    }
+
+    pub(crate) fn key_hash(&self) -> KeyHash {
+        NodeRequest::parse(&self.csr()).unwrap().key
+    }
+
+    pub(crate) fn prove(&self, channel: &ChannelValue) -> String {
+        self.key.prove(channel).unwrap()
+    }
+
+    /// Dials, which may fail.
+    pub(crate) async fn try_link(&self, address: SocketAddr) -> Result<Arc<dyn Connection>, TransportError> {
         let tls = self.tls.as_ref().unwrap();
-        let dialled = match self.transport {
+        match self.transport {
             Transport::Quic => quic::connect(address, tls).await,
             Transport::WebSocket => {
                 let socket = TcpStream::connect(address).await.unwrap();
                 websocket::connect(socket, address, tls).await
             }
-        };
-        dialled.unwrap()
+        }
+    }
+
+    async fn link(&self, address: SocketAddr) -> Arc<dyn Connection> {
+        self.try_link(address).await.unwrap()
     }
 
     /// Dials and says Hello; whatever is answered is the caller's.
@@ -246,8 +287,16 @@ pub(crate) async fn post(
     let connected = TlsConnector::from(Arc::clone(&tls.config))
         .connect(name, socket)
         .await;
-    let mut stream =
-        connected.map_err(|error| tls.faults.take().map_or(error.to_string(), |f| f.to_string()))?;
+    let stream = connected.map_err(|error| tls.faults.take().map_or(error.to_string(), |f| f.to_string()))?;
+    post_over(stream, path, body).await
+}
+
+/// Posts on a connection that is there.
+pub(crate) async fn post_over(
+    mut stream: TlsStream<TcpStream>,
+    path: &str,
+    body: &[u8],
+) -> Result<(u16, Vec<u8>), String> {
     let head = format!(
         "POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n",
         body.len()

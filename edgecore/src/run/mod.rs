@@ -26,7 +26,6 @@ use anyhow::Context as _;
 use k8s_openapi::api::core::v1::Node;
 use protocol::clock::Clock;
 use protocol::name::ServiceName;
-use protocol::tls::{self, Credentials};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -34,6 +33,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cli::Paths;
 use crate::cli::control::Control;
 use crate::config::{Address, Config};
+use crate::identity::{Files, Identity};
 use crate::network::api;
 use crate::node::report::NodeReporter;
 use crate::pods::manager::Progress;
@@ -52,6 +52,7 @@ struct Parts {
     paths: Paths,
     config: Config,
     clock: Clock,
+    identity: Arc<Identity>,
     server_time: Arc<ServerTime>,
     stores: Stores,
     desired: Desired,
@@ -70,7 +71,7 @@ pub async fn run(paths: Paths, clock: Clock) -> anyhow::Result<()> {
     // Bound first: a second edgecore ends here, before it touches anything.
     let control = Control::bind(&paths.control_socket()).await?;
     let parts = Arc::new(Parts::open(paths, config, clock).await?);
-    let uplink = parts.uplink()?;
+    let uplink = parts.uplink();
     tracing::info!(node = %parts.config.node_name, objects = parts.desired.objects(), "edgecore starts");
     repairs::tell(&parts).await;
 
@@ -117,6 +118,12 @@ impl Parts {
             .context("the outbox cannot be read")?;
         let runtime = Cri::new(&config.runtime_endpoint.to_string())?;
         let link = Link::new(&clock);
+        let files = Files {
+            key: paths.key(),
+            certificate: paths.certificate(),
+            authority: paths.authority(),
+        };
+        let identity = Identity::open(config.node_name.clone(), files, clock.clone());
         Ok(Self {
             flow: DesiredFlow::new(desired.clone(), remembered),
             desired,
@@ -129,32 +136,30 @@ impl Parts {
             paths,
             config,
             clock,
+            identity: Arc::new(identity.context("this node's certificate cannot be used")?),
             server_time: Arc::new(server_time),
             stores,
         })
     }
 
-    fn uplink(&self) -> anyhow::Result<Uplink> {
-        let read = |path: std::path::PathBuf| {
-            std::fs::read(&path).with_context(|| format!("{} cannot be read; join again", path.display()))
-        };
+    fn uplink(&self) -> Uplink {
         let dialer = Dialer::new(
-            Credentials::from_pem(&read(self.paths.certificate())?, &read(self.paths.key())?)?,
-            tls::authority_from_pem(&read(self.paths.authority())?)?,
+            Arc::clone(&self.identity),
             self.clock.clone(),
             self.config.proxy.clone(),
         );
-        Ok(Uplink {
+        Uplink {
             addresses: self.config.addresses.clone(),
             dialer: Arc::new(dialer),
             clock: self.clock.clone(),
             server_time: Arc::clone(&self.server_time),
             boot_id: rand::random(),
             desired: Arc::clone(&self.flow),
+            identity: Arc::clone(&self.identity),
             reporter: Arc::clone(&self.reporter),
             progress: self.progress.clone(),
             link: self.link.clone(),
-        })
+        }
     }
 
     fn node_reporter(self: &Arc<Self>) -> NodeReporter {

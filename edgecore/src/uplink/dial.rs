@@ -14,14 +14,15 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use protocol::clock::Clock;
-use protocol::tls::{self, ClientTls, Credentials, TlsSetupError};
+use protocol::tls::{self, ClientTls, TlsSetupError};
 use protocol::transport::{Connection, Transport, TransportError, quic, websocket};
-use rustls_pki_types::CertificateDer;
 use thiserror::Error;
 
+use super::enrolment::{self, RenewError};
 use super::race::staggered;
 use super::reach::{ReachError, reach, resolve};
 use crate::config::{Address, Proxy};
+use crate::identity::Identity;
 
 /// How long the first transport is alone.
 const HEAD_START: Duration = Duration::from_millis(2_500);
@@ -59,13 +60,24 @@ pub enum DialError {
 }
 
 impl DialError {
+    /// Whether cloudcore did not take the node's certificate because it has ended.
+    pub(super) fn certificate_has_ended(&self) -> bool {
+        match self {
+            Self::Transport { source, .. } => matches!(source, TransportError::CertificateExpired),
+            Self::NoWay(ways) => ways.iter().any(Self::certificate_has_ended),
+            Self::Identity(_) | Self::Unreached { .. } => false,
+        }
+    }
+
     /// Whether somebody has answered, and that holds for any way: another would only repeat it.
     const fn is_verdict(&self) -> bool {
         match self {
             Self::Identity(_) => true,
             Self::Transport { source, .. } => matches!(
                 source,
-                TransportError::Tls(tls::TlsFault::Expired { .. }) | TransportError::CertificateRefused(_)
+                TransportError::Tls(tls::TlsFault::Expired { .. })
+                    | TransportError::CertificateRefused(_)
+                    | TransportError::CertificateExpired
             ),
             Self::Unreached { .. } | Self::NoWay(_) => false,
         }
@@ -74,6 +86,9 @@ impl DialError {
 
 /// A dial, under way.
 pub type Dialling<'a> = BoxFuture<'a, Result<Arc<dyn Connection>, DialError>>;
+
+/// A renewal, under way.
+pub type Renewing<'a> = BoxFuture<'a, Result<(), RenewError>>;
 
 /// Makes connections to cloudcore, each from a socket of its own.
 pub trait Dial: Send + Sync {
@@ -86,12 +101,14 @@ pub trait Dial: Send + Sync {
 
     /// The same, by QUIC only: whether UDP works (again).
     fn probe<'a>(&'a self, address: &'a Address) -> Dialling<'a>;
+
+    /// Renews the node's certificate, which has ended, at `address`.
+    fn renew<'a>(&'a self, address: &'a Address) -> Renewing<'a>;
 }
 
 /// Dials by QUIC, and by WebSocket where that gets no answer.
 pub struct Dialer {
-    credentials: Credentials,
-    authority: CertificateDer<'static>,
+    identity: Arc<Identity>,
     clock: Clock,
     proxy: Option<Proxy>,
     /// What won last.
@@ -99,30 +116,25 @@ pub struct Dialer {
 }
 
 impl Dialer {
-    /// Dials as the node of `credentials`, to what `authority` has signed. UDP goes past the
-    /// proxy: it carries none.
-    pub fn new(
-        credentials: Credentials,
-        authority: CertificateDer<'static>,
-        clock: Clock,
-        proxy: Option<Proxy>,
-    ) -> Self {
+    /// Dials as the node of `identity`, to what its CA has signed. UDP goes past the proxy: it carries
+    /// none.
+    pub fn new(identity: Arc<Identity>, clock: Clock, proxy: Option<Proxy>) -> Self {
         Self {
-            credentials,
-            authority,
+            identity,
             clock,
             proxy,
             won: Mutex::new(Transport::Quic),
         }
     }
 
-    fn tls(&self) -> Result<ClientTls, DialError> {
-        Ok(tls::client(&self.authority, &self.credentials, &self.clock)?)
+    async fn tls(&self) -> Result<ClientTls, DialError> {
+        let held = self.identity.current().await;
+        Ok(tls::client(&held.authority, &held.credentials, &self.clock)?)
     }
 
     async fn by_quic(&self, address: &Address) -> Result<Arc<dyn Connection>, DialError> {
         let transport = Transport::Quic;
-        let tls = &self.tls()?;
+        let tls = &self.tls().await?;
         let found = resolve(address).await;
         let found = found.map_err(|source| DialError::Unreached { transport, source })?;
         let ways = found.into_iter().map(|remote| -> Dialling<'_> {
@@ -140,7 +152,7 @@ impl Dialer {
 
     async fn by_websocket(&self, address: &Address) -> Result<Arc<dyn Connection>, DialError> {
         let transport = Transport::WebSocket;
-        let tls = self.tls()?;
+        let tls = self.tls().await?;
         let reached = reach(address, self.proxy.as_ref()).await;
         let (socket, remote) = reached.map_err(|source| DialError::Unreached { transport, source })?;
         let connected = websocket::connect(socket, remote, &tls).await;
@@ -195,5 +207,14 @@ impl Dial for Dialer {
             *self.won.lock() = Transport::Quic;
             Ok(connection)
         })
+    }
+
+    fn renew<'a>(&'a self, address: &'a Address) -> Renewing<'a> {
+        Box::pin(enrolment::renew(
+            address,
+            self.proxy.as_ref(),
+            &self.identity,
+            &self.clock,
+        ))
     }
 }

@@ -8,6 +8,7 @@ use thiserror::Error;
 
 use super::desired::FlowError;
 use super::dial::DialError;
+use super::enrolment::RenewError;
 
 /// A stream that breaks so long after the dial belonged to a session: dialing and greeting are
 /// over long before.
@@ -23,6 +24,9 @@ pub enum Ended {
     /// There was no connection.
     #[error(transparent)]
     NotDialled(DialError),
+    /// The certificate has ended, and the cluster does not renew it.
+    #[error("this node's certificate has ended; {0}")]
+    NotRenewed(RenewError),
     /// The cloud did not take the session.
     #[error("cloudcore refused the session ({code:?}): {text}")]
     Rejected {
@@ -79,6 +83,7 @@ impl Ended {
             Self::Wire(_) | Self::Protocol(_) => after > GOOD_AFTER,
             Self::Stopped
             | Self::NotDialled(_)
+            | Self::NotRenewed(_)
             | Self::Rejected { .. }
             | Self::Superseded
             | Self::Flow(_) => false,
@@ -91,6 +96,7 @@ impl Ended {
             Self::Rejected { retry_after, .. } | Self::Goodbye { retry_after, .. } => *retry_after,
             Self::Stopped
             | Self::NotDialled(_)
+            | Self::NotRenewed(_)
             | Self::Lost { .. }
             | Self::Silent { .. }
             | Self::Wire(_)
@@ -100,12 +106,30 @@ impl Ended {
         }
     }
 
+    /// Whether cloudcore did not take the node's certificate because it has ended.
+    pub(super) fn certificate_has_ended(&self) -> bool {
+        match self {
+            Self::NotDialled(error) => error.certificate_has_ended(),
+            Self::Lost { source, .. } => matches!(source, TransportError::CertificateExpired),
+            Self::Stopped
+            | Self::NotRenewed(_)
+            | Self::Rejected { .. }
+            | Self::Silent { .. }
+            | Self::Wire(_)
+            | Self::Protocol(_)
+            | Self::Goodbye { .. }
+            | Self::Superseded
+            | Self::Flow(_) => false,
+        }
+    }
+
     pub(super) const fn close_code(&self) -> CloseCode {
         match self {
             Self::Protocol(_) | Self::Wire(_) => CloseCode::Protocol,
             Self::Silent { .. } => CloseCode::Silent,
             Self::Stopped => CloseCode::GoingAway,
             Self::NotDialled(_)
+            | Self::NotRenewed(_)
             | Self::Rejected { .. }
             | Self::Lost { .. }
             | Self::Goodbye { .. }

@@ -17,6 +17,9 @@ use super::{Address, Uplink};
 /// How long the cloud may take to answer Hello: it makes a write to the Lease first.
 const WELCOME_WITHIN: Duration = Duration::from_secs(15);
 
+/// A connection that breaks says why within a moment.
+const REASON_WITHIN: Duration = Duration::from_millis(200);
+
 /// A connection on which the cloud has said Welcome.
 pub(super) struct Greeted {
     pub(super) address: Address,
@@ -35,8 +38,25 @@ pub(super) struct Mouth(FrameWriter<ByteWriter>);
 impl Uplink {
     /// Dials and says Hello.
     pub(super) async fn meet(&self, address: &Address) -> Result<Greeted, Ended> {
+        self.certify(address).await?;
         let connection = self.dialer.dial(address).await.map_err(Ended::NotDialled)?;
         self.greet(address, connection).await
+    }
+
+    /// A certificate that has ended is renewed before it is dialled with. Where nobody answers to that,
+    /// it is dialled with all the same: this machine's clock may be ahead.
+    async fn certify(&self, address: &Address) -> Result<(), Ended> {
+        if !self.identity.has_ended() {
+            return Ok(());
+        }
+        let Err(error) = self.dialer.renew(address).await else {
+            return Ok(());
+        };
+        self.identity.not_renewed(error.to_string(), None);
+        if error.is_verdict() {
+            return Err(Ended::NotRenewed(error));
+        }
+        Ok(())
     }
 
     /// Says Hello: from here on the cloud may end the session that was before.
@@ -55,6 +75,7 @@ impl Uplink {
                 welcome,
             }),
             Err(ended) => {
+                let ended = gone(&*connection, ended).await;
                 connection.close(ended.close_code(), "there is no session");
                 Err(ended)
             }
@@ -88,8 +109,21 @@ impl Uplink {
             session_down::Kind::BeatAck(_)
             | session_down::Kind::Goodbye(_)
             | session_down::Kind::Degraded(_)
-            | session_down::Kind::Superseded(_) => Err(Ended::Protocol("Welcome or Reject was expected")),
+            | session_down::Kind::Superseded(_)
+            | session_down::Kind::Renewed(_)
+            | session_down::Kind::RenewRefused(_) => Err(Ended::Protocol("Welcome or Reject was expected")),
         }
+    }
+}
+
+/// A stream that breaks because the whole connection does: the connection knows why.
+async fn gone(connection: &dyn Connection, ended: Ended) -> Ended {
+    if !matches!(ended, Ended::Wire(_) | Ended::Protocol(_)) {
+        return ended;
+    }
+    match timeout(REASON_WITHIN, connection.closed()).await {
+        Ok(source) => Ended::Lost { source, good: false },
+        Err(_) => ended,
     }
 }
 
@@ -108,9 +142,14 @@ impl Ears {
     ///
     /// Safe.
     pub(super) async fn hear(&mut self) -> Result<session_down::Kind, Ended> {
-        let frame = self.0.read::<SessionDown>().await?;
-        let frame = frame.ok_or(Ended::Protocol("the session stream was closed"))?;
-        frame.kind.ok_or(Ended::Protocol("an empty frame"))
+        loop {
+            let frame = self.0.read::<SessionDown>().await?;
+            let frame = frame.ok_or(Ended::Protocol("the session stream was closed"))?;
+            // A newer cloudcore may say what this version does not know.
+            if let Some(kind) = frame.kind {
+                return Ok(kind);
+            }
+        }
     }
 }
 

@@ -10,7 +10,8 @@
 //! whatever the cloud dials, and the watch for something better. The first that ends for good ends
 //! the session; flows whose stream was reset are opened again. When beats go unanswered, a second
 //! connection is tried beside the first, and the session moves to it if it answers sooner. Over a
-//! WebSocket it asks now and then whether QUIC works again, and moves when it does.
+//! WebSocket it asks now and then whether QUIC works again, and moves when it does. A certificate
+//! that has ended is renewed before anything is dialled with it.
 //!
 //! What it does not do: decide what is newer or what to report; the cores of `protocol` do.
 //!
@@ -24,6 +25,7 @@ mod beside;
 mod desired;
 mod dial;
 mod ended;
+pub(crate) mod enrolment;
 mod greet;
 mod probes;
 mod pulse;
@@ -46,12 +48,14 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Address;
+use crate::identity::Identity;
 use crate::reported::Reporter;
 
 pub use backoff::Backoff;
 pub use desired::{DesiredFlow, FlowError};
-pub use dial::{Dial, DialError, Dialer, Dialling};
+pub use dial::{Dial, DialError, Dialer, Dialling, Renewing};
 pub use ended::Ended;
+pub use enrolment::RenewError;
 pub use reach::{ReachError, reach};
 pub use server_time::ServerTime;
 pub use state::LinkState;
@@ -70,6 +74,8 @@ pub struct Uplink {
     pub boot_id: [u8; 16],
     /// The desired flow.
     pub desired: Arc<DesiredFlow>,
+    /// This node's certificate.
+    pub identity: Arc<Identity>,
     /// The reported flow.
     pub reporter: Arc<Reporter>,
     /// Counts the rounds of the pod loop.
@@ -146,6 +152,9 @@ impl Uplink {
             next += 1;
             let began = Instant::now();
             let ended = self.once(address, &stop).await;
+            if ended.certificate_has_ended() {
+                self.identity.refused_as_ended();
+            }
             if ended.was_good(began.elapsed()) {
                 backoff.reset();
                 last_good = Instant::now();

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use protocol::name::shown;
 use protocol::transport::Connection;
-use protocol::wire::{Beat, Goodbye, session_down, session_up};
+use protocol::wire::{Beat, Goodbye, Renew, session_down, session_up};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
@@ -75,6 +75,7 @@ impl<'a> Pulse<'a> {
                 () = sleep_until(self.beats.due()) => {
                     if let Err(ended) = self.beat() { break ended }
                 }
+                () = self.uplink.identity.due() => self.ask_certificate(),
                 heard = ears.hear() => {
                     match heard {
                         Ok(word) => if let Err(ended) = self.heard(word).await { break ended },
@@ -115,6 +116,13 @@ impl<'a> Pulse<'a> {
         }
     }
 
+    /// Asks for a new certificate, when it is time. A word that finds no room is said again later.
+    fn ask_certificate(&self) {
+        if let Some(csr) = self.uplink.identity.ask() {
+            let _ = self.words.try_send(session_up::Kind::Renew(Renew { csr }));
+        }
+    }
+
     async fn heard(&mut self, word: session_down::Kind) -> Result<(), Ended> {
         match word {
             session_down::Kind::BeatAck(ack) => {
@@ -136,6 +144,18 @@ impl<'a> Pulse<'a> {
                 self.up.degrade();
                 self.uplink.link.set(self.up.clone());
                 self.health.send_replace(Health::Degraded);
+                Ok(())
+            }
+            session_down::Kind::Renewed(renewed) => {
+                // What is wrong with it is told there; the old one holds to its end.
+                let _ = self.uplink.identity.renewed(&renewed.certificate).await;
+                Ok(())
+            }
+            session_down::Kind::RenewRefused(refused) => {
+                let retry_after = pause(refused.retry_after_ms);
+                self.uplink
+                    .identity
+                    .not_renewed(shown(&refused.text), retry_after);
                 Ok(())
             }
             session_down::Kind::Welcome(_) | session_down::Kind::Reject(_) => {

@@ -38,6 +38,7 @@ impl Uplink {
         } = greeted;
         let transport = connection.transport();
         let up = self.welcomed(&address, transport, &welcome);
+        self.identity.told(Duration::from_millis(welcome.renew_before_ms));
         self.link.serve(Some(Arc::clone(&connection)));
         let every = welcome.keepalive_ms.clamp(*KEEPALIVE.start(), *KEEPALIVE.end());
         let (pulse, words) = Pulse::new(self, &connection, up, Duration::from_millis(every));

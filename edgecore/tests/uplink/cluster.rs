@@ -5,9 +5,12 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use protocol::desired::{Found, View, references};
+use protocol::join::{ChannelValue, RenewRequest};
 use protocol::object::{Kind, Object, ObjectKey, Revision, canonical};
 use protocol::reported::{OutboxKey, Write};
+use protocol::tls::{authority_from_pem, certified};
 use protocol::wire::{Hello, Reject, Welcome, session_down};
+use rustls::pki_types::CertificateDer;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -19,6 +22,8 @@ pub(crate) struct Cluster {
     revision: watch::Sender<u64>,
     /// What the next Hellos are answered with; then Welcome.
     answers: Mutex<VecDeque<session_down::Kind>>,
+    /// The CA, and the certificate that the next renewal gets.
+    renewal: Mutex<Option<(CertificateDer<'static>, String)>>,
     pub(crate) hellos: watch::Sender<Vec<(Instant, Hello)>>,
     pub(crate) reports: watch::Sender<Vec<(OutboxKey, Vec<u8>)>>,
 }
@@ -29,6 +34,7 @@ impl Cluster {
             objects: Mutex::default(),
             revision: watch::channel(1).0,
             answers: Mutex::default(),
+            renewal: Mutex::default(),
             hellos: watch::channel(Vec::new()).0,
             reports: watch::channel(Vec::new()).0,
         })
@@ -53,6 +59,20 @@ impl Cluster {
 
     pub(crate) fn answer_next_with(&self, answer: session_down::Kind) {
         self.answers.lock().push_back(answer);
+    }
+
+    pub(crate) fn renew_with(&self, authority: &CertificateDer<'static>, certificate: String) {
+        *self.renewal.lock() = Some((authority.clone(), certificate));
+    }
+
+    /// The new certificate, for who proves that it holds the key of the old one.
+    pub(crate) fn renewed(&self, request: &RenewRequest, channel: &ChannelValue) -> Option<String> {
+        let (authority, certificate) = self.renewal.lock().take()?;
+        let leaf = authority_from_pem(request.certificate.as_bytes()).ok()?;
+        let held = certified(&authority, &leaf).ok()?;
+        channel
+            .is_proven(&held.public_key, &request.proof)
+            .then_some(certificate)
     }
 
     pub(crate) fn greeted(&self, hello: Hello) -> session_down::Kind {

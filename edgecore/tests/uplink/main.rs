@@ -5,6 +5,7 @@
 mod cluster;
 mod pki;
 mod relay;
+mod renewal;
 mod replica;
 mod ways;
 
@@ -13,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use edgecore::config::{Address, Proxy};
+use edgecore::identity::Identity;
 use edgecore::pods::manager::Progress;
 use edgecore::pods::seams::PodSource as _;
 use edgecore::reported::Reporter;
@@ -21,6 +23,7 @@ use edgecore::store::Db;
 use edgecore::uplink::{DesiredFlow, Dialer, Link, LinkState, ServerTime, Uplink};
 use protocol::clock::Clock;
 use protocol::reported::OutboxKey;
+use protocol::tls::Credentials;
 use protocol::wire::{Superseded, Welcome, session_down};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -48,6 +51,7 @@ struct Edge {
     desired: Desired,
     reporter: Arc<Reporter>,
     link: Link,
+    identity: Arc<Identity>,
     _running: JoinSet<()>,
 }
 
@@ -103,13 +107,24 @@ impl World {
 
 impl Edge {
     async fn start(authority: &Authority, address: Address, proxy: Option<Proxy>) -> Self {
+        Self::start_as(authority.node("edge-1"), authority, address, proxy).await
+    }
+
+    async fn start_as(
+        node: Credentials,
+        authority: &Authority,
+        address: Address,
+        proxy: Option<Proxy>,
+    ) -> Self {
         let (meta, outbox) = (Db::in_memory(), Db::in_memory());
         let (desired, remembered) = Desired::load(meta.clone()).await.unwrap();
         let reporter = Arc::new(Reporter::load(outbox).await.unwrap());
         let clock = Clock::system();
         let link = Link::new(&clock);
-        let (node, trusted) = (authority.node("edge-1"), authority.certificate.clone());
-        let dialer = Dialer::new(node, trusted, clock.clone(), proxy);
+        let trusted = authority.certificate.clone();
+        let identity = Identity::fixed("edge-1".parse().unwrap(), node, trusted, clock.clone()).unwrap();
+        let identity = Arc::new(identity);
+        let dialer = Dialer::new(Arc::clone(&identity), clock.clone(), proxy);
         let uplink = Uplink {
             addresses: vec![address],
             dialer: Arc::new(dialer),
@@ -117,6 +132,7 @@ impl Edge {
             clock,
             boot_id: [1; 16],
             desired: DesiredFlow::new(desired.clone(), remembered),
+            identity: Arc::clone(&identity),
             reporter: Arc::clone(&reporter),
             progress: Progress::default(),
             link: link.clone(),
@@ -128,6 +144,7 @@ impl Edge {
             desired,
             reporter,
             link,
+            identity,
             _running: running,
         }
     }

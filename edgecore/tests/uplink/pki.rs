@@ -1,13 +1,13 @@
 //! A CA of a test's own, and what it signs.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use protocol::clock::Clock;
-use protocol::tls::{self, Credentials};
+use protocol::tls::{self, Certified, Credentials};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose,
+    KeyPair, KeyUsagePurpose, SubjectPublicKeyInfo,
 };
 use rustls::pki_types::CertificateDer;
 use rustls::server::{ClientHello, ResolvesServerCert};
@@ -40,28 +40,47 @@ impl Authority {
     }
 
     pub(crate) fn node(&self, name: &str) -> Credentials {
-        let mut params = CertificateParams::default();
-        params.distinguished_name = DistinguishedName::new();
-        let common_name = format!("system:node:{name}");
-        params.distinguished_name.push(DnType::CommonName, common_name);
-        params
-            .distinguished_name
-            .push(DnType::OrganizationName, "system:nodes");
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-        self.sign(params)
+        self.sign(node(name))
     }
 
-    fn sign(&self, mut params: CertificateParams) -> Credentials {
+    pub(crate) fn node_until(&self, name: &str, ends: SystemTime) -> Credentials {
+        self.sign_until(node(name), ends)
+    }
+
+    /// Another certificate for the key and the name of `held`, in PEM.
+    pub(crate) fn again(&self, held: &Certified, ends: SystemTime) -> String {
+        let mut params = node(held.node.as_str());
+        params.not_after = ends.into();
+        let key = SubjectPublicKeyInfo::from_der(&held.public_key).unwrap();
+        params.signed_by(&key, &self.issuer).unwrap().pem()
+    }
+
+    fn sign(&self, params: CertificateParams) -> Credentials {
+        self.sign_until(params, Clock::system().now() + DAY * 90)
+    }
+
+    fn sign_until(&self, mut params: CertificateParams, ends: SystemTime) -> Credentials {
         let key = KeyPair::generate().unwrap();
-        let now = Clock::system().now();
-        params.not_before = (now - DAY).into();
-        params.not_after = (now + DAY * 90).into();
+        params.not_before = (Clock::system().now() - DAY).into();
+        params.not_after = ends.into();
         let leaf = params.signed_by(&key, &self.issuer).unwrap().der().clone();
         Credentials {
             chain: vec![leaf, self.certificate.clone()],
             key: key.into(),
         }
     }
+}
+
+fn node(name: &str) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    let common_name = format!("system:node:{name}");
+    params.distinguished_name.push(DnType::CommonName, common_name);
+    params
+        .distinguished_name
+        .push(DnType::OrganizationName, "system:nodes");
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    params
 }
 
 #[derive(Debug)]

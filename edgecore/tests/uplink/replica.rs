@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use protocol::clock::Clock;
 use protocol::desired::{Publisher, Request};
+use protocol::join::{ChannelValue, EnrollAnswer, RenewRequest};
 use protocol::object::Revision;
 use protocol::reported::{Intake, Outcome};
 use protocol::tls::{self, ClientCertificate};
@@ -16,11 +17,13 @@ use protocol::wire::{
     BeatAck, DesiredUp, FrameReader, FrameWriter, Open, ReportedUp, SessionDown, SessionUp, open,
     session_down, session_up,
 };
-use tokio::net::TcpListener;
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 use crate::cluster::Cluster;
 use crate::pki::Authority;
@@ -35,7 +38,16 @@ pub(crate) struct Replica {
 impl Replica {
     /// Listens; the port of one that was just dropped may take a moment to be free.
     pub(crate) async fn listen(authority: &Authority, cluster: &Arc<Cluster>, address: SocketAddr) -> Self {
-        let clock = Clock::system();
+        Self::listen_by(Clock::system(), authority, cluster, address).await
+    }
+
+    /// The same with a clock of its own.
+    pub(crate) async fn listen_by(
+        clock: Clock,
+        authority: &Authority,
+        cluster: &Arc<Cluster>,
+        address: SocketAddr,
+    ) -> Self {
         let config = tls::server(
             &authority.certificate,
             authority.server(),
@@ -100,14 +112,45 @@ async fn accept_tcp(
     while let Ok((socket, remote)) = listener.accept().await {
         let (acceptor, cluster, word) = (acceptor.clone(), Arc::clone(&cluster), word.subscribe());
         connections.spawn(async move {
-            let Ok(secured) = websocket::secure(&acceptor, socket, remote).await else {
+            let Ok(mut secured) = websocket::secure(&acceptor, socket, remote).await else {
                 return;
             };
+            if !websocket::wants_link(&mut secured, remote).await.unwrap_or(false) {
+                let _ended = renew(secured, &cluster).await;
+                return;
+            }
             if let Ok(connection) = websocket::accept(secured, remote, &Clock::system()).await {
                 serve(connection, cluster, word).await;
             }
         });
     }
+}
+
+/// Answers one renewal over HTTP.
+async fn renew(stream: TlsStream<TcpStream>, cluster: &Cluster) -> Option<()> {
+    let channel = ChannelValue::of_server(stream.get_ref().1).ok()?;
+    let mut stream = BufReader::new(stream);
+    let (mut line, mut length) = (String::new(), 0);
+    while line != "\r\n" {
+        line.clear();
+        stream.read_line(&mut line).await.ok()?;
+        if let Some(told) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+            length = told.trim().parse().ok()?;
+        }
+    }
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).await.ok()?;
+    let request: RenewRequest = serde_json::from_slice(&body).ok()?;
+    let answer = EnrollAnswer {
+        certificate: cluster.renewed(&request, &channel)?,
+        authority: String::new(),
+        cluster_id: String::new(),
+        server_time_ms: 0,
+    };
+    let body = serde_json::to_string(&answer).ok()?;
+    let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    stream.write_all(answer.as_bytes()).await.ok()?;
+    stream.shutdown().await.ok()
 }
 
 async fn serve(
@@ -144,6 +187,7 @@ async fn session(
             frame = reader.read::<SessionUp>() => match frame.ok()??.kind? {
                 session_up::Kind::Hello(hello) => Some(cluster.greeted(hello)),
                 session_up::Kind::Beat(beat) => Some(session_down::Kind::BeatAck(BeatAck { seq: beat.seq, server_time_ms: 0 })),
+                session_up::Kind::Renew(_) => None,
                 session_up::Kind::Goodbye(_) => return None,
             },
             changed = word.changed() => {

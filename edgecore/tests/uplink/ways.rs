@@ -8,7 +8,7 @@ use crate::relay::{ConnectProxy, Relay};
 /// `user:p@ss word`, as a proxy wants it.
 const BASIC: &str = "dXNlcjpwQHNzIHdvcmQ=";
 
-async fn over(edge: &Edge, wanted: Transport) {
+pub(crate) async fn over(edge: &Edge, wanted: Transport) {
     until(
         edge.link.watch(),
         |state| matches!(state, LinkState::Connected { transport, .. } if *transport == wanted),

@@ -10,11 +10,11 @@ use x509_parser::{
 use super::ENROLL_BODY_MAX;
 use crate::{
     name::{NODES_GROUP, NodeName},
-    tls::{IdentityError, KeyHash},
+    tls::{Credentials, IdentityError, KeyHash},
 };
 
 /// A node's P-256 key.
-pub struct NodeKey(KeyPair);
+pub struct NodeKey(pub(super) KeyPair);
 
 impl std::fmt::Debug for NodeKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -31,6 +31,11 @@ impl NodeKey {
     /// Reads a key that [`expose_pem`](Self::expose_pem) wrote.
     pub fn from_pem(pem: &str) -> Result<Self, CsrError> {
         Ok(Self(KeyPair::from_pem(pem)?))
+    }
+
+    /// The key of a node's credentials.
+    pub fn of(credentials: &Credentials) -> Result<Self, CsrError> {
+        Ok(Self(KeyPair::try_from(&credentials.key)?))
     }
 
     /// The private key: **secret**.

@@ -9,20 +9,28 @@
 //!                                       <----  certificate and CA, or a refusal with its code
 //! ```
 //!
+//! A device whose certificate has ended makes the same connection, under the CA that it has, and posts
+//! that certificate with a [proof](ChannelValue) to [`RENEW_PATH`].
+//!
 //! No I/O here; [`tls::joining_client`](crate::tls::joining_client) makes the check of the pin.
 //!
 //! **Invariant:** a secret is never printed, and nothing of a request but its key and its name counts.
 
 mod csr;
+mod proof;
 mod token;
 
 use serde::{Deserialize, Serialize};
 
 pub use csr::{CsrError, NodeKey, NodeRequest};
+pub use proof::ChannelValue;
 pub use token::{JoinToken, Secret, SecretHash, TokenError, TokenId};
 
 /// Where a device enrols.
 pub const ENROLL_PATH: &str = "/v1/enroll";
+
+/// Where a device renews a certificate that has ended.
+pub const RENEW_PATH: &str = "/v1/renew";
 
 /// The largest enrolment request or answer, in bytes.
 pub const ENROLL_BODY_MAX: usize = 16 << 10;
@@ -37,6 +45,15 @@ pub struct EnrollRequest {
     pub secret: Secret,
     /// The certificate signing request, in PEM.
     pub csr: String,
+}
+
+/// What a device sends whose certificate has ended; the answers are those of an enrolment.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RenewRequest {
+    /// The certificate, in PEM.
+    pub certificate: String,
+    /// Shows that the sender holds its key: see [`NodeKey::prove`].
+    pub proof: String,
 }
 
 /// What an enrolled device gets.
@@ -84,6 +101,10 @@ pub enum RefusalCode {
     KeyDiffers,
     /// The key was banned.
     Banned,
+    /// The name has no accepted key.
+    NotEnrolled,
+    /// The certificate ended too long ago.
+    EndedTooLongAgo,
     /// Try again later.
     Busy,
     /// cloudcore cannot reach the cluster just now.

@@ -7,12 +7,12 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use rustls::pki_types::CertificateDer;
+use rustls::pki_types::{CertificateDer, UnixTime};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 use x509_parser::{certificate::X509Certificate, prelude::FromDer, x509::X509Name};
 
-use super::human;
+use super::{ClientCertificate, client_verifier, human};
 use crate::name::{NODES_GROUP, NameError, NodeName};
 
 /// The SHA-256 of a public key (its `SubjectPublicKeyInfo`): what a node's key is known by.
@@ -85,6 +85,9 @@ pub enum IdentityError {
     /// The common name is not a node's user.
     #[error("the certificate's common name does not name a node")]
     Name(#[from] NameError),
+    /// Another CA's, or not for a client.
+    #[error("the certificate is not one that this cluster's CA has signed for a node")]
+    Foreign,
     /// Ended since the session was first made.
     #[error("the certificate of node {node} ended {} ago by this server's clock", human(*.by))]
     Expired {
@@ -116,6 +119,44 @@ pub fn peer_identity(
         key,
         expires,
         address: canonical(address),
+    })
+}
+
+/// What a node's certificate says, be it that it has ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Certified {
+    /// The node it names.
+    pub node: NodeName,
+    /// Its public key, as `SubjectPublicKeyInfo` in DER.
+    pub public_key: Vec<u8>,
+    /// The hash of that.
+    pub key: KeyHash,
+    /// When it ends.
+    pub expires: SystemTime,
+}
+
+/// Reads a node's certificate and checks that `authority` has signed it; not whether it has ended.
+pub fn certified(
+    authority: &CertificateDer<'static>,
+    leaf: &CertificateDer<'_>,
+) -> Result<Certified, IdentityError> {
+    let certificate = parse(leaf)?;
+    let expires = not_after(&certificate);
+    // All that a handshake checks, at the last moment that it would have passed.
+    let at = expires.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let verifier = client_verifier(authority, ClientCertificate::Required);
+    let verified = verifier.map_err(|_| IdentityError::Foreign)?.verify_client_cert(
+        leaf,
+        &[],
+        UnixTime::since_unix_epoch(at),
+    );
+    verified.map_err(|_| IdentityError::Foreign)?;
+    let public_key = certificate.public_key().raw;
+    Ok(Certified {
+        node: node_name(certificate.subject())?,
+        public_key: public_key.to_vec(),
+        key: KeyHash::of_spki(public_key),
+        expires,
     })
 }
 

@@ -17,14 +17,16 @@ use rustls::{
     ClientConfig, RootCertStore, ServerConfig,
     crypto::CryptoProvider,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
-    server::{ResolvesServerCert, WebPkiClientVerifier},
+    server::{ResolvesServerCert, WebPkiClientVerifier, danger::ClientCertVerifier},
     version::TLS13,
 };
 use thiserror::Error;
 
 pub use fault::{TlsFault, TlsFaults, human};
 pub(crate) use identity::node_name;
-pub use identity::{BadKeyHash, IdentityError, KeyHash, PeerIdentity, expiry, key_hash, peer_identity};
+pub use identity::{
+    BadKeyHash, Certified, IdentityError, KeyHash, PeerIdentity, certified, expiry, key_hash, peer_identity,
+};
 pub use verify::PinnedAuthority;
 
 use crate::clock::Clock;
@@ -75,12 +77,7 @@ pub enum TlsSetupError {
 impl Credentials {
     /// Reads a chain and a key.
     pub fn from_pem(chain: &[u8], key: &[u8]) -> Result<Self, TlsSetupError> {
-        let chain = CertificateDer::pem_slice_iter(chain)
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|source| TlsSetupError::Pem {
-                what: "certificate",
-                source,
-            })?;
+        let chain = chain_from_pem(chain)?;
         let key = PrivateKeyDer::from_pem_slice(key).map_err(|source| TlsSetupError::Pem {
             what: "private key",
             source,
@@ -96,6 +93,16 @@ impl Clone for Credentials {
             key: self.key.clone_key(),
         }
     }
+}
+
+/// Reads a certificate and those above it.
+pub fn chain_from_pem(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsSetupError> {
+    CertificateDer::pem_slice_iter(pem)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|source| TlsSetupError::Pem {
+            what: "certificate",
+            source,
+        })
 }
 
 /// Reads the CA's certificate.
@@ -147,6 +154,24 @@ pub fn client(
     })
 }
 
+/// A node whose certificate has ended: verifies [`SERVER_NAME`] under `authority` and shows nothing,
+/// because a handshake would not take what it has.
+pub fn renewing_client(
+    authority: &CertificateDer<'static>,
+    clock: &Clock,
+) -> Result<ClientTls, TlsSetupError> {
+    let faults = TlsFaults::default();
+    let verifier = verify::NamedAuthority::new(authority, faults.clone())?;
+    let config = client_builder(clock)?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_no_client_auth();
+    Ok(ClientTls {
+        config: Arc::new(config),
+        faults,
+    })
+}
+
 /// A device that wants to join: knows only the pin and shows no certificate.
 pub fn joining_client(pin: [u8; 32], clock: &Clock) -> Result<(ClientTls, PinnedAuthority), TlsSetupError> {
     let faults = TlsFaults::default();
@@ -192,13 +217,7 @@ pub fn server(
     client: ClientCertificate,
     clock: &Clock,
 ) -> Result<Arc<ServerConfig>, TlsSetupError> {
-    let mut verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots(authority)?), provider());
-    if client == ClientCertificate::Optional {
-        verifier = verifier.allow_unauthenticated();
-    }
-    let verifier = verifier
-        .build()
-        .map_err(|error| TlsSetupError::Authority(error.to_string()))?;
+    let verifier = client_verifier(authority, client)?;
     let mut config = ServerConfig::builder_with_details(provider(), Arc::new(clock.clone()))
         .with_protocol_versions(&[&TLS13])
         .map_err(|source| TlsSetupError::Unusable {
@@ -214,6 +233,19 @@ pub fn server(
     // Early data can be replayed, and would come before the client's certificate is proven.
     config.max_early_data_size = 0;
     Ok(Arc::new(config))
+}
+
+fn client_verifier(
+    authority: &CertificateDer<'static>,
+    client: ClientCertificate,
+) -> Result<Arc<dyn ClientCertVerifier>, TlsSetupError> {
+    let mut verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots(authority)?), provider());
+    if client == ClientCertificate::Optional {
+        verifier = verifier.allow_unauthenticated();
+    }
+    verifier
+        .build()
+        .map_err(|error| TlsSetupError::Authority(error.to_string()))
 }
 
 /// Makes what [`server`] serves out of a chain and its key.

@@ -7,7 +7,7 @@ pub(super) fn certificate_refused(alert: u8) -> Option<TransportError> {
     let why = match alert {
         42 => "it is malformed",
         44 => "it is revoked",
-        45 => "it has expired by the peer's clock",
+        45 => return Some(TransportError::CertificateExpired),
         46 | 49 => "it is not acceptable",
         48 | 51 => "it is signed by another CA",
         116 => "none was shown",

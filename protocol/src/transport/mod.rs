@@ -183,6 +183,9 @@ pub enum TransportError {
     /// The peer did not take our certificate.
     #[error("the peer refused this certificate: {0}")]
     CertificateRefused(String),
+    /// Our certificate has ended, by the peer's clock.
+    #[error("the peer refused this certificate: it has expired by the peer's clock")]
+    CertificateExpired,
     /// The client's certificate is not a node's.
     #[error("the client at {remote} is nobody")]
     Nobody {

@@ -4,35 +4,23 @@
 //! it; that an address is wrong, silent or somebody else's is told for each of them.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use http::{Request, header};
-use http_body_util::{BodyExt as _, Full, Limited};
-use hyper_util::rt::TokioIo;
 use protocol::clock::Clock;
 use protocol::join::{
-    ENROLL_BODY_MAX, ENROLL_PATH, EnrollAnswer, EnrollRefusal, EnrollRequest, NodeKey, NodeRequest,
-    RefusalCode,
+    ENROLL_PATH, EnrollAnswer, EnrollRefusal, EnrollRequest, NodeKey, NodeRequest, RefusalCode,
 };
-use protocol::tls::{self, Credentials, SERVER_NAME};
-use rustls_pki_types::ServerName;
+use protocol::tls::{self, Credentials};
 use thiserror::Error;
 use tokio::net::TcpStream;
-use tokio::task::JoinSet;
 use tokio::time::timeout;
-use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::plan::Plan;
 use super::{step, warn};
 use crate::config::Address;
-use crate::uplink::reach;
+use crate::uplink::enrolment::{self, ANSWER_LIMIT};
 
-/// How long one address may take to be found, reached and greeted.
-const CONNECT_LIMIT: Duration = Duration::from_secs(8);
-/// How long cloudcore may take over the request: it writes to the API server meanwhile.
-const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 /// How often a busy cloudcore is asked again.
 const BUSY_TRIES: u32 = 5;
 /// A clock that is off by more than this is worth a word.
@@ -158,7 +146,7 @@ async fn one_address(
     println!("     connecting to {address}");
     let (stream, authority) = greet(address, plan, clock).await.map_err(Miss::Try)?;
     step(&format!("{address} is the cluster that the token names"));
-    let sent = timeout(ANSWER_LIMIT, post(stream, request)).await;
+    let sent = timeout(ANSWER_LIMIT, enrolment::post(stream, ENROLL_PATH, request)).await;
     let lost = |why: String| {
         Miss::End(EnrolError::AnswerLost {
             address: address.clone(),
@@ -198,57 +186,16 @@ fn refusal(body: &[u8], clock: &Clock) -> Option<EnrolError> {
     Some(EnrolError::Refused { code, text })
 }
 
-/// Reaches an address and checks who is there. Nothing of ours is sent but a TLS hello.
+/// Reaches an address and checks that it has the CA of the token.
 async fn greet(
     address: &Address,
     plan: &Plan,
     clock: &Clock,
 ) -> Result<(TlsStream<TcpStream>, Vec<u8>), String> {
     let (client, pinned) = tls::joining_client(plan.token.pin, clock).map_err(|error| error.to_string())?;
-    let slow = |what: &str| format!("{what} took longer than {} s", CONNECT_LIMIT.as_secs());
-    let (tcp, _) = timeout(CONNECT_LIMIT, reach(address, plan.config.proxy.as_ref()))
-        .await
-        .map_err(|_| slow("connecting"))?
-        .map_err(|error| error.to_string())?;
-    let name = ServerName::try_from(SERVER_NAME).map_err(|error| error.to_string())?;
-    let connector = TlsConnector::from(Arc::clone(&client.config));
-    let handshake = timeout(CONNECT_LIMIT, connector.connect(name, tcp)).await;
-    let stream = handshake
-        .map_err(|_| slow("the TLS handshake"))?
-        .map_err(|error| {
-            client
-                .faults
-                .take()
-                .map_or_else(|| format!("no TLS there: {error}"), |fault| fault.to_string())
-        })?;
+    let stream = enrolment::greet(address, plan.config.proxy.as_ref(), &client).await?;
     let authority = pinned.authority().ok_or("the CA was not checked")?;
     Ok((stream, authority.to_vec()))
-}
-
-async fn post(
-    stream: TlsStream<TcpStream>,
-    request: &EnrollRequest,
-) -> Result<(http::StatusCode, Vec<u8>), String> {
-    let told = |error: &dyn std::fmt::Display| error.to_string();
-    let body = serde_json::to_vec(request).map_err(|e| told(&e))?;
-    let request = Request::post(ENROLL_PATH)
-        .header(header::HOST, SERVER_NAME)
-        .header(header::CONTENT_TYPE, "application/json")
-        .body(Full::new(bytes::Bytes::from(body)))
-        .map_err(|e| told(&e))?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-        .await
-        .map_err(|e| told(&e))?;
-    // Ends with this call: the set is dropped.
-    let mut driver = JoinSet::new();
-    driver.spawn(connection);
-    let response = sender.send_request(request).await.map_err(|e| told(&e))?;
-    let status = response.status();
-    let body = Limited::new(response.into_body(), ENROLL_BODY_MAX)
-        .collect()
-        .await
-        .map_err(|e| told(&e))?;
-    Ok((status, body.to_bytes().to_vec()))
 }
 
 /// The certificate must be ours: our name, our key, valid now and usable.

@@ -1,6 +1,7 @@
 //! When a session is in doubt, and where it goes then. The test is the cloud.
 
 mod memory;
+mod renewal;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,11 +21,14 @@ use self::memory::{Gate, Memory};
 use super::beats::LOST_AFTER;
 use super::{DesiredFlow, Link, LinkState, ServerTime, Uplink};
 use crate::config::Address;
+use crate::identity::Identity;
+use crate::identity::testing::Pki;
 use crate::pods::manager::Progress;
 use crate::reported::Reporter;
 use crate::state::Desired;
 use crate::store::Db;
 
+const NODE: &str = "pump-7";
 const KEEPALIVE: Duration = Duration::from_secs(25);
 
 fn next_year() -> u64 {
@@ -37,6 +41,8 @@ struct World {
     gate: Arc<Gate>,
     dialled: mpsc::Receiver<(Address, Memory)>,
     link: Link,
+    pki: Pki,
+    identity: Arc<Identity>,
     stop: CancellationToken,
     running: JoinSet<()>,
 }
@@ -46,22 +52,33 @@ struct Replica {
     connection: Memory,
     reader: FrameReader<ByteReader>,
     writer: FrameWriter<ByteWriter>,
+    renew_before_ms: u64,
 }
 
 impl World {
     async fn new(addresses: &[&str]) -> Self {
+        Self::with_certificate(addresses, Duration::from_hours(24 * 1000)).await
+    }
+
+    /// The same with a certificate that ends so long from now.
+    async fn with_certificate(addresses: &[&str], life: Duration) -> Self {
         let (gate, dialled) = Gate::new();
         let meta = Db::in_memory();
         let (desired, remembered) = Desired::load(meta.clone()).await.unwrap();
         let clock = Clock::system();
         let link = Link::new(&clock);
+        let (pki, node) = (Pki::new(), NODE.parse().unwrap());
+        let credentials = pki.credentials(NODE, clock.now() + life);
+        let identity = Identity::fixed(node, credentials, pki.authority(), clock.clone()).unwrap();
+        let identity = Arc::new(identity);
         let uplink = Uplink {
             addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
             dialer: Arc::clone(&gate) as _,
             server_time: Arc::new(ServerTime::load(meta.clone(), clock.clone()).await),
-            clock,
+            clock: clock.clone(),
             boot_id: [1; 16],
             desired: DesiredFlow::new(desired, remembered),
+            identity: Arc::clone(&identity),
             reporter: Arc::new(Reporter::load(Db::in_memory()).await.unwrap()),
             progress: Progress::default(),
             link: link.clone(),
@@ -74,6 +91,8 @@ impl World {
             gate,
             dialled,
             link,
+            pki,
+            identity,
             stop,
             running,
         }
@@ -111,6 +130,7 @@ impl Replica {
             connection,
             reader: FrameReader::new(stream.recv),
             writer: FrameWriter::new(stream.send),
+            renew_before_ms: 0,
         };
         assert!(matches!(replica.heard().await, session_up::Kind::Hello(_)));
         replica
@@ -129,7 +149,9 @@ impl Replica {
     async fn beat(&mut self) -> u64 {
         match self.heard().await {
             session_up::Kind::Beat(beat) => beat.seq,
-            other @ (session_up::Kind::Hello(_) | session_up::Kind::Goodbye(_)) => {
+            other @ (session_up::Kind::Hello(_)
+            | session_up::Kind::Goodbye(_)
+            | session_up::Kind::Renew(_)) => {
                 panic!("not a beat: {other:?}")
             }
         }
@@ -150,6 +172,7 @@ impl Replica {
             keepalive_ms: u64::try_from(KEEPALIVE.as_millis()).unwrap(),
             api_reachable,
             server_time_ms: next_year(),
+            renew_before_ms: self.renew_before_ms,
             ..Welcome::default()
         };
         self.say(session_down::Kind::Welcome(welcome)).await;

@@ -166,6 +166,7 @@ fn copied(error: &TransportError) -> TransportError {
         TransportError::Reset => TransportError::Reset,
         TransportError::TimedOut { remote } => TransportError::TimedOut { remote: *remote },
         TransportError::CertificateRefused(why) => TransportError::CertificateRefused(why.clone()),
+        TransportError::CertificateExpired => TransportError::CertificateExpired,
         TransportError::Tls(fault) => TransportError::Tls(fault.clone()),
         TransportError::Socket { remote, source } => TransportError::Socket {
             remote: *remote,
