@@ -22,7 +22,7 @@ use anyhow::Context as _;
 use protocol::clock::Clock;
 use protocol::join::NodeKey;
 
-use super::record::Record;
+use super::record::{Record, replace};
 use super::{JoinArgs, Paths};
 use enrol::Enrolled;
 use machine::Network;
@@ -32,11 +32,12 @@ use plan::{Plan, Standing};
 /// Enrols this device and writes what it needs to run.
 pub async fn join(args: JoinArgs, paths: &Paths, clock: &Clock) -> anyhow::Result<()> {
     must_be_root(paths)?;
-    let plan = match plan::standing(&args, paths)? {
+    let plan = match plan::standing(&args, paths, clock)? {
         Standing::AlreadyHere(text) => {
             step(&text);
             return Ok(());
         }
+        Standing::Ended(plan) => return certify_again(&plan, paths, clock).await,
         Standing::Free(plan) => *plan,
     };
     let network = machine::look(&plan, paths).await?;
@@ -52,6 +53,17 @@ pub async fn join(args: JoinArgs, paths: &Paths, clock: &Clock) -> anyhow::Resul
         "{} has joined; see `edgecore status`",
         plan.config.node_name
     ));
+    Ok(())
+}
+
+/// The certificate alone is made anew, for the same name and key; nothing else of the node is touched.
+async fn certify_again(plan: &Plan, paths: &Paths, clock: &Clock) -> anyhow::Result<()> {
+    let file = paths.key();
+    let pem = std::fs::read_to_string(&file).with_context(|| format!("the key {}", file.display()))?;
+    step("the certificate of this device has ended; another is asked for, with the key that it has");
+    let enrolled = enrol::enrol(plan, &NodeKey::from_pem(&pem)?, clock).await?;
+    replace(&paths.certificate(), enrolled.certificate.as_bytes(), 0o600)?;
+    step("the new certificate is there; a running edgecore uses it from its next attempt on");
     Ok(())
 }
 

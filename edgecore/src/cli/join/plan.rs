@@ -1,6 +1,7 @@
 //! What a join is going to do, and whether there is anything to do.
 
 use anyhow::{Context as _, bail};
+use protocol::clock::Clock;
 use protocol::join::JoinToken;
 use protocol::name::NodeName;
 use sha2::{Digest as _, Sha256};
@@ -27,12 +28,14 @@ pub(super) struct Plan {
 pub(super) enum Standing {
     /// It has joined as asked; why nothing is to do.
     AlreadyHere(String),
+    /// It has joined as asked, but its certificate has ended.
+    Ended(Box<Plan>),
     /// It can join.
     Free(Box<Plan>),
 }
 
 /// Reads the arguments against what is on the disk.
-pub(super) fn standing(args: &JoinArgs, paths: &Paths) -> anyhow::Result<Standing> {
+pub(super) fn standing(args: &JoinArgs, paths: &Paths, clock: &Clock) -> anyhow::Result<Standing> {
     let environment = std::env::var(token::VARIABLE).ok();
     let text = token::find(
         args.token.as_deref(),
@@ -48,13 +51,19 @@ pub(super) fn standing(args: &JoinArgs, paths: &Paths) -> anyhow::Result<Standin
         Err(_) => None,
     };
     match held {
-        Some(held) if !args.replace_cluster => already(args, paths, &held, &token),
+        Some(held) if !args.replace_cluster => already(args, (paths, clock), held, token),
         held => Ok(Standing::Free(Box::new(plan(args, token, held.as_ref())?))),
     }
 }
 
-/// The same cluster and the same name: nothing to do. Anything else must be said.
-fn already(args: &JoinArgs, paths: &Paths, held: &Config, token: &JoinToken) -> anyhow::Result<Standing> {
+/// The same cluster and the same name: nothing to do, unless the certificate has ended. Anything else
+/// must be said.
+fn already(
+    args: &JoinArgs,
+    (paths, clock): (&Paths, &Clock),
+    held: Config,
+    token: JoinToken,
+) -> anyhow::Result<Standing> {
     let same_name = args.node_name.as_ref().is_none_or(|name| *name == held.node_name);
     let pem = std::fs::read(paths.authority()).unwrap_or_default();
     let pin = protocol::tls::authority_from_pem(&pem)
@@ -62,6 +71,19 @@ fn already(args: &JoinArgs, paths: &Paths, held: &Config, token: &JoinToken) -> 
         .ok();
     let (name, file) = (&held.node_name, paths.config());
     if same_name && pin.is_some_and(|pin| pin.as_slice() == token.pin) {
+        if certificate_has_ended(paths, clock) {
+            let config = Config {
+                addresses: args.addresses.clone(),
+                proxy: proxy(args)?.or(held.proxy),
+                ..held
+            };
+            return Ok(Standing::Ended(Box::new(Plan {
+                config,
+                token,
+                replaces: false,
+                with_service: false,
+            })));
+        }
         let told = format!("this device has already joined this cluster as {name}; nothing is changed");
         return Ok(Standing::AlreadyHere(told));
     }
@@ -72,6 +94,14 @@ fn already(args: &JoinArgs, paths: &Paths, held: &Config, token: &JoinToken) -> 
          \x20 to begin anew: edgecore reset",
         file = file.display()
     )
+}
+
+fn certificate_has_ended(paths: &Paths, clock: &Clock) -> bool {
+    let pem = std::fs::read(paths.certificate()).unwrap_or_default();
+    let end = protocol::tls::authority_from_pem(&pem)
+        .ok()
+        .and_then(|certificate| protocol::tls::expiry(&certificate).ok());
+    end.is_some_and(|end| clock.now() > end)
 }
 
 fn plan(args: &JoinArgs, token: JoinToken, held: Option<&Config>) -> anyhow::Result<Plan> {
@@ -91,11 +121,7 @@ fn plan(args: &JoinArgs, token: JoinToken, held: Option<&Config>) -> anyhow::Res
 
 fn config(args: &JoinArgs, name: NodeName) -> anyhow::Result<Config> {
     let mut config = Config::new(name, args.addresses.clone());
-    if let Some(text) = &args.proxy {
-        let mut proxy: Proxy = text.parse()?;
-        proxy.password_file.clone_from(&args.proxy_password_file);
-        config.proxy = Some(proxy);
-    }
+    config.proxy = proxy(args)?;
     for label in &args.labels {
         let (key, value) = label
             .split_once('=')
@@ -114,6 +140,15 @@ fn config(args: &JoinArgs, name: NodeName) -> anyhow::Result<Config> {
     // The checks of the file hold for the arguments too.
     Config::parse(&config.to_yaml())
         .map_err(|mistakes| anyhow::anyhow!("the arguments do not fit:\n{mistakes}"))
+}
+
+fn proxy(args: &JoinArgs) -> anyhow::Result<Option<Proxy>> {
+    let Some(text) = &args.proxy else {
+        return Ok(None);
+    };
+    let mut proxy: Proxy = text.parse()?;
+    proxy.password_file.clone_from(&args.proxy_password_file);
+    Ok(Some(proxy))
 }
 
 /// The first label of the host's name, in lower case, as `kubectl get nodes` will show it.

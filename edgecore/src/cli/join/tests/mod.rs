@@ -102,6 +102,32 @@ async fn joining_again_changes_nothing_and_says_so() {
     );
 }
 
+#[tokio::test]
+async fn a_device_whose_certificate_has_ended_gets_another_for_the_key_that_it_has() {
+    let (device, cloud) = (Device::new("ended"), Cloud::saying(vec![Say::Yes]).await);
+    device.join(&cloud, |_| {}).await.unwrap();
+    let files = [device.paths.key(), device.paths.config(), device.paths.record()];
+    let before: Vec<_> = files.iter().map(|file| std::fs::read(file).unwrap()).collect();
+    let pki = crate::identity::testing::Pki::new();
+    let ended = pki.certificate(
+        "pump-7",
+        Clock::system().now() - std::time::Duration::from_secs(5),
+    );
+    std::fs::write(device.paths.certificate(), &ended).unwrap();
+
+    device.join(&cloud, |_| {}).await.unwrap();
+    assert_ne!(
+        std::fs::read_to_string(device.paths.certificate()).unwrap(),
+        ended
+    );
+    let after: Vec<_> = files.iter().map(|file| std::fs::read(file).unwrap()).collect();
+    assert!(before == after, "nothing but the certificate changed");
+    let key = |csr: &String| protocol::join::NodeRequest::parse(csr).unwrap().key;
+    let seen = cloud.seen.lock();
+    assert_eq!(seen.len(), 2);
+    assert_eq!(key(&seen[0]), key(&seen[1]));
+}
+
 /// An HTTP proxy that leads one connection to `cloud`, and gives back the head of its request.
 async fn proxy(listener: TcpListener, cloud: std::net::SocketAddr) -> String {
     let (mut near, _) = listener.accept().await.unwrap();
