@@ -163,7 +163,7 @@ pub async fn dispatch(cli: Cli, clock: &Clock) -> anyhow::Result<Option<Paths>> 
     match cli.command {
         Command::Run => return Ok(Some(paths)),
         Command::Join(args) => join::join(*args, &paths, clock).await?,
-        Command::Status(args) => status::show(args.output, &paths).await?,
+        Command::Status(args) => status::show(args.output, &paths, clock).await?,
         Command::Reset(args) => reset::reset(&args, &paths).await?,
     }
     Ok(None)

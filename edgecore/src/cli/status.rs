@@ -7,12 +7,15 @@ mod offline;
 mod pod;
 mod table;
 
-pub(crate) use offline::certificate_end;
+use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
+use protocol::clock::Clock;
+
 use super::control::{self, ControlError};
 use super::{Output, Paths};
+use crate::identity::{CertificateView, left};
 
 /// How the node is. Times are RFC 3339; what is not known is empty or absent.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +35,10 @@ pub struct Status {
     pub cluster: Cluster,
     /// When the node's certificate ends.
     pub certificate_expires: Option<String>,
+    /// Seconds to that; negative when it has ended.
+    pub certificate_ends_in_seconds: Option<i64>,
+    /// Seconds until another is asked for; not known before the first link.
+    pub certificate_renews_in_seconds: Option<u64>,
     /// The node's conditions.
     pub conditions: Vec<Condition>,
     /// The pods that the node holds.
@@ -142,6 +149,28 @@ pub struct Outbox {
 }
 
 impl Status {
+    /// Tells how the certificate is that ends then.
+    pub fn tell_certificate(&mut self, view: &CertificateView, now: SystemTime) {
+        let CertificateView {
+            ends,
+            renews,
+            trouble,
+        } = view;
+        let seconds = |span: Duration| i64::try_from(span.as_secs()).unwrap_or(i64::MAX);
+        self.certificate_expires = jiff::Timestamp::try_from(*ends).ok().map(|end| end.to_string());
+        self.certificate_ends_in_seconds = Some(
+            ends.duration_since(now)
+                .map_or_else(|past| -seconds(past.duration()), seconds),
+        );
+        let until = |due: &SystemTime| due.duration_since(now).unwrap_or_default().as_secs();
+        self.certificate_renews_in_seconds = renews.as_ref().map(until);
+        if let Some(trouble) = trouble {
+            let left = left(*ends, now);
+            self.warnings
+                .push(format!("the certificate {left} and was not renewed: {trouble}"));
+        }
+    }
+
     /// The conditions of a Node, as they are shown here.
     pub fn conditions_of(node: &k8s_openapi::api::core::v1::Node) -> Vec<Condition> {
         let conditions = node
@@ -191,12 +220,12 @@ fn directory_bytes(dir: &std::path::Path) -> u64 {
 }
 
 /// Prints how the node is. Fails when the daemon does not run, after saying what is known.
-pub(super) async fn show(output: Output, paths: &Paths) -> anyhow::Result<()> {
+pub(super) async fn show(output: Output, paths: &Paths, clock: &Clock) -> anyhow::Result<()> {
     super::join::must_be_root(paths)?;
     let asked = control::ask(&paths.control_socket()).await;
     let (status, trouble) = match asked {
         Ok(status) => (status, None),
-        Err(error @ ControlError::NotRunning(_)) => (offline::read(paths).await?, Some(error)),
+        Err(error @ ControlError::NotRunning(_)) => (offline::read(paths, clock).await?, Some(error)),
         Err(error) => return Err(error.into()),
     };
     match output {

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::Parts;
 use crate::cli::control::StatusSource;
-use crate::cli::status::{Cluster, Link, Outbox, PodLine, Status, Store, certificate_end};
+use crate::cli::status::{Cluster, Link, Outbox, PodLine, Status, Store};
 use crate::pods::desired::DesiredPod;
 use crate::pods::seams::PodSource as _;
 use crate::pods::spec;
@@ -32,7 +32,7 @@ fn status(parts: &Parts, since: Option<String>) -> Status {
         LinkState::Connected { api_reachable, .. } => Some(api_reachable),
         LinkState::Offline { .. } => None,
     };
-    Status {
+    let mut status = Status {
         running: true,
         node: parts.config.node_name.to_string(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -43,7 +43,9 @@ fn status(parts: &Parts, since: Option<String>) -> Status {
             epoch,
             api_reachable,
         },
-        certificate_expires: certificate_end(&parts.paths),
+        certificate_expires: None,
+        certificate_ends_in_seconds: None,
+        certificate_renews_in_seconds: None,
         conditions: node.iter().flat_map(Status::conditions_of).collect(),
         pods: parts
             .desired
@@ -60,7 +62,9 @@ fn status(parts: &Parts, since: Option<String>) -> Status {
             refused: parts.reporter.troubles(),
         },
         warnings: parts.stores.incidents.iter().map(ToString::to_string).collect(),
-    }
+    };
+    status.tell_certificate(&parts.identity.view(), parts.clock.now());
+    status
 }
 
 fn link(state: &LinkState, now: SystemTime) -> Link {

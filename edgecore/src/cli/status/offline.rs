@@ -1,13 +1,16 @@
 //! What the disk tells about a node whose daemon does not run.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use anyhow::Context as _;
+use protocol::clock::Clock;
 use protocol::tls;
 
 use super::{Outbox, PodLine, Status, Store};
 use crate::cli::Paths;
 use crate::config::Config;
+use crate::identity::CertificateView;
 use crate::pods::desired::DesiredPod;
 use crate::pods::seams::PodSource as _;
 use crate::reported::Reporter;
@@ -15,15 +18,22 @@ use crate::state::Desired;
 use crate::store::{StoreError, Stores, open_stores};
 
 /// Reads configuration, certificate and store.
-pub(super) async fn read(paths: &Paths) -> anyhow::Result<Status> {
+pub(super) async fn read(paths: &Paths, clock: &Clock) -> anyhow::Result<Status> {
     let config = Config::load(&paths.config())?;
     let mut status = Status {
         node: config.node_name.to_string(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        certificate_expires: certificate_end(paths),
         store: Store::measure(&paths.state_dir()),
         ..Status::default()
     };
+    if let Some(ends) = certificate_end(paths) {
+        let view = CertificateView {
+            ends,
+            renews: None,
+            trouble: None,
+        };
+        status.tell_certificate(&view, clock.now());
+    }
     "offline".clone_into(&mut status.link.state);
     status.link.address = config
         .addresses
@@ -77,9 +87,8 @@ async fn held(stores: &Stores, status: &mut Status) -> anyhow::Result<()> {
 }
 
 /// When the node's certificate ends.
-pub(crate) fn certificate_end(paths: &Paths) -> Option<String> {
+fn certificate_end(paths: &Paths) -> Option<SystemTime> {
     let pem = std::fs::read(paths.certificate()).ok()?;
     let certificate = tls::authority_from_pem(&pem).ok()?;
-    let end = tls::expiry(&certificate).ok()?;
-    jiff::Timestamp::try_from(end).ok().map(|end| end.to_string())
+    tls::expiry(&certificate).ok()
 }

@@ -1,13 +1,15 @@
 //! The status for people. Pure.
 
 use std::fmt::Write as _;
+use std::time::Duration;
+
+use protocol::tls::human;
 
 use super::{Condition, Link, Status};
 
 /// The whole text.
 pub(super) fn render(status: &Status) -> String {
     let mut out = String::new();
-    let known = |text: &Option<String>| text.clone().unwrap_or_else(|| "unknown".to_owned());
     if !status.running {
         out.push_str(
             "edgecore does not run; this is what the disk says (start it: systemctl start edgecore)\n\n",
@@ -20,11 +22,7 @@ pub(super) fn render(status: &Status) -> String {
         line(&mut out, "", &format!("last error: {}", status.link.last_error));
     }
     line(&mut out, "Cluster", &cluster(status));
-    line(
-        &mut out,
-        "Certificate",
-        &format!("until {}", known(&status.certificate_expires)),
-    );
+    line(&mut out, "Certificate", &certificate(status));
     line(&mut out, "Store", &store(status));
     line(&mut out, "Outbox", &outbox(status));
     for refused in &status.outbox.refused {
@@ -81,6 +79,29 @@ fn cluster(status: &Status) -> String {
         Some(false) => format!("{id} (cloudcore does not reach the API server)"),
         _ => id.to_owned(),
     }
+}
+
+fn certificate(status: &Status) -> String {
+    let Some(end) = &status.certificate_expires else {
+        return "unknown".to_owned();
+    };
+    let span = |seconds: u64| human(Duration::from_secs(seconds));
+    let ends = match status.certificate_ends_in_seconds {
+        Some(past) if past < 0 => format!(" (ended {} ago)", span(past.unsigned_abs())),
+        Some(left) => {
+            let renews = status.certificate_renews_in_seconds.map(|seconds| match seconds {
+                0 => ", is being renewed".to_owned(),
+                _ => format!(", renews in {}", span(seconds)),
+            });
+            format!(
+                " (ends in {}{})",
+                span(left.unsigned_abs()),
+                renews.unwrap_or_default()
+            )
+        }
+        None => String::new(),
+    };
+    format!("until {end}{ends}")
 }
 
 fn store(status: &Status) -> String {

@@ -58,6 +58,35 @@ fn people_see_the_link_the_conditions_and_the_pods() {
 }
 
 #[test]
+fn the_certificates_end_and_its_renewal_are_told_and_a_failure_is_a_warning() {
+    const DAY: Duration = Duration::from_hours(24);
+    let now = std::time::UNIX_EPOCH + DAY * 20_000;
+    let told = |ends, renews, trouble: Option<&str>| {
+        let mut status = status();
+        let view = CertificateView {
+            ends,
+            renews,
+            trouble: trouble.map(str::to_owned),
+        };
+        status.tell_certificate(&view, now);
+        table::render(&status)
+    };
+    let text = told(now + DAY * 61, Some(now + DAY * 30), None);
+    assert!(
+        text.contains("Certificate: until 2024-12-04T00:00:00Z (ends in 61d, renews in 30d)\n"),
+        "{text}"
+    );
+    let text = told(now + DAY * 3, Some(now), Some("the key is banned"));
+    assert!(text.contains("(ends in 3d, is being renewed)\n"), "{text}");
+    assert!(
+        text.contains("Warning:     the certificate ends in 3d and was not renewed: the key is banned\n"),
+        "{text}"
+    );
+    let text = told(now - DAY * 2, None, None);
+    assert!(text.contains("(ended 2d ago)\n"), "{text}");
+}
+
+#[test]
 fn a_node_that_does_not_run_says_so_first() {
     let status = Status {
         running: false,
@@ -89,7 +118,7 @@ async fn a_node_that_does_not_run_is_read_from_its_disk() {
     std::fs::create_dir_all(paths.config_dir()).unwrap();
     std::fs::write(paths.config(), "node_name: pump-7\naddresses: [cloud]\n").unwrap();
 
-    let bare = offline::read(&paths).await.unwrap();
+    let bare = offline::read(&paths, &Clock::system()).await.unwrap();
     assert_eq!((bare.node.as_str(), bare.running), ("pump-7", false));
     assert!(!paths.state_dir().exists(), "looking makes nothing");
 
@@ -101,7 +130,7 @@ async fn a_node_that_does_not_run_is_read_from_its_disk() {
         .node(&k8s_openapi::api::core::v1::Node::default())
         .await
         .unwrap();
-    let told = offline::read(&paths).await.unwrap();
+    let told = offline::read(&paths, &Clock::system()).await.unwrap();
     assert!(
         told.warnings[0].contains("the store cannot be read"),
         "another process has it: {:?}",
@@ -109,10 +138,10 @@ async fn a_node_that_does_not_run_is_read_from_its_disk() {
     );
 
     drop((reporter, stores));
-    let mut told = offline::read(&paths).await.unwrap();
+    let mut told = offline::read(&paths, &Clock::system()).await.unwrap();
     while !told.warnings.is_empty() {
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-        told = offline::read(&paths).await.unwrap();
+        told = offline::read(&paths, &Clock::system()).await.unwrap();
     }
     assert_eq!((told.outbox.waiting, told.pods.len()), (1, 0));
     std::fs::remove_dir_all(root).unwrap();
