@@ -81,14 +81,33 @@ fn pack(program: &Path, stage: &Path) -> Result<Archive> {
 
 /// `helm install` of the chart, with more `--set` values if wanted.
 pub async fn install(testbed: &Testbed, values: &[&str]) -> Result<String> {
+    helm(testbed, &["install", "--create-namespace"], values).await
+}
+
+/// `helm upgrade` of the same chart to other values, and a wait until its replicas are there.
+pub async fn upgrade(testbed: &Testbed, values: &[&str]) -> Result<()> {
+    helm(testbed, &["upgrade"], values).await?;
+    let rollout = [
+        "-n",
+        NAMESPACE,
+        "rollout",
+        "status",
+        "deployment/cloudcore",
+        "--timeout=100s",
+    ];
+    testbed.kubectl(rollout).await.map(drop)
+}
+
+async fn helm(testbed: &Testbed, words: &[&str], values: &[&str]) -> Result<String> {
     let mut command = Command::new(testbed.cache.program("helm")?);
     command.env("KUBECONFIG", testbed.plane.admin_kubeconfig());
     // Helm keeps caches at home; the testbed leaves nothing there.
     command.env("HELM_CACHE_HOME", testbed.ground.dir().join("helm"));
     command
-        .args(["install", "cloudcore"])
+        .args(words)
+        .arg("cloudcore")
         .arg(workspace().join("manifests/charts/cloudcore"));
-    command.args(["--namespace", NAMESPACE, "--create-namespace"]);
+    command.args(["--namespace", NAMESPACE]);
     command.args(values.iter().flat_map(|value| ["--set", value]));
     run_within(Duration::from_mins(1), command).await
 }

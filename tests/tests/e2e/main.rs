@@ -4,6 +4,7 @@
 //! test, cloudcore and the edge node `e1` with the first test that asks for them.
 
 mod bad_input;
+mod certificates;
 mod control;
 mod cost;
 mod eviction;
@@ -53,6 +54,7 @@ fn main() -> Result<()> {
         cost::TESTS,
         offline::TESTS,
         eviction::TESTS,
+        certificates::TESTS,
     ];
     let trials = all
         .concat()
