@@ -1,13 +1,16 @@
 //! Images: when to pull, when to try again, and what to say about it.
 //!
 //! Pulls are bounded in number and back off by pod and image, 10 s doubled up to 300 s. An image that is
-//! on the device is never asked of a registry unless its policy is Always.
+//! on the device is asked of a registry only where its policy is Always, or where it was pulled with a secret
+//! that the pod does not have ([`PullRecords`]).
 //!
 //! **Invariant:** a failed pull is not tried again before its back-off is over, whoever asks.
 
 mod backoff;
 mod credentials;
+mod error;
 mod name;
+mod records;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -16,7 +19,6 @@ use std::time::Duration;
 use k8s_cri::v1::{AuthConfig, Image, ImageSpec, PodSandboxConfig, PullImageRequest};
 use k8s_openapi::api::core::v1::{Container, Pod, Secret};
 use parking_lot::Mutex;
-use thiserror::Error;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
@@ -24,6 +26,9 @@ use super::spec;
 use crate::runtime::Runtime;
 use backoff::{Attempts, Key};
 use credentials::Keyring;
+pub use error::ImageError;
+use records::Proof;
+pub use records::PullRecords;
 
 /// An image that is on the device.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,84 +52,12 @@ pub struct ImageEvent {
     pub message: String,
 }
 
-/// Why there is no image. The container waits with [`ImageError::reason`] and the message.
-#[derive(Clone, Debug, Error, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum ImageError {
-    /// The reference does not parse.
-    #[error("Failed to apply default image tag {image:?}: couldn't parse image name {image:?}: {why}")]
-    InvalidName {
-        /// As the pod names it.
-        image: String,
-        /// Why.
-        why: &'static str,
-    },
-    /// imagePullPolicy Never and not there.
-    #[error("Container image {0:?} is not present with pull policy of Never")]
-    NeverPull(String),
-    /// The runtime could not say whether the image is there.
-    #[error("Failed to inspect image {image:?}: {cause}")]
-    Inspect {
-        /// As the pod names it.
-        image: String,
-        /// The runtime's words.
-        cause: String,
-    },
-    /// The pull failed just now.
-    #[error("failed to pull image {image:?}: {cause}")]
-    Pull {
-        /// As the pod names it.
-        image: String,
-        /// The runtime's words.
-        cause: String,
-    },
-    /// It failed before; not tried again yet.
-    #[error("Back-off pulling image {image:?}: ErrImagePull: {cause}")]
-    BackOff {
-        /// As the pod names it.
-        image: String,
-        /// The last failure.
-        cause: String,
-        /// When the next try may be.
-        retry_after: Duration,
-    },
-}
-
-impl ImageError {
-    /// The waiting reason.
-    pub const fn reason(&self) -> &'static str {
-        match self {
-            Self::InvalidName { .. } => "InvalidImageName",
-            Self::NeverPull(_) => "ErrImageNeverPull",
-            Self::Inspect { .. } => "ImageInspectError",
-            Self::Pull { .. } => "ErrImagePull",
-            Self::BackOff { .. } => "ImagePullBackOff",
-        }
-    }
-
-    /// What the kubelet says of it in an event.
-    pub fn event(&self) -> ImageEvent {
-        let (warning, reason, message) = match self {
-            Self::InvalidName { .. } | Self::Inspect { .. } => (true, "InspectFailed", self.to_string()),
-            Self::NeverPull(_) => (true, "ErrImageNeverPull", self.to_string()),
-            Self::Pull { image, cause } => {
-                (true, "Failed", format!("Failed to pull image {image:?}: {cause}"))
-            }
-            Self::BackOff { image, .. } => (false, "BackOff", format!("Back-off pulling image {image:?}")),
-        };
-        ImageEvent {
-            warning,
-            reason,
-            message,
-        }
-    }
-}
-
 /// Brings images to the device.
 pub struct Images {
     runtime: Arc<dyn Runtime>,
     pulls: Semaphore,
     attempts: Mutex<Attempts>,
+    records: PullRecords,
 }
 
 /// One container's wish for its image.
@@ -141,12 +74,13 @@ pub struct ImageWish<'a> {
 }
 
 impl Images {
-    /// Pulls through `runtime`, at most `parallel` images at a time.
-    pub fn new(runtime: Arc<dyn Runtime>, parallel: usize) -> Self {
+    /// Pulls through `runtime`, at most `parallel` images at a time, and keeps in `records` for whom.
+    pub fn new(runtime: Arc<dyn Runtime>, parallel: usize, records: PullRecords) -> Self {
         Self {
             runtime,
             pulls: Semaphore::new(parallel.max(1)),
             attempts: Mutex::default(),
+            records,
         }
     }
 
@@ -176,6 +110,7 @@ impl Images {
         let policy = policy(wish.container, &image);
         if policy != Policy::Always
             && let Some(present) = self.inspect(&image).await?
+            && self.may_use(wish, &image, &present).await
         {
             let message = format!(
                 "Container image {requested:?} already present on machine and can be accessed by the pod"
@@ -191,6 +126,17 @@ impl Images {
             return Err(ImageError::NeverPull(requested.to_owned()));
         }
         self.pull(wish, &image, tell).await
+    }
+
+    async fn may_use(&self, wish: ImageWish<'_>, image: &str, present: &PresentImage) -> bool {
+        let requested = wish.container.image.as_deref().unwrap_or_default();
+        // Secrets that cannot be read give no access; the pull says what is wrong with them.
+        let proofs = || {
+            let keyring = Keyring::of(wish.secrets).unwrap_or_default();
+            let logins = keyring.logins(image).into_iter();
+            logins.map(|login| login.proof).collect()
+        };
+        self.records.may_use(requested, &present.image_ref, proofs).await
     }
 
     async fn inspect(&self, image: &str) -> Result<Option<PresentImage>, ImageError> {
@@ -225,33 +171,86 @@ impl Images {
         let asked = Instant::now();
         let _permit = self.pulls.acquire().await;
         let started = Instant::now();
-        if let Err(cause) = self.pull_with_logins(wish, image).await {
-            self.attempts.lock().failed(key, cause.clone(), Instant::now());
-            return Err(ImageError::Pull {
-                image: requested,
-                cause,
-            });
-        }
+        let pulled = self.pull_and_record(wish, image).await;
+        let present = match pulled {
+            Ok(present) => present,
+            Err(Failure::Inspect(error)) => return Err(error),
+            Err(Failure::Pull(cause)) => {
+                self.attempts.lock().failed(key, cause.clone(), Instant::now());
+                return Err(ImageError::Pull {
+                    image: requested,
+                    cause,
+                });
+            }
+        };
         self.attempts.lock().succeeded(&key);
-        tell(pulled(&requested, started.elapsed(), asked.elapsed()));
-        let cause = "the runtime pulled it and does not have it".to_owned();
-        self.inspect(image).await?.ok_or(ImageError::Inspect {
-            image: requested,
-            cause,
-        })
+        tell(pulled_event(&requested, started.elapsed(), asked.elapsed()));
+        Ok(present)
     }
 }
 
+/// What went wrong with a pull.
+enum Failure {
+    /// The registry, or the store; tried again later.
+    Pull(String),
+    /// The runtime, afterwards.
+    Inspect(ImageError),
+}
+
 impl Images {
-    /// Shows the registry one login after another; without any, asks as nobody.
-    async fn pull_with_logins(&self, wish: ImageWish<'_>, image: &str) -> Result<(), String> {
+    async fn pull_and_record(&self, wish: ImageWish<'_>, image: &str) -> Result<PresentImage, Failure> {
+        let requested = wish.container.image.as_deref().unwrap_or_default();
+        let begun = self.records.begin(requested).await;
+        begun.map_err(|error| Failure::Pull(format!("the pull cannot be kept in the store: {error}")))?;
+        let proof = match self.pull_with_logins(wish, image).await {
+            Ok(proof) => proof,
+            Err(cause) => {
+                self.records.failed(requested).await;
+                return Err(Failure::Pull(cause));
+            }
+        };
+        let cause = "the runtime pulled it and does not have it".to_owned();
+        let present = self.inspect(image).await.map_err(Failure::Inspect)?;
+        let present = present.ok_or_else(|| {
+            Failure::Inspect(ImageError::Inspect {
+                image: requested.to_owned(),
+                cause,
+            })
+        })?;
+        self.records.pulled(requested, &present.image_ref, proof).await;
+        self.forget_removed_images().await;
+        Ok(present)
+    }
+
+    async fn forget_removed_images(&self) {
+        if let Some(known) = self.records.many()
+            && let Ok(images) = self.runtime.list_images().await
+        {
+            self.records.forget_missing(known, &images).await;
+        }
+    }
+
+    /// After a start: what the last pulls before a crash have left.
+    pub async fn settle(&self) {
+        if !self.records.are_cut_short() {
+            return;
+        }
+        match self.runtime.list_images().await {
+            Ok(images) => self.records.settle(&images).await,
+            Err(error) => tracing::warn!(%error, "the images cannot be listed"),
+        }
+    }
+
+    /// Shows the registry one login after another; without any, asks as nobody. Tells who was let in.
+    async fn pull_with_logins(&self, wish: ImageWish<'_>, image: &str) -> Result<Option<Proof>, String> {
         let keyring = Keyring::of(wish.secrets).map_err(|error| error.to_string())?;
         let logins: Vec<_> = keyring.logins(image).into_iter().map(Some).collect();
         let logins = if logins.is_empty() { vec![None] } else { logins };
         let mut told: Vec<String> = Vec::new();
         for login in logins {
-            match self.runtime.pull_image(request(wish, image, login)).await {
-                Ok(_) => return Ok(()),
+            let (auth, proof) = login.map(|login| (login.auth, login.proof)).unzip();
+            match self.runtime.pull_image(request(wish, image, auth)).await {
+                Ok(_) => return Ok(proof),
                 Err(error) => told.push(error.words()),
             }
         }
@@ -317,7 +316,7 @@ fn present(image: Image) -> PresentImage {
     }
 }
 
-fn pulled(image: &str, took: Duration, with_waiting: Duration) -> ImageEvent {
+fn pulled_event(image: &str, took: Duration, with_waiting: Duration) -> ImageEvent {
     let rounded = |time: Duration| Duration::from_millis(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
     let (took, with_waiting) = (rounded(took), rounded(with_waiting));
     let message =

@@ -28,7 +28,7 @@ use tracing::warn;
 
 use super::cgroups::Cgroups;
 use super::events::{self, Events};
-use super::images::Images;
+use super::images::{Images, PullRecords};
 use super::kit::Kit;
 use super::logs::{self, Limits, Rotation};
 use super::seams::{PodSource, Report};
@@ -59,6 +59,8 @@ pub struct Parts {
     pub report: Arc<dyn Report>,
     /// Volumes.
     pub volumes: Volumes,
+    /// Who may use the images that were pulled.
+    pub pulls: PullRecords,
     /// The pods' cgroups; `None` leaves them to the runtime.
     pub cgroups: Option<Cgroups>,
     /// The node.
@@ -158,7 +160,7 @@ impl Round {
     fn new(manager: Manager, events: Events, runtime_name: String, stop: &CancellationToken) -> Self {
         let Manager { parts, progress } = manager;
         let kit = Arc::new(Kit {
-            images: Images::new(Arc::clone(&parts.runtime), PULLS),
+            images: Images::new(Arc::clone(&parts.runtime), PULLS, parts.pulls),
             runtime: parts.runtime,
             runtime_name,
             facts: parts.facts,
@@ -185,6 +187,7 @@ impl Round {
     }
 
     async fn run(mut self, told: mpsc::Receiver<Event>, stop: CancellationToken) {
+        self.kit.images.settle().await;
         self.helpers
             .spawn(events::pump(told, Arc::clone(&self.kit.report)));
         self.helpers.spawn(logs::keep_short(self.rotation()));

@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::desired::DesiredPod;
+use super::images::PullRecords;
 use super::manager::{Manager, Parts};
 use super::seams::{NotKept, PodSource, Report};
 use super::spec::testing::{FakeObjects, facts};
@@ -23,6 +24,7 @@ use super::volumes::testing::Scratch;
 use super::volumes::tokens::{TokenCache, TokenError, TokenRequest, TokenSource, TokenStore};
 use crate::runtime::Runtime;
 use crate::runtime::fake::FakeRuntime;
+use crate::store::Db;
 
 struct NoTokens;
 
@@ -116,6 +118,8 @@ pub(crate) struct Node {
     pub(crate) source: Arc<FakeSource>,
     pub(crate) report: Arc<FakeReport>,
     pub(crate) objects: Arc<FakeObjects>,
+    /// What outlives the manager.
+    store: Db,
     scratch: Scratch,
     tasks: JoinSet<()>,
     stop: CancellationToken,
@@ -139,6 +143,7 @@ impl Node {
                 &[("https", 443)],
             )),
             scratch: Scratch::new("node"),
+            store: Db::in_memory(),
             tasks: JoinSet::new(),
             stop: CancellationToken::new(),
         }
@@ -161,6 +166,7 @@ impl Node {
             objects: Arc::clone(&objects),
             report: Arc::clone(&self.report) as Arc<dyn Report>,
             volumes: Volumes::new(Arc::clone(&facts), objects, tokens),
+            pulls: PullRecords::open(self.store.clone()).await,
             cgroups: None,
             facts,
             link_dir: root.join("containers"),

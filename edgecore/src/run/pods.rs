@@ -11,6 +11,7 @@ use super::Parts;
 use super::reports::PodReports;
 use crate::node::{capacity, observe};
 use crate::pods::cgroups::{CgroupDriver, CgroupLayout, Cgroups};
+use crate::pods::images::PullRecords;
 use crate::pods::manager::{self, Manager};
 use crate::pods::spec::NodeFacts;
 use crate::pods::volumes::Volumes;
@@ -55,6 +56,7 @@ pub(super) async fn run(parts: &Arc<Parts>, stop: CancellationToken) -> Result<(
             flow: Arc::clone(&parts.flow),
         }),
         volumes: Volumes::new(Arc::clone(&facts), objects, Arc::new(tokens.await)),
+        pulls: PullRecords::open(parts.stores.meta.clone()).await,
         cgroups,
         facts,
         link_dir: parts.paths.at("var/log/containers"),

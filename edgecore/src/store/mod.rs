@@ -68,11 +68,13 @@ pub enum Table {
     Outbox,
     /// Reports that are appended, not replaced.
     Event,
+    /// Images that this node pulled, and which secrets give access to them.
+    ImagePull,
 }
 
 impl Table {
     /// Every table.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Desired,
         Self::Absent,
         Self::Fence,
@@ -81,6 +83,7 @@ impl Table {
         Self::Token,
         Self::Outbox,
         Self::Event,
+        Self::ImagePull,
     ];
 
     /// The name on disk. It never changes.
@@ -94,6 +97,7 @@ impl Table {
             Self::Token => "token",
             Self::Outbox => "outbox",
             Self::Event => "event",
+            Self::ImagePull => "imagepull",
         }
     }
 }

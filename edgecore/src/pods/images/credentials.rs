@@ -18,6 +18,8 @@ use k8s_openapi::api::core::v1::Secret;
 use serde::Deserialize;
 use thiserror::Error;
 
+use super::records::Proof;
+
 const DOCKER_HUB: &str = "docker.io";
 /// What Docker's own configuration calls its hub.
 const DOCKER_HUB_INDEX: &str = "index.docker.io";
@@ -33,13 +35,22 @@ pub(super) struct BadSecret {
 /// The logins of a pod's pull secrets, the most special ones first.
 #[derive(Default)]
 pub(super) struct Keyring {
-    entries: Vec<(String, Login)>,
+    entries: Vec<(String, Credential)>,
 }
 
 #[derive(Clone, PartialEq, Eq)]
 struct Login {
     username: String,
     password: String,
+}
+
+/// A login for a registry, and what is remembered of it when it was let in.
+#[derive(Clone)]
+pub(super) struct Credential {
+    /// What the registry is shown.
+    pub(super) auth: AuthConfig,
+    /// Whose secret it is.
+    pub(super) proof: Proof,
 }
 
 impl fmt::Debug for Login {
@@ -58,7 +69,9 @@ impl Keyring {
                 why,
             };
             for (place, entry) in auths(secret).map_err(bad)? {
-                entries.push((key(&place), entry.login().map_err(bad)?));
+                let auth = entry.login().map_err(bad)?.auth();
+                let proof = Proof::new(coordinates(secret), &auth);
+                entries.push((key(&place), Credential { auth, proof }));
             }
         }
         // Stable: of one key, the secrets' order stays.
@@ -67,10 +80,10 @@ impl Keyring {
     }
 
     /// What to show the registry of `image`, in this order; nothing means to ask without a login.
-    pub(super) fn logins(&self, image: &str) -> Vec<AuthConfig> {
+    pub(super) fn logins(&self, image: &str) -> Vec<Credential> {
         let repository = repository(image);
         let fitting = |place: &str| matches(place, &repository);
-        let mut found: Vec<&Login> = self
+        let mut found: Vec<&Credential> = self
             .entries
             .iter()
             .filter(|(place, _)| fitting(place))
@@ -80,15 +93,15 @@ impl Keyring {
             let of_hub = self.entries.iter().filter(|(place, _)| place == DOCKER_HUB_INDEX);
             found.extend(of_hub.map(|(_, login)| login));
         }
-        found.into_iter().map(Login::auth).collect()
+        found.into_iter().cloned().collect()
     }
 }
 
 impl Login {
-    fn auth(&self) -> AuthConfig {
+    fn auth(self) -> AuthConfig {
         AuthConfig {
-            username: self.username.clone(),
-            password: self.password.clone(),
+            username: self.username,
+            password: self.password,
             ..AuthConfig::default()
         }
     }
@@ -133,6 +146,16 @@ impl Entry {
             password: password.to_owned(),
         })
     }
+}
+
+/// Namespace, name and UID.
+fn coordinates(secret: &Secret) -> (&str, &str, &str) {
+    let metadata = &secret.metadata;
+    (
+        metadata.namespace.as_deref().unwrap_or_default(),
+        metadata.name.as_deref().unwrap_or_default(),
+        metadata.uid.as_deref().unwrap_or_default(),
+    )
 }
 
 fn auths(secret: &Secret) -> Result<Auths, &'static str> {

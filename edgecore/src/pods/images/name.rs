@@ -27,6 +27,12 @@ pub(super) fn with_default_tag(image: &str) -> Result<String, &'static str> {
     })
 }
 
+/// The reference without tag and digest, as it is written.
+pub(super) fn repository(image: &str) -> &str {
+    let named = image.split_once('@').map_or(image, |(named, _)| named);
+    split_tag(named).0
+}
+
 const MALFORMED: &str = "invalid reference format";
 
 /// A colon after the last slash starts a tag; one before it, a port.
@@ -112,6 +118,14 @@ mod tests {
             (&digest, &digest),
         ] {
             assert_eq!(with_default_tag(image).unwrap(), full);
+        }
+    }
+
+    #[test]
+    fn a_repository_is_what_stands_before_tag_and_digest() {
+        let digest = format!("localhost:5000/a:1@sha256:{}", "a".repeat(64));
+        for image in ["localhost:5000/a", "localhost:5000/a:1", &digest] {
+            assert_eq!(repository(image), "localhost:5000/a");
         }
     }
 

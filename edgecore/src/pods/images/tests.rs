@@ -1,6 +1,7 @@
 use super::super::spec::testing::{container, pod};
 use super::*;
 use crate::runtime::fake::FakeRuntime;
+use crate::store::Db;
 
 struct World {
     images: Images,
@@ -9,11 +10,15 @@ struct World {
 }
 
 impl World {
-    fn with(present: &[&str]) -> (Self, Arc<FakeRuntime>) {
+    async fn with(present: &[&str]) -> (Self, Arc<FakeRuntime>) {
+        Self::on(Db::in_memory(), present).await
+    }
+
+    async fn on(db: Db, present: &[&str]) -> (Self, Arc<FakeRuntime>) {
         let runtime = Arc::new(FakeRuntime::with_images(present));
         (
             Self {
-                images: Images::new(runtime.clone(), 1),
+                images: Images::new(runtime.clone(), 1, PullRecords::open(db).await),
                 told: Mutex::default(),
                 secrets: Vec::new(),
             },
@@ -47,7 +52,7 @@ impl World {
 
 #[tokio::test(start_paused = true)]
 async fn an_image_on_the_device_is_not_pulled_unless_always() {
-    let (world, _) = World::with(&["busybox:1"]);
+    let (world, _) = World::with(&["busybox:1"]).await;
     world.ensure("busybox:1", "IfNotPresent").await.unwrap();
     world.ensure("busybox:1", "Never").await.unwrap();
     assert_eq!(world.reasons(), ["Pulled", "Pulled"]);
@@ -59,7 +64,7 @@ async fn an_image_on_the_device_is_not_pulled_unless_always() {
 
 #[tokio::test(start_paused = true)]
 async fn an_image_that_does_not_exist_backs_off_and_says_why() {
-    let (world, _) = World::with(&[]);
+    let (world, _) = World::with(&[]).await;
     let first = world.ensure("nowhere:1", "IfNotPresent").await.unwrap_err();
     assert_eq!(first.reason(), "ErrImagePull");
     let second = world.ensure("nowhere:1", "IfNotPresent").await.unwrap_err();
@@ -86,7 +91,7 @@ async fn an_image_that_does_not_exist_backs_off_and_says_why() {
 
 #[tokio::test(start_paused = true)]
 async fn an_image_that_turns_up_is_pulled() {
-    let (world, runtime) = World::with(&[]);
+    let (world, runtime) = World::with(&[]).await;
     world.ensure("late:1", "IfNotPresent").await.unwrap_err();
     runtime.publish("late:1");
     tokio::time::advance(Duration::from_secs(11)).await;
@@ -104,7 +109,7 @@ async fn an_image_that_turns_up_is_pulled() {
 
 #[tokio::test(start_paused = true)]
 async fn a_missing_image_with_policy_never_and_a_bad_name_say_so() {
-    let (world, _) = World::with(&[]);
+    let (world, _) = World::with(&[]).await;
     let never = world.ensure("none:1", "Never").await.unwrap_err();
     assert_eq!(never.reason(), "ErrImageNeverPull");
     assert_eq!(
@@ -125,7 +130,7 @@ fn pull_secret(user: &str) -> Arc<Secret> {
 
 #[tokio::test(start_paused = true)]
 async fn one_login_after_another_is_shown_until_one_is_let_in() {
-    let (mut world, runtime) = World::with(&[]);
+    let (mut world, runtime) = World::with(&[]).await;
     runtime.publish_for("r.example.com/app:1", "second");
     world.secrets = vec![pull_secret("first"), pull_secret("second"), pull_secret("third")];
     world.ensure("r.example.com/app:1", "IfNotPresent").await.unwrap();
@@ -134,7 +139,7 @@ async fn one_login_after_another_is_shown_until_one_is_let_in() {
 
 #[tokio::test(start_paused = true)]
 async fn logins_that_are_all_refused_say_why_and_nothing_of_themselves() {
-    let (mut world, runtime) = World::with(&[]);
+    let (mut world, runtime) = World::with(&[]).await;
     runtime.publish_for("r.example.com/app:1", "somebody");
     world.secrets = vec![pull_secret("first"), pull_secret("second")];
     let error = world
@@ -151,4 +156,29 @@ async fn logins_that_are_all_refused_say_why_and_nothing_of_themselves() {
         .await
         .unwrap_err();
     assert_eq!(runtime.count("PullImage"), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_image_pulled_with_a_secret_is_no_others_until_the_registry_says_so() {
+    let app = "r.example.com/app:1";
+    let db = Db::in_memory();
+    let (mut world, runtime) = World::on(db.clone(), &[]).await;
+    runtime.publish_for(app, "robot");
+    world.secrets = vec![pull_secret("robot")];
+    world.ensure(app, "IfNotPresent").await.unwrap();
+    world.secrets.clear();
+    let error = world.ensure(app, "IfNotPresent").await.unwrap_err();
+    assert_eq!(error.reason(), "ErrImagePull");
+    assert!(error.to_string().contains("pull access denied"), "{error}");
+    let never = world.ensure(app, "Never").await.unwrap_err();
+    assert_eq!(never.reason(), "ErrImageNeverPull", "as if it were not there");
+    // After a restart without the registry, the secret is still enough and nothing is still not.
+    let (mut world, runtime) = World::on(db, &[app]).await;
+    assert_eq!(
+        world.ensure(app, "IfNotPresent").await.unwrap_err().reason(),
+        "ErrImagePull"
+    );
+    world.secrets = vec![pull_secret("robot")];
+    world.ensure(app, "Never").await.unwrap();
+    assert_eq!(runtime.count("PullImage"), 1);
 }

@@ -25,7 +25,7 @@ fn login(name: &str) -> Value {
 /// The users that are tried, in order.
 fn tried(secrets: &[Arc<Secret>], image: &str) -> Vec<String> {
     let logins = Keyring::of(secrets).unwrap().logins(image);
-    logins.into_iter().map(|auth| auth.username).collect()
+    logins.into_iter().map(|login| login.auth.username).collect()
 }
 
 #[test]
@@ -37,7 +37,7 @@ fn both_types_of_secret_and_both_ways_to_write_a_login_are_read() {
             .unwrap()
             .logins("r.example.com/a:1");
         assert_eq!(
-            (logins[0].username.as_str(), logins[0].password.as_str()),
+            (logins[0].auth.username.as_str(), logins[0].auth.password.as_str()),
             ("robot", "s3:cret")
         );
     }

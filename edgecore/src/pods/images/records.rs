@@ -1,0 +1,271 @@
+//! Who may use an image that this node pulled: those whose login the registry has let in before.
+//!
+//! An image on the device is the whole device's, but a secret that was shown for it is one pod's. So what was
+//! pulled with a login is given only to pods that bring the same secret or the same login; everybody else
+//! must ask the registry. An image that nobody pulled through this node (imported, or from before) is free
+//! for all, and so is one that the registry gave to nobody in particular.
+//!
+//! Rows outlive a restart, so a pod starts again without network. That a pull is under way is a row too:
+//! when it is found after a crash, the image may be there and nobody knows who was let in.
+//!
+//! **Invariant:** no row holds a login, only the digest of one.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use k8s_cri::v1::{AuthConfig, Image};
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use tracing::warn;
+
+use super::name;
+use crate::store::{Batch, Db, MAX_OPS, Op, StoreError, Table};
+
+/// Secrets that are remembered for one repository; who comes later takes the place of the oldest.
+const SECRETS: usize = 100;
+/// Images that are remembered before those that left the device are forgotten.
+const IMAGES: usize = 100;
+/// How the keys of the two kinds of rows begin.
+const PULLED: &str = "pulled/";
+const PULLING: &str = "pulling/";
+
+/// A login as it is remembered: whose secret held it, and its digest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Proof {
+    namespace: String,
+    name: String,
+    uid: String,
+    digest: String,
+}
+
+impl Proof {
+    /// A login of the secret with that namespace, name and UID.
+    pub(super) fn new((namespace, name, uid): (&str, &str, &str), login: &AuthConfig) -> Self {
+        let mut digest = Sha256::new();
+        for part in [&login.username, &login.password] {
+            digest.update(part.len().to_le_bytes());
+            digest.update(part);
+        }
+        Self {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            uid: uid.to_owned(),
+            digest: hex::encode(digest.finalize()),
+        }
+    }
+
+    fn same_secret(&self, other: &Self) -> bool {
+        (&self.namespace, &self.name, &self.uid) == (&other.namespace, &other.name, &other.uid)
+    }
+}
+
+/// Who may use an image under one of its names.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Access {
+    everyone: bool,
+    secrets: Vec<Proof>,
+}
+
+impl Access {
+    fn grant(&mut self, proof: Option<Proof>) {
+        let Some(proof) = proof else {
+            self.secrets.clear();
+            self.everyone = true;
+            return;
+        };
+        if self.everyone {
+            return;
+        }
+        self.secrets.retain(|known| !known.same_secret(&proof));
+        let over = (self.secrets.len() + 1).saturating_sub(SECRETS);
+        self.secrets.drain(..over);
+        self.secrets.push(proof);
+    }
+
+    /// The first of `proofs` that counts here.
+    fn admits<'a>(&self, proofs: &'a [Proof]) -> Option<&'a Proof> {
+        let counts = |proof: &&Proof| {
+            let known = |known: &Proof| known.digest == proof.digest || known.same_secret(proof);
+            self.secrets.iter().any(known)
+        };
+        proofs.iter().find(counts)
+    }
+}
+
+/// By the repository as pods name it.
+type Record = BTreeMap<String, Access>;
+
+#[derive(Default)]
+struct Kept {
+    /// By the runtime's own name of the image.
+    pulled: BTreeMap<String, Record>,
+    /// Images as pods name them, and how many pulls of each are under way.
+    pulling: BTreeMap<String, usize>,
+}
+
+/// What was pulled, and with which secrets.
+pub struct PullRecords {
+    db: Db,
+    kept: Mutex<Kept>,
+}
+
+impl PullRecords {
+    /// Reads what is kept. What cannot be read is as if it had been pulled by nobody knows whom.
+    pub async fn open(db: Db) -> Self {
+        let rows = db.scan(Table::ImagePull).await;
+        let rows = rows.inspect_err(|error| warn!(%error, "cannot read which images were pulled"));
+        let mut kept = Kept::default();
+        for (key, row) in rows.unwrap_or_default() {
+            if let Some(image) = key.strip_prefix(PULLED) {
+                let record = serde_json::from_slice(&row).unwrap_or_default();
+                kept.pulled.insert(image.to_owned(), record);
+            } else if let Some(image) = key.strip_prefix(PULLING) {
+                kept.pulling.insert(image.to_owned(), 0);
+            }
+        }
+        let kept = Mutex::new(kept);
+        Self { db, kept }
+    }
+
+    /// Whether a crash cut a pull short.
+    pub(super) fn are_cut_short(&self) -> bool {
+        self.kept.lock().pulling.values().any(|pulls| *pulls == 0)
+    }
+
+    /// Pulls that a crash cut short: where the image is there, somebody was let in, and nobody knows who.
+    pub(super) async fn settle(&self, images: &[Image]) {
+        let mut batch = Batch::new();
+        {
+            let Kept { pulled, pulling } = &mut *self.kept.lock();
+            for image in images {
+                for name in image.repo_tags.iter().chain(&image.repo_digests) {
+                    if pulling.get(name) != Some(&0) {
+                        continue;
+                    }
+                    pulling.remove(name);
+                    let record = pulled.entry(image.id.clone()).or_default();
+                    batch.push(Table::ImagePull, format!("{PULLING}{name}"), Op::Delete);
+                    batch = batch.put(Table::ImagePull, format!("{PULLED}{}", image.id), row(record));
+                }
+            }
+        }
+        self.write(batch).await;
+    }
+
+    /// Whether a pod that names `image` may use what the runtime holds under `id`. `proofs` is asked only
+    /// where it matters.
+    pub(super) async fn may_use(&self, image: &str, id: &str, proofs: impl FnOnce() -> Vec<Proof>) -> bool {
+        let (repository, proof, record) = {
+            let mut kept = self.kept.lock();
+            let under_way = kept.pulling.contains_key(image);
+            let Some(record) = kept.pulled.get_mut(id) else {
+                return !under_way;
+            };
+            let repository = name::repository(image);
+            let Some(access) = record.get_mut(repository) else {
+                return false;
+            };
+            if access.everyone {
+                return true;
+            }
+            let proofs = proofs();
+            let Some(proof) = access.admits(&proofs) else {
+                return false;
+            };
+            if access.secrets.contains(proof) {
+                return true;
+            }
+            // The secret or the login is new: both count from now on.
+            access.grant(Some(proof.clone()));
+            (repository, proof.clone(), row(record))
+        };
+        tracing::debug!(repository, secret = proof.name, "one more secret gives access");
+        let batch = Batch::new().put(Table::ImagePull, format!("{PULLED}{id}"), record);
+        self.write(batch).await;
+        true
+    }
+
+    /// A pull begins. It must not where this cannot be kept: a crash would make the image free for all.
+    pub(super) async fn begin(&self, image: &str) -> Result<(), StoreError> {
+        *self.kept.lock().pulling.entry(image.to_owned()).or_default() += 1;
+        let batch = Batch::new().put(Table::ImagePull, format!("{PULLING}{image}"), Bytes::new());
+        let kept = self.db.commit(batch).await;
+        if kept.is_err() {
+            self.ended(image);
+        }
+        kept
+    }
+
+    /// A pull failed.
+    pub(super) async fn failed(&self, image: &str) {
+        if self.ended(image) {
+            let batch = Batch::new().delete(Table::ImagePull, format!("{PULLING}{image}"));
+            self.write(batch).await;
+        }
+    }
+
+    /// A pull brought the image `id`, with a secret or without.
+    pub(super) async fn pulled(&self, image: &str, id: &str, proof: Option<Proof>) {
+        let record = {
+            let mut kept = self.kept.lock();
+            let record = kept.pulled.entry(id.to_owned()).or_default();
+            let access = record.entry(name::repository(image).to_owned()).or_default();
+            access.grant(proof);
+            row(record)
+        };
+        let mut batch = Batch::new().put(Table::ImagePull, format!("{PULLED}{id}"), record);
+        if self.ended(image) {
+            batch = batch.delete(Table::ImagePull, format!("{PULLING}{image}"));
+        }
+        self.write(batch).await;
+    }
+
+    /// The images that are remembered, when they are so many that it is time to look which are left.
+    pub(super) fn many(&self) -> Option<BTreeSet<String>> {
+        let kept = self.kept.lock();
+        (kept.pulled.len() > IMAGES).then(|| kept.pulled.keys().cloned().collect())
+    }
+
+    /// Forgets those of `known` that are not among `images`, which were listed later.
+    pub(super) async fn forget_missing(&self, known: BTreeSet<String>, images: &[Image]) {
+        let there: BTreeSet<&str> = images.iter().map(|image| image.id.as_str()).collect();
+        let mut batch = Batch::new();
+        let missing = known.iter().filter(|id| !there.contains(id.as_str()));
+        for id in missing.take(MAX_OPS) {
+            self.kept.lock().pulled.remove(id);
+            batch = batch.delete(Table::ImagePull, format!("{PULLED}{id}"));
+        }
+        self.write(batch).await;
+    }
+
+    /// Whether no other pull of the image is under way.
+    fn ended(&self, image: &str) -> bool {
+        let mut kept = self.kept.lock();
+        let Some(count) = kept.pulling.get_mut(image) else {
+            return true;
+        };
+        *count = count.saturating_sub(1);
+        let last = *count == 0;
+        if last {
+            kept.pulling.remove(image);
+        }
+        last
+    }
+
+    async fn write(&self, batch: Batch) {
+        if !batch.is_empty()
+            && let Err(error) = self.db.commit(batch).await
+        {
+            warn!(%error, "cannot keep who may use an image; after a restart it may have to be pulled again");
+        }
+    }
+}
+
+/// A row's bytes. Names and digests always make JSON.
+fn row(record: &Record) -> Bytes {
+    serde_json::to_vec(record).unwrap_or_default().into()
+}
+
+#[cfg(test)]
+mod tests;
