@@ -21,7 +21,8 @@ const V1_CONTROLLERS: [&str; 11] = [
 /// The mounted controllers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Hierarchy {
-    /// One mount a controller (or a few that share one).
+    /// One mount a controller (or a few that share one), and perhaps a v2 tree without any beside them: the
+    /// agent has no use for that, but runc makes the pods' cgroups there too.
     V1(Vec<Mount>),
     /// One mount for all.
     V2(PathBuf),
@@ -45,13 +46,14 @@ impl Hierarchy {
 
     fn parse(table: &str, top: &Path) -> Option<Self> {
         let mut v1: Vec<Mount> = Vec::new();
-        let mut unified = None;
+        let (mut unified, mut beside) = (None, None);
         for line in table.lines() {
             let Some((path, kind, options)) = mount(line).filter(|(path, ..)| path.starts_with(top)) else {
                 continue;
             };
             match kind {
                 "cgroup2" if path == top => unified = Some(path),
+                "cgroup2" => beside = Some(path),
                 "cgroup" => {
                     let controllers = controllers(options);
                     if !controllers.is_empty() && !v1.iter().any(|mount| mount.path == path) {
@@ -61,9 +63,17 @@ impl Hierarchy {
                 _ => {}
             }
         }
-        unified
-            .map(Self::V2)
-            .or_else(|| (!v1.is_empty()).then_some(Self::V1(v1)))
+        if let Some(path) = unified {
+            return Some(Self::V2(path));
+        }
+        if v1.is_empty() {
+            return None;
+        }
+        v1.extend(beside.map(|path| Mount {
+            path,
+            controllers: Vec::new(),
+        }));
+        Some(Self::V1(v1))
     }
 
     /// Every mount point.
@@ -97,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn v1_mounts_are_found_with_their_controllers() {
+    fn v1_mounts_are_found_with_their_controllers_and_the_v2_tree_beside_them() {
         let table = "30 1 0:2 / /sys/fs/cgroup rw - tmpfs tmpfs rw\n\
             31 30 0:3 / /sys/fs/cgroup/cpu,cpuacct rw shared:1 - cgroup cgroup rw,cpu,cpuacct\n\
             32 30 0:4 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,name=systemd\n\
@@ -110,6 +120,7 @@ mod tests {
         let expected = vec![
             mount("/sys/fs/cgroup/cpu,cpuacct", &["cpu", "cpuacct"]),
             mount("/sys/fs/cgroup/systemd", &["systemd"]),
+            mount("/sys/fs/cgroup/unified", &[]),
         ];
         assert_eq!(
             Hierarchy::parse(table, Path::new("/sys/fs/cgroup")),

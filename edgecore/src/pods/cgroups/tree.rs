@@ -171,9 +171,10 @@ impl Cgroups {
         if self.layout.driver() == CgroupDriver::Systemd {
             return Ok(());
         }
+        let has_some = |mount: &&V1Mount| !mount.controllers.is_empty();
         match &self.hierarchy {
             Hierarchy::V2(mount) => make_v2(mount, path),
-            Hierarchy::V1(mounts) => mounts.iter().try_for_each(|mount| {
+            Hierarchy::V1(mounts) => mounts.iter().filter(has_some).try_for_each(|mount| {
                 let inherits = mount.controllers.iter().any(|name| name == "cpuset");
                 make_v1(&mount.path, path, inherits)
             }),

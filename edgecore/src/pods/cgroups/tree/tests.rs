@@ -70,6 +70,26 @@ fn fake_v1(scratch: &Scratch) -> Cgroups {
 }
 
 #[test]
+fn what_the_runtime_made_in_a_v2_tree_beside_v1_goes_with_the_pod() {
+    let scratch = Scratch::new("cgroup-hybrid");
+    let mut cgroups = fake_v1(&scratch);
+    let beside = scratch.path().join("unified");
+    if let Hierarchy::V1(mounts) = &mut cgroups.hierarchy {
+        mounts.push(Mount {
+            path: beside.clone(),
+            controllers: Vec::new(),
+        });
+    }
+    cgroups.ensure_pod(Qos::BestEffort, "other", &LIMITS).unwrap();
+    assert!(!beside.exists(), "nothing is made there");
+    let pod = beside.join("lab/kubepods/besteffort/podu");
+    std::fs::create_dir_all(pod.join("container")).unwrap();
+    assert!(cgroups.pods().contains(&(Qos::BestEffort, "u".to_owned())));
+    cgroups.remove_pod("u").unwrap();
+    assert!(!pod.exists());
+}
+
+#[test]
 fn every_v1_controller_has_the_pod_and_cpusets_are_copied_down() {
     let scratch = Scratch::new("cgroup-v1");
     let cgroups = fake_v1(&scratch);
