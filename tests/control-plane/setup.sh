@@ -15,6 +15,7 @@ ETCD=3.6.8
 CONTAINERD=2.4.2
 RUNC=1.5.2
 HELM=3.22.0
+REGISTRY=3.1.1
 IMAGES=3
 
 PACKAGES=(
@@ -98,6 +99,11 @@ build_runc() {
 
 build_helm() {
   CGO_ENABLED=0 GOBIN=$bin go install -ldflags '-s -w' "helm.sh/helm/v3/cmd/helm@v$HELM"
+}
+
+build_registry() {
+  CGO_ENABLED=0 GOBIN=$bin go install -ldflags '-s -w' \
+    "github.com/distribution/distribution/v3/cmd/registry@v$REGISTRY"
 }
 
 # archive ROOT TAG ENTRYPOINT-JSON FILE: packs a root directory as a docker archive.
@@ -195,6 +201,7 @@ part containerd "$CONTAINERD" build_containerd
 part runc "$RUNC" build_runc
 part etcd "$ETCD" build_etcd
 part helm "$HELM" build_helm
+part registry "$REGISTRY" build_registry
 part kubernetes "$KUBERNETES" build_kubernetes
 part images "$IMAGES-$KUBERNETES" build_images
 say "ready: $cache"

@@ -125,9 +125,21 @@ impl EdgeMachine {
         containerd::named(&self.machine, &self.testbed.cache, container).await
     }
 
+    /// The running containers of that name in the pod with that UID.
+    pub async fn running_of(&self, uid: &str, container: &str) -> Result<Vec<String>> {
+        let (mut running, of_pod) = (self.running(container).await?, self.of_pod(uid).await?);
+        running.retain(|id| of_pod.contains(id));
+        Ok(running)
+    }
+
     /// Every container and sandbox of the pod with that UID.
     pub async fn of_pod(&self, uid: &str) -> Result<Vec<String>> {
         containerd::labelled(&self.machine, &self.testbed.cache, ("io.kubernetes.pod.uid", uid)).await
+    }
+
+    /// Runs `ctr` of the device's containerd, for the images and containers of pods.
+    pub async fn ctr(&self, words: &[&str]) -> Result<String> {
+        containerd::ctr(&self.machine, &self.testbed.cache, words).await
     }
 
     /// Waits until containerd answers, as after a boot.

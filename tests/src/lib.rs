@@ -29,6 +29,7 @@ pub mod machine;
 pub mod network;
 pub mod pods;
 pub mod programs;
+pub mod registry;
 pub mod testbed;
 pub mod wait;
 

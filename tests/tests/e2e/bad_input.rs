@@ -5,11 +5,14 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::json;
 use tests::{
-    EdgeMachine, Testbed, cloudcore, pods,
+    EdgeMachine, cloudcore, pods,
     wait::{Look, throughout, until},
 };
 
-use crate::world::{EDGE, PATIENCE, World, apply, delete, pod, sleeping};
+use crate::{
+    told::{mentions, until_waits},
+    world::{EDGE, PATIENCE, World, apply, delete, pod, sleeping},
+};
 
 crate::tests![
     a_token_with_a_wrong_secret_is_refused,
@@ -31,15 +34,6 @@ async fn refused(device: &EdgeMachine, token: &str, words: &[&str]) -> Result<St
         Ok(said) => bail!("it was let in: {said}"),
         Err(error) => Ok(format!("{error:#}")),
     }
-}
-
-/// Holds that every one of the words is in the text, in whatever case.
-fn mentions(text: &str, words: &[&str]) -> Result<()> {
-    let lower = text.to_lowercase();
-    for word in words {
-        ensure!(lower.contains(&word.to_lowercase()), "{word:?} is not in: {text}");
-    }
-    Ok(())
 }
 
 /// Replaces the last character by another of the same kind.
@@ -149,29 +143,6 @@ async fn garbage_on_the_port_harms_nobody(world: &World) -> Result<()> {
     calm.await?;
     let token = cloudcore::token(testbed, &[]).await?;
     device.enrol(&token, &[]).await.map(drop)
-}
-
-/// What the first container of a pod waits for, as `reason: message`.
-async fn waits(testbed: &Testbed, name: &str) -> Result<String> {
-    let pods = pods::list(&testbed.client(), "default", &format!("app={name}")).await?;
-    let pod = pods.first().context("no such pod")?;
-    let state = pods::containers(pod)
-        .first()
-        .and_then(|container| container.state.clone()?.waiting);
-    let waiting = state.with_context(|| pods::table(&pods))?;
-    Ok(format!(
-        "{}: {}",
-        waiting.reason.unwrap_or_default(),
-        waiting.message.unwrap_or_default()
-    ))
-}
-
-async fn until_waits(testbed: &Testbed, name: &str, words: &[&str]) -> Result<()> {
-    until(&format!("{name} to wait with {words:?}"), PATIENCE, || async {
-        let said = waits(testbed, name).await?;
-        Ok(Look::when(mentions(&said, words).is_ok(), || said.clone()))
-    })
-    .await
 }
 
 async fn a_pod_that_names_a_missing_config_map_waits_and_starts_when_it_is_there(

@@ -11,7 +11,9 @@ mod eviction;
 mod joined;
 mod life;
 mod offline;
+mod pull_secrets;
 mod surroundings;
+mod told;
 mod transport;
 mod world;
 
@@ -49,6 +51,7 @@ fn main() -> Result<()> {
         joined::TESTS,
         bad_input::TESTS,
         life::TESTS,
+        pull_secrets::TESTS,
         surroundings::TESTS,
         transport::TESTS,
         cost::TESTS,

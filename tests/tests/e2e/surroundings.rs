@@ -15,7 +15,10 @@ use tests::{
     wait::{Look, throughout},
 };
 
-use crate::world::{EDGE, PATIENCE, World};
+use crate::{
+    told::mentions,
+    world::{EDGE, PATIENCE, World},
+};
 
 crate::tests![
     a_clock_years_ahead_is_refused_by_name_and_one_a_year_behind_does_not_matter,
@@ -28,15 +31,6 @@ crate::tests![
 
 /// In seconds.
 const YEAR: i64 = 365 * 24 * 60 * 60;
-
-/// Holds that every one of the words is in the text, in whatever case.
-fn mentions(text: &str, words: &[&str]) -> Result<()> {
-    let lower = text.to_lowercase();
-    for word in words {
-        ensure!(lower.contains(&word.to_lowercase()), "{word:?} is not in: {text}");
-    }
-    Ok(())
-}
 
 async fn a_clock_years_ahead_is_refused_by_name_and_one_a_year_behind_does_not_matter(
     world: &World,

@@ -7,7 +7,12 @@ use std::{
 
 use anyhow::Result;
 use serde_json::{Value, json};
-use tests::{EdgeMachine, Testbed, cloudcore, control_plane::Patience, testbed::node_ready};
+use tests::{
+    EdgeMachine, Testbed, cloudcore,
+    control_plane::Patience,
+    registry::{self, Password},
+    testbed::node_ready,
+};
 use tokio::sync::OnceCell;
 
 /// How long anything may take that is not about time.
@@ -21,6 +26,7 @@ pub(crate) struct World {
     testbed: OnceCell<Testbed>,
     cloudcore: OnceCell<()>,
     edge: OnceCell<EdgeMachine>,
+    registry: OnceCell<()>,
     named: AtomicUsize,
 }
 
@@ -55,6 +61,15 @@ impl World {
         };
         let edge = self.edge.get_or_try_init(join).await?;
         node_ready(&testbed.client(), EDGE, PATIENCE).await?;
+        Ok((testbed, edge))
+    }
+
+    /// The same with a private registry on the edge node, which lets in with the first password.
+    pub(crate) async fn with_registry(&self) -> Result<(&Testbed, &EdgeMachine)> {
+        let (testbed, edge) = self.with_edge().await?;
+        let start = || registry::start(edge, &testbed.cache);
+        self.registry.get_or_try_init(start).await?;
+        registry::accept(edge, Password::First)?;
         Ok((testbed, edge))
     }
 
