@@ -17,6 +17,9 @@ RUNC=1.5.2
 HELM=3.22.0
 REGISTRY=3.1.1
 IMAGES=3
+# What Debian 12 has, for the tests of what is older than the rest.
+OLD_CONTAINERD=1.6.20
+OLD_ETCD=3.4.23
 
 PACKAGES=(
   busybox-static ca-certificates conntrack containernetworking-plugins curl gcc iproute2 iptables
@@ -104,6 +107,26 @@ build_helm() {
 build_registry() {
   CGO_ENABLED=0 GOBIN=$bin go install -ldflags '-s -w' \
     "github.com/distribution/distribution/v3/cmd/registry@v$REGISTRY"
+}
+
+# unpack PACKAGE VERSION PROGRAM...: takes programs out of a Debian package. Installed, it would start them.
+unpack() (
+  local package=$1 version=$2 program work; shift 2
+  work=$(mktemp -d)
+  cd "$work"
+  chmod 755 .
+  apt-get download -q "$package" || { apt-get update -qq && apt-get download -q "$package"; }
+  [[ $(dpkg-deb --field ./*.deb Version) = "$version"[-~+]* ]] ||
+    { echo "$package is not $version but $(dpkg-deb --field ./*.deb Version)"; exit 1; }
+  dpkg -x ./*.deb root
+  mkdir -p "$cache/old"
+  for program in "$@"; do cp "root/usr/bin/$program" "$cache/old/"; done
+  rm -rf "$work"
+)
+
+build_old() {
+  unpack containerd "$OLD_CONTAINERD" containerd containerd-shim-runc-v2 ctr
+  unpack etcd-server "$OLD_ETCD" etcd
 }
 
 # archive ROOT TAG ENTRYPOINT-JSON FILE: packs a root directory as a docker archive.
@@ -202,6 +225,7 @@ part runc "$RUNC" build_runc
 part etcd "$ETCD" build_etcd
 part helm "$HELM" build_helm
 part registry "$REGISTRY" build_registry
+part old "$OLD_CONTAINERD-$OLD_ETCD" build_old
 part kubernetes "$KUBERNETES" build_kubernetes
 part images "$IMAGES-$KUBERNETES" build_images
 say "ready: $cache"

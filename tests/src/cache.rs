@@ -15,27 +15,44 @@ use crate::command::run;
 
 /// The cache's directory and what is expected in it.
 #[derive(Clone, Debug)]
-pub struct Cache(PathBuf);
+pub struct Cache {
+    root: PathBuf,
+    /// What Debian has comes first.
+    old: bool,
+}
 
 impl Cache {
     /// `$TOMBOLO_CACHE`, or `~/.cache/tombolo`.
     pub fn open() -> Result<Self> {
-        let path = match env::var_os("TOMBOLO_CACHE") {
+        let root = match env::var_os("TOMBOLO_CACHE") {
             Some(path) => PathBuf::from(path),
             None => home()?.join(".cache/tombolo"),
         };
-        ensure!(path.is_dir(), "{} is not there: run `make setup`", path.display());
-        Ok(Self(path))
+        ensure!(root.is_dir(), "{} is not there: run `make setup`", root.display());
+        Ok(Self { root, old: false })
     }
 
-    /// The directory of the binaries.
-    pub fn bin(&self) -> PathBuf {
-        self.0.join("bin")
+    /// The same, with the older containerd and etcd that Debian has.
+    pub fn older(&self) -> Result<Self> {
+        let root = self.root.clone();
+        present(root.join("old")).map(|_| Self { root, old: true })
+    }
+
+    /// Whether what Debian has comes first.
+    pub const fn is_old(&self) -> bool {
+        self.old
+    }
+
+    /// The directories of the binaries, for a search path.
+    pub fn path(&self) -> String {
+        let dirs: &[&str] = if self.old { &["old", "bin"] } else { &["bin"] };
+        let dirs = dirs.iter().map(|dir| self.root.join(dir).display().to_string());
+        dirs.collect::<Vec<_>>().join(":")
     }
 
     /// The directory of the CNI plugins: the cache's own, else Debian's.
     pub fn cni(&self) -> Result<PathBuf> {
-        let own = self.0.join("cni");
+        let own = self.root.join("cni");
         present(if own.is_dir() {
             own
         } else {
@@ -45,12 +62,16 @@ impl Cache {
 
     /// A binary of the cache.
     pub fn program(&self, name: &str) -> Result<PathBuf> {
-        present(self.bin().join(name))
+        let old = self.root.join("old").join(name);
+        if self.old && old.exists() {
+            return Ok(old);
+        }
+        present(self.root.join("bin").join(name))
     }
 
     /// An image archive of the cache.
     pub fn image(&self, name: &str) -> Result<Archive> {
-        Archive::open(present(self.0.join("images").join(format!("{name}.tar")))?)
+        Archive::open(present(self.root.join("images").join(format!("{name}.tar")))?)
     }
 }
 
@@ -108,7 +129,8 @@ mod tests {
 
     #[test]
     fn a_missing_part_is_named_with_its_remedy() {
-        let error = Cache(PathBuf::from("/nonexistent"))
+        let root = PathBuf::from("/nonexistent");
+        let error = Cache { root, old: false }
             .program("etcd")
             .unwrap_err()
             .to_string();

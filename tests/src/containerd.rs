@@ -32,11 +32,14 @@ pub fn install(machine: &Machine, cache: &Cache) -> Result<()> {
 pub fn path(cache: &Cache) -> String {
     format!(
         "{}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-        cache.bin().display()
+        cache.path()
     )
 }
 
 fn configuration(cache: &Cache, root: &Path) -> Result<String> {
+    if cache.is_old() {
+        return old_configuration(cache, root);
+    }
     let pause = cache.image("pause")?.tag;
     let (root, runc, cni) = (root.display(), cache.program("runc")?, cache.cni()?);
     Ok(format!(
@@ -65,6 +68,42 @@ default_runtime_name = "runc"
 runtime_type = "io.containerd.runc.v2"
 
 [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc.options]
+BinaryName = "{}"
+SystemdCgroup = false
+"#,
+        cni.display(),
+        runc.display(),
+    ))
+}
+
+/// What containerd 1.6 reads.
+fn old_configuration(cache: &Cache, root: &Path) -> Result<String> {
+    let pause = cache.image("pause")?.tag;
+    let (root, runc, cni) = (root.display(), cache.program("runc")?, cache.cni()?);
+    Ok(format!(
+        r#"version = 2
+root = "{root}"
+state = "/run/containerd"
+
+[grpc]
+address = "/run/containerd/containerd.sock"
+
+[plugins."io.containerd.grpc.v1.cri"]
+sandbox_image = "{pause}"
+disable_apparmor = true
+restrict_oom_score_adj = true
+
+[plugins."io.containerd.grpc.v1.cri".cni]
+bin_dir = "{}"
+conf_dir = "/etc/cni/net.d"
+
+[plugins."io.containerd.grpc.v1.cri".containerd]
+default_runtime_name = "runc"
+
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+runtime_type = "io.containerd.runc.v2"
+
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
 BinaryName = "{}"
 SystemdCgroup = false
 "#,

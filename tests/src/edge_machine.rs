@@ -1,10 +1,11 @@
 //! An edge machine: a device that can reach cloudcore's port and nothing else.
 
-use std::{net::Ipv4Addr, sync::Arc, time::Duration};
+use std::{net::SocketAddrV4, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
 
 use crate::{
+    cache::Cache,
     cloudcore::NODE_PORT,
     cluster_node::IMAGES,
     command::run_within,
@@ -27,30 +28,53 @@ pub struct EdgeMachine {
 /// What an edge machine needs of its testbed after it was built.
 #[derive(Clone, Debug)]
 struct Parts {
-    cache: crate::cache::Cache,
+    cache: Cache,
     programs: crate::programs::Programs,
-    /// Where cloudcore's port is.
-    node: Ipv4Addr,
-    cloudcore: String,
+    /// Where cloudcore is dialled.
+    cloudcore: SocketAddrV4,
+}
+
+/// In what a device may differ from others.
+#[derive(Clone, Debug)]
+pub struct Outfit {
+    /// Its programs.
+    pub cache: Cache,
+    /// The one port that it can reach.
+    pub cloudcore: SocketAddrV4,
+}
+
+impl Outfit {
+    /// The newest programs, and cloudcore's port on the cluster's node.
+    pub fn usual(testbed: &Testbed) -> Self {
+        Self {
+            cache: testbed.cache.clone(),
+            cloudcore: SocketAddrV4::new(testbed.node.machine.address(), NODE_PORT),
+        }
+    }
 }
 
 impl EdgeMachine {
     /// Builds and boots a device with containerd and the images, but not yet a node.
     pub async fn start(testbed: &Testbed, name: &str) -> Result<Self> {
+        Self::start_with(testbed, name, Outfit::usual(testbed)).await
+    }
+
+    /// The same for a device that is not as others.
+    pub async fn start_with(testbed: &Testbed, name: &str, outfit: Outfit) -> Result<Self> {
+        let Outfit { cache, cloudcore } = outfit;
         let machine = Machine::build(name, &testbed.ground, &Arc::clone(&testbed.network))?;
-        containerd::install(&machine, &testbed.cache)?;
-        let node = testbed.node.machine.address();
-        machine.restrict(Reach::OnePort(node, NODE_PORT)).await?;
+        containerd::install(&machine, &cache)?;
+        let reach = Reach::OnePort(*cloudcore.ip(), cloudcore.port());
+        machine.restrict(reach).await?;
         machine.boot(Cable::Plugged).await?;
-        containerd::ready(&machine, &testbed.cache).await?;
+        containerd::ready(&machine, &cache).await?;
         for image in IMAGES {
-            containerd::import(&machine, &testbed.cache, &testbed.cache.image(image)?).await?;
+            containerd::import(&machine, &cache, &cache.image(image)?).await?;
         }
         let parts = Parts {
-            cache: testbed.cache.clone(),
+            cache,
             programs: testbed.programs.clone(),
-            node,
-            cloudcore: format!("{node}:{NODE_PORT}"),
+            cloudcore,
         };
         Ok(Self {
             machine,
@@ -65,7 +89,10 @@ impl EdgeMachine {
         } else {
             Reach::OneTcpPort
         };
-        self.machine.restrict(reach(self.testbed.node, NODE_PORT)).await
+        let cloudcore = self.testbed.cloudcore;
+        self.machine
+            .restrict(reach(*cloudcore.ip(), cloudcore.port()))
+            .await
     }
 
     /// `edgecore join`, and nothing after it.
@@ -79,7 +106,7 @@ impl EdgeMachine {
         command
             .env("TOMBOLO_TOKEN", token)
             .env(OFFSET_VARIABLE, offset.to_string())
-            .args(["join", &self.testbed.cloudcore]);
+            .args(["join", &self.testbed.cloudcore.to_string()]);
         command
             .args(["--cgroup-root", self.machine.cgroup().path()])
             .args(words);

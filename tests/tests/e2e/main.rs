@@ -11,6 +11,7 @@ mod eviction;
 mod joined;
 mod life;
 mod offline;
+mod old_runtime;
 mod pull_secrets;
 mod surroundings;
 mod told;
@@ -52,6 +53,7 @@ fn main() -> Result<()> {
         bad_input::TESTS,
         life::TESTS,
         pull_secrets::TESTS,
+        old_runtime::TESTS,
         surroundings::TESTS,
         transport::TESTS,
         cost::TESTS,

@@ -70,7 +70,7 @@ async fn show(testbed: &Testbed, once: bool) -> Result<()> {
         "the cluster stays up; in another terminal:\n\n    export KUBECONFIG={}\n    export PATH={}:$PATH\n    kubectl get nodes -o wide\n\n  \
          the logs are in {}\n  Ctrl-C tears everything down",
         testbed.plane.admin_kubeconfig().display(),
-        testbed.cache.bin().display(),
+        testbed.cache.path(),
         testbed.ground.logs().display()
     ));
     std::future::pending().await
