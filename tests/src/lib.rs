@@ -30,6 +30,7 @@ pub mod network;
 pub mod pods;
 pub mod programs;
 pub mod registry;
+pub mod relay;
 pub mod testbed;
 pub mod wait;
 
