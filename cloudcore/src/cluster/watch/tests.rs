@@ -1,0 +1,95 @@
+use std::sync::Arc;
+
+use http_body_util::Full;
+
+use super::super::api::Impersonation;
+use super::*;
+
+#[test]
+fn an_empty_list_may_be_written_as_null() {
+    let text = Bytes::from_static(br#"{"metadata":{"resourceVersion":"7"},"items":null}"#);
+    let page = parse_page("/api/v1/pods", &text).unwrap();
+    assert!(page.items.is_empty());
+    assert_eq!(page.metadata.resource_version, "7");
+}
+
+/// Counts what the first list holds.
+#[derive(Default)]
+struct FirstList {
+    told: usize,
+    listed: Arc<Notify>,
+}
+
+impl Sink for FirstList {
+    fn listing(&mut self) {
+        self.told = 0;
+    }
+
+    fn put(&mut self, _: &ThinMeta<'_>, _: &[u8]) {
+        self.told += 1;
+    }
+
+    fn gone(&mut self, _: &ThinMeta<'_>, _: &[u8]) {}
+
+    fn listed(&mut self, _: Revision) {
+        self.listed.notify_one();
+    }
+
+    fn at(&mut self, _: Revision) {}
+
+    fn failed(&mut self, error: &ApiError) -> bool {
+        panic!("{error}")
+    }
+}
+
+/// An API server that refuses streaming lists with this status, and has one pod.
+fn without_streaming(code: http::StatusCode, text: &'static str) -> Api {
+    let service = tower::service_fn(move |request: http::Request<Body>| {
+        let query = request.uri().query().unwrap_or_default().to_owned();
+        let (code, text) = if query.contains("sendInitialEvents") {
+            (code, text)
+        } else if query.contains("watch=true") {
+            (http::StatusCode::OK, "")
+        } else {
+            (http::StatusCode::OK, LIST)
+        };
+        let body = Full::new(Bytes::from_static(text.as_bytes()));
+        let answer = http::Response::builder().status(code).body(body);
+        std::future::ready(answer)
+    });
+    Api::new(kube::Client::new(service, "default"), Impersonation::Classic)
+}
+
+const LIST: &str = r#"{"metadata":{"resourceVersion":"7"},"items":[{"metadata":{"name":"a","uid":"u","resourceVersion":"5"}}]}"#;
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_refuses_streaming_lists_in_whatever_way_is_asked_for_plain_ones() {
+    let refused = r#"{"kind":"Status","code":422,"reason":"Invalid","message":"no"}"#;
+    let broken =
+        "{\"type\":\"ERROR\",\"object\":{\"code\":500,\"reason\":\"InternalError\",\"message\":\"no\"}}\n";
+    for (code, text) in [
+        (http::StatusCode::UNPROCESSABLE_ENTITY, refused),
+        (http::StatusCode::OK, broken),
+    ] {
+        let api = without_streaming(code, text);
+        let source = Source {
+            path: "/api/v1/pods".to_owned(),
+            selector: String::new(),
+        };
+        let (mut sink, never) = (FirstList::default(), Notify::new());
+        let listed = sink.listed.clone();
+        tokio::select! {
+            () = follow(&api, Actor::Cloudcore, &source, &mut sink, &never) => {}
+            () = listed.notified() => {}
+        }
+        assert_eq!(sink.told, 1, "{code}");
+    }
+}
+
+#[tokio::test]
+async fn lines_are_cut_wherever_the_frames_end() {
+    let mut lines = Lines::new(Body::from(b"{\"a\":1}\n{\"b\"".to_vec()));
+    assert_eq!(lines.next().await.as_deref(), Some(&b"{\"a\":1}"[..]));
+    // A torn last line is not an event.
+    assert_eq!(lines.next().await, None);
+}
