@@ -38,6 +38,8 @@ pub const DEFAULT_CLUSTER_DOMAIN: &str = "cluster.local";
 pub const DEFAULT_CGROUP_ROOT: &str = "/";
 /// The kubelet's own default; the scheduler counts on it.
 pub const DEFAULT_MAX_PODS: u32 = 110;
+/// The kubelet's `imageGCHighThresholdPercent`.
+pub const DEFAULT_IMAGE_GC_HIGH_PERCENT: u8 = 85;
 /// Keeps edge nodes out of the zones and regions of ordinary ones (evictions are rated by zone).
 pub const DEFAULT_REGION: &str = "edge";
 /// Ordinary pods must not drift to the edge; those meant for it tolerate this.
@@ -69,6 +71,8 @@ pub struct Config {
     pub taints: Vec<Taint>,
     /// How many pods the node takes.
     pub max_pods: u32,
+    /// How full the disk may be, in percent, before unused images are removed; 100 keeps them all.
+    pub image_gc_high_percent: u8,
     /// `topology.kubernetes.io/zone`; a zone of its own (the node's name) by default, so that a
     /// cut edge node never counts in an ordinary zone's eviction rate.
     pub zone: String,
@@ -175,6 +179,7 @@ impl Config {
             labels: BTreeMap::new(),
             taints: Taint::edge_default(),
             max_pods: DEFAULT_MAX_PODS,
+            image_gc_high_percent: DEFAULT_IMAGE_GC_HIGH_PERCENT,
             region: DEFAULT_REGION.to_owned(),
         }
     }
@@ -219,6 +224,7 @@ struct Optional {
     labels: Option<BTreeMap<String, String>>,
     taints: Option<Vec<Taint>>,
     max_pods: Option<u32>,
+    image_gc_high_percent: Option<u8>,
     zone: Option<String>,
     region: Option<String>,
 }
@@ -236,6 +242,7 @@ impl Optional {
             labels: fields.optional("labels", fields::labels),
             taints: fields.optional("taints", fields::taints),
             max_pods: fields.optional("max_pods", fields::max_pods),
+            image_gc_high_percent: fields.optional("image_gc_high_percent", fields::percent),
             zone: fields.optional("zone", fields::label_value),
             region: fields.optional("region", fields::label_value),
         }
@@ -254,6 +261,7 @@ impl Optional {
         set(&mut config.labels, self.labels);
         set(&mut config.taints, self.taints);
         set(&mut config.max_pods, self.max_pods);
+        set(&mut config.image_gc_high_percent, self.image_gc_high_percent);
         set(&mut config.zone, self.zone);
         set(&mut config.region, self.region);
     }

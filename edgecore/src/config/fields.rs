@@ -223,6 +223,14 @@ pub(super) fn max_pods(value: &Value) -> Read<u32> {
     number.ok_or_else(|| vec![format!("must be a number from 1 to 1000, not {value}")])
 }
 
+pub(super) fn percent(value: &Value) -> Read<u8> {
+    let number = value
+        .as_u64()
+        .and_then(|n| u8::try_from(n).ok())
+        .filter(|n| (10..=100).contains(n));
+    number.ok_or_else(|| vec![format!("must be a number from 10 to 100, not {value}")])
+}
+
 pub(super) fn label_value(value: &Value) -> Read<String> {
     let value = text(value)?;
     one(check_value(value))?;

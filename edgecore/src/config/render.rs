@@ -79,6 +79,12 @@ fn scalars(out: &mut String, config: &Config, default: &Config) {
         &config.max_pods.to_string(),
         config.max_pods != default.max_pods,
     );
+    line(
+        out,
+        "image_gc_high_percent",
+        &config.image_gc_high_percent.to_string(),
+        config.image_gc_high_percent != default.image_gc_high_percent,
+    );
     line(out, "zone", &quoted(&config.zone), config.zone != default.zone);
     line(
         out,

@@ -126,7 +126,8 @@ fn image(found: cri::Image) -> Image {
     }
 }
 
-fn disk(path: &Path) -> Option<Disk> {
+/// How full the file system is that holds `path`.
+pub(crate) fn disk(path: &Path) -> Option<Disk> {
     // Before the first pod the directory may not exist; its parent's file system will hold it.
     let existing = path.ancestors().find(|part| part.exists())?;
     let stat = nix::sys::statvfs::statvfs(existing).ok()?;

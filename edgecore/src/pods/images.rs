@@ -27,6 +27,7 @@ use crate::runtime::Runtime;
 use backoff::{Attempts, Key};
 use credentials::Keyring;
 pub use error::ImageError;
+pub(super) use name::with_default_tag;
 use records::Proof;
 pub use records::PullRecords;
 

@@ -28,12 +28,14 @@ use tracing::warn;
 
 use super::cgroups::Cgroups;
 use super::events::{self, Events};
+use super::image_gc::{self, Room};
 use super::images::{Images, PullRecords};
 use super::kit::Kit;
 use super::logs::{self, Limits, Rotation};
 use super::seams::{PodSource, Report};
 use super::spec::{NodeFacts, Objects};
 use super::volumes::Volumes;
+use crate::node::observe;
 use crate::runtime::{self, Runtime};
 use roster::{Ended, Roster};
 use watch::{Seen, see};
@@ -69,6 +71,8 @@ pub struct Parts {
     pub link_dir: PathBuf,
     /// Starts side by side; about two a core.
     pub parallel_starts: usize,
+    /// Above so many percent of the disk unused images go; 100 keeps them all.
+    pub image_gc_high_percent: u8,
     /// The wall clock.
     pub clock: Clock,
 }
@@ -147,6 +151,7 @@ impl Manager {
 struct Round {
     kit: Arc<Kit>,
     source: Arc<dyn PodSource>,
+    image_gc_high_percent: u8,
     roster: Roster,
     progress: Progress,
     seen: BTreeMap<String, Seen>,
@@ -177,6 +182,7 @@ impl Round {
             roster: Roster::new(Arc::clone(&kit), stop.child_token()),
             kit,
             source: parts.source,
+            image_gc_high_percent: parts.image_gc_high_percent,
             progress,
             seen: BTreeMap::new(),
             helpers: JoinSet::new(),
@@ -191,6 +197,7 @@ impl Round {
         self.helpers
             .spawn(events::pump(told, Arc::clone(&self.kit.report)));
         self.helpers.spawn(logs::keep_short(self.rotation()));
+        self.helpers.spawn(image_gc::keep_room(self.room()));
         let (notice, mut notices) = mpsc::channel(NOTICES);
         self.helpers
             .spawn(watch::follow(Arc::clone(&self.kit.runtime), notice));
@@ -212,6 +219,15 @@ impl Round {
             }
         }
         self.roster.stop().await;
+    }
+
+    fn room(&self) -> Room {
+        Room {
+            runtime: Arc::clone(&self.kit.runtime),
+            source: Arc::clone(&self.source),
+            high_percent: self.image_gc_high_percent,
+            measure: observe::disk,
+        }
     }
 
     fn rotation(&self) -> Rotation {

@@ -13,6 +13,7 @@ pub mod features;
 pub mod gc;
 pub mod hooks;
 pub mod hosts;
+pub mod image_gc;
 pub mod images;
 pub mod kernel;
 pub mod kit;

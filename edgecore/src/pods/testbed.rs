@@ -171,6 +171,7 @@ impl Node {
             facts,
             link_dir: root.join("containers"),
             parallel_starts: 4,
+            image_gc_high_percent: 100,
             clock: Clock::system(),
         });
         self.stop = CancellationToken::new();

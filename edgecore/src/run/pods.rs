@@ -61,6 +61,7 @@ pub(super) async fn run(parts: &Arc<Parts>, stop: CancellationToken) -> Result<(
         facts,
         link_dir: parts.paths.at("var/log/containers"),
         parallel_starts: parallel_starts(),
+        image_gc_high_percent: parts.config.image_gc_high_percent,
         clock: parts.clock.clone(),
     });
     manager.counting(parts.progress.clone()).run(stop).await;

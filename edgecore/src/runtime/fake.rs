@@ -544,13 +544,26 @@ impl Runtime for FakeRuntime {
 
     fn remove_image(&self, name: &str) -> Call<'_, ()> {
         self.with("RemoveImage", name, |world| {
-            world.images.remove(name);
+            world
+                .images
+                .retain(|known| known != name && image(known).id != name);
             Ok(())
         })
     }
 
     fn image_fs_info(&self) -> Call<'_, api::ImageFsInfoResponse> {
-        self.with("ImageFsInfo", "", |_| Ok(api::ImageFsInfoResponse::default()))
+        let place = api::FilesystemUsage {
+            fs_id: Some(api::FilesystemIdentifier {
+                mountpoint: "/images".to_owned(),
+            }),
+            ..Default::default()
+        };
+        self.with("ImageFsInfo", "", |_| {
+            Ok(api::ImageFsInfoResponse {
+                image_filesystems: vec![place],
+                ..Default::default()
+            })
+        })
     }
 }
 

@@ -3,7 +3,7 @@
 //! Pure. Names are checked, not resolved: a short name stays short, the runtime knows its registries.
 
 /// The reference with `:latest` where it has neither tag nor digest.
-pub(super) fn with_default_tag(image: &str) -> Result<String, &'static str> {
+pub(in crate::pods) fn with_default_tag(image: &str) -> Result<String, &'static str> {
     let (named, digest) = image
         .split_once('@')
         .map_or((image, None), |(named, digest)| (named, Some(digest)));

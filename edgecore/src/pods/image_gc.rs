@@ -1,0 +1,345 @@
+//! Images that nobody needs go when the disk fills.
+//!
+//! The kubelet's rules: above the high threshold unused images are removed, the one that was used longest ago
+//! first, until the disk is below the low one; what came within the last two minutes stays, and so does what
+//! the runtime has pinned. One rule more, for a node that may have no registry to ask: an image that a wanted
+//! pod names stays, whether or not a container uses it now.
+//!
+//! [`ImageGc`] remembers and chooses; [`keep_room`] looks and removes.
+//!
+//! **Invariant:** where it is not known what is in use, nothing is removed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_cri::v1 as api;
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use super::images::with_default_tag;
+use super::seams::PodSource;
+use super::spec;
+use crate::node::Disk;
+use crate::runtime::{Labels, Runtime, RuntimeError};
+
+/// Between two looks, as the kubelet's.
+const LOOK: Duration = Duration::from_mins(5);
+/// What is younger may be about to be used.
+const MIN_AGE: Duration = Duration::from_mins(2);
+/// How far below the high threshold the low one is, in percent.
+const BAND: u64 = 5;
+/// The image of sandboxes, by the last part of its name: older runtimes do not pin it, and no pod names it.
+const SANDBOX_IMAGE: &str = "/pause:";
+
+/// Of how full a disk is.
+pub(super) type Measure = fn(&Path) -> Option<Disk>;
+
+/// What removing images needs.
+pub(super) struct Room {
+    pub(super) runtime: Arc<dyn Runtime>,
+    pub(super) source: Arc<dyn PodSource>,
+    /// Above so many percent images go; 100 keeps them all.
+    pub(super) high_percent: u8,
+    pub(super) measure: Measure,
+}
+
+/// Makes room when it is needed, for ever.
+pub(super) async fn keep_room(room: Room) {
+    let mut gc = ImageGc::default();
+    let mut look = tokio::time::interval(LOOK);
+    loop {
+        look.tick().await;
+        if let Err(error) = room.look(&mut gc).await {
+            warn!(%error, "it is not known which images could go");
+        }
+    }
+}
+
+impl Room {
+    async fn look(&self, gc: &mut ImageGc) -> Result<(), RuntimeError> {
+        let images = self.runtime.list_images().await?;
+        let containers = self.runtime.list_containers(Labels::new()).await?;
+        let mut needed = used(&images, &containers);
+        gc.note(&images, &needed, Instant::now());
+        let Some(excess) = self.excess().await? else {
+            return Ok(());
+        };
+        // Only a list that the cluster has confirmed names all that is wanted.
+        if !self.source.pods_synced() {
+            return Ok(());
+        }
+        needed.extend(self.wanted().await?);
+        let chosen = gc.choose(&images, &needed, excess, Instant::now());
+        let mut freed = 0;
+        for image in &chosen {
+            match self.runtime.remove_image(&image.id).await {
+                Ok(()) => {
+                    info!(
+                        image = name(image),
+                        bytes = image.size,
+                        "the disk fills: an unused image is removed"
+                    );
+                    freed += image.size;
+                }
+                Err(error) => warn!(image = name(image), %error, "an unused image resists"),
+            }
+        }
+        if freed < excess {
+            warn!(
+                wanted = excess,
+                freed, "the disk stays too full: no other image can go"
+            );
+        }
+        Ok(())
+    }
+
+    /// By how many bytes the disk of the images is too full; nothing below the high threshold.
+    async fn excess(&self) -> Result<Option<u64>, RuntimeError> {
+        let info = self.runtime.image_fs_info().await?;
+        let place = info.image_filesystems.first().and_then(|fs| fs.fs_id.as_ref());
+        let disk = place.and_then(|id| (self.measure)(Path::new(&id.mountpoint)));
+        Ok(disk.and_then(|disk| too_full(&disk, self.high_percent)))
+    }
+
+    /// The ids of the images that wanted pods name, as far as they are here.
+    async fn wanted(&self) -> Result<BTreeSet<String>, RuntimeError> {
+        let pods = self.source.pods();
+        let containers = pods.iter().flat_map(|desired| spec::all_containers(&desired.pod));
+        let names: BTreeSet<String> = containers
+            .filter_map(|container| with_default_tag(container.image.as_deref()?).ok())
+            .collect();
+        let mut ids = BTreeSet::new();
+        for name in names {
+            ids.extend(self.runtime.image_status(&name).await?.map(|image| image.id));
+        }
+        Ok(ids)
+    }
+}
+
+/// The ids of the images that containers were made from.
+fn used(images: &[api::Image], containers: &[api::Container]) -> BTreeSet<String> {
+    let named: BTreeSet<&str> = containers
+        .iter()
+        .flat_map(|container| {
+            let asked = container.image.as_ref().map(|image| image.image.as_str());
+            [
+                Some(container.image_ref.as_str()),
+                Some(container.image_id.as_str()),
+                asked,
+            ]
+        })
+        .flatten()
+        .collect();
+    let names = |image: &api::Image| {
+        let mut names = image
+            .repo_tags
+            .iter()
+            .chain(&image.repo_digests)
+            .chain([&image.id]);
+        names.any(|name| named.contains(name.as_str()))
+    };
+    let used = images.iter().filter(|image| names(image));
+    used.map(|image| image.id.clone()).collect()
+}
+
+fn too_full(disk: &Disk, high_percent: u8) -> Option<u64> {
+    let of = |percent: u64| disk.bytes / 100 * percent;
+    let used = disk.bytes.saturating_sub(disk.bytes_free);
+    let high = u64::from(high_percent.min(100));
+    let exceeds = high < 100 && disk.bytes > 0 && used > of(high);
+    exceeds.then(|| used.saturating_sub(of(high.saturating_sub(BAND))))
+}
+
+fn name(image: &api::Image) -> &str {
+    image.repo_tags.first().unwrap_or(&image.id)
+}
+
+/// When an image was first seen, and when it was last in use.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    since: Instant,
+    used: Option<Instant>,
+}
+
+/// What is remembered of the images between two looks.
+#[derive(Debug, Default)]
+struct ImageGc {
+    known: BTreeMap<String, Known>,
+}
+
+impl ImageGc {
+    fn note(&mut self, images: &[api::Image], used: &BTreeSet<String>, now: Instant) {
+        self.known
+            .retain(|id, _| images.iter().any(|image| &image.id == id));
+        for image in images {
+            let known = self.known.entry(image.id.clone()).or_insert(Known {
+                since: now,
+                used: None,
+            });
+            if used.contains(&image.id) {
+                known.used = Some(now);
+            }
+        }
+    }
+
+    /// Those to remove, in turn, to free so many bytes.
+    fn choose<'a>(
+        &self,
+        images: &'a [api::Image],
+        needed: &BTreeSet<String>,
+        bytes: u64,
+        now: Instant,
+    ) -> Vec<&'a api::Image> {
+        let known = |image: &api::Image| self.known.get(&image.id).copied();
+        let may_go = |image: &&api::Image| {
+            let settled = known(image).is_some_and(|k| now >= k.since + MIN_AGE);
+            let of_sandboxes = image.repo_tags.iter().any(|tag| tag.contains(SANDBOX_IMAGE));
+            settled && !image.pinned && !of_sandboxes && !needed.contains(&image.id)
+        };
+        let mut candidates: Vec<_> = images.iter().filter(may_go).collect();
+        candidates.sort_by_key(|image| known(image).map(|k| (k.used, k.since)));
+        let mut freed = 0;
+        candidates
+            .into_iter()
+            .take_while(|image| {
+                let more = freed < bytes;
+                freed += image.size;
+                more
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pods::testbed::Node;
+
+    fn image(name: &str, size: u64) -> api::Image {
+        api::Image {
+            id: format!("sha256:{name}"),
+            repo_tags: vec![format!("docker.io/library/{name}:1")],
+            size,
+            ..api::Image::default()
+        }
+    }
+
+    fn ids(names: &[&str]) -> BTreeSet<String> {
+        names.iter().map(|name| format!("sha256:{name}")).collect()
+    }
+
+    fn chosen(
+        gc: &ImageGc,
+        images: &[api::Image],
+        needed: &[&str],
+        bytes: u64,
+        after: Duration,
+    ) -> Vec<String> {
+        let now = Instant::now() + after;
+        let chosen = gc.choose(images, &ids(needed), bytes, now).into_iter();
+        chosen
+            .map(|image| image.id.trim_start_matches("sha256:").to_owned())
+            .collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_used_longest_ago_goes_first_and_no_more_than_is_needed() {
+        let images = [
+            image("new", 10),
+            image("old", 10),
+            image("never", 10),
+            image("needed", 10),
+        ];
+        let mut gc = ImageGc::default();
+        gc.note(&images, &ids(&["old", "needed"]), Instant::now());
+        gc.note(&images, &ids(&["new"]), Instant::now() + LOOK);
+        let after = LOOK * 2;
+        assert_eq!(chosen(&gc, &images, &["needed"], 15, after), ["never", "old"]);
+        assert_eq!(
+            chosen(&gc, &images, &["needed"], 1000, after),
+            ["never", "old", "new"]
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_young_the_pinned_and_the_image_of_sandboxes_stay() {
+        let mut pinned = image("pinned", 10);
+        pinned.pinned = true;
+        let images = [pinned, image("pause", 1), image("web", 10)];
+        let mut gc = ImageGc::default();
+        gc.note(&images, &BTreeSet::new(), Instant::now());
+        assert_eq!(chosen(&gc, &images, &[], 1000, MIN_AGE / 2), Vec::<String>::new());
+        assert_eq!(chosen(&gc, &images, &[], 1000, MIN_AGE), ["web"]);
+    }
+
+    fn full(_: &Path) -> Option<Disk> {
+        Some(Disk {
+            bytes: 1000,
+            bytes_free: 0,
+            inodes: 0,
+            inodes_free: 0,
+        })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn on_a_full_disk_the_image_that_a_wanted_pod_names_stays_and_the_others_go() {
+        let node = Node::new(&["app:1", "old:1"]);
+        let containers = serde_json::json!([{"name": "c", "image": "app:1"}]);
+        let pod = serde_json::json!({"apiVersion": "v1", "kind": "Pod", "spec": {"containers": containers},
+            "metadata": {"name": "web", "namespace": "ns", "uid": "u1"}});
+        node.want(&pod);
+        let room = Room {
+            runtime: Arc::new(node.runtime.clone()),
+            source: node.source.clone(),
+            high_percent: 85,
+            measure: full,
+        };
+        let mut gc = ImageGc::default();
+        let mut left = async || {
+            room.look(&mut gc).await.unwrap();
+            tokio::time::sleep(LOOK).await;
+            room.look(&mut gc).await.unwrap();
+            let images = node.runtime.list_images().await.unwrap().into_iter();
+            images.map(|image| image.id).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            left().await.len(),
+            2,
+            "the cluster has not confirmed what is wanted"
+        );
+        node.sync();
+        assert_eq!(left().await, ["sha256:app:1"]);
+    }
+
+    #[test]
+    fn a_container_holds_its_image_by_id_name_or_digest() {
+        let mut by_digest = image("digest", 1);
+        by_digest.repo_digests = vec!["docker.io/library/digest@sha256:ab".to_owned()];
+        let images = [image("id", 1), image("tag", 1), by_digest, image("free", 1)];
+        let container = |image_ref: &str| api::Container {
+            image_ref: image_ref.to_owned(),
+            ..api::Container::default()
+        };
+        let containers = [
+            container("sha256:id"),
+            container("docker.io/library/tag:1"),
+            container("docker.io/library/digest@sha256:ab"),
+        ];
+        assert_eq!(used(&images, &containers), ids(&["id", "tag", "digest"]));
+    }
+
+    #[test]
+    fn a_disk_is_too_full_above_the_high_threshold_and_is_emptied_below_the_low_one() {
+        let disk = |bytes_free| Disk {
+            bytes: 1000,
+            bytes_free,
+            inodes: 0,
+            inodes_free: 0,
+        };
+        assert_eq!(too_full(&disk(150), 85), None);
+        assert_eq!(too_full(&disk(140), 85), Some(60));
+        assert_eq!(too_full(&disk(0), 100), None, "100 keeps them all");
+    }
+}
