@@ -63,7 +63,7 @@ impl Schedule {
         // A lead that is longer than the time since 1970 asks at once.
         let due = self
             .end
-            .checked_sub(lead - jitter)
+            .checked_sub(lead.saturating_sub(jitter))
             .unwrap_or(SystemTime::UNIX_EPOCH);
         Some(self.not_before.map_or(due, |not_before| due.max(not_before)))
     }

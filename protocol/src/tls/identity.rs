@@ -145,12 +145,10 @@ pub fn certified(
     // All that a handshake checks, at the last moment that it would have passed.
     let at = expires.duration_since(UNIX_EPOCH).unwrap_or_default();
     let verifier = client_verifier(authority, ClientCertificate::Required);
-    let verified = verifier.map_err(|_| IdentityError::Foreign)?.verify_client_cert(
-        leaf,
-        &[],
-        UnixTime::since_unix_epoch(at),
-    );
-    verified.map_err(|_| IdentityError::Foreign)?;
+    verifier
+        .map_err(|_| IdentityError::Foreign)?
+        .verify_client_cert(leaf, &[], UnixTime::since_unix_epoch(at))
+        .map_err(|_| IdentityError::Foreign)?;
     let public_key = certificate.public_key().raw;
     Ok(Certified {
         node: node_name(certificate.subject())?,

@@ -60,7 +60,7 @@ async fn a_certificate_is_asked_for_at_two_thirds_of_its_life_and_kept() {
     let asked = replica.asked().await;
     let waited = began.elapsed();
     assert!(
-        waited >= 2 * DAY - DAY / 24 && waited < 2 * DAY + DAY / 5 + DAY / 24,
+        waited + DAY / 24 >= 2 * DAY && waited < 2 * DAY + DAY / 5 + DAY / 24,
         "{waited:?}"
     );
     assert_eq!(NodeRequest::parse(&asked.csr).unwrap().node.as_str(), NODE);
@@ -77,7 +77,7 @@ async fn a_refused_renewal_is_tried_again_in_the_same_session() {
     let (world, mut replica) = World::renewing(DAY / 2, DAY).await;
     let began = Instant::now();
     replica.asked().await;
-    assert!(began.elapsed() < Duration::from_secs(60), "it was due long ago");
+    assert!(began.elapsed() < Duration::from_mins(1), "it was due long ago");
     let refused = RenewRefused {
         text: "later".to_owned(),
         retry_after_ms: 60_000,
