@@ -132,15 +132,11 @@ fn used(images: &[api::Image], containers: &[api::Container]) -> BTreeSet<String
         })
         .flatten()
         .collect();
-    let names = |image: &api::Image| {
-        let mut names = image
-            .repo_tags
-            .iter()
-            .chain(&image.repo_digests)
-            .chain([&image.id]);
-        names.any(|name| named.contains(name.as_str()))
+    let holds = |image: &api::Image| {
+        let own = image.repo_tags.iter().chain(&image.repo_digests);
+        own.chain([&image.id]).any(|own| named.contains(own.as_str()))
     };
-    let used = images.iter().filter(|image| names(image));
+    let used = images.iter().filter(|image| holds(image));
     used.map(|image| image.id.clone()).collect()
 }
 
@@ -274,8 +270,8 @@ mod tests {
         assert_eq!(chosen(&gc, &images, &[], 1000, MIN_AGE), ["web"]);
     }
 
-    fn full(_: &Path) -> Option<Disk> {
-        Some(Disk {
+    fn full(path: &Path) -> Option<Disk> {
+        (path == Path::new("/images")).then_some(Disk {
             bytes: 1000,
             bytes_free: 0,
             inodes: 0,
