@@ -5,7 +5,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
+use protocol::class::Class;
+use protocol::transport::Traffic;
 
 use crate::cluster::Cluster;
 use crate::hub::HubView;
@@ -53,7 +57,7 @@ impl Collector for Gauges {
             let gauge = ConstGauge::new(value);
             gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
         }
-        Ok(())
+        encode_traffic(self.hub.traffic(), encoder)
     }
 }
 
@@ -62,6 +66,51 @@ fn seconds(time: SystemTime) -> i64 {
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
 
+fn encode_traffic(traffic: &Traffic, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+    let help = "Bytes on the streams of edges, without what the transport adds";
+    let mut family = encoder.encode_descriptor("link_bytes", help, None, MetricType::Counter)?;
+    for class in Class::ALL {
+        let bytes = traffic.of(class);
+        for (direction, count) in [("received", bytes.received), ("sent", bytes.sent)] {
+            let labels = [("class", class.name()), ("direction", direction)];
+            ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
+        }
+    }
+    Ok(())
+}
+
 fn count(number: usize) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus_client::registry::Registry;
+
+    use super::*;
+
+    #[derive(Debug)]
+    struct OnlyTraffic(Traffic);
+
+    impl Collector for OnlyTraffic {
+        fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+            encode_traffic(&self.0, encoder)
+        }
+    }
+
+    #[test]
+    fn every_class_is_shown_in_both_directions() {
+        let mut registry = Registry::with_prefix("cloudcore");
+        registry.register_collector(Box::new(OnlyTraffic(Traffic::default())));
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        for class in Class::ALL {
+            for direction in ["received", "sent"] {
+                let name = class.name();
+                let line =
+                    format!("cloudcore_link_bytes_total{{class=\"{name}\",direction=\"{direction}\"}} 0\n");
+                assert!(text.contains(&line), "{line}not in\n{text}");
+            }
+        }
+    }
 }

@@ -51,6 +51,19 @@ impl Class {
         }
     }
 
+    /// The name, as metrics and `edgecore status` show it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Control => "control",
+            Self::Desired => "desired",
+            Self::Reported => "reported",
+            Self::Interactive => "interactive",
+            Self::MessagesCritical => "messages_critical",
+            Self::MessagesNormal => "messages_normal",
+            Self::Bulk => "bulk",
+        }
+    }
+
     /// The class of the stream that begins with `open`.
     pub fn of(open: &Open) -> Self {
         match &open.kind {

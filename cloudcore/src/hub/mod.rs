@@ -35,7 +35,7 @@ use protocol::{
     clock::Clock,
     tls::{self, ClientCertificate, TlsSetupError},
     transport::{
-        CloseCode,
+        CloseCode, Traffic,
         quic::{ListenError, QuicListener},
     },
 };
@@ -103,6 +103,7 @@ struct Shared {
     settings: Settings,
     registry: Registry,
     admission: Admission,
+    traffic: Arc<Traffic>,
 }
 
 /// Who is connected, for those who watch the hub.
@@ -129,6 +130,11 @@ impl HubView {
     pub fn half_open(&self) -> usize {
         self.0.admission.len()
     }
+
+    /// What went to the edges and came from them, by class.
+    pub fn traffic(&self) -> &Traffic {
+        &self.0.traffic
+    }
 }
 
 impl Hub {
@@ -151,6 +157,7 @@ impl Hub {
             settings,
             registry: Registry::default(),
             admission: Admission::default(),
+            traffic: Arc::default(),
         };
         Ok(Self {
             shared: Arc::new(shared),

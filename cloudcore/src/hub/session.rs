@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use protocol::{
     name::shown,
     tls::PeerIdentity,
-    transport::{ByteReader, ByteWriter, CloseCode, Connection, Stream, TransportError},
+    transport::{ByteReader, ByteWriter, CloseCode, Connection, Stream, TransportError, counted},
     wire::{
         BeatAck, Degraded, FrameReader, FrameWriter, Goodbye, Open, SessionDown, SessionUp, Superseded,
         WireError, session_down, session_up,
@@ -108,6 +108,7 @@ pub(super) async fn serve(
     let Some(peer) = connection.peer().cloned() else {
         return;
     };
+    let connection = counted(connection, &shared.traffic);
     let span = info_span!("session", node = %peer.node, remote = %peer.address);
     let work = async {
         let greeted = greet::greet(&shared, &*connection, &peer).await;

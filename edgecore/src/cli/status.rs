@@ -71,6 +71,20 @@ pub struct Link {
     pub next_attempt_seconds: Option<u64>,
     /// Kinds of objects that equal the cluster's view in this session.
     pub synced: Vec<String>,
+    /// What crossed the link since the daemon started, by class, the most urgent first.
+    pub traffic: Vec<ClassTraffic>,
+}
+
+/// What crossed the link in one class, without what the transport adds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct ClassTraffic {
+    /// `control`, `desired`, …
+    pub class: String,
+    /// Bytes to the cluster.
+    pub sent: u64,
+    /// Bytes from it.
+    pub received: u64,
 }
 
 /// The cluster.

@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
+use protocol::class::Class;
+use protocol::transport::Traffic;
 
 use super::Parts;
 use crate::cli::control::StatusSource;
-use crate::cli::status::{Cluster, Link, Outbox, PodLine, Status, Store};
+use crate::cli::status::{ClassTraffic, Cluster, Link, Outbox, PodLine, Status, Store};
 use crate::pods::desired::DesiredPod;
 use crate::pods::seams::PodSource as _;
 use crate::pods::spec;
@@ -28,6 +30,7 @@ fn status(parts: &Parts, since: Option<String>) -> Status {
     let node = parts.node.borrow().clone();
     let mut link = link(&state, parts.clock.now());
     link.synced = parts.flow.synced().iter().map(ToString::to_string).collect();
+    link.traffic = traffic(parts.link.traffic());
     let api_reachable = match state {
         LinkState::Connected { api_reachable, .. } => Some(api_reachable),
         LinkState::Offline { .. } => None,
@@ -103,6 +106,20 @@ fn link(state: &LinkState, now: SystemTime) -> Link {
             ..Link::default()
         },
     }
+}
+
+/// The classes of which something was sent or received.
+fn traffic(traffic: &Traffic) -> Vec<ClassTraffic> {
+    let line = |class: Class| {
+        let bytes = traffic.of(class);
+        ClassTraffic {
+            class: class.name().to_owned(),
+            sent: bytes.sent,
+            received: bytes.received,
+        }
+    };
+    let lines = Class::ALL.into_iter().map(line);
+    lines.filter(|line| line.sent + line.received > 0).collect()
 }
 
 fn left(at: SystemTime, pause: Duration, now: SystemTime) -> Duration {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::name::shown;
-use protocol::transport::{ByteReader, ByteWriter, Connection, Stream};
+use protocol::transport::{ByteReader, ByteWriter, Connection, Stream, counted};
 use protocol::wire::{
     FrameReader, FrameWriter, Hello, Open, Reject, SessionDown, SessionUp, VERSIONS, Welcome, session_down,
     session_up,
@@ -65,6 +65,7 @@ impl Uplink {
         address: &Address,
         connection: Arc<dyn Connection>,
     ) -> Result<Greeted, Ended> {
+        let connection = counted(connection, &self.link.traffic);
         let greeted = timeout(WELCOME_WITHIN, self.hello(&*connection)).await;
         match greeted.unwrap_or(Err(Ended::Silent { good: false })) {
             Ok((ears, mouth, welcome)) => Ok(Greeted {

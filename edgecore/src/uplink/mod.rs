@@ -41,7 +41,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use protocol::clock::Clock;
 use protocol::name::ServiceName;
-use protocol::transport::{Connection, Stream, TransportError, TunnelError};
+use protocol::transport::{Connection, Stream, Traffic, TransportError, TunnelError};
 use thiserror::Error;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
@@ -89,6 +89,7 @@ pub struct Uplink {
 pub struct Link {
     state: Arc<watch::Sender<LinkState>>,
     connection: Arc<watch::Sender<Option<Arc<dyn Connection>>>>,
+    traffic: Arc<Traffic>,
 }
 
 /// Why a tunnel could not be opened.
@@ -109,7 +110,13 @@ impl Link {
         Self {
             state: Arc::new(watch::channel(LinkState::starting(clock.now())).0),
             connection: Arc::new(watch::channel(None).0),
+            traffic: Arc::default(),
         }
+    }
+
+    /// What went to the cloud and came from it since edgecore started, by class.
+    pub fn traffic(&self) -> &Traffic {
+        &self.traffic
     }
 
     /// How it is now, and every change of it.

@@ -9,6 +9,7 @@
 mod alert;
 pub mod mux;
 pub mod quic;
+mod traffic;
 mod tunnel;
 pub mod websocket;
 
@@ -17,6 +18,7 @@ use std::{net::SocketAddr, pin::Pin, time::Duration};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+pub use traffic::{Carried, Traffic, counted};
 pub use tunnel::{TunnelError, dial};
 
 use crate::{

@@ -1,12 +1,17 @@
 //! What every transport must do: who may connect, and what streams carry.
 
-use std::time::{Duration, UNIX_EPOCH};
+use std::{
+    sync::Arc,
+    time::{Duration, UNIX_EPOCH},
+};
 
+use prost::Message as _;
 use protocol::{
+    class::Class,
     clock::Clock,
     name::ServiceName,
     tls::TlsFault,
-    transport::{CloseCode, Connection, Stream, TransportError},
+    transport::{Carried, CloseCode, Connection, Stream, Traffic, TransportError, counted},
     wire::{DialReply, FrameReader, FrameWriter, Open, open},
 };
 use tokio::{
@@ -248,6 +253,29 @@ pub(crate) async fn many_tunnels_are_open_at_once_and_their_places_come_back<C: 
             assert_eq!(came as usize, n);
         }
     }
+}
+
+pub(crate) async fn each_class_is_counted_at_both_ends<C: Carrier>() {
+    let (edge, cloud) = linked::<C>().await;
+    let (up, down) = (Arc::<Traffic>::default(), Arc::<Traffic>::default());
+    let (edge, cloud) = (counted(edge, &up), counted(cloud, &down));
+    for (open, bytes) in [(Open::desired(), 70_000), (tunnel(), 5)] {
+        let said = 4 + open.encoded_len() as u64;
+        let (mut near, mut far) = stream(&*edge, &*cloud, open.clone()).await;
+        let mut came = Vec::new();
+        let carried = async {
+            far.send.write_all(&vec![1; bytes]).await.unwrap();
+            far.send.shutdown().await.unwrap();
+        };
+        let ((), read) = tokio::join!(carried, near.recv.read_to_end(&mut came));
+        assert_eq!(read.unwrap(), bytes);
+        let (class, bytes) = (Class::of(&open), bytes as u64);
+        let (sent, received) = (said, bytes);
+        assert_eq!(up.of(class), Carried { sent, received });
+        let (sent, received) = (bytes, said);
+        assert_eq!(down.of(class), Carried { sent, received });
+    }
+    assert_eq!(up.of(Class::Control), Carried::default());
 }
 
 pub(crate) async fn who_closes_says_why<C: Carrier>() {

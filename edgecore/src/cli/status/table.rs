@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use protocol::tls::human;
 
-use super::{Condition, Link, Status};
+use super::{ClassTraffic, Condition, Link, Status};
 
 /// The whole text.
 pub(super) fn render(status: &Status) -> String {
@@ -27,6 +27,9 @@ pub(super) fn render(status: &Status) -> String {
     line(&mut out, "Outbox", &outbox(status));
     for refused in &status.outbox.refused {
         line(&mut out, "", &format!("refused: {refused}"));
+    }
+    if !status.link.traffic.is_empty() {
+        line(&mut out, "Traffic", &traffic(&status.link.traffic));
     }
     for warning in &status.warnings {
         line(&mut out, "Warning", warning);
@@ -67,6 +70,12 @@ fn link(link: &Link) -> String {
         let _ = write!(text, ", next attempt in {seconds} s");
     }
     text
+}
+
+fn traffic(classes: &[ClassTraffic]) -> String {
+    let one = |of: &ClassTraffic| format!("{} {} up {} down", of.class, size(of.sent), size(of.received));
+    let all: Vec<String> = classes.iter().map(one).collect();
+    format!("{} since the start", all.join(", "))
 }
 
 fn cluster(status: &Status) -> String {

@@ -12,6 +12,18 @@ fn status() -> Status {
             address: "cloud:10000".to_owned(),
             transport: "quic".to_owned(),
             replica: "cloudcore-abc".to_owned(),
+            traffic: vec![
+                ClassTraffic {
+                    class: "control".to_owned(),
+                    sent: 512,
+                    received: 12_345,
+                },
+                ClassTraffic {
+                    class: "desired".to_owned(),
+                    sent: 0,
+                    received: 20_000_000,
+                },
+            ],
             ..Link::default()
         },
         cluster: Cluster {
@@ -49,6 +61,7 @@ fn people_see_the_link_the_conditions_and_the_pods() {
         "Node:        pump-7\n",
         "Link:        connected to cloud:10000 over quic replica cloudcore-abc\n",
         "Store:       7 objects, 12 kB on disk\n",
+        "Traffic:     control 512 B up 12 kB down, desired 0 B up 20 MB down since the start\n",
         "Outbox:      empty: the cluster knows everything\n",
         "CONDITION  STATUS  REASON        MESSAGE\nReady      True    KubeletReady\n",
         "NAMESPACE  POD      READY  STATE    RESTARTS  IP\ndefault    hello-1  1/2    Running  0         10.86.0.3\n",
