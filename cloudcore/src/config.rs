@@ -13,6 +13,9 @@ pub const LINK_PORT: u16 = 10_000;
 /// Health and metrics, read-only.
 pub const OBSERVE_PORT: u16 = 10_001;
 
+/// The smallest receive budget: a thousand edges' sessions.
+const LEAST_BUDGET: u64 = 16 << 20;
+
 /// Everything a replica is told.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -32,6 +35,40 @@ pub struct Config {
     pub node_life: NodeLife,
     /// How long tasks may take to end.
     pub grace: Duration,
+    /// What edges may have sent that was not read, all together, in bytes.
+    pub receive_budget: u64,
+}
+
+/// A number of bytes as Kubernetes writes it: a whole number with `Ki`, `Mi` or `Gi`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size(pub u64);
+
+/// The text is not a usable size.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum BadSize {
+    /// It does not read.
+    #[error("\"{0}\" is not a size: write a whole number with Ki, Mi or Gi, for example 256Mi")]
+    Unreadable(String),
+    /// It is too small to be of use.
+    #[error("{0} is too little: at least 16Mi, which a thousand edges need")]
+    TooLittle(String),
+}
+
+impl FromStr for Size {
+    type Err = BadSize;
+
+    fn from_str(text: &str) -> Result<Self, BadSize> {
+        let units = [("Ki", 10), ("Mi", 20), ("Gi", 30)];
+        let split = units
+            .iter()
+            .find_map(|(unit, shift)| Some((text.strip_suffix(unit)?, *shift)));
+        let bytes = split.and_then(|(number, shift)| number.parse::<u64>().ok()?.checked_mul(1 << shift));
+        match bytes {
+            None => Err(BadSize::Unreadable(text.to_owned())),
+            Some(bytes) if bytes < LEAST_BUDGET => Err(BadSize::TooLittle(text.to_owned())),
+            Some(bytes) => Ok(Self(bytes)),
+        }
+    }
 }
 
 /// A span of time as people write it: a whole number with `s`, `m`, `h` or `d`.
@@ -67,6 +104,16 @@ impl FromStr for Span {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_size_is_a_number_with_a_unit_and_not_too_little() {
+        assert_eq!("256Mi".parse(), Ok(Size(256 << 20)));
+        assert_eq!("1Gi".parse(), Ok(Size(1 << 30)));
+        for bad in ["", "256", "Mi", "-1Mi", "1.5Gi", "256MB", "99999999999999Gi"] {
+            assert_eq!(bad.parse::<Size>(), Err(BadSize::Unreadable(bad.to_owned())));
+        }
+        assert_eq!("15Mi".parse::<Size>(), Err(BadSize::TooLittle("15Mi".to_owned())));
+    }
 
     #[test]
     fn a_span_is_a_number_with_a_unit() {

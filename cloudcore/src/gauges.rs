@@ -52,6 +52,16 @@ impl Collector for Gauges {
                 "When the first certificate of a connected node ends, in seconds since 1970; 0 without nodes",
                 self.hub.first_certificate_end().map_or(0, seconds),
             ),
+            (
+                "receive_budget_bytes",
+                "What edges may have sent that was not read, all together",
+                bytes(self.hub.receive_budget().total()),
+            ),
+            (
+                "receive_budget_promised_bytes",
+                "The part of the receive budget that edges may use now",
+                bytes(self.hub.receive_budget().promised()),
+            ),
         ];
         for (name, help, value) in measured {
             let gauge = ConstGauge::new(value);
@@ -77,6 +87,10 @@ fn encode_traffic(traffic: &Traffic, mut encoder: DescriptorEncoder<'_>) -> fmt:
         }
     }
     Ok(())
+}
+
+fn bytes(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 fn count(number: usize) -> i64 {

@@ -15,6 +15,7 @@ use futures::future::BoxFuture;
 use prometheus_client::registry::Registry;
 use protocol::clock::Clock;
 use protocol::name::NodeName;
+use protocol::transport::ReceiveBudget;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -105,6 +106,7 @@ impl Parts {
             listen: config.listen,
             replica: config.replica.clone(),
             tunnel_grace: config.grace,
+            receive_budget: ReceiveBudget::new(config.receive_budget),
             clock,
             authority: authority.clone(),
             leases: Arc::new(ClusterLeases(cluster.clone())),

@@ -17,7 +17,7 @@ use clap::{Args, Parser, Subcommand};
 use protocol::clock::Clock;
 
 use crate::cluster::{Actor, Api, Call, Impersonation, cluster_id, find};
-use crate::config::{BadSpan, Config, LINK_PORT, OBSERVE_PORT, Span};
+use crate::config::{BadSpan, Config, LINK_PORT, OBSERVE_PORT, Size, Span};
 use crate::enroll::{Authority, NodeLife, Settings, UnfitLife};
 use crate::run;
 
@@ -81,6 +81,10 @@ struct RunArgs {
     /// How long sessions and tunnels may take to end
     #[arg(long, value_name = "SECONDS", default_value_t = 20)]
     grace_seconds: u64,
+    /// What edges may have sent that was not read yet, all together: 16Ki for each that is
+    /// connected, and more while there is more
+    #[arg(long, value_name = "SIZE", default_value = "256Mi")]
+    receive_budget: Size,
 }
 
 fn node_life(text: &str) -> Result<NodeLife, String> {
@@ -125,6 +129,7 @@ impl RunArgs {
             default_toleration_seconds: self.default_toleration_seconds,
             node_life: self.node_certificate_life,
             grace: Duration::from_secs(self.grace_seconds),
+            receive_budget: self.receive_budget.0,
         }
     }
 }
@@ -177,6 +182,7 @@ mod tests {
         assert_eq!((config.listen.port(), config.observe.port()), (10_000, 10_001));
         assert_eq!(config.default_toleration_seconds, 300);
         assert_eq!(config.node_life, NodeLife::default());
+        assert_eq!(config.receive_budget, 256 << 20);
     }
 
     #[test]

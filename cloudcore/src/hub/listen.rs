@@ -179,7 +179,8 @@ async fn link(
     place: Place,
     stop: &CancellationToken,
 ) {
-    match websocket::accept(secured, remote, &shared.settings.clock).await {
+    let (clock, budget) = (&shared.settings.clock, &shared.settings.receive_budget);
+    match websocket::accept(secured, remote, clock, budget).await {
         Ok(connection) => {
             session::serve(Arc::clone(shared), Arc::clone(&connection), place, stop.clone()).await;
             // Its last word is on its way; at the end of the process nobody else would wait for it.

@@ -35,7 +35,7 @@ use protocol::{
     clock::Clock,
     tls::{self, ClientCertificate, TlsSetupError},
     transport::{
-        CloseCode, Traffic,
+        CloseCode, ReceiveBudget, Traffic,
         quic::{ListenError, QuicListener},
     },
 };
@@ -60,6 +60,8 @@ pub struct Settings {
     pub replica: String,
     /// How long open tunnels outlive a drain or a newer session.
     pub tunnel_grace: Duration,
+    /// What edges may have sent that was not read.
+    pub receive_budget: ReceiveBudget,
     /// The program's clock.
     pub clock: Clock,
     /// Who may be a node.
@@ -129,6 +131,11 @@ impl HubView {
     /// How many connections are not authenticated yet.
     pub fn half_open(&self) -> usize {
         self.0.admission.len()
+    }
+
+    /// What edges may have sent that was not read, and how much of it is promised to them.
+    pub fn receive_budget(&self) -> &ReceiveBudget {
+        &self.0.settings.receive_budget
     }
 
     /// What went to the edges and came from them, by class.
@@ -212,7 +219,8 @@ async fn bind_both(
         let port = tcp.local_addr().map_or(listen.port(), |bound| bound.port());
         let address = SocketAddr::new(listen.ip(), port);
         let reset_key = settings.authority.reset_key();
-        match QuicListener::bind(address, Arc::clone(tls), reset_key, &settings.clock) {
+        let (clock, budget) = (&settings.clock, &settings.receive_budget);
+        match QuicListener::bind(address, Arc::clone(tls), reset_key, clock, budget) {
             Err(ListenError::Bind { source, .. })
                 if listen.port() == 0 && source.kind() == std::io::ErrorKind::AddrInUse => {}
             bound => return Ok((tcp, bound?)),

@@ -17,7 +17,8 @@ use protocol::{
     name::NodeName,
     tls::{self, ClientTls, Credentials, KeyHash, authority_from_pem},
     transport::{
-        BoxFuture, ByteReader, ByteWriter, Connection, Stream, Transport, TransportError, quic, websocket,
+        BoxFuture, ByteReader, ByteWriter, Connection, ReceiveBudget, Stream, Transport, TransportError,
+        quic, websocket,
     },
     wire::{
         Dial, DialReply, FrameReader, FrameWriter, Hello, Open, SessionDown, SessionUp, session_down,
@@ -71,6 +72,7 @@ impl World {
             listen: "127.0.0.1:0".parse().unwrap(),
             replica: "replica-1".to_owned(),
             tunnel_grace: Duration::from_millis(200),
+            receive_budget: ReceiveBudget::new(256 << 20),
             clock: clock.clone(),
             authority: Arc::clone(&authority),
             leases: Arc::new(FakeLeases::default()),

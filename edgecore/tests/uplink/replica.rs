@@ -12,7 +12,7 @@ use protocol::object::Revision;
 use protocol::reported::{Intake, Outcome};
 use protocol::tls::{self, ClientCertificate};
 use protocol::transport::quic::QuicListener;
-use protocol::transport::{Connection, Stream, websocket};
+use protocol::transport::{Connection, ReceiveBudget, Stream, websocket};
 use protocol::wire::{
     BeatAck, DesiredUp, FrameReader, FrameWriter, Open, ReportedUp, SessionDown, SessionUp, open,
     session_down, session_up,
@@ -33,6 +33,11 @@ pub(crate) struct Replica {
     /// What every open session is told next.
     word: watch::Sender<Option<session_down::Kind>>,
     _serving: JoinSet<()>,
+}
+
+/// More than a test needs.
+fn budget() -> ReceiveBudget {
+    ReceiveBudget::new(64 << 20)
 }
 
 impl Replica {
@@ -57,7 +62,7 @@ impl Replica {
         .unwrap();
         // With port 0 the kernel chooses one for UDP; that TCP has it free is luck.
         let (listener, tcp) = loop {
-            if let Ok(listener) = QuicListener::bind(address, Arc::clone(&config), [7; 32], &clock)
+            if let Ok(listener) = QuicListener::bind(address, Arc::clone(&config), [7; 32], &clock, &budget())
                 && let Ok(tcp) = TcpListener::bind(listener.local_addr().unwrap()).await
             {
                 break (listener, tcp);
@@ -119,7 +124,7 @@ async fn accept_tcp(
                 let _ended = renew(secured, &cluster).await;
                 return;
             }
-            if let Ok(connection) = websocket::accept(secured, remote, &Clock::system()).await {
+            if let Ok(connection) = websocket::accept(secured, remote, &Clock::system(), &budget()).await {
                 serve(connection, cluster, word).await;
             }
         });

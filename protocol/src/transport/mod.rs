@@ -7,6 +7,7 @@
 //! gave it the same [`Class`](crate::class::Class).
 
 mod alert;
+mod budget;
 pub mod mux;
 pub mod quic;
 mod traffic;
@@ -18,6 +19,7 @@ use std::{net::SocketAddr, pin::Pin, time::Duration};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+pub use budget::{ReceiveBudget, SESSION};
 pub use traffic::{Carried, Traffic, counted};
 pub use tunnel::{TunnelError, dial};
 
@@ -196,6 +198,9 @@ pub enum TransportError {
         /// The cause.
         source: IdentityError,
     },
+    /// This process has promised to hold as much as it may.
+    #[error("there is no room to receive more: the receive budget of this process is used up")]
+    NoRoom,
     /// The first frame of a stream did not pass.
     #[error("a stream could not be opened")]
     Open(#[from] WireError),

@@ -14,12 +14,13 @@
 //! A sender has at most its credit unread; the receiver grants more as it is read. What is about
 //! streams themselves (open, reset, stop, credit) goes before any bytes; bytes go by class.
 //!
-//! **Invariant:** whatever the peer does, this end holds at most 1 MiB for it and 270 streams of
-//! it; whatever a reader or writer does, it stops no stream but its own.
+//! **Invariant:** whatever the peer does, this end holds at most 1 MiB for it, and in cloudcore its
+//! share of the process's budget, and 270 streams of it; whatever a reader or writer does, it stops no stream but its own.
 
 mod arriving;
 mod credit;
 mod frame;
+mod opened;
 mod pace;
 mod recv;
 mod schedule;
@@ -33,15 +34,17 @@ use thiserror::Error;
 
 pub use credit::{BASE, CONNECTION, STREAM, STREAMS};
 pub use frame::{MAX_CHUNK, MAX_MUX_FRAME, MuxFrame, MuxFrameError};
+pub use opened::NotOpened;
 pub use pace::Pace;
 pub use recv::Read;
 pub use send::Stopped;
 
 use credit::Pools;
+use opened::Opened;
 use schedule::{Scheduler, index};
 use stream::Stream;
 
-use super::CloseCode;
+use super::{CloseCode, budget::Share};
 use crate::class::Class;
 
 /// The smallest chunk: below it the frames around it would cost too much.
@@ -104,35 +107,6 @@ enum Phase {
     Closed,
 }
 
-/// Streams of one opener.
-#[derive(Debug)]
-struct Opened {
-    next: u32,
-    count: u32,
-    limit: u32,
-}
-
-impl Opened {
-    const fn new(first: u32) -> Self {
-        Self {
-            next: first,
-            count: 0,
-            limit: STREAMS,
-        }
-    }
-
-    /// The next id, if one more may be opened.
-    const fn open(&mut self) -> Option<u32> {
-        if self.count == self.limit || self.next > u32::MAX - 2 {
-            return None;
-        }
-        let id = self.next;
-        self.next += 2;
-        self.count += 1;
-        Some(id)
-    }
-}
-
 /// One end of a connection, with the I/O left out.
 #[derive(Debug)]
 pub struct Mux {
@@ -158,6 +132,11 @@ pub struct Mux {
 impl Mux {
     /// One end of a fresh connection.
     pub fn new(side: Side) -> Self {
+        Self::within(side, None)
+    }
+
+    /// The same; what it holds is bounded by its share of the process's budget, where there is one.
+    pub(super) fn within(side: Side, share: Option<Share>) -> Self {
         let (ours, theirs) = match side {
             Side::Edge => (0, 1),
             Side::Cloud => (1, 0),
@@ -173,7 +152,7 @@ impl Mux {
             telling: BTreeSet::new(),
             ready: Default::default(),
             scheduler: Scheduler::default(),
-            receive: Pools::receive(),
+            receive: Pools::receive(share),
             send: Pools::send(),
             wakes: VecDeque::new(),
             closed_by_peer: None,
@@ -186,14 +165,20 @@ impl Mux {
         self.chunk = bytes.clamp(MIN_CHUNK, MAX_CHUNK);
     }
 
-    /// Opens a stream; none while too many are open. A [`Wake::Open`] comes when that changes.
-    pub fn open(&mut self, class: Class) -> Option<u32> {
-        let id = self.ours.open()?;
+    /// Opens a stream.
+    pub fn open(&mut self, class: Class) -> Result<u32, NotOpened> {
+        if !self.receive.base() {
+            return Err(NotOpened::NoRoom);
+        }
+        let Some(id) = self.ours.open() else {
+            self.receive.base_is_free();
+            return Err(NotOpened::TooMany);
+        };
         let mut stream = Stream::new(class, true);
         stream.recv.grant(class, &mut self.receive);
         self.streams.insert(id, stream);
         self.telling.insert(id);
-        Some(id)
+        Ok(id)
     }
 
     /// The next stream that the peer opened. Until it is [classified](Self::classify) it has only
@@ -371,6 +356,9 @@ impl Mux {
         }
         if let Some(stream) = self.streams.remove(&id) {
             self.ready[index(stream.class)].retain(|queued| *queued != id);
+            if stream.has_base {
+                self.receive.base_is_free();
+            }
         }
         if id % 2 == self.theirs.next % 2 {
             self.theirs.limit = self.theirs.limit.saturating_add(1);
@@ -379,5 +367,7 @@ impl Mux {
     }
 }
 
+#[cfg(test)]
+mod crowd;
 #[cfg(test)]
 mod tests;

@@ -4,12 +4,14 @@
 //! What is accepted, retried or refused is the caller's decision ([`Incoming`]).
 //!
 //! **Invariant:** what the peer may make this end hold is bounded: 270 streams, 64 KiB each on the
-//! edge and 16 KiB each in the cloud; and streams that nobody reads leave every other its window.
+//! edge and 12 KiB each in the cloud, where all connections share a budget; and streams that nobody
+//! reads leave every other its window.
 
 mod config;
 mod connection;
 mod listener;
 mod socket;
+mod window;
 
 pub use connection::connect;
 pub use listener::{Incoming, ListenError, QuicListener};

@@ -6,7 +6,7 @@ use protocol::{
     clock::Clock,
     tls::{self, ClientCertificate, ClientTls},
     transport::{
-        BoxFuture, Connection, TransportError,
+        BoxFuture, Connection, ReceiveBudget, TransportError,
         quic::{self, ListenError, QuicListener},
         websocket,
     },
@@ -25,6 +25,11 @@ pub(crate) trait Carrier: Sized + Send + Sync + 'static {
     fn accept(&self) -> BoxFuture<'_, Connected>;
 }
 
+/// More than a test needs.
+pub(crate) fn plenty() -> ReceiveBudget {
+    ReceiveBudget::new(256 << 20)
+}
+
 pub(crate) struct Quic(pub(crate) QuicListener);
 
 impl Quic {
@@ -32,6 +37,7 @@ impl Quic {
         authority: &Authority,
         valid: (SystemTime, SystemTime),
         address: SocketAddr,
+        budget: &ReceiveBudget,
     ) -> Result<Self, ListenError> {
         let clock = Clock::system();
         let certificate = authority.server(valid);
@@ -41,13 +47,13 @@ impl Quic {
             ClientCertificate::Required,
             &clock,
         );
-        QuicListener::bind(address, config.unwrap(), [7; 32], &clock).map(Self)
+        QuicListener::bind(address, config.unwrap(), [7; 32], &clock, budget).map(Self)
     }
 }
 
 impl Carrier for Quic {
     fn listen(authority: &Authority, valid: (SystemTime, SystemTime)) -> (Self, SocketAddr) {
-        let listener = Self::at(authority, valid, "127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = Self::at(authority, valid, "127.0.0.1:0".parse().unwrap(), &plenty()).unwrap();
         let address = listener.0.local_addr().unwrap();
         (listener, address)
     }
@@ -90,7 +96,7 @@ impl Carrier for WebSocket {
             let (socket, remote) = self.0.accept().await.unwrap();
             let mut secured = websocket::secure(&self.1, socket, remote).await?;
             assert!(websocket::wants_link(&mut secured, remote).await?);
-            websocket::accept(secured, remote, &Clock::system()).await
+            websocket::accept(secured, remote, &Clock::system(), &plenty()).await
         })
     }
 }

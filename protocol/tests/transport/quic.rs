@@ -4,13 +4,16 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use protocol::{
     clock::Clock,
+    name::ServiceName,
     tls::{self, ClientTls},
-    transport::{TransportError, quic::connect},
+    transport::{Connection, ReceiveBudget, TransportError, quic::connect},
     wire::{FrameWriter, Open},
 };
 
+use tokio::{io::AsyncWriteExt, time::timeout};
+
 use crate::{
-    carriers::{Carrier, Quic},
+    carriers::{Carrier, Quic, plenty},
     pki::{Authority, edge, valid},
 };
 
@@ -65,7 +68,7 @@ async fn a_replica_that_was_killed_tells_its_edges_when_it_is_back() {
         .unwrap();
     drop((cloud, listener));
 
-    let second = Quic::at(&authority, valid(), address).unwrap();
+    let second = Quic::at(&authority, valid(), address, &plenty()).unwrap();
     let _ = edge.open(Open::session()).await;
     let told = tokio::time::timeout(Duration::from_secs(5), edge.closed())
         .await
@@ -86,4 +89,70 @@ async fn quinn_client(config: &mut quinn::ClientConfig, address: SocketAddr) -> 
         .unwrap()
         .await
         .unwrap()
+}
+
+/// What an edge can send to a cloud that accepts streams and reads nothing.
+async fn flood(edge: &dyn Connection, cloud: &dyn Connection) -> u64 {
+    let mut accepted = Vec::new();
+    let accepts = async {
+        while let Ok(stream) = cloud.accept().await {
+            accepted.push(stream);
+        }
+    };
+    let (mut opened, mut sent) = (Vec::new(), 0);
+    let sends = async {
+        // The session's own stream is always read.
+        let opens = [Open::desired(), Open::reported()];
+        let tunnels = std::iter::repeat_n(Open::dial(ServiceName::KubeApiTcp, ""), 5);
+        for open in opens.into_iter().chain(tunnels) {
+            let Ok(near) = timeout(Duration::from_secs(2), edge.open(open)).await else {
+                return;
+            };
+            let mut near = near.unwrap();
+            let fill = async {
+                while let Ok(bytes) = near.send.write(&[7; 4096]).await {
+                    sent += bytes as u64;
+                }
+            };
+            // Ends when nothing more is taken; the stream may have been refused.
+            let _ = timeout(Duration::from_millis(300), fill).await;
+            opened.push(near);
+        }
+    };
+    tokio::select! {
+        () = sends => {}
+        () = accepts => panic!("the connection ended"),
+    }
+    // What a refused stream had sent was thrown away.
+    let refused = opened.len().saturating_sub(accepted.len()) as u64;
+    sent.saturating_sub(refused * (12 << 10))
+}
+
+#[tokio::test]
+async fn a_hundred_sessions_that_nobody_reads_stay_within_the_budget() {
+    let budget = ReceiveBudget::new(8 << 20);
+    let authority = Authority::new();
+    let address = "127.0.0.1:0".parse().unwrap();
+    let listener = Quic::at(&authority, valid(), address, &budget).unwrap();
+    let address = listener.0.local_addr().unwrap();
+    let (credentials, _) = authority.node("system:node:edge-1", valid());
+    let tls = edge(&authority, &credentials, &Clock::system());
+    let mut ends = Vec::new();
+    for _ in 0..100 {
+        let (edge, cloud) = tokio::join!(connect(address, &tls), listener.accept());
+        ends.push((edge.unwrap(), cloud.unwrap()));
+    }
+    let floods = ends.iter().map(|(edge, cloud)| flood(&**edge, &**cloud));
+    let sent = futures::future::join_all(floods).await;
+    let all: u64 = sent.iter().sum();
+    println!(
+        "100 sessions hold {} KiB, {} to {} each; {} of {} KiB are promised",
+        all >> 10,
+        sent.iter().min().unwrap() >> 10,
+        sent.iter().max().unwrap() >> 10,
+        budget.promised() >> 10,
+        budget.total() >> 10,
+    );
+    assert!(all <= budget.promised() && budget.promised() <= budget.total());
+    drop(ends);
 }

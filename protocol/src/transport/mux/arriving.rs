@@ -36,10 +36,24 @@ impl Mux {
             return Err(Violation::OutOfTurn(id));
         }
         self.theirs.open().ok_or(Violation::TooManyStreams)?;
-        self.streams.insert(id, Stream::new(Class::Bulk, false));
-        self.arrivals.push_back(id);
-        self.wakes.push_back(Wake::Accept);
+        let mut stream = Stream::new(Class::Bulk, false);
+        stream.has_base = self.receive.base();
+        let has_base = stream.has_base;
+        self.streams.insert(id, stream);
+        if has_base {
+            self.arrivals.push_back(id);
+            self.wakes.push_back(Wake::Accept);
+        } else {
+            self.refuse(id, CloseCode::Busy as u32);
+        }
         Ok(())
+    }
+
+    /// Breaks off both ways; what still comes is thrown away.
+    fn refuse(&mut self, id: u32, code: u32) {
+        self.reset(id, code);
+        self.release_reader(id, code);
+        self.release_writer(id);
     }
 
     fn data(&mut self, id: u32, bytes: &[u8], last: bool) -> Result<(), Violation> {

@@ -74,13 +74,24 @@ impl Recv {
             return Err(Violation::OverCredit(stream));
         }
         if !self.released {
-            // Copied, so that memory follows the bytes and not the messages that they came in.
-            self.arrived.extend_from_slice(bytes);
+            self.keep(bytes);
         }
         if last {
             self.state = Arriving::Complete;
         }
         Ok(std::mem::take(&mut self.waits))
+    }
+
+    /// Copied, so that memory follows the bytes and not the messages that they came in; and grown
+    /// by little, since what nobody reads may stay for long.
+    fn keep(&mut self, bytes: &[u8]) {
+        let needed = self.arrived.len() + bytes.len();
+        if needed > self.arrived.capacity() {
+            let mut larger = BytesMut::with_capacity(needed + needed / 8);
+            larger.extend_from_slice(&self.arrived);
+            self.arrived = larger;
+        }
+        self.arrived.extend_from_slice(bytes);
     }
 
     /// The peer broke off; true when a reader waits.
@@ -119,7 +130,7 @@ impl Recv {
         let before = self.held;
         if self.state != Arriving::More || self.released {
             self.held = before.min(self.arrived.len() as u64);
-            pools.change(class, before, self.held);
+            pools.give(class, before, self.held);
             return false;
         }
         if self.received == self.granted {
@@ -132,8 +143,8 @@ impl Recv {
         if more * 2 < BASE + share {
             return false;
         }
-        self.held = share;
-        pools.change(class, before, share);
+        self.held = pools.take(class, before, share);
+        let more = (BASE + self.held).saturating_sub(unread);
         self.granted += more;
         self.credit = self
             .credit
@@ -142,10 +153,9 @@ impl Recv {
     }
 
     /// The stream turned out to be of another class.
-    pub(super) const fn moved(&mut self, from: Class, to: Class, pools: &mut Pools) {
+    pub(super) fn moved(&mut self, from: Class, to: Class, pools: &mut Pools) {
         self.window = first(to);
-        pools.change(from, self.held, 0);
-        pools.change(to, 0, self.held);
+        pools.moved(from, to, self.held);
     }
 
     /// Nobody will read any more; true when the peer is to be told.
@@ -170,6 +180,12 @@ impl Recv {
     /// Neither the peer nor a reader has anything more to do with it.
     pub(super) fn is_over(&self) -> bool {
         self.released && self.state != Arriving::More
+    }
+
+    /// What is held for the reader: bytes, and the memory for them.
+    #[cfg(test)]
+    pub(super) fn holds(&self) -> (usize, usize) {
+        (self.arrived.len(), self.arrived.capacity())
     }
 
     /// What the peer may have sent that was not read.

@@ -73,8 +73,7 @@ impl Send {
     /// Holds of the pool what waits, and no more.
     fn settle(&mut self, class: Class, pools: &mut Pools) {
         let now = (self.waiting.len() as u64).saturating_sub(BASE);
-        pools.change(class, self.held, now);
-        self.held = now;
+        self.held = pools.take(class, self.held, now);
     }
 
     /// No more will be written.
@@ -96,9 +95,8 @@ impl Send {
     }
 
     /// The stream turned out to be of another class.
-    pub(super) const fn moved(&self, from: Class, to: Class, pools: &mut Pools) {
-        pools.change(from, self.held, 0);
-        pools.change(to, 0, self.held);
+    pub(super) fn moved(&self, from: Class, to: Class, pools: &mut Pools) {
+        pools.moved(from, to, self.held);
     }
 
     pub(super) fn release(&mut self) {

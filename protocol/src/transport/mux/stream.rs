@@ -8,6 +8,8 @@ pub(super) struct Stream {
     pub(super) class: Class,
     pub(super) recv: Recv,
     pub(super) send: Send,
+    /// There is room for what the peer may send on it without asking.
+    pub(super) has_base: bool,
     /// The peer does not know of it yet.
     to_open: bool,
 }
@@ -18,6 +20,7 @@ impl Stream {
             class,
             recv: Recv::new(class),
             send: Send::new(),
+            has_base: true,
             to_open,
         }
     }

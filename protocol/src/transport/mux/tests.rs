@@ -38,7 +38,7 @@ impl World {
     }
 
     fn open(&mut self, end: usize, class: Class) -> Option<u32> {
-        let id = self.ends[end].open(class)?;
+        let id = self.ends[end].open(class).ok()?;
         self.classes.insert(id, class);
         Some(id)
     }

@@ -8,6 +8,9 @@ use quinn::{
     crypto::rustls::{NoInitialCipherSuite, QuicClientConfig, QuicServerConfig},
 };
 
+use super::window::STREAM;
+use crate::transport::SESSION;
+
 /// What this end may have unacknowledged.
 const SEND_WINDOW: u64 = 1 << 20;
 /// 256 tunnels, three flows, and some room for what ends while something else begins.
@@ -16,6 +19,10 @@ const STREAMS: u32 = 270;
 const KEEP_ALIVE: Duration = Duration::from_secs(25);
 /// Three missed beats and a little.
 const IDLE: Duration = Duration::from_secs(90);
+/// In the cloud, as quinn wants it: one stream's window, and a connection's with one flow.
+const CLOUD_STREAM: u32 = 12 << 10;
+const CLOUD_CONNECTION: u32 = 16 << 10;
+const _: () = assert!(CLOUD_STREAM as u64 == STREAM && CLOUD_CONNECTION as u64 == SESSION);
 const CONNECTION_ID_LEN: usize = 8;
 /// Between two resets: a restarted replica has thousands of edges to tell.
 const RESET_PAUSE: Duration = Duration::from_millis(1);
@@ -37,14 +44,17 @@ impl Side {
     const fn stream_window(self) -> u32 {
         match self {
             Self::Edge => 64 << 10,
-            Self::Cloud => 16 << 10,
+            Self::Cloud => CLOUD_STREAM,
         }
     }
 
-    /// What all streams together may have unread: as much as they could, so that streams that nobody
-    /// reads never stop the others. quinn returns a connection's credit only for what was read.
+    /// What all streams together may have unread. On the edge as much as they could, so that streams
+    /// that nobody reads never stop the others; in the cloud it grows with the streams (`window`).
     const fn connection_window(self) -> u32 {
-        self.stream_window() * STREAMS
+        match self {
+            Self::Edge => self.stream_window() * STREAMS,
+            Self::Cloud => CLOUD_CONNECTION,
+        }
     }
 }
 

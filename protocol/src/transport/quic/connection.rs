@@ -12,13 +12,17 @@ use quinn::{
 };
 use tokio::{sync::Mutex, time::timeout};
 
-use super::{config, socket::one_by_one};
+use super::{
+    config,
+    socket::one_by_one,
+    window::{Room, Roomed, Window},
+};
 use crate::{
     class::Class,
     tls::{ClientTls, PeerIdentity, SERVER_NAME, TlsFault},
     transport::{
-        BoxFuture, CloseCode, Connection, HANDSHAKE_LIMIT, Stream, Transport, TransportError,
-        alert::certificate_refused,
+        BoxFuture, ByteReader, CloseCode, Connection, HANDSHAKE_LIMIT, Stream, Transport, TransportError,
+        alert::certificate_refused, budget::Share,
     },
     wire::{FrameReader, FrameWriter, Open},
 };
@@ -33,7 +37,7 @@ pub async fn connect(remote: SocketAddr, tls: &ClientTls) -> Result<Arc<dyn Conn
         .connect_with(config, remote, SERVER_NAME)
         .map_err(|error| refused_to_try(remote, &error))?;
     match timeout(HANDSHAKE_LIMIT, connecting).await {
-        Ok(Ok(inner)) => Ok(Arc::new(Quic::new(inner, None, Some(endpoint)))),
+        Ok(Ok(inner)) => Ok(Arc::new(Quic::edge(inner, endpoint))),
         Ok(Err(error)) => Err(tls
             .faults
             .take()
@@ -62,6 +66,8 @@ type Opening = BoxFuture<'static, Option<(Open, Stream)>>;
 pub(super) struct Quic {
     inner: quinn::Connection,
     peer: Option<PeerIdentity>,
+    /// In the cloud: what streams may have unread.
+    window: Option<Arc<Window>>,
     /// Streams whose first frame has not come.
     opening: Mutex<FuturesUnordered<Opening>>,
     /// The edge's socket lives as long as its one connection.
@@ -69,16 +75,23 @@ pub(super) struct Quic {
 }
 
 impl Quic {
-    pub(super) fn new(
-        inner: quinn::Connection,
-        peer: Option<PeerIdentity>,
-        endpoint: Option<Endpoint>,
-    ) -> Self {
+    fn edge(inner: quinn::Connection, endpoint: Endpoint) -> Self {
         Self {
             inner,
-            peer,
+            peer: None,
+            window: None,
             opening: Mutex::default(),
-            _endpoint: endpoint,
+            _endpoint: Some(endpoint),
+        }
+    }
+
+    pub(super) fn cloud(inner: quinn::Connection, peer: PeerIdentity, share: Share) -> Self {
+        Self {
+            window: Some(Window::new(inner.clone(), share)),
+            inner,
+            peer: Some(peer),
+            opening: Mutex::default(),
+            _endpoint: None,
         }
     }
 
@@ -96,12 +109,13 @@ impl Drop for Quic {
 impl Connection for Quic {
     fn open(&self, open: Open) -> BoxFuture<'_, Result<Stream, TransportError>> {
         Box::pin(async move {
+            let room = room(self.window.as_ref(), &open).ok_or(TransportError::NoRoom)?;
             let (send, recv) = self.inner.open_bi().await.map_err(|error| self.why(&error))?;
             prioritise(&send, &open);
             let mut writer = FrameWriter::new(send);
             writer.write(&open).await?;
             Ok(Stream {
-                recv: Box::new(recv),
+                recv: reader(recv, room),
                 send: Box::new(writer.into_inner()),
             })
         })
@@ -114,7 +128,7 @@ impl Connection for Quic {
                 tokio::select! {
                     accepted = self.inner.accept_bi() => {
                         let (send, recv) = accepted.map_err(|error| self.why(&error))?;
-                        opening.push(Box::pin(first_frame(send, recv)));
+                        opening.push(Box::pin(first_frame(send, recv, self.window.clone())));
                     }
                     Some(opened) = opening.next(), if !opening.is_empty() => {
                         if let Some(opened) = opened {
@@ -147,26 +161,52 @@ impl Connection for Quic {
     }
 }
 
-/// Reads the frame that says what a stream is; `None` when it is late or not one.
-async fn first_frame(mut send: SendStream, recv: RecvStream) -> Option<(Open, Stream)> {
+/// Reads the frame that says what a stream is; `None` when it is late or not one, or when there is no
+/// room for the stream.
+async fn first_frame(
+    send: SendStream,
+    recv: RecvStream,
+    window: Option<Arc<Window>>,
+) -> Option<(Open, Stream)> {
     let mut reader = FrameReader::new(recv);
     let read = timeout(HANDSHAKE_LIMIT, reader.read::<Open>()).await;
+    let recv = reader.into_inner();
     let Ok(Ok(Some(open))) = read else {
         tracing::debug!(outcome = ?read.map(|frame| frame.map(drop)), "a stream did not say what it is");
-        let refused = VarInt::from_u32(CloseCode::Protocol as u32);
-        // Both fail only when the stream is gone already.
-        let _ = send.reset(refused);
-        let _ = reader.into_inner().stop(refused);
+        refuse(send, recv, CloseCode::Protocol);
+        return None;
+    };
+    let Some(room) = room(window.as_ref(), &open) else {
+        tracing::debug!("there is no room for what would come on a stream");
+        refuse(send, recv, CloseCode::Busy);
         return None;
     };
     prioritise(&send, &open);
-    Some((
-        open,
-        Stream {
-            recv: Box::new(reader.into_inner()),
-            send: Box::new(send),
-        },
-    ))
+    let (recv, send) = (self::reader(recv, room), Box::new(send));
+    Some((open, Stream { recv, send }))
+}
+
+fn refuse(mut send: SendStream, mut recv: RecvStream, code: CloseCode) {
+    let refused = VarInt::from_u32(code as u32);
+    // Both fail only when the stream is gone already.
+    let _ = send.reset(refused);
+    let _ = recv.stop(refused);
+}
+
+/// Room for a stream, where that is counted: at the edge there always is.
+#[expect(
+    clippy::option_option,
+    reason = "no room, and room that is not counted, are two things"
+)]
+fn room(window: Option<&Arc<Window>>, open: &Open) -> Option<Option<Room>> {
+    window.map_or(Some(None), |window| window.room(open).map(Some))
+}
+
+fn reader(recv: RecvStream, room: Option<Room>) -> ByteReader {
+    match room {
+        Some(room) => Box::new(Roomed(recv, room)),
+        None => Box::new(recv),
+    }
 }
 
 fn prioritise(send: &SendStream, open: &Open) {

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     clock::Clock,
     tls::{IdentityError, peer_identity},
-    transport::{CloseCode, Connection, HANDSHAKE_LIMIT, TransportError},
+    transport::{CloseCode, Connection, HANDSHAKE_LIMIT, ReceiveBudget, TransportError},
 };
 
 /// Why the port could not be listened on.
@@ -42,17 +42,20 @@ pub enum ListenError {
 pub struct QuicListener {
     endpoint: Endpoint,
     clock: Clock,
+    budget: ReceiveBudget,
 }
 
 impl QuicListener {
     /// Binds `address`; `[::]` takes IPv4 too, and becomes `0.0.0.0` where there is no IPv6.
     ///
-    /// `reset_key` is the same for all replicas, and secret.
+    /// `reset_key` is the same for all replicas, and secret. What edges send and nobody has read is
+    /// bounded by `budget`.
     pub fn bind(
         address: SocketAddr,
         tls: Arc<rustls::ServerConfig>,
         reset_key: [u8; 32],
         clock: &Clock,
+        budget: &ReceiveBudget,
     ) -> Result<Self, ListenError> {
         let socket = bind(address).map_err(|source| ListenError::Bind { address, source })?;
         let server = config::server(tls)?;
@@ -66,6 +69,7 @@ impl QuicListener {
         Ok(Self {
             endpoint,
             clock: clock.clone(),
+            budget: budget.clone(),
         })
     }
 
@@ -80,6 +84,7 @@ impl QuicListener {
         Some(Incoming {
             inner,
             clock: self.clock.clone(),
+            budget: self.budget.clone(),
         })
     }
 
@@ -121,6 +126,7 @@ fn without_ipv6(error: &std::io::Error) -> bool {
 pub struct Incoming {
     inner: quinn::Incoming,
     clock: Clock,
+    budget: ReceiveBudget,
 }
 
 impl Incoming {
@@ -153,6 +159,10 @@ impl Incoming {
     /// bans are the caller's to check, by [`Connection::peer`].
     pub async fn handshake(self) -> Result<Arc<dyn Connection>, TransportError> {
         let remote = self.remote();
+        let Some(share) = self.budget.share() else {
+            self.refuse();
+            return Err(TransportError::NoRoom);
+        };
         let connecting = self.inner.accept().map_err(|error| why(remote, &error))?;
         let connected = timeout(HANDSHAKE_LIMIT, connecting).await;
         let inner = connected
@@ -160,7 +170,7 @@ impl Incoming {
             .map_err(|error| why(remote, &error))?;
         let peer = identity(&inner).and_then(|chain| peer_identity(&chain, remote, self.clock.now()));
         match peer {
-            Ok(peer) => Ok(Arc::new(Quic::new(inner, Some(peer), None))),
+            Ok(peer) => Ok(Arc::new(Quic::cloud(inner, peer, share))),
             Err(source) => {
                 inner.close(
                     VarInt::from_u32(CloseCode::Forbidden as u32),

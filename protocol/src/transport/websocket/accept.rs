@@ -21,7 +21,7 @@ use super::{LINK_PATH, broken, config, connection::WebSocket, prepare};
 use crate::{
     clock::Clock,
     tls::{IdentityError, peer_identity},
-    transport::{CloseCode, Connection, HANDSHAKE_LIMIT, TransportError, mux::Side},
+    transport::{CloseCode, Connection, HANDSHAKE_LIMIT, ReceiveBudget, TransportError},
 };
 
 /// How long a client whose handshake failed may take to hang up.
@@ -78,7 +78,9 @@ pub async fn accept(
     secured: server::TlsStream<TcpStream>,
     remote: SocketAddr,
     clock: &Clock,
+    budget: &ReceiveBudget,
 ) -> Result<Arc<dyn Connection>, TransportError> {
+    let share = budget.share().ok_or(TransportError::NoRoom)?;
     let chain = secured.get_ref().1.peer_certificates().map(<[_]>::to_vec);
     let peer = chain
         .ok_or(IdentityError::Missing)
@@ -92,9 +94,9 @@ pub async fn accept(
         Err(_) => return Err(TransportError::TimedOut { remote }),
     };
     match peer {
-        Ok(peer) => Ok(Arc::new(WebSocket::new(Side::Cloud, socket, Some(peer), remote))),
+        Ok(peer) => Ok(Arc::new(WebSocket::cloud(socket, remote, Some(peer), share))),
         Err(source) => {
-            let nobody = WebSocket::new(Side::Cloud, socket, None, remote);
+            let nobody = WebSocket::cloud(socket, remote, None, share);
             nobody.close(CloseCode::Forbidden, &source.to_string());
             nobody.closed().await;
             Err(TransportError::Nobody { remote, source })

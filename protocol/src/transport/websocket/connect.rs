@@ -12,7 +12,7 @@ use tokio_tungstenite::{
 use super::{LINK_PATH, Socket, broken, config, connection::WebSocket, prepare};
 use crate::{
     tls::{ClientTls, SERVER_NAME},
-    transport::{Connection, HANDSHAKE_LIMIT, TransportError, mux::Side},
+    transport::{Connection, HANDSHAKE_LIMIT, TransportError},
 };
 
 /// Makes a link of a socket that leads to a replica, straight or through a proxy.
@@ -25,7 +25,7 @@ pub async fn connect(
     tls.faults.take();
     let upgraded = timeout(HANDSHAKE_LIMIT, upgrade(socket, remote, tls)).await;
     let socket = upgraded.map_err(|_| TransportError::TimedOut { remote })??;
-    Ok(Arc::new(WebSocket::new(Side::Edge, socket, None, remote)))
+    Ok(Arc::new(WebSocket::edge(socket, remote)))
 }
 
 async fn upgrade(socket: TcpStream, remote: SocketAddr, tls: &ClientTls) -> Result<Socket, TransportError> {

@@ -14,7 +14,9 @@ use crate::{
     class::Class,
     tls::PeerIdentity,
     transport::{
-        BoxFuture, CloseCode, Connection, HANDSHAKE_LIMIT, Stream, Transport, TransportError, mux::Side,
+        BoxFuture, CloseCode, Connection, HANDSHAKE_LIMIT, Stream, Transport, TransportError,
+        budget::Share,
+        mux::{NotOpened, Side},
     },
     wire::{FrameReader, FrameWriter, Open},
 };
@@ -32,8 +34,21 @@ pub(super) struct WebSocket {
 }
 
 impl WebSocket {
-    pub(super) fn new(side: Side, socket: Socket, peer: Option<PeerIdentity>, remote: SocketAddr) -> Self {
-        let shared = Arc::new(Shared::new(side, remote));
+    pub(super) fn edge(socket: Socket, remote: SocketAddr) -> Self {
+        Self::new(Shared::new(Side::Edge, remote, None), socket, None)
+    }
+
+    pub(super) fn cloud(
+        socket: Socket,
+        remote: SocketAddr,
+        peer: Option<PeerIdentity>,
+        share: Share,
+    ) -> Self {
+        Self::new(Shared::new(Side::Cloud, remote, Some(share)), socket, peer)
+    }
+
+    fn new(shared: Shared, socket: Socket, peer: Option<PeerIdentity>) -> Self {
+        let shared = Arc::new(shared);
         let mut task = JoinSet::new();
         task.spawn(driver::drive(Arc::clone(&shared), socket));
         Self {
@@ -52,8 +67,10 @@ impl WebSocket {
             if self.shared.over.is_cancelled() {
                 return Err(self.shared.why());
             }
-            if let Some(id) = self.shared.with(|mux| mux.open(class)) {
-                return Ok(id);
+            match self.shared.with(|mux| mux.open(class)) {
+                Ok(id) => return Ok(id),
+                Err(NotOpened::NoRoom) => return Err(TransportError::NoRoom),
+                Err(NotOpened::TooMany) => {}
             }
             tokio::select! {
                 () = room => {}

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::transport::{
     CloseCode, TransportError,
+    budget::Share,
     mux::{Mux, Side, Wake},
 };
 
@@ -47,10 +48,10 @@ struct State {
 }
 
 impl Shared {
-    pub(super) fn new(side: Side, remote: SocketAddr) -> Self {
+    pub(super) fn new(side: Side, remote: SocketAddr, share: Option<Share>) -> Self {
         Self {
             state: Mutex::new(State {
-                mux: Mux::new(side),
+                mux: Mux::within(side, share),
                 end: None,
                 driver: None,
                 readers: HashMap::new(),
@@ -164,6 +165,7 @@ impl Shared {
 fn copied(error: &TransportError) -> TransportError {
     match error {
         TransportError::Reset => TransportError::Reset,
+        TransportError::NoRoom => TransportError::NoRoom,
         TransportError::TimedOut { remote } => TransportError::TimedOut { remote: *remote },
         TransportError::CertificateRefused(why) => TransportError::CertificateRefused(why.clone()),
         TransportError::CertificateExpired => TransportError::CertificateExpired,
