@@ -8,6 +8,7 @@
 //! default that it carries stands in this file beside its reason.
 
 mod address;
+mod budgets;
 mod fields;
 mod labels;
 mod mistakes;
@@ -23,6 +24,8 @@ use thiserror::Error;
 
 pub use crate::network::pod_cidr::PodCidr;
 pub use address::{Address, DEFAULT_PORT, InvalidAddress};
+pub use budgets::Budget;
+pub(crate) use budgets::written;
 pub use labels::{InvalidLabel, InvalidTaint, Taint, TaintEffect, check_label};
 pub use mistakes::{Mistake, Mistakes, nearest};
 pub use proxy::{InvalidProxy, Proxy, ProxyPasswordError};
@@ -78,6 +81,8 @@ pub struct Config {
     pub zone: String,
     /// `topology.kubernetes.io/region`.
     pub region: String,
+    /// What classes of traffic may cost; none by default.
+    pub budgets: Vec<Budget>,
 }
 
 /// The unix socket of the container runtime.
@@ -181,6 +186,7 @@ impl Config {
             max_pods: DEFAULT_MAX_PODS,
             image_gc_high_percent: DEFAULT_IMAGE_GC_HIGH_PERCENT,
             region: DEFAULT_REGION.to_owned(),
+            budgets: Vec::new(),
         }
     }
 
@@ -227,6 +233,7 @@ struct Optional {
     image_gc_high_percent: Option<u8>,
     zone: Option<String>,
     region: Option<String>,
+    budgets: Option<Vec<Budget>>,
 }
 
 impl Optional {
@@ -245,6 +252,7 @@ impl Optional {
             image_gc_high_percent: fields.optional("image_gc_high_percent", fields::percent),
             zone: fields.optional("zone", fields::label_value),
             region: fields.optional("region", fields::label_value),
+            budgets: fields.optional("budgets", budgets::read),
         }
     }
 
@@ -264,6 +272,7 @@ impl Optional {
         set(&mut config.image_gc_high_percent, self.image_gc_high_percent);
         set(&mut config.zone, self.zone);
         set(&mut config.region, self.region);
+        set(&mut config.budgets, self.budgets);
     }
 }
 

@@ -73,6 +73,24 @@ pub struct Link {
     pub synced: Vec<String>,
     /// What crossed the link since the daemon started, by class, the most urgent first.
     pub traffic: Vec<ClassTraffic>,
+    /// What the operator lets classes cost.
+    pub budgets: Vec<BudgetLine>,
+}
+
+/// The budget of one class, both ways together.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct BudgetLine {
+    /// `interactive`, `bulk`.
+    pub class: String,
+    /// Bytes a day.
+    pub day: Option<u64>,
+    /// Bytes used of the day's.
+    pub used: u64,
+    /// When the day's budget renews.
+    pub renews: String,
+    /// Bytes a second.
+    pub second: Option<u64>,
 }
 
 /// What crossed the link in one class, without what the transport adds.

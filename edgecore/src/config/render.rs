@@ -5,7 +5,7 @@
 
 use std::fmt::{Display, Write as _};
 
-use super::{Config, Taint};
+use super::{Config, Taint, written};
 
 const HEADER: &str = "\
 # Tombolo: the configuration of this edge node. Restart edgecore after a change
@@ -33,6 +33,7 @@ pub(super) fn yaml(config: &Config) -> String {
         &config.taints,
         config.taints != default.taints,
     );
+    budgets(&mut out, config);
     out
 }
 
@@ -101,6 +102,21 @@ fn labels(out: &mut String, config: &Config) {
     out.push_str("labels:\n");
     for (key, value) in &config.labels {
         let _ = writeln!(out, "  {}: {}", quoted(key), quoted(value));
+    }
+}
+
+fn budgets(out: &mut String, config: &Config) {
+    if config.budgets.is_empty() {
+        return line(out, "budgets", "{interactive: {day: 500Mi, second: 64Ki}}", false);
+    }
+    out.push_str("budgets:\n");
+    for budget in &config.budgets {
+        let limits = [("day", budget.day), ("second", budget.second)];
+        let limits: Vec<_> = limits
+            .into_iter()
+            .filter_map(|(key, bytes)| Some(format!("{key}: {}", written(bytes?))))
+            .collect();
+        let _ = writeln!(out, "  {}: {{{}}}", budget.class.name(), limits.join(", "));
     }
 }
 

@@ -25,7 +25,8 @@ fn every_key_is_read_into_its_type() {
         "node_name: pump-7\naddresses: ['198.18.0.1:31000', '[2001:db8::1]']\n\
          runtime_endpoint: /run/crio/crio.sock\ncgroup_root: /machine-e1\ncluster_dns: 10.96.0.10\n\
          cluster_domain: corp.local\npod_cidr: 10.99.0.0/24\nlabels: {site: north, line: \"7\"}\n\
-         taints: []\nmax_pods: 30\nzone: plant-1\nregion: eu\n",
+         taints: []\nmax_pods: 30\nzone: plant-1\nregion: eu\n\
+         budgets: {interactive: {day: 500Mi}}\n",
     )
     .unwrap();
     assert_eq!(config.addresses.len(), 2);
@@ -34,6 +35,8 @@ fn every_key_is_read_into_its_type() {
     assert_eq!(config.cluster_dns, ["10.96.0.10".parse::<IpAddr>().unwrap()]);
     assert_eq!(config.labels["line"], "7");
     assert!(config.taints.is_empty());
+    assert_eq!(config.budgets[0].day, Some(500 << 20));
+    assert_eq!(Config::parse(&config.to_yaml()).unwrap(), config);
     assert_eq!(
         (config.max_pods, config.zone.as_str(), config.region.as_str()),
         (30, "plant-1", "eu")

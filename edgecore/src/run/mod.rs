@@ -42,7 +42,7 @@ use crate::runtime::{Abilities, Cri, Runtime};
 use crate::state::{Desired, Remembered};
 use crate::store::{Batch, Db, Op, Stores, Table, open_stores};
 use crate::supervise::{BoxError, Cause, Supervisor, Task};
-use crate::uplink::{DesiredFlow, Dialer, Link, ServerTime, Uplink};
+use crate::uplink::{Budgets, DesiredFlow, Dialer, Link, ServerTime, Uplink};
 
 /// How long the tasks get to end; the service manager gives more.
 const GRACE: Duration = Duration::from_secs(5);
@@ -78,7 +78,10 @@ pub async fn run(paths: Paths, clock: Clock) -> anyhow::Result<()> {
     let mut node = Supervisor::new(GRACE);
     let pods = Arc::clone(&parts);
     node.spawn(Task::Pods, |stop| async move { pods::run(&pods, stop).await });
-    node.spawn(Task::Uplink, |stop| ended(uplink.run(stop)));
+    let (link, meta) = (parts.link.clone(), parts.stores.meta.clone());
+    node.spawn(Task::Uplink, |stop| {
+        ended(async move { tokio::join!(link.budgets().keep(&meta, &stop), uplink.run(stop.clone())).1 })
+    });
     let reporter = parts.node_reporter();
     node.spawn(Task::Node, |stop| ended(reporter.run(stop)));
     let pod_api = Arc::clone(&parts);
@@ -117,7 +120,8 @@ impl Parts {
             .await
             .context("the outbox cannot be read")?;
         let runtime = Cri::new(&config.runtime_endpoint.to_string())?;
-        let link = Link::new(&clock);
+        let budgets = Budgets::load(config.budgets.clone(), &stores.meta, clock.clone()).await;
+        let link = Link::within(budgets, &clock);
         let files = Files {
             key: paths.key(),
             certificate: paths.certificate(),

@@ -9,11 +9,11 @@ use protocol::transport::Traffic;
 
 use super::Parts;
 use crate::cli::control::StatusSource;
-use crate::cli::status::{ClassTraffic, Cluster, Link, Outbox, PodLine, Status, Store};
+use crate::cli::status::{BudgetLine, ClassTraffic, Cluster, Link, Outbox, PodLine, Status, Store};
 use crate::pods::desired::DesiredPod;
 use crate::pods::seams::PodSource as _;
 use crate::pods::spec;
-use crate::uplink::LinkState;
+use crate::uplink::{BudgetState, LinkState};
 
 /// Answers from the parts of the node, and never waits for any of them.
 pub(super) fn source(parts: Arc<Parts>) -> StatusSource {
@@ -31,6 +31,7 @@ fn status(parts: &Parts, since: Option<String>) -> Status {
     let mut link = link(&state, parts.clock.now());
     link.synced = parts.flow.synced().iter().map(ToString::to_string).collect();
     link.traffic = traffic(parts.link.traffic());
+    link.budgets = parts.link.budgets().states().iter().map(budget_line).collect();
     let api_reachable = match state {
         LinkState::Connected { api_reachable, .. } => Some(api_reachable),
         LinkState::Offline { .. } => None,
@@ -120,6 +121,16 @@ fn traffic(traffic: &Traffic) -> Vec<ClassTraffic> {
     };
     let lines = Class::ALL.into_iter().map(line);
     lines.filter(|line| line.sent + line.received > 0).collect()
+}
+
+fn budget_line(state: &BudgetState) -> BudgetLine {
+    BudgetLine {
+        class: state.budget.class.name().to_owned(),
+        day: state.budget.day,
+        used: state.used,
+        renews: state.renews.to_string(),
+        second: state.budget.second,
+    }
 }
 
 fn left(at: SystemTime, pause: Duration, now: SystemTime) -> Duration {

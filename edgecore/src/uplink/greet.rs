@@ -65,7 +65,7 @@ impl Uplink {
         address: &Address,
         connection: Arc<dyn Connection>,
     ) -> Result<Greeted, Ended> {
-        let connection = counted(connection, &self.link.traffic);
+        let connection = counted(connection, self.link.budgets.traffic());
         let greeted = timeout(WELCOME_WITHIN, self.hello(&*connection)).await;
         match greeted.unwrap_or(Err(Ended::Silent { good: false })) {
             Ok((ears, mouth, welcome)) => Ok(Greeted {

@@ -22,6 +22,7 @@ mod api;
 mod backoff;
 mod beats;
 mod beside;
+mod budget;
 mod desired;
 mod dial;
 mod ended;
@@ -39,6 +40,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use protocol::class::Class;
 use protocol::clock::Clock;
 use protocol::name::ServiceName;
 use protocol::transport::{Connection, Stream, Traffic, TransportError, TunnelError};
@@ -52,6 +54,7 @@ use crate::identity::Identity;
 use crate::reported::Reporter;
 
 pub use backoff::Backoff;
+pub use budget::{BudgetState, Budgets, Spent};
 pub use desired::{DesiredFlow, FlowError};
 pub use dial::{Dial, DialError, Dialer, Dialling, Renewing};
 pub use ended::Ended;
@@ -89,7 +92,7 @@ pub struct Uplink {
 pub struct Link {
     state: Arc<watch::Sender<LinkState>>,
     connection: Arc<watch::Sender<Option<Arc<dyn Connection>>>>,
-    traffic: Arc<Traffic>,
+    budgets: Arc<Budgets>,
 }
 
 /// Why a tunnel could not be opened.
@@ -99,24 +102,37 @@ pub enum LinkError {
     /// There is no session.
     #[error("the link to cloudcore is down")]
     Offline,
+    /// It would cost more than the operator allows in a day.
+    #[error(transparent)]
+    Spent(#[from] Spent),
     /// The other end did not take it.
     #[error(transparent)]
     Tunnel(#[from] TunnelError),
 }
 
 impl Link {
-    /// A link that is not up yet.
-    pub fn new(clock: &Clock) -> Self {
+    /// A link that is not up yet, and may cost what `budgets` says.
+    pub fn within(budgets: Budgets, clock: &Clock) -> Self {
         Self {
             state: Arc::new(watch::channel(LinkState::starting(clock.now())).0),
             connection: Arc::new(watch::channel(None).0),
-            traffic: Arc::default(),
+            budgets: Arc::new(budgets),
         }
+    }
+
+    /// A link that is not up yet, and may cost what it likes.
+    pub fn new(clock: &Clock) -> Self {
+        Self::within(Budgets::none(clock.clone()), clock)
     }
 
     /// What went to the cloud and came from it since edgecore started, by class.
     pub fn traffic(&self) -> &Traffic {
-        &self.traffic
+        self.budgets.traffic()
+    }
+
+    /// What tunnels may cost, and have cost today.
+    pub fn budgets(&self) -> &Budgets {
+        &self.budgets
     }
 
     /// How it is now, and every change of it.
@@ -124,8 +140,10 @@ impl Link {
         self.state.subscribe()
     }
 
-    /// Opens a tunnel to a service in the cluster; fails at once while the link is down.
+    /// Opens a tunnel to a service in the cluster; fails at once while the link is down, or when the
+    /// budget of its class is spent.
     pub async fn tunnel(&self, service: ServiceName) -> Result<Stream, LinkError> {
+        self.budgets.admit(Class::of_service(service))?;
         let connection = self.connection.borrow().clone().ok_or(LinkError::Offline)?;
         Ok(protocol::transport::dial(&*connection, service, "").await?)
     }

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use protocol::class::Class;
 use protocol::name::shown;
 use protocol::transport::{Connection, Transport};
-use protocol::wire::{DialRefusal, DialReply, FrameWriter, Open, Welcome, open};
+use protocol::wire::{Dial, DialRefusal, DialReply, FrameWriter, Open, Welcome, open};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -15,7 +16,7 @@ use super::ended::Ended;
 use super::greet::Greeted;
 use super::pulse::{Pulse, speak};
 use super::state::LinkState;
-use super::{Address, Uplink};
+use super::{Address, Link, Uplink};
 
 /// Bounds on what the cloud may ask for as its keepalive.
 const KEEPALIVE: std::ops::RangeInclusive<u64> = 1_000..=300_000;
@@ -56,7 +57,7 @@ impl Uplink {
             speak(mouth, words),
             self.keep_desired(&*connection, &welcome, &over),
             self.keep_reported(&*connection, &over),
-            refuse_dials(&*connection, &over),
+            refuse_dials(&*connection, &self.link, &over),
             doubt.better(),
         );
         match flow {
@@ -122,7 +123,7 @@ impl Uplink {
 }
 
 /// Nothing is served at this end yet: whoever dials is told so.
-async fn refuse_dials(connection: &dyn Connection, over: &CancellationToken) {
+async fn refuse_dials(connection: &dyn Connection, link: &Link, over: &CancellationToken) {
     loop {
         let accepted = tokio::select! {
             () = over.cancelled() => return,
@@ -140,10 +141,18 @@ async fn refuse_dials(connection: &dyn Connection, over: &CancellationToken) {
             }
             continue;
         };
-        let text = format!("this edgecore serves no {}", shown(&dial.service));
-        let reply = DialReply::refused(DialRefusal::UnknownService, text);
+        let reply = refusal(&dial, link);
         let _ = timeout(REOPEN_AFTER, FrameWriter::new(stream.send).write(&reply)).await;
     }
+}
+
+fn refusal(dial: &Dial, link: &Link) -> DialReply {
+    let class = dial.service_name().map_or(Class::Bulk, Class::of_service);
+    if let Err(spent) = link.budgets.admit(class) {
+        return DialReply::refused(DialRefusal::Busy, spent.to_string());
+    }
+    let text = format!("this edgecore serves no {}", shown(&dial.service));
+    DialReply::refused(DialRefusal::UnknownService, text)
 }
 
 async fn reopen_pause(over: &CancellationToken) {
@@ -158,5 +167,55 @@ fn describe(error: &dyn std::error::Error) -> String {
     match error.source() {
         Some(source) => format!("{error}: {source}"),
         None => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::clock::Clock;
+    use protocol::name::ServiceName;
+    use protocol::wire::dial_reply::Kind;
+
+    use super::*;
+    use crate::config::Budget;
+    use crate::store::Db;
+    use crate::uplink::{Budgets, LinkError};
+
+    #[tokio::test]
+    async fn a_spent_budget_refuses_tunnels_both_ways_and_not_the_nodes_own_calls() {
+        let (class, day) = (Class::Interactive, Some(1 << 20));
+        let second = None;
+        let budget = Budget { class, day, second };
+        let clock = Clock::system();
+        let budgets = Budgets::load(vec![budget], &Db::in_memory(), clock.clone()).await;
+        budgets.carry(1 << 20);
+        let link = Link::within(budgets, &clock);
+
+        let told = |service: ServiceName| {
+            let Some(Kind::Refused(refused)) = refusal(
+                &Dial {
+                    service: service.to_string(),
+                    ..Dial::default()
+                },
+                &link,
+            )
+            .kind
+            else {
+                panic!("not refused")
+            };
+            (DialRefusal::from(refused.code), refused.text)
+        };
+        let (code, text) = told(ServiceName::Kubelet);
+        assert_eq!(code, DialRefusal::Busy);
+        assert!(
+            text.contains("class interactive is spent: 1Mi a day; it renews at"),
+            "{text}"
+        );
+        assert_eq!(told(ServiceName::Http).0, DialRefusal::UnknownService);
+
+        let own = link.tunnel(ServiceName::KubeApi).await;
+        assert!(matches!(own, Err(LinkError::Offline)));
+        let pods = link.tunnel(ServiceName::KubeApiTcp).await;
+        assert!(matches!(pods, Err(LinkError::Spent(_))));
     }
 }

@@ -10,6 +10,7 @@ mod alert;
 mod budget;
 pub mod mux;
 pub mod quic;
+mod rate;
 mod traffic;
 mod tunnel;
 pub mod websocket;

@@ -38,6 +38,7 @@ over_both!(
     streams_that_nobody_reads_stop_no_other,
     many_tunnels_are_open_at_once_and_their_places_come_back,
     each_class_is_counted_at_both_ends,
+    a_class_that_is_held_to_a_rate_waits_and_no_other_does,
     who_closes_says_why,
     dropping_the_last_handle_closes_the_connection,
     a_reader_that_goes_away_stops_the_writer,

@@ -278,6 +278,37 @@ pub(crate) async fn each_class_is_counted_at_both_ends<C: Carrier>() {
     assert_eq!(up.of(Class::Control), Carried::default());
 }
 
+pub(crate) async fn a_class_that_is_held_to_a_rate_waits_and_no_other_does<C: Carrier>() {
+    let (edge, cloud) = linked::<C>().await;
+    let limited = Arc::new(Traffic::limited([(Class::Interactive, 16 << 10)]));
+    let edge = counted(edge, &limited);
+    let began = tokio::time::Instant::now();
+    let (mut near, mut far) = stream(&*edge, &*cloud, tunnel()).await;
+    let send = async {
+        near.send.write_all(&vec![1; 20 << 10]).await.unwrap();
+        near.send.shutdown().await.unwrap();
+    };
+    let mut came = Vec::new();
+    let ((), read) = tokio::join!(send, far.recv.read_to_end(&mut came));
+    assert_eq!(read.unwrap(), 20 << 10);
+    // What was written last is owed, and the class waits until it is paid.
+    far.send.write_all(&[2]).await.unwrap();
+    let (mut flow, mut reads) = stream(&*edge, &*cloud, Open::desired()).await;
+    let free = async {
+        flow.send.write_all(&vec![3; 64 << 10]).await.unwrap();
+        flow.send.shutdown().await.unwrap();
+    };
+    let mut came = Vec::new();
+    let ((), read) = tokio::join!(free, reads.recv.read_to_end(&mut came));
+    assert_eq!(read.unwrap(), 64 << 10);
+    assert_eq!(near.recv.read_u8().await.unwrap(), 2);
+    assert!(
+        began.elapsed() >= Duration::from_millis(900),
+        "{:?}",
+        began.elapsed()
+    );
+}
+
 pub(crate) async fn who_closes_says_why<C: Carrier>() {
     let (edge, cloud) = linked::<C>().await;
     let (mut near, _far) = stream(&*edge, &*cloud, Open::session()).await;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use protocol::tls::human;
 
-use super::{ClassTraffic, Condition, Link, Status};
+use super::{BudgetLine, ClassTraffic, Condition, Link, Status};
 
 /// The whole text.
 pub(super) fn render(status: &Status) -> String {
@@ -30,6 +30,9 @@ pub(super) fn render(status: &Status) -> String {
     }
     if !status.link.traffic.is_empty() {
         line(&mut out, "Traffic", &traffic(&status.link.traffic));
+    }
+    for of in &status.link.budgets {
+        line(&mut out, "Budget", &budget(of));
     }
     for warning in &status.warnings {
         line(&mut out, "Warning", warning);
@@ -76,6 +79,26 @@ fn traffic(classes: &[ClassTraffic]) -> String {
     let one = |of: &ClassTraffic| format!("{} {} up {} down", of.class, size(of.sent), size(of.received));
     let all: Vec<String> = classes.iter().map(one).collect();
     format!("{} since the start", all.join(", "))
+}
+
+fn budget(budget: &BudgetLine) -> String {
+    let mut parts = Vec::new();
+    if let Some(day) = budget.day {
+        let spent = if budget.used < day {
+            ""
+        } else {
+            ", spent: new tunnels are refused"
+        };
+        let (used, day) = (size(budget.used), size(day));
+        parts.push(format!(
+            "{used} of {day} today, renews at {}{spent}",
+            budget.renews
+        ));
+    }
+    if let Some(second) = budget.second {
+        parts.push(format!("{} a second", size(second)));
+    }
+    format!("{} {}", budget.class, parts.join("; "))
 }
 
 fn cluster(status: &Status) -> String {

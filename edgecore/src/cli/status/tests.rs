@@ -12,6 +12,13 @@ fn status() -> Status {
             address: "cloud:10000".to_owned(),
             transport: "quic".to_owned(),
             replica: "cloudcore-abc".to_owned(),
+            budgets: vec![BudgetLine {
+                class: "interactive".to_owned(),
+                day: Some(20_000_000),
+                used: 20_000_001,
+                renews: "2026-01-02T00:00:00Z".to_owned(),
+                second: Some(64_000),
+            }],
             traffic: vec![
                 ClassTraffic {
                     class: "control".to_owned(),
@@ -62,6 +69,7 @@ fn people_see_the_link_the_conditions_and_the_pods() {
         "Link:        connected to cloud:10000 over quic replica cloudcore-abc\n",
         "Store:       7 objects, 12 kB on disk\n",
         "Traffic:     control 512 B up 12 kB down, desired 0 B up 20 MB down since the start\n",
+        "Budget:      interactive 20 MB of 20 MB today, renews at 2026-01-02T00:00:00Z, spent: new tunnels are refused; 64 kB a second\n",
         "Outbox:      empty: the cluster knows everything\n",
         "CONDITION  STATUS  REASON        MESSAGE\nReady      True    KubeletReady\n",
         "NAMESPACE  POD      READY  STATE    RESTARTS  IP\ndefault    hello-1  1/2    Running  0         10.86.0.3\n",
