@@ -31,7 +31,7 @@ use crate::tls::TlsFault;
 /// Where the link is, on the port that enrolment has too.
 pub const LINK_PATH: &str = "/v1/link";
 
-/// What may wait in the socket before it takes more: a chunk.
+/// What may wait in the socket before it takes more: a chunk, the largest at first.
 const NOT_SENT: u32 = 16 << 10;
 /// tungstenite's own is 128 KiB for each connection.
 const READ_BUFFER: usize = 4 << 10;

@@ -3,9 +3,11 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod carriers;
+mod narrow;
 mod pki;
 mod quic;
 mod suite;
+mod urgent;
 mod websocket;
 
 /// Runs tests of the suite over both transports.
@@ -43,3 +45,16 @@ over_both!(
     dropping_the_last_handle_closes_the_connection,
     a_reader_that_goes_away_stops_the_writer,
 );
+
+/// What is timed, and therefore only printed.
+mod printed {
+    #[tokio::test]
+    async fn beats_and_upserts_overtake_what_fills_a_quic_link() {
+        crate::urgent::beats_and_upserts_overtake_what_fills_the_link::<crate::carriers::Quic>().await;
+    }
+
+    #[tokio::test]
+    async fn beats_and_upserts_overtake_what_fills_a_websocket_link() {
+        crate::urgent::beats_and_upserts_overtake_what_fills_the_link::<crate::carriers::WebSocket>().await;
+    }
+}

@@ -7,6 +7,7 @@ use std::{
 };
 
 use futures::{SinkExt, StreamExt};
+use socket2::SockRef;
 use tokio::{
     io::AsyncWriteExt,
     time::{Instant, timeout},
@@ -14,7 +15,7 @@ use tokio::{
 use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 
 use super::{
-    Socket, broken,
+    NOT_SENT, Socket, broken,
     shared::{End, Shared},
 };
 use crate::transport::{
@@ -33,6 +34,7 @@ pub(super) async fn drive(shared: Arc<Shared>, socket: Socket) {
         socket,
         sending: None,
         pace: Pace::default(),
+        not_sent: NOT_SENT,
     };
     let end = tokio::select! {
         biased;
@@ -50,6 +52,8 @@ struct Driver<'a> {
     /// Since when how many bytes are on their way into the socket.
     sending: Option<(Instant, usize)>,
     pace: Pace,
+    /// What may wait in the socket before it takes more.
+    not_sent: u32,
 }
 
 impl Driver<'_> {
@@ -86,6 +90,7 @@ impl Driver<'_> {
             self.pace.took(bytes, since.elapsed());
         }
         let chunk = self.pace.chunk();
+        self.keep_little(chunk);
         let frame = self.shared.drive(cx, |mux| {
             mux.set_chunk(chunk);
             mux.poll_transmit()
@@ -96,6 +101,18 @@ impl Driver<'_> {
         self.sending = Some((Instant::now(), frame.len()));
         self.socket.start_send_unpin(Message::Binary(frame))?;
         Ok(true)
+    }
+
+    /// On a narrow link less may wait in the socket than on a wide one: it goes before whatever is
+    /// urgent.
+    fn keep_little(&mut self, chunk: usize) {
+        let wanted = u32::try_from(chunk).unwrap_or(NOT_SENT).min(NOT_SENT);
+        if wanted.abs_diff(self.not_sent) > self.not_sent / 4 {
+            let (tcp, _) = self.socket.get_ref().get_ref();
+            // Where it is refused the link works as before; only what is urgent waits longer.
+            let _ = SockRef::from(tcp).set_tcp_notsent_lowat(wanted);
+            self.not_sent = wanted;
+        }
     }
 }
 
