@@ -116,7 +116,7 @@ async fn helm(testbed: &Testbed, words: &[&str], values: &[&str]) -> Result<Stri
 pub async fn available(testbed: &Testbed) -> Result<()> {
     let deployments: Api<Deployment> = Api::namespaced(testbed.client(), NAMESPACE);
     let what = "cloudcore available";
-    until(what, Duration::from_mins(2), || async {
+    let waited = until(what, Duration::from_mins(2), || async {
         let status = deployments.get("cloudcore").await?.status.unwrap_or_default();
         let (ready, wanted) = (
             status.available_replicas.unwrap_or(0),
@@ -132,13 +132,13 @@ pub async fn available(testbed: &Testbed) -> Result<()> {
             format!("{ready} of {wanted} replicas available\n{pods}")
         }))
     })
-    .await
-    .with_context(|| {
-        format!(
-            "its log: {}/pods on machine w1",
-            testbed.node.machine.file("/var/log").display()
-        )
-    })
+    .await;
+    if let Err(error) = waited {
+        let words = ["-n", NAMESPACE, "logs", "deploy/cloudcore", "--tail=30"];
+        let log = testbed.kubectl(words).await;
+        return Err(error.context(log.unwrap_or_else(|error| format!("{error:#}"))));
+    }
+    Ok(())
 }
 
 /// cloudcore's pods.

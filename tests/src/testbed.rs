@@ -13,7 +13,7 @@ use crate::{
     cache::Cache,
     cluster_node::ClusterNode,
     command,
-    control_plane::{ControlPlane, Patience},
+    control_plane::{Age, ControlPlane, Patience, Style},
     ground::Ground,
     network::Network,
     programs::Programs,
@@ -39,23 +39,29 @@ pub struct Testbed {
 impl Testbed {
     /// Starts the control plane and one ordinary node, `w1`, and waits until it is Ready.
     pub async fn start(patience: Patience) -> Result<Self> {
+        let age = Age::New;
+        Self::start_as(Style { patience, age }).await
+    }
+
+    /// The same with a control plane that is older.
+    pub async fn start_old() -> Result<Self> {
+        let (patience, age) = (Patience::Default, Age::Old);
+        Self::start_as(Style { patience, age }).await
+    }
+
+    async fn start_as(style: Style) -> Result<Self> {
         let (cache, programs) = (Cache::open()?, Programs::find()?);
         let ground = Arc::new(Ground::take()?);
-        let built = Self::build(cache, programs, &ground, patience).await;
+        let built = Self::build(cache, programs, &ground, style).await;
         if built.is_err() {
             ground.keep_logs();
         }
         built
     }
 
-    async fn build(
-        cache: Cache,
-        programs: Programs,
-        ground: &Arc<Ground>,
-        patience: Patience,
-    ) -> Result<Self> {
+    async fn build(cache: Cache, programs: Programs, ground: &Arc<Ground>, style: Style) -> Result<Self> {
         let network = Arc::new(Network::lay(ground.clone())?);
-        let plane = ControlPlane::start(ground, &network, &cache, patience).await?;
+        let plane = ControlPlane::start(ground, &network, &cache, style).await?;
         let node = ClusterNode::start("w1", (ground, &network), (&plane, &cache)).await?;
         node.ready(&plane).await?;
         default_account(&plane.client()).await?;

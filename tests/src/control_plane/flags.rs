@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Patience, SHORT_TOLERATION};
+use super::{Age, Patience, SHORT_TOLERATION, Style};
 use crate::network::Network;
 
 /// Where the API server serves.
@@ -16,22 +16,27 @@ pub(super) const AUDIT_POLICY: &str = r#"{
   "rules": [{ "level": "Metadata" }]
 }"#;
 
-pub(super) fn etcd(network: &Network, dir: &Path) -> Vec<String> {
+pub(super) fn etcd(network: &Network, dir: &Path, age: Age) -> Vec<String> {
     let host = network.host();
     let (client, peer) = (format!("http://{host}:2379"), format!("http://{host}:2380"));
-    vec![
+    let mut flags = vec![
         format!("--data-dir={}", dir.join("etcd").display()),
         format!("--listen-client-urls={client}"),
         format!("--advertise-client-urls={client}"),
         format!("--listen-peer-urls={peer}"),
         format!("--initial-advertise-peer-urls={peer}"),
         format!("--initial-cluster=default={peer}"),
-        "--unsafe-no-fsync".into(),
         "--log-level=warn".into(),
-    ]
+    ];
+    flags.push(match age {
+        Age::New => "--unsafe-no-fsync".into(),
+        // Its other logger knows no levels.
+        Age::Old => "--logger=zap".into(),
+    });
+    flags
 }
 
-pub(super) fn api_server(network: &Network, dir: &Path, patience: Patience) -> Vec<String> {
+pub(super) fn api_server(network: &Network, dir: &Path, style: Style) -> Vec<String> {
     let host = network.host();
     let file = |name: &str| dir.join(name).display().to_string();
     let mut flags = vec![
@@ -59,7 +64,10 @@ pub(super) fn api_server(network: &Network, dir: &Path, patience: Patience) -> V
         "--allow-privileged=true".into(),
         "--profiling=false".into(),
     ];
-    if patience == Patience::Short {
+    if style.age == Age::Old {
+        flags.push("--feature-gates=ConstrainedImpersonation=false".into());
+    }
+    if style.patience == Patience::Short {
         let seconds = SHORT_TOLERATION.as_secs();
         flags.extend([
             format!("--default-not-ready-toleration-seconds={seconds}"),

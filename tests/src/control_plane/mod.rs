@@ -38,6 +38,25 @@ pub enum Patience {
     Short,
 }
 
+/// What the control plane has to offer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Age {
+    /// The newest programs as they are by default.
+    New,
+    /// Debian's etcd, with which there are no streaming lists, and an API server with classic
+    /// impersonation alone.
+    Old,
+}
+
+/// In what a control plane may differ from others.
+#[derive(Clone, Copy, Debug)]
+pub struct Style {
+    /// With silent nodes.
+    pub patience: Patience,
+    /// Of its programs.
+    pub age: Age,
+}
+
 /// What admission lets every pod tolerate of a node that is gone, with [`Patience::Short`].
 pub const SHORT_TOLERATION: Duration = Duration::from_secs(30);
 
@@ -53,12 +72,7 @@ pub struct ControlPlane {
 
 impl ControlPlane {
     /// Starts everything and returns when the API server is ready.
-    pub async fn start(
-        ground: &Arc<Ground>,
-        network: &Network,
-        cache: &Cache,
-        patience: Patience,
-    ) -> Result<Self> {
+    pub async fn start(ground: &Arc<Ground>, network: &Network, cache: &Cache, style: Style) -> Result<Self> {
         let dir = ground.dir().join("control-plane");
         fs::create_dir_all(&dir)?;
         let server = format!("https://{}:{}", network.host(), flags::API_PORT);
@@ -66,9 +80,13 @@ impl ControlPlane {
         write_kubeconfigs(&dir, &server, &authority)?;
         fs::write(dir.join("audit-policy.json"), flags::AUDIT_POLICY)?;
 
-        let start = |name: &str, args| Daemon::start(ground, cache, name, args);
-        let etcd = start("etcd", flags::etcd(network, &dir))?;
-        let api = start("kube-apiserver", flags::api_server(network, &dir, patience))?;
+        let cache = match style.age {
+            Age::New => cache.clone(),
+            Age::Old => cache.older()?,
+        };
+        let start = |name: &str, args| Daemon::start(ground, &cache, name, args);
+        let etcd = start("etcd", flags::etcd(network, &dir, style.age))?;
+        let api = start("kube-apiserver", flags::api_server(network, &dir, style))?;
         let client = client(&dir.join("admin.kubeconfig")).await?;
         let daemons = Mutex::new(vec![etcd, api]);
         let plane = Self {
@@ -82,7 +100,7 @@ impl ControlPlane {
         plane.wait_ready().await?;
         let controllers = start(
             "kube-controller-manager",
-            flags::controllers(network, &plane.dir, patience),
+            flags::controllers(network, &plane.dir, style.patience),
         )?;
         let scheduler = start("kube-scheduler", flags::scheduler(network, &plane.dir))?;
         plane.daemons.lock().extend([controllers, scheduler]);

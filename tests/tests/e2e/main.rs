@@ -11,6 +11,7 @@ mod eviction;
 mod joined;
 mod life;
 mod offline;
+mod old_api;
 mod old_runtime;
 mod pull_secrets;
 mod surroundings;
@@ -60,6 +61,7 @@ fn main() -> Result<()> {
         offline::TESTS,
         eviction::TESTS,
         certificates::TESTS,
+        old_api::TESTS,
     ];
     let trials = all
         .concat()
