@@ -56,6 +56,7 @@ test: setup ## What CI runs: all of it
 	@$(MAKE) --no-print-directory lint
 	@$(MAKE) --no-print-directory unit
 	@$(MAKE) --no-print-directory e2e SETUP=no
+	@$(MAKE) --no-print-directory oracle SETUP=no
 
 clean: ## Remove what was built here; the cache of the Kubernetes programs stays
 	cargo clean

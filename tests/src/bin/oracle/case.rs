@@ -28,7 +28,7 @@ const REPORT: &str = include_str!("report.sh");
 /// When a pod has got where its case wants it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Until {
-    /// `ended`: Succeeded or Failed.
+    /// `ended`: Succeeded or Failed, and the sandbox stopped.
     Ended,
     /// `running`: phase Running.
     Running,

@@ -25,6 +25,10 @@ pub(crate) const EVERYWHERE: &[(&str, &str)] = &[
     ),
     ("events[Warning FailedMount *not registered]", KUBELETS_CACHES),
     (
+        "events[Warning FailedMount *failed to fetch token: * is forbidden: *",
+        "the API server may let a kubelet have a pod before it lets it have the pod's token",
+    ),
+    (
         "events[Warning FailedMount *cache: timed out waiting for the condition]",
         KUBELETS_CACHES,
     ),

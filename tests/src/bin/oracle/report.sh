@@ -10,6 +10,8 @@ env | sort
 echo "== mounts"
 awk '{ if (match($0, / - [^ ]+/)) kind = substr($0, RSTART + 3, RLENGTH - 3); print $5, $6, kind }' /proc/self/mountinfo | sort
 echo "== names"
+# A kubelet writes the hosts file anew when another container of the pod starts.
+for try in 1 2 3 4 5; do [ -s /etc/hosts ] || sleep 0.2; done
 cat /etc/hosts /etc/resolv.conf
 echo "== limits"
 for file in cpu/cpu.shares cpu/cpu.cfs_quota_us memory/memory.limit_in_bytes pids/pids.max cpu.weight cpu.max memory.max; do

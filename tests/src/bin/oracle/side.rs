@@ -136,10 +136,9 @@ impl<'a> Run<'a> {
     async fn is_there(&self, status: &Value) -> Result<bool> {
         let phase = status["phase"].as_str().unwrap_or_default();
         Ok(match &self.case.until {
-            Until::Ended => matches!(phase, "Succeeded" | "Failed"),
+            Until::Ended => matches!(phase, "Succeeded" | "Failed") && !has_sandbox(status),
             Until::Running => phase == "Running",
-            Until::Ready => each(&status["conditions"])
-                .any(|condition| condition["type"] == "Ready" && condition["status"] == "True"),
+            Until::Ready => is_true(status, "Ready"),
             Until::Waiting(reason) => waits_for(status, reason),
             Until::Restarts(count) => containers(status).any(|container| {
                 let again = container["restartCount"].as_i64() >= Some(i64::from(*count));
@@ -260,6 +259,15 @@ fn behind(object: &mut Value, newest: i64) {
 
 fn each(list: &Value) -> impl Iterator<Item = &Value> {
     list.as_array().into_iter().flatten()
+}
+
+fn is_true(status: &Value, condition: &str) -> bool {
+    each(&status["conditions"]).any(|one| one["type"] == condition && one["status"] == "True")
+}
+
+/// Both agents stop the sandbox of a pod that has ended; which of them is told earlier is chance.
+fn has_sandbox(status: &Value) -> bool {
+    is_true(status, "PodReadyToStartContainers")
 }
 
 fn containers(status: &Value) -> impl Iterator<Item = &Value> {
