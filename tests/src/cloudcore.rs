@@ -84,20 +84,6 @@ pub async fn install(testbed: &Testbed, values: &[&str]) -> Result<String> {
     helm(testbed, &["install", "--create-namespace"], values).await
 }
 
-/// `helm upgrade` of the same chart to other values, and a wait until its replicas are there.
-pub async fn upgrade(testbed: &Testbed, values: &[&str]) -> Result<()> {
-    helm(testbed, &["upgrade"], values).await?;
-    let rollout = [
-        "-n",
-        NAMESPACE,
-        "rollout",
-        "status",
-        "deployment/cloudcore",
-        "--timeout=100s",
-    ];
-    testbed.kubectl(rollout).await.map(drop)
-}
-
 async fn helm(testbed: &Testbed, words: &[&str], values: &[&str]) -> Result<String> {
     let mut command = Command::new(testbed.cache.program("helm")?);
     command.env("KUBECONFIG", testbed.plane.admin_kubeconfig());

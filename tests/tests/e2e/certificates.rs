@@ -7,12 +7,14 @@ use k8s_openapi::api::core::v1::Node;
 use kube::Api;
 use serde_json::Value;
 use tests::{
-    EdgeMachine, Testbed, cloudcore, pods,
-    testbed::{condition, node_back, node_ready},
+    EdgeMachine, Testbed, cloudcore,
+    control_plane::Patience,
+    pods,
+    testbed::{condition, node_back},
     wait::{Look, throughout, until},
 };
 
-use crate::world::{PATIENCE, World, apply, delete, sleepers};
+use crate::world::{EDGE, PATIENCE, World, apart, apply, joined, sleepers};
 
 crate::tests![a_node_outlives_its_certificates_and_comes_back_after_their_end_unless_it_is_banned];
 
@@ -62,33 +64,26 @@ async fn refused_as_banned(device: &EdgeMachine) -> Result<()> {
     .await
 }
 
+/// On a testbed of its own, beside the shared one.
 async fn a_node_outlives_its_certificates_and_comes_back_after_their_end_unless_it_is_banned(
-    world: &World,
+    _: &World,
 ) -> Result<()> {
-    let testbed = world.with_cloudcore().await?;
-    cloudcore::upgrade(testbed, &["certificates.nodeLife=1m"]).await?;
-    let lived = lives(world, testbed).await;
-    let back = cloudcore::upgrade(testbed, &[]).await;
-    lived.and(back)
+    apart(Testbed::start(Patience::Default).await?, lives).await
 }
 
-async fn lives(world: &World, testbed: &Testbed) -> Result<()> {
-    let device = world.device().await?;
-    let node = device.machine.name().to_owned();
-    let token = cloudcore::token(testbed, &[]).await?;
-    device.join(&token, &[]).await?;
-    node_ready(&testbed.client(), &node, PATIENCE).await?;
-    let name = world.name("sleepers");
-    apply(testbed, &sleepers(&name, &node, 2)).await?;
+async fn lives(testbed: &Testbed) -> Result<()> {
+    let device = joined(testbed, &["certificates.nodeLife=1m"]).await?;
+    let (node, name) = (EDGE, "sleepers");
+    apply(testbed, &sleepers(name, node, 2)).await?;
     let selector = format!("app={name}");
     let identity = async || -> Result<_> {
         let ready = pods::until_ready(&testbed.client(), &selector, 2, PATIENCE).await?;
-        Ok((pods::identity(&ready), device.running(&name).await?))
+        Ok((pods::identity(&ready), device.running(name).await?))
     };
     let before = identity().await?;
     let session = status(&device).await?["link"]["since"].clone();
 
-    outlives(testbed, &node).await?;
+    outlives(testbed, node).await?;
     ensure!(left(&device).await? > 0, "the certificate was not renewed");
     let now = status(&device).await?["link"]["since"].clone();
     ensure!(session == now, "the session of {session} became one of {now}");
@@ -97,7 +92,7 @@ async fn lives(world: &World, testbed: &Testbed) -> Result<()> {
     let over = ended(&device).await;
     device.machine.restore().await?;
     over?;
-    node_back(&testbed.client(), &node, PATIENCE).await?;
+    node_back(&testbed.client(), node, PATIENCE).await?;
     ensure!(
         left(&device).await? > 0,
         "the certificate was not renewed after its end"
@@ -105,13 +100,12 @@ async fn lives(world: &World, testbed: &Testbed) -> Result<()> {
     let after = identity().await?;
     ensure!(before == after, "{before:?} became {after:?}");
 
-    cloudcore::exec(testbed, &["node", "ban", &node]).await?;
+    cloudcore::exec(testbed, &["node", "ban", node]).await?;
     ended(&device).await?;
     refused_as_banned(&device).await?;
     ensure!(
         left(&device).await? < 0,
         "a banned device has renewed its certificate"
     );
-    delete(testbed, &["deployment", &name]).await?;
-    world.retire(device).await
+    Ok(())
 }

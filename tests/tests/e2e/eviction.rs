@@ -5,29 +5,33 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use serde_json::json;
 use tests::{
-    EdgeMachine, Testbed, cloudcore,
+    Testbed,
     control_plane::{Patience, SHORT_TOLERATION},
     pods,
-    testbed::{node_back, node_ready},
+    testbed::node_back,
     wait::{Look, until},
 };
 
-use crate::world::{EDGE, PATIENCE, World, apply, pod, sleepers, sleeping};
+use crate::world::{EDGE, PATIENCE, World, apart, apply, joined, pod, sleepers, sleeping};
 
 crate::tests![a_cut_past_the_eviction_time_evicts_no_pod_but_one_that_asks_for_it];
 
 /// On a testbed of its own, beside the shared one, whose controllers lose patience soon.
 async fn a_cut_past_the_eviction_time_evicts_no_pod_but_one_that_asks_for_it(_: &World) -> Result<()> {
-    let testbed = Testbed::start(Patience::Short).await?;
-    let edge = joined(&testbed).await?;
-    apply(&testbed, &sleepers("stays", EDGE, 3)).await?;
-    apply(&testbed, &impatient("leaves", SHORT_TOLERATION.as_secs() * 2)).await?;
+    apart(Testbed::start(Patience::Short).await?, stays).await
+}
+
+async fn stays(testbed: &Testbed) -> Result<()> {
+    let default = format!("autonomy.defaultTolerationSeconds={}", SHORT_TOLERATION.as_secs());
+    let edge = joined(testbed, &[&default]).await?;
+    apply(testbed, &sleepers("stays", EDGE, 3)).await?;
+    apply(testbed, &impatient("leaves", SHORT_TOLERATION.as_secs() * 2)).await?;
     let client = testbed.client();
     let before = pods::identity(&pods::until_ready(&client, "app=stays", 3, PATIENCE).await?);
     pods::until_ready(&client, "app=leaves", 1, PATIENCE).await?;
     edge.machine.cut()?;
     // It tolerates the cut for longer than admission lets the others: once it goes, they would be gone.
-    let evicted = evicted(&testbed, "leaves").await;
+    let evicted = evicted(testbed, "leaves").await;
     let kept = pods::list(&client, "default", "app=stays").await?;
     edge.machine.restore().await?;
     evicted?;
@@ -40,20 +44,7 @@ async fn a_cut_past_the_eviction_time_evicts_no_pod_but_one_that_asks_for_it(_: 
     node_back(&client, EDGE, PATIENCE).await?;
     let after = pods::identity(&pods::until_ready(&client, "app=stays", 3, PATIENCE).await?);
     ensure!(before == after, "{before:?} became {after:?}");
-    pods::until_gone(&client, "app=leaves", PATIENCE).await?;
-    testbed.ground.leave()
-}
-
-async fn joined(testbed: &Testbed) -> Result<EdgeMachine> {
-    let default = format!("autonomy.defaultTolerationSeconds={}", SHORT_TOLERATION.as_secs());
-    cloudcore::load_image(testbed).await?;
-    cloudcore::install(testbed, &[&default]).await?;
-    cloudcore::available(testbed).await?;
-    let token = cloudcore::token(testbed, &[]).await?;
-    let edge = EdgeMachine::start(testbed, EDGE).await?;
-    edge.join(&token, &[]).await?;
-    node_ready(&testbed.client(), EDGE, PATIENCE).await?;
-    Ok(edge)
+    pods::until_gone(&client, "app=leaves", PATIENCE).await
 }
 
 /// A pod whose author chose how long it stays on a node that is gone.

@@ -1,7 +1,8 @@
 //! The end-to-end tests: real parts on one testbed that all of them share.
 //!
 //! `make e2e T=name` runs those whose name contains it. The control plane starts with the first
-//! test, cloudcore and the edge node `e1` with the first test that asks for them.
+//! test, cloudcore and the edge node `e1` with the first test that asks for them. Tests that have a
+//! testbed of their own mostly wait: they run beside the others, one after another.
 
 mod bad_input;
 mod certificates;
@@ -24,6 +25,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use futures::future::BoxFuture;
 use libtest_mimic::{Arguments, Failed, Trial};
+use parking_lot::Mutex;
 use tokio::runtime::Runtime;
 
 use crate::world::World;
@@ -42,13 +44,9 @@ pub(crate) use tests;
 
 fn main() -> Result<()> {
     tests::enter();
-    let arguments = Arguments {
-        test_threads: Some(1),
-        ..Arguments::from_args()
-    };
     let runtime = Arc::new(Runtime::new()?);
     let world = Arc::new(World::default());
-    let all = [
+    let shared = [
         control::TESTS,
         joined::TESTS,
         bad_input::TESTS,
@@ -59,23 +57,38 @@ fn main() -> Result<()> {
         transport::TESTS,
         cost::TESTS,
         offline::TESTS,
-        eviction::TESTS,
-        certificates::TESTS,
-        old_api::TESTS,
     ];
-    let trials = all
-        .concat()
+    let apart = [eviction::TESTS, certificates::TESTS, old_api::TESTS].concat();
+    let arguments = Arguments {
+        // Each of those apart holds one, and waits for its turn there; the last one is for the others.
+        test_threads: Some(apart.len() + 1),
+        ..Arguments::from_args()
+    };
+    let turn = Arc::new(Mutex::new(()));
+    let trials = apart
         .into_iter()
-        .map(|test| trial(test, &runtime, &world))
+        .map(|test| trial(test, &runtime, &world, Some(&turn)))
+        .chain(
+            shared
+                .concat()
+                .into_iter()
+                .map(|test| trial(test, &runtime, &world, None)),
+        )
         .collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
     world.end(conclusion.has_failed())?;
     conclusion.exit()
 }
 
-fn trial((name, test): Test, runtime: &Arc<Runtime>, world: &Arc<World>) -> Trial {
-    let (runtime, world) = (runtime.clone(), world.clone());
+fn trial(
+    (name, test): Test,
+    runtime: &Arc<Runtime>,
+    world: &Arc<World>,
+    turn: Option<&Arc<Mutex<()>>>,
+) -> Trial {
+    let (runtime, world, turn) = (runtime.clone(), world.clone(), turn.cloned());
     Trial::test(name, move || {
+        let _turn = turn.as_ref().map(|turn| turn.lock());
         let outcome = runtime.block_on(test(world));
         outcome.map_err(|error| Failed::from(format!("{error:#}")))
     })

@@ -5,12 +5,12 @@ use serde_json::{Value, json};
 use tests::{
     EdgeMachine, Testbed,
     audit::Request,
-    cloudcore, pods,
-    testbed::{node_back, node_ready},
+    pods,
+    testbed::node_back,
     wait::{Look, until},
 };
 
-use crate::world::{EDGE, PATIENCE, World, apply, delete, pod, sleepers, sleeping};
+use crate::world::{EDGE, PATIENCE, World, apart, apply, delete, joined, pod, sleepers, sleeping};
 
 crate::tests![a_node_works_in_a_cluster_with_plain_lists_and_classic_impersonation];
 
@@ -20,16 +20,11 @@ const TOKEN_LIFE: i64 = 600;
 
 /// On a testbed of its own, beside the shared one.
 async fn a_node_works_in_a_cluster_with_plain_lists_and_classic_impersonation(_: &World) -> Result<()> {
-    let testbed = Testbed::start_old().await?;
-    let outcome = works(&testbed).await;
-    if outcome.is_err() {
-        testbed.ground.keep_logs();
-    }
-    outcome.and(testbed.ground.leave())
+    apart(Testbed::start_old().await?, works).await
 }
 
 async fn works(testbed: &Testbed) -> Result<()> {
-    let edge = joined(testbed).await?;
+    let edge = joined(testbed, &["impersonation=classic"]).await?;
     let client = testbed.client();
     apply(testbed, &sleepers("runs", EDGE, 2)).await?;
     apply(testbed, &with_token("asks")).await?;
@@ -49,16 +44,6 @@ async fn works(testbed: &Testbed) -> Result<()> {
     delete(testbed, &["deployment", "runs"]).await?;
     pods::until_gone(&client, "app=runs", PATIENCE).await?;
     as_expected(&testbed.plane.audit().since(0)?)
-}
-
-async fn joined(testbed: &Testbed) -> Result<EdgeMachine> {
-    cloudcore::load_image(testbed).await?;
-    cloudcore::install(testbed, &["impersonation=classic"]).await?;
-    cloudcore::available(testbed).await?;
-    let edge = EdgeMachine::start(testbed, EDGE).await?;
-    edge.join(&cloudcore::token(testbed, &[]).await?, &[]).await?;
-    node_ready(&testbed.client(), EDGE, PATIENCE).await?;
-    Ok(edge)
 }
 
 /// A pod with a token of its own that does not live long.

@@ -109,6 +109,26 @@ impl World {
     }
 }
 
+/// Works on a testbed of a test's own, and takes it down; its logs stay when the work failed.
+pub(crate) async fn apart(testbed: Testbed, work: impl AsyncFnOnce(&Testbed) -> Result<()>) -> Result<()> {
+    let outcome = work(&testbed).await;
+    if outcome.is_err() {
+        testbed.ground.keep_logs();
+    }
+    outcome.and(testbed.ground.leave())
+}
+
+/// Installs cloudcore with these values on a testbed of a test's own, and joins the edge node.
+pub(crate) async fn joined(testbed: &Testbed, values: &[&str]) -> Result<EdgeMachine> {
+    cloudcore::load_image(testbed).await?;
+    cloudcore::install(testbed, values).await?;
+    cloudcore::available(testbed).await?;
+    let edge = EdgeMachine::start(testbed, EDGE).await?;
+    edge.join(&cloudcore::token(testbed, &[]).await?, &[]).await?;
+    node_ready(&testbed.client(), EDGE, PATIENCE).await?;
+    Ok(edge)
+}
+
 /// Applies an object, given as JSON.
 pub(crate) async fn apply(testbed: &Testbed, object: &Value) -> Result<()> {
     let file = testbed.ground.dir().join("apply.json");
