@@ -39,7 +39,7 @@ const COMPRESSED: &str = ".gz";
 
 /// How much of a container's log is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub(super) struct Limits {
     /// A log longer than this many bytes is rotated.
     pub size: u64,
     /// How many files there are at most, the one that is written included.
