@@ -31,6 +31,7 @@ pub use mistakes::{Mistake, Mistakes, nearest};
 pub use proxy::{InvalidProxy, Proxy, ProxyPasswordError};
 
 use crate::node::document::Identity;
+use crate::pods::cgroups::CgroupDriver;
 use fields::Fields;
 
 /// The socket of containerd where Debian, Ubuntu and the upstream packages put it.
@@ -39,6 +40,8 @@ pub const DEFAULT_RUNTIME_ENDPOINT: &str = "unix:///run/containerd/containerd.so
 pub const DEFAULT_CLUSTER_DOMAIN: &str = "cluster.local";
 /// The whole machine: pods are below `/kubepods`, as under a stock kubelet.
 pub const DEFAULT_CGROUP_ROOT: &str = "/";
+/// The kubelet's own default, and that of a containerd that does not tell its driver.
+pub const DEFAULT_CGROUP_DRIVER: CgroupDriver = CgroupDriver::Cgroupfs;
 /// The kubelet's own default; the scheduler counts on it.
 pub const DEFAULT_MAX_PODS: u32 = 110;
 /// The kubelet's `imageGCHighThresholdPercent`.
@@ -61,6 +64,8 @@ pub struct Config {
     pub runtime_endpoint: RuntimeEndpoint,
     /// The cgroup below which `kubepods` stands.
     pub cgroup_root: String,
+    /// Who makes cgroups, where the runtime does not tell.
+    pub cgroup_driver: CgroupDriver,
     /// Name servers of the cluster for pods with `dnsPolicy: ClusterFirst`; none by default, since
     /// the cluster's DNS is not reachable from the edge unless someone made it so.
     pub cluster_dns: Vec<IpAddr>,
@@ -178,6 +183,7 @@ impl Config {
                 DEFAULT_RUNTIME_ENDPOINT.trim_start_matches("unix://"),
             )),
             cgroup_root: DEFAULT_CGROUP_ROOT.to_owned(),
+            cgroup_driver: DEFAULT_CGROUP_DRIVER,
             cluster_dns: Vec::new(),
             cluster_domain: DEFAULT_CLUSTER_DOMAIN.to_owned(),
             pod_cidr: PodCidr::DEFAULT,
@@ -224,6 +230,7 @@ struct Optional {
     proxy_password_file: Option<String>,
     runtime_endpoint: Option<RuntimeEndpoint>,
     cgroup_root: Option<String>,
+    cgroup_driver: Option<CgroupDriver>,
     cluster_dns: Option<Vec<IpAddr>>,
     cluster_domain: Option<String>,
     pod_cidr: Option<PodCidr>,
@@ -243,6 +250,7 @@ impl Optional {
             proxy_password_file: fields.optional("proxy_password_file", fields::absolute_path),
             runtime_endpoint: fields.optional("runtime_endpoint", fields::runtime_endpoint),
             cgroup_root: fields.optional("cgroup_root", fields::absolute_path),
+            cgroup_driver: fields.optional("cgroup_driver", fields::cgroup_driver),
             cluster_dns: fields.optional("cluster_dns", fields::name_servers),
             cluster_domain: fields.optional("cluster_domain", fields::domain),
             pod_cidr: fields.optional("pod_cidr", fields::pod_cidr),
@@ -263,6 +271,7 @@ impl Optional {
         });
         set(&mut config.runtime_endpoint, self.runtime_endpoint);
         set(&mut config.cgroup_root, self.cgroup_root);
+        set(&mut config.cgroup_driver, self.cgroup_driver);
         set(&mut config.cluster_dns, self.cluster_dns);
         set(&mut config.cluster_domain, self.cluster_domain);
         set(&mut config.pod_cidr, self.pod_cidr);

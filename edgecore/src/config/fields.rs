@@ -7,6 +7,8 @@ use protocol::name::NodeName;
 use serde_json::{Map, Value};
 
 use super::labels::{check_value, is_dns_name};
+use crate::pods::cgroups::CgroupDriver;
+
 use super::{Address, Mistake, Mistakes, PodCidr, Proxy, RuntimeEndpoint, Taint, check_label, nearest};
 
 /// The mapping of the file, emptied key by key.
@@ -160,6 +162,10 @@ pub(super) fn absolute_path(value: &Value) -> Read<String> {
         return Ok(path.to_owned());
     }
     Err(vec![format!("\"{path}\" must be an absolute path without ..")])
+}
+
+pub(super) fn cgroup_driver(value: &Value) -> Read<CgroupDriver> {
+    one(text(value)?.parse())
 }
 
 pub(super) fn name_servers(value: &Value) -> Read<Vec<IpAddr>> {

@@ -61,6 +61,12 @@ fn scalars(out: &mut String, config: &Config, default: &Config) {
         &quoted(&config.cgroup_root),
         config.cgroup_root != default.cgroup_root,
     );
+    line(
+        out,
+        "cgroup_driver",
+        config.cgroup_driver.as_str(),
+        config.cgroup_driver != default.cgroup_driver,
+    );
     let domain = quoted(&config.cluster_domain);
     line(
         out,

@@ -23,7 +23,7 @@ fn the_smallest_file_is_a_name_and_an_address() {
 fn every_key_is_read_into_its_type() {
     let config = Config::parse(
         "node_name: pump-7\naddresses: ['198.18.0.1:31000', '[2001:db8::1]']\n\
-         runtime_endpoint: /run/crio/crio.sock\ncgroup_root: /machine-e1\ncluster_dns: 10.96.0.10\n\
+         runtime_endpoint: /run/crio/crio.sock\ncgroup_root: /machine-e1\ncgroup_driver: systemd\ncluster_dns: 10.96.0.10\n\
          cluster_domain: corp.local\npod_cidr: 10.99.0.0/24\nlabels: {site: north, line: \"7\"}\n\
          taints: []\nmax_pods: 30\nzone: plant-1\nregion: eu\n\
          budgets: {interactive: {day: 500Mi}}\n",
@@ -32,6 +32,7 @@ fn every_key_is_read_into_its_type() {
     assert_eq!(config.addresses.len(), 2);
     assert_eq!(config.runtime_endpoint.socket(), Path::new("/run/crio/crio.sock"));
     assert_eq!(config.cgroup_root, "/machine-e1");
+    assert_eq!(config.cgroup_driver, CgroupDriver::Systemd);
     assert_eq!(config.cluster_dns, ["10.96.0.10".parse::<IpAddr>().unwrap()]);
     assert_eq!(config.labels["line"], "7");
     assert!(config.taints.is_empty());
@@ -112,6 +113,7 @@ fn a_written_configuration_reads_back_equal() {
     config.taints.clear();
     config.cluster_dns.push("10.96.0.10".parse().unwrap());
     config.cgroup_root = "/machine-e1".to_owned();
+    config.cgroup_driver = CgroupDriver::Systemd;
     config.zone = "true".to_owned();
     let mut proxy: Proxy = "http://user:p%40ss@proxy:3128".parse().unwrap();
     proxy.password_file = Some("/etc/tombolo/proxy-password".into());

@@ -160,6 +160,7 @@ pub fn linux_resources(facts: &NodeFacts, pod: &Pod, container: &Container) -> L
         memory_swap_limit_in_bytes: kernel::swap_limit(memory_limit_in_bytes),
         oom_score_adj: resources::oom_score(pod, container, facts.memory_capacity),
         hugepage_limits: hugepage_limits.collect(),
+        unified: kernel::unified(),
         ..LinuxContainerResources::default()
     }
 }

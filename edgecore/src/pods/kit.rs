@@ -36,7 +36,7 @@ pub struct Kit {
     /// Volumes.
     pub volumes: Volumes,
     /// The pods' cgroups; `None` leaves them to the runtime.
-    pub cgroups: Option<Cgroups>,
+    pub cgroups: Option<Arc<Cgroups>>,
     /// Whom to tell.
     pub report: Arc<dyn Report>,
     /// Events.

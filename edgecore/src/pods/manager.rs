@@ -32,6 +32,7 @@ use super::image_gc::{self, Room};
 use super::images::{Images, PullRecords};
 use super::kit::Kit;
 use super::logs::{self, Limits, Rotation};
+use super::resources;
 use super::seams::{PodSource, Report};
 use super::spec::{NodeFacts, Objects};
 use super::volumes::Volumes;
@@ -64,7 +65,7 @@ pub struct Parts {
     /// Who may use the images that were pulled.
     pub pulls: PullRecords,
     /// The pods' cgroups; `None` leaves them to the runtime.
-    pub cgroups: Option<Cgroups>,
+    pub cgroups: Option<Arc<Cgroups>>,
     /// The node.
     pub facts: Arc<NodeFacts>,
     /// `/var/log/containers`.
@@ -126,8 +127,14 @@ impl Manager {
             () = stop.cancelled() => return,
             name = waiting => name,
         };
-        if let Some(Err(error)) = self.parts.cgroups.as_ref().map(Cgroups::ensure_classes) {
-            warn!(%error, "the cgroups of the service classes are not as they should be");
+        if let Some(cgroups) = &self.parts.cgroups {
+            let all = resources::node_limits(&self.parts.facts);
+            if let Err(error) = cgroups.aside(move |cgroups| cgroups.ensure_classes(&all)).await {
+                warn!(
+                    error = error.whole(),
+                    "the cgroups of the service classes are not as they should be"
+                );
+            }
         }
         let (events, told) = Events::new(self.parts.clock.clone(), &self.parts.facts.node_name);
         let round = Round::new(self, events, name, &stop);

@@ -15,8 +15,8 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use super::spec;
 
 pub use pods::{
-    HugePages, container_huge_pages, overhead, page_size, pod_huge_pages, pod_limits, pod_requests,
-    sandbox_amounts,
+    HugePages, container_huge_pages, node_limits, overhead, page_size, pod_huge_pages, pod_limits,
+    pod_requests, sandbox_amounts,
 };
 pub use quantity::{milli, nano, whole};
 

@@ -10,13 +10,12 @@ use tokio_util::sync::CancellationToken;
 use super::Parts;
 use super::reports::PodReports;
 use crate::node::{capacity, observe};
-use crate::pods::cgroups::{CgroupDriver, CgroupLayout, Cgroups};
+use crate::pods::cgroups::{CgroupDriver, CgroupLayout, Cgroups, driver};
 use crate::pods::images::PullRecords;
 use crate::pods::manager::{self, Manager};
 use crate::pods::spec::NodeFacts;
 use crate::pods::volumes::Volumes;
 use crate::pods::volumes::tokens::{ApiTokens, StoredTokens, TokenCache};
-use crate::runtime;
 use crate::store::{Batch, Table};
 use crate::supervise::BoxError;
 
@@ -38,7 +37,8 @@ pub(super) async fn run(parts: &Arc<Parts>, stop: CancellationToken) -> Result<(
     }
     let cgroups = Cgroups::detect(facts.cgroups.clone())
         .inspect_err(|error| tracing::error!(%error, "pods get no cgroups of their own"))
-        .ok();
+        .ok()
+        .map(Arc::new);
     let link = Arc::new(parts.link.clone());
     let clock = parts.clock.clone();
     let tokens = TokenCache::open(
@@ -73,26 +73,15 @@ fn parallel_starts() -> usize {
     std::thread::available_parallelism().map_or(2, |cores| cores.get() * 2)
 }
 
-/// The runtime's cgroup driver, once it answers. An older runtime does not tell: cgroupfs then,
-/// as the kubelet's own default.
+/// The runtime's cgroup driver, once it answers.
 async fn driver(parts: &Parts) -> CgroupDriver {
     let mut beat = tokio::time::interval(WAITING);
-    let mut answer = std::pin::pin!(runtime::answering(&*parts.runtime));
+    let mut answer = std::pin::pin!(driver::agreed(&*parts.runtime, parts.config.cgroup_driver));
     loop {
         tokio::select! {
-            _ = &mut answer => break,
+            driver = &mut answer => return driver,
             _ = beat.tick() => parts.progress.step(),
         }
-    }
-    let told = parts
-        .runtime
-        .runtime_config()
-        .await
-        .ok()
-        .and_then(|config| config.linux);
-    match told.map(|linux| linux.cgroup_driver()) {
-        Some(k8s_cri::v1::CgroupDriver::Systemd) => CgroupDriver::Systemd,
-        Some(k8s_cri::v1::CgroupDriver::Cgroupfs) | None => CgroupDriver::Cgroupfs,
     }
 }
 

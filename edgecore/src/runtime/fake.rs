@@ -32,6 +32,7 @@ struct World {
     next: u64,
     clock: i64,
     down: bool,
+    driver: Option<api::CgroupDriver>,
     sandboxes: BTreeMap<String, api::PodSandboxStatus>,
     containers: BTreeMap<String, (String, api::ContainerStatus)>,
     images: BTreeSet<String>,
@@ -109,6 +110,11 @@ impl FakeRuntime {
         let fake = Self::default();
         fake.world.lock().images = images.iter().map(ToString::to_string).collect();
         fake
+    }
+
+    /// The runtime tells its cgroup driver from now on.
+    pub(crate) fn uses(&self, driver: api::CgroupDriver) {
+        self.world.lock().driver = Some(driver);
     }
 
     /// Makes an image pullable.
@@ -296,7 +302,12 @@ impl Runtime for FakeRuntime {
 
     fn runtime_config(&self) -> Call<'_, api::RuntimeConfigResponse> {
         let call = "RuntimeConfig";
-        self.with(call, "", |_| Err(RuntimeError::Unimplemented { call }))
+        self.with(call, "", |world| {
+            let driver = world.driver.ok_or(RuntimeError::Unimplemented { call })?;
+            let cgroup_driver = driver as i32;
+            let linux = Some(api::LinuxRuntimeConfiguration { cgroup_driver });
+            Ok(api::RuntimeConfigResponse { linux })
+        })
     }
 
     fn update_runtime_config(&self, _pod_cidr: String) -> Call<'_, ()> {

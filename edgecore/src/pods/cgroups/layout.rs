@@ -3,7 +3,14 @@
 //! Pure naming, no I/O. **Invariant:** a name is made of the configured root, `kubepods`, the class of service and
 //! the pod's UID, and of nothing that a pod can choose.
 
+use std::str::FromStr;
+
+use thiserror::Error;
+
 use super::super::resources::Qos;
+
+/// systemd's name for the top of the tree.
+const ROOT_SLICE: &str = "-.slice";
 
 /// Who makes cgroups: we ourselves, or systemd.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,6 +19,31 @@ pub enum CgroupDriver {
     Cgroupfs,
     /// Slices.
     Systemd,
+}
+
+impl CgroupDriver {
+    /// As the configuration and the kubelet's write it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Cgroupfs => "cgroupfs",
+            Self::Systemd => "systemd",
+        }
+    }
+}
+
+/// A driver of another name.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("\"{0}\" is no cgroup driver: write cgroupfs or systemd")]
+pub struct UnknownDriver(String);
+
+impl FromStr for CgroupDriver {
+    type Err = UnknownDriver;
+
+    fn from_str(text: &str) -> Result<Self, UnknownDriver> {
+        let known = [Self::Cgroupfs, Self::Systemd];
+        let named = known.into_iter().find(|driver| driver.as_str() == text);
+        named.ok_or_else(|| UnknownDriver(text.to_owned()))
+    }
 }
 
 /// The configured root and the driver: enough to name any pod's cgroup.
@@ -107,8 +139,16 @@ fn slices(parts: &[String]) -> String {
     path.join("/")
 }
 
+/// The last step of a path of slices and the slice that it stands in.
+pub(super) fn ancestry(path: &str) -> (&str, &str) {
+    match path.rsplit_once('/') {
+        Some((above, slice)) => (above.rsplit('/').next().unwrap_or(above), slice),
+        None => (ROOT_SLICE, path),
+    }
+}
+
 fn last_slice(path: &str) -> String {
-    path.rsplit('/').next().unwrap_or(path).to_owned()
+    ancestry(path).1.to_owned()
 }
 
 #[cfg(test)]
@@ -142,6 +182,11 @@ mod tests {
             "kubepods.slice/kubepods-burstable.slice/kubepods-burstable-podab_cd.slice"
         );
         assert_eq!(layout.qos_path(Qos::Guaranteed), "kubepods.slice");
+        assert_eq!(ancestry("kubepods.slice"), ("-.slice", "kubepods.slice"));
+        assert_eq!(
+            ancestry("a.slice/a-b.slice/a-b-c.slice"),
+            ("a-b.slice", "a-b-c.slice")
+        );
     }
 
     #[test]

@@ -6,6 +6,10 @@
 use std::borrow::Cow;
 
 use super::super::resources::{HugePages, PodLimits, QUOTA_PERIOD_US, page_size};
+use super::systemd::{Property, Value};
+
+/// A hundredth of the period.
+const PER_CENT_US: i64 = QUOTA_PERIOD_US / 100;
 
 /// One value: the controller, its file, what is written.
 pub(super) type Setting = (&'static str, Cow<'static, str>, String);
@@ -35,19 +39,43 @@ pub(super) fn v2(limits: &PodLimits) -> Vec<Setting> {
     settings
 }
 
-/// The same as properties of a slice.
-pub(super) fn systemd(limits: &PodLimits) -> Vec<String> {
-    let mut properties = vec![format!("CPUWeight={}", weight(limits.cpu_shares))];
-    if let Some(quota) = limits.cpu_quota_us.filter(|quota| *quota > 0) {
-        // Per cent of one CPU, rounded up as the runtime rounds it.
-        let percent =
-            (quota * 100).div_euclid(QUOTA_PERIOD_US) + i64::from((quota * 100) % QUOTA_PERIOD_US != 0);
-        properties.push(format!("CPUQuota={percent}%"));
+/// The limits as systemd can express them: it counts per cents of a CPU, and they are rounded up as the runtime
+/// rounds them. What is written into files must be the same, or systemd would change it later.
+pub(super) fn as_systemd_counts(limits: PodLimits) -> PodLimits {
+    let cpu_quota_us = limits.cpu_quota_us.map(|quota| per_cents(quota) * PER_CENT_US);
+    PodLimits {
+        cpu_quota_us,
+        ..limits
     }
-    if let Some(memory) = limits.memory.filter(|memory| *memory > 0) {
-        properties.push(format!("MemoryMax={memory}"));
-    }
-    properties
+}
+
+/// The settings as properties of a slice under v2.
+pub(super) fn systemd_v2(limits: &PodLimits) -> Vec<Property> {
+    let weight = ("CPUWeight", Value::Number(weight(limits.cpu_shares)));
+    properties(limits, weight, "MemoryMax")
+}
+
+/// The same under v1.
+pub(super) fn systemd_v1(limits: &PodLimits) -> Vec<Property> {
+    let shares = ("CPUShares", Value::Number(limits.cpu_shares));
+    properties(limits, shares, "MemoryLimit")
+}
+
+fn properties(limits: &PodLimits, weight: Property, memory: &'static str) -> Vec<Property> {
+    let positive = |limit: Option<i64>| {
+        limit
+            .and_then(|limit| u64::try_from(limit).ok())
+            .filter(|limit| *limit > 0)
+    };
+    let quota = positive(limits.cpu_quota_us.map(per_cents));
+    // Per second of time, in microseconds.
+    let quota = quota.map(|per_cents| ("CPUQuotaPerSecUSec", Value::Number(per_cents * 10_000)));
+    let memory = positive(limits.memory).map(|bytes| (memory, Value::Number(bytes)));
+    [Some(weight), quota, memory].into_iter().flatten().collect()
+}
+
+fn per_cents(quota_us: i64) -> i64 {
+    quota_us.max(0).saturating_add(PER_CENT_US - 1) / PER_CENT_US
 }
 
 /// The controller of huge pages.
@@ -135,14 +163,45 @@ mod tests {
             written(v2(&LIMITS)),
             ["cpu.weight=39", "cpu.max=50000 100000", "memory.max=67108864"]
         );
+        let property = |name, value| (name, Value::Number(value));
+        let (quota, memory) = (property("CPUQuotaPerSecUSec", 500_000), 64 << 20);
         assert_eq!(
-            systemd(&LIMITS),
-            ["CPUWeight=39", "CPUQuota=50%", "MemoryMax=67108864"]
+            systemd_v2(&LIMITS),
+            [
+                property("CPUWeight", 39),
+                quota.clone(),
+                property("MemoryMax", memory)
+            ]
+        );
+        assert_eq!(
+            systemd_v1(&LIMITS),
+            [
+                property("CPUShares", 1024),
+                quota,
+                property("MemoryLimit", memory)
+            ]
         );
         let none = PodLimits {
             cpu_shares: 2,
             ..PodLimits::default()
         };
-        assert_eq!((v1(&none).len(), v2(&none).len()), (1, 1));
+        assert_eq!(
+            (v1(&none).len(), v2(&none).len(), systemd_v2(&none).len()),
+            (1, 1, 1)
+        );
+    }
+
+    #[test]
+    fn systemd_rounds_a_quota_up_and_so_do_the_files() {
+        let odd = PodLimits {
+            cpu_quota_us: Some(12_345),
+            ..LIMITS
+        };
+        assert_eq!(as_systemd_counts(odd).cpu_quota_us, Some(13_000));
+        assert_eq!(
+            systemd_v2(&odd)[1],
+            ("CPUQuotaPerSecUSec", Value::Number(130_000))
+        );
+        assert_eq!(as_systemd_counts(LIMITS), LIMITS);
     }
 }

@@ -3,10 +3,14 @@
 //! [`CgroupLayout`] is the naming, [`Cgroups`] the hand on the tree. Containers' own cgroups are made by the
 //! runtime below the pod's.
 
+pub mod driver;
+mod files;
 mod hierarchy;
 mod layout;
 mod limits;
+mod systemd;
 mod tree;
 
-pub use layout::{CgroupDriver, CgroupLayout};
+pub use layout::{CgroupDriver, CgroupLayout, UnknownDriver};
+pub use systemd::{Malformed, SystemdError};
 pub use tree::{CgroupError, Cgroups};

@@ -1,26 +1,26 @@
 //! The hand on the cgroup tree: pods' and classes' cgroups, their limits, their end.
 //!
-//! Under systemd the slices are systemd's: it is asked through `systemctl` and removes them itself when they
-//! are empty.
+//! Under systemd the slices are systemd's: it makes and stops them, and is told their limits. The same limits are written
+//! into the files besides, as the kubelet does: systemd takes its time, and does not know every file.
 //!
 //! **Invariant:** nothing outside the configured root is written or removed, and a cgroup with a process in
 //! it is never removed.
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::sync::Arc;
 
 use thiserror::Error;
 
 use super::super::resources::{self, HugePages, PodLimits, Qos};
+use super::files::{make_v1, make_v2, occupied, remove, told, write_all};
 use super::hierarchy::{Hierarchy, Mount as V1Mount};
-use super::layout::{CgroupDriver, CgroupLayout};
+use super::layout::{CgroupDriver, CgroupLayout, ancestry};
 use super::limits::{self, Setting};
+use super::systemd::{Systemd, SystemdError};
 
 /// Where controllers are mounted everywhere.
 const CGROUP_TOP: &str = "/sys/fs/cgroup";
-const V2_CONTROLLERS: [&str; 6] = ["cpu", "cpuset", "memory", "pids", "io", "hugetlb"];
-const CPUSET_FILES: [&str; 2] = ["cpuset.cpus", "cpuset.mems"];
 
 /// Why the cgroup tree could not be brought into shape.
 #[derive(Debug, Error)]
@@ -39,14 +39,35 @@ pub enum CgroupError {
         /// Why not.
         source: io::Error,
     },
-    /// systemd refused.
-    #[error("systemctl could not set up {slice}: {told}")]
+    /// systemd did not make, limit or stop a slice.
+    #[error("cannot {action} {slice}")]
     Systemd {
+        /// What was tried.
+        action: &'static str,
         /// The slice.
         slice: String,
-        /// Its words.
-        told: String,
+        /// Why not.
+        source: SystemdError,
     },
+    /// A process is in it.
+    #[error("{} is in use", .0.display())]
+    InUse(PathBuf),
+    /// The node agent stops.
+    #[error("the work on cgroups was broken off")]
+    BrokenOff,
+}
+
+impl CgroupError {
+    /// The error with its causes, for logs and events.
+    pub fn whole(&self) -> String {
+        let mut told = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            told = format!("{told}: {error}");
+            cause = error.source();
+        }
+        told
+    }
 }
 
 /// The tree below the mounted controllers.
@@ -54,6 +75,7 @@ pub enum CgroupError {
 pub struct Cgroups {
     layout: CgroupLayout,
     hierarchy: Hierarchy,
+    systemd: Systemd,
 }
 
 impl Cgroups {
@@ -65,28 +87,39 @@ impl Cgroups {
     fn detect_below(top: &Path, layout: CgroupLayout) -> Result<Self, CgroupError> {
         let found = told("read the mounts of", top, Hierarchy::detect(top))?;
         let hierarchy = found.ok_or_else(|| CgroupError::NotMounted(top.to_owned()))?;
-        Ok(Self { layout, hierarchy })
+        Ok(Self {
+            layout,
+            hierarchy,
+            systemd: Systemd::default(),
+        })
     }
 
-    /// Makes the classes' cgroups.
-    pub fn ensure_classes(&self) -> Result<(), CgroupError> {
-        for qos in Qos::ALL {
-            let shares = if qos == Qos::BestEffort {
-                resources::cpu_shares(0)
-            } else {
-                resources::cpu_shares(1000)
+    /// Does `work` where it may block: systemd takes its time.
+    pub async fn aside<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Self) -> Result<T, CgroupError> + Send + 'static,
+    ) -> Result<T, CgroupError> {
+        let cgroups = Arc::clone(self);
+        let done = tokio::task::spawn_blocking(move || work(&cgroups)).await;
+        done.unwrap_or(Err(CgroupError::BrokenOff))
+    }
+
+    /// Makes the classes' cgroups. All pods together, which is where Guaranteed ones stand, get `all`.
+    pub fn ensure_classes(&self, all: &PodLimits) -> Result<(), CgroupError> {
+        let weighed = |milli| PodLimits {
+            cpu_shares: resources::cpu_shares(milli),
+            ..PodLimits::default()
+        };
+        let made = Qos::ALL.map(|qos| {
+            let limits = match qos {
+                Qos::Guaranteed => *all,
+                Qos::Burstable => weighed(1000),
+                Qos::BestEffort => weighed(0),
             };
-            let limits = PodLimits {
-                cpu_shares: shares,
-                ..PodLimits::default()
-            };
-            let path = self.layout.qos_path(qos);
-            match qos {
-                Qos::Guaranteed => self.make(&path)?,
-                Qos::Burstable | Qos::BestEffort => self.ensure(&path, &limits)?,
-            }
-        }
-        Ok(())
+            self.ensure(&self.layout.qos_path(qos), &limits)
+        });
+        // Each was tried: a limit that is refused for one must not leave the others out.
+        made.into_iter().collect()
     }
 
     /// Weighs the Burstable class by what all its pods request, in thousandths of a CPU.
@@ -103,8 +136,7 @@ impl Cgroups {
         self.ensure(&self.layout.pod_path(qos, uid), limits)
     }
 
-    /// Limits the huge pages of the pod's cgroup, where the kernel can. systemd has no property for them, so
-    /// the files are written under both drivers.
+    /// Limits the huge pages of the pod's cgroup, where the kernel can. systemd has no property for them.
     pub fn limit_huge_pages(&self, qos: Qos, uid: &str, pages: &HugePages) -> Result<(), CgroupError> {
         let path = self.layout.pod_path(qos, uid);
         match &self.hierarchy {
@@ -122,12 +154,27 @@ impl Cgroups {
     /// process is in it.
     pub fn remove_pod(&self, uid: &str) -> Result<(), CgroupError> {
         for path in Qos::ALL.map(|qos| self.layout.pod_path(qos, uid)) {
-            for mount in self.hierarchy.mounts() {
-                let dir = mount.join(&path);
+            let dirs = self.hierarchy.mounts().into_iter().map(|mount| mount.join(&path));
+            let dirs: Vec<PathBuf> = dirs.filter(|dir| dir.exists()).collect();
+            if self.layout.driver() == CgroupDriver::Systemd && !dirs.is_empty() {
+                self.stop(&path, &dirs)?;
+            }
+            for dir in dirs {
                 told("remove", &dir, remove(&dir))?;
             }
         }
         Ok(())
+    }
+
+    /// systemd would stop a slice together with all that runs in it.
+    fn stop(&self, path: &str, dirs: &[PathBuf]) -> Result<(), CgroupError> {
+        for dir in dirs {
+            if told("look into", dir, occupied(dir))? {
+                return Err(CgroupError::InUse(dir.clone()));
+            }
+        }
+        let (_, slice) = ancestry(path);
+        asked("stop", slice, self.systemd.stop(slice))
     }
 
     /// Pods that have a cgroup: class and UID.
@@ -150,16 +197,24 @@ impl Cgroups {
     }
 
     fn ensure(&self, path: &str, limits: &PodLimits) -> Result<(), CgroupError> {
-        self.make(path)?;
+        let mut limits = *limits;
         if self.layout.driver() == CgroupDriver::Systemd {
-            return systemctl(path, &limits::systemd(limits));
+            let (above, slice) = ancestry(path);
+            asked("make", slice, self.systemd.start_slice(slice, above))?;
+            limits = limits::as_systemd_counts(limits);
+            let properties = match &self.hierarchy {
+                Hierarchy::V2(_) => limits::systemd_v2(&limits),
+                Hierarchy::V1(_) => limits::systemd_v1(&limits),
+            };
+            asked("limit", slice, self.systemd.set(slice, &properties))?;
         }
+        self.make(path)?;
         match &self.hierarchy {
-            Hierarchy::V2(mount) => write_all(&mount.join(path), limits::v2(limits)),
+            Hierarchy::V2(mount) => write_all(&mount.join(path), limits::v2(&limits)),
             Hierarchy::V1(mounts) => {
                 for mount in mounts {
                     let here = |setting: &Setting| mount.controllers.iter().any(|name| name == setting.0);
-                    let settings = limits::v1(limits).into_iter().filter(here).collect();
+                    let settings = limits::v1(&limits).into_iter().filter(here).collect();
                     write_all(&mount.path.join(path), settings)?;
                 }
                 Ok(())
@@ -167,10 +222,8 @@ impl Cgroups {
         }
     }
 
+    /// The directories, in every controller; systemd makes those that it knows itself.
     fn make(&self, path: &str) -> Result<(), CgroupError> {
-        if self.layout.driver() == CgroupDriver::Systemd {
-            return Ok(());
-        }
         let has_some = |mount: &&V1Mount| !mount.controllers.is_empty();
         match &self.hierarchy {
             Hierarchy::V2(mount) => make_v2(mount, path),
@@ -182,123 +235,10 @@ impl Cgroups {
     }
 }
 
-/// Makes each step; a new cpuset takes what the one above has, or nothing could run in it.
-fn make_v1(mount: &Path, path: &str, inherits: bool) -> Result<(), CgroupError> {
-    let mut above = mount.to_owned();
-    for step in path.split('/') {
-        let here = above.join(step);
-        make_dir(&here)?;
-        if inherits {
-            for file in CPUSET_FILES {
-                told(
-                    "copy the cpuset of",
-                    &here,
-                    inherit(&above.join(file), &here.join(file)),
-                )?;
-            }
-        }
-        above = here;
-    }
-    Ok(())
-}
-
-fn inherit(above: &Path, here: &Path) -> io::Result<()> {
-    if std::fs::read_to_string(here).is_ok_and(|set| !set.trim().is_empty()) {
-        return Ok(());
-    }
-    std::fs::write(here, std::fs::read_to_string(above)?.trim())
-}
-
-/// Makes each step and hands the controllers down to it.
-fn make_v2(mount: &Path, path: &str) -> Result<(), CgroupError> {
-    let mut above = mount.to_owned();
-    for step in path.split('/') {
-        hand_down(&above)?;
-        above = above.join(step);
-        make_dir(&above)?;
-    }
-    hand_down(&above)
-}
-
-fn hand_down(dir: &Path) -> Result<(), CgroupError> {
-    let words = |file: &str| std::fs::read_to_string(dir.join(file)).unwrap_or_default();
-    let (available, enabled) = (words("cgroup.controllers"), words("cgroup.subtree_control"));
-    let has = |words: &str, name: &str| words.split_whitespace().any(|word| word == name);
-    for name in V2_CONTROLLERS
-        .into_iter()
-        .filter(|name| has(&available, name) && !has(&enabled, name))
-    {
-        let path = dir.join("cgroup.subtree_control");
-        told(
-            "enable controllers in",
-            &path,
-            std::fs::write(&path, format!("+{name}")),
-        )?;
-    }
-    Ok(())
-}
-
-fn make_dir(dir: &Path) -> Result<(), CgroupError> {
-    match std::fs::create_dir(dir) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => told("make", dir, Err(error)),
-        _ => Ok(()),
-    }
-}
-
-fn write_all(dir: &Path, settings: Vec<Setting>) -> Result<(), CgroupError> {
-    for (_, file, value) in settings {
-        let path = dir.join(file.as_ref());
-        match std::fs::write(&path, value) {
-            // A kernel without bandwidth control or memory limits has no such file.
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied
-                ) => {}
-            result => told("write", &path, result)?,
-        }
-    }
-    Ok(())
-}
-
-/// Removes a cgroup from the leaves up. The kernel refuses while a process is in one.
-fn remove(dir: &Path) -> io::Result<()> {
-    let entries = match std::fs::read_dir(dir) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        other => other?,
-    };
-    for entry in entries {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            remove(&entry.path())?;
-        }
-    }
-    match std::fs::remove_dir(dir) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
-    }
-}
-
-fn systemctl(path: &str, properties: &[String]) -> Result<(), CgroupError> {
-    let slice = path.rsplit('/').next().unwrap_or(path).to_owned();
-    let run = |arguments: &[&str]| {
-        let output = Command::new("systemctl").args(arguments).output();
-        match output {
-            Ok(done) if done.status.success() => Ok(()),
-            Ok(done) => Err(String::from_utf8_lossy(&done.stderr).trim().to_owned()),
-            Err(error) => Err(error.to_string()),
-        }
-    };
-    let mut set = vec!["set-property", "--runtime", slice.as_str()];
-    set.extend(properties.iter().map(String::as_str));
-    let done = run(&["start", slice.as_str()]).and_then(|()| run(&set));
-    done.map_err(|told| CgroupError::Systemd { slice, told })
-}
-
-fn told<T>(action: &'static str, path: &Path, result: io::Result<T>) -> Result<T, CgroupError> {
-    result.map_err(|source| CgroupError::Io {
+fn asked(action: &'static str, slice: &str, result: Result<(), SystemdError>) -> Result<(), CgroupError> {
+    result.map_err(|source| CgroupError::Systemd {
         action,
-        path: path.to_owned(),
+        slice: slice.to_owned(),
         source,
     })
 }

@@ -57,19 +57,21 @@ impl Round {
                 warn!(uid, %error, "an orphaned pod directory resists");
             }
         }
-        self.clean_cgroups(&needed);
+        self.clean_cgroups(&needed).await;
         clean_logs(&self.kit.facts.log_dir, &needed);
         clean_links(&self.kit.link_dir);
     }
 
-    fn clean_cgroups(&self, needed: &dyn Fn(&str) -> bool) {
+    async fn clean_cgroups(&self, needed: &(dyn Fn(&str) -> bool + Sync)) {
         let Some(cgroups) = &self.kit.cgroups else { return };
-        if let Err(error) = cgroups.weigh_burstable(burstable_milli(&self.source.pods())) {
-            warn!(%error, "the Burstable class cannot be weighed");
+        let milli = burstable_milli(&self.source.pods());
+        if let Err(error) = cgroups.aside(move |cgroups| cgroups.weigh_burstable(milli)).await {
+            warn!(error = error.whole(), "the Burstable class cannot be weighed");
         }
         for (_, uid) in cgroups.pods().into_iter().filter(|(_, uid)| !needed(uid)) {
-            if let Err(error) = cgroups.remove_pod(&uid) {
-                warn!(uid, %error, "an orphaned cgroup resists");
+            let orphan = uid.clone();
+            if let Err(error) = cgroups.aside(move |cgroups| cgroups.remove_pod(&orphan)).await {
+                warn!(uid, error = error.whole(), "an orphaned cgroup resists");
             }
         }
     }

@@ -12,7 +12,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use super::{
     Amounts, MIN_SHARES, PodLimits, Qos, amounts, cpu_quota, cpu_shares, limits, qos, quantity, requests,
 };
-use crate::pods::spec;
+use crate::pods::spec::{self, NodeFacts};
 
 const HUGE_PAGES: &str = "hugepages-";
 
@@ -77,6 +77,22 @@ pub fn pod_limits(pod: &Pod) -> PodLimits {
         cpu_shares: cpu_shares(pod_requests(pod).cpu_milli.unwrap_or(0)),
         cpu_quota_us: limit(|a| a.cpu_milli, of_containers.all_cpu).map(cpu_quota),
         memory: limit(|a| a.memory, of_containers.all_memory),
+    }
+}
+
+/// The limits of all pods together: what the device has, so that they weigh as much as their requests can
+/// add up to.
+pub fn node_limits(facts: &NodeFacts) -> PodLimits {
+    PodLimits {
+        cpu_shares: cpu_shares(
+            facts
+                .allocatable
+                .get("cpu")
+                .and_then(quantity::milli)
+                .unwrap_or(0),
+        ),
+        cpu_quota_us: None,
+        memory: i64::try_from(facts.memory_capacity).ok(),
     }
 }
 

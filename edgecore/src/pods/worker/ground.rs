@@ -22,6 +22,7 @@ use tokio::time::Instant;
 
 use super::Worker;
 use super::act::{AFTER_FAILURE, field, ordered_to_end_sooner};
+use crate::pods::cgroups::{CgroupError, Cgroups};
 use crate::pods::events::Tone;
 use crate::pods::images::{ImageError, ImageEvent, ImageWish, PresentImage};
 use crate::pods::lifecycle;
@@ -71,7 +72,7 @@ impl Worker {
             Ok(handler) => handler,
             Err(missing) => return self.no_sandbox(&missing),
         };
-        if !self.prepare() {
+        if !self.prepare().await {
             return false;
         }
         let built = sandbox_config::build(&self.kit.facts, self.pod(), attempt);
@@ -128,20 +129,26 @@ impl Worker {
     }
 
     /// Brings the pod's directory and cgroup into being.
-    fn prepare(&mut self) -> bool {
-        let pod = self.pod();
-        if let Some(cgroups) = &self.kit.cgroups {
-            let (qos, limits) = (resources::qos(pod), resources::pod_limits(pod));
-            let pages = resources::pod_huge_pages(pod, &self.kit.facts.huge_page_sizes);
-            let ensured = cgroups
-                .ensure_pod(qos, &self.uid, &limits)
-                .and_then(|()| cgroups.limit_huge_pages(qos, &self.uid, &pages));
-            if let Err(error) = ensured {
-                let message = format!("unable to ensure pod container exists: {error}");
-                return self.unprepared("FailedCreatePodContainer", &message);
-            }
+    async fn prepare(&mut self) -> bool {
+        if let Err(error) = self.ensure_cgroup().await {
+            let message = format!("unable to ensure pod container exists: {}", error.whole());
+            return self.unprepared("FailedCreatePodContainer", &message);
         }
         self.make_directories()
+    }
+
+    async fn ensure_cgroup(&self) -> Result<(), CgroupError> {
+        let Some(cgroups) = &self.kit.cgroups else {
+            return Ok(());
+        };
+        let (pod, uid) = (self.pod(), self.uid.clone());
+        let (qos, limits) = (resources::qos(pod), resources::pod_limits(pod));
+        let pages = resources::pod_huge_pages(pod, &self.kit.facts.huge_page_sizes);
+        let ensure = move |cgroups: &Cgroups| {
+            cgroups.ensure_pod(qos, &uid, &limits)?;
+            cgroups.limit_huge_pages(qos, &uid, &pages)
+        };
+        cgroups.aside(ensure).await
     }
 
     fn make_directories(&mut self) -> bool {

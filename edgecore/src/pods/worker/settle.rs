@@ -66,10 +66,15 @@ impl Worker {
             warn!(pod = spec::name(self.pod()), %error, "volumes resist");
             return false;
         }
+        let uid = self.uid.clone();
         if let Some(cgroups) = &self.kit.cgroups
-            && let Err(error) = cgroups.remove_pod(&self.uid)
+            && let Err(error) = cgroups.aside(move |cgroups| cgroups.remove_pod(&uid)).await
         {
-            debug!(pod = spec::name(self.pod()), %error, "the cgroup is still in use; it is removed later");
+            debug!(
+                pod = spec::name(self.pod()),
+                error = error.whole(),
+                "the cgroup is still in use; it is removed later"
+            );
         }
         self.mounted = None;
         self.settled = true;

@@ -1,4 +1,5 @@
 use super::super::hierarchy::Mount;
+use super::super::systemd::testing::FakeSystemd;
 use super::*;
 use crate::pods::volumes::testing::{Scratch, is_root};
 
@@ -30,6 +31,7 @@ fn fake_v2(scratch: &Scratch) -> Cgroups {
     Cgroups {
         layout: layout(),
         hierarchy: Hierarchy::V2(scratch.path().to_owned()),
+        systemd: Systemd::default(),
     }
 }
 
@@ -37,13 +39,17 @@ fn fake_v2(scratch: &Scratch) -> Cgroups {
 fn a_pods_limits_are_written_under_v2_and_controllers_handed_down() {
     let scratch = Scratch::new("cgroup-v2");
     let cgroups = fake_v2(&scratch);
-    cgroups.ensure_classes().unwrap();
+    cgroups.ensure_classes(&LIMITS).unwrap();
     cgroups.ensure_pod(Qos::Burstable, "u", &LIMITS).unwrap();
     let read = |path: &str| std::fs::read_to_string(scratch.path().join("lab/kubepods").join(path)).unwrap();
     assert_eq!(read("burstable/podu/cpu.weight"), "39");
     assert_eq!(read("burstable/podu/cpu.max"), "50000 100000");
     assert_eq!(read("burstable/podu/memory.max"), (64 << 20).to_string());
     assert_eq!(read("besteffort/cpu.weight"), "1");
+    assert_eq!(
+        (read("cpu.weight").as_str(), read("memory.max")),
+        ("39", (64 << 20).to_string())
+    );
     // The fake keeps the last of the four writes; the kernel adds them up.
     assert_eq!(read("burstable/cgroup.subtree_control"), "+pids");
     cgroups.weigh_burstable(500).unwrap();
@@ -66,6 +72,7 @@ fn fake_v1(scratch: &Scratch) -> Cgroups {
     Cgroups {
         layout: layout(),
         hierarchy: Hierarchy::V1(mounts),
+        systemd: Systemd::default(),
     }
 }
 
@@ -142,7 +149,7 @@ fn the_kernels_own_tree_takes_a_pod_and_lets_it_go() {
         return;
     }
     let made = cgroups
-        .ensure_classes()
+        .ensure_classes(&LIMITS)
         .and_then(|()| cgroups.ensure_pod(Qos::Burstable, "u", &LIMITS));
     let seen = cgroups.pods();
     let removed = cgroups.remove_pod("u");
@@ -152,4 +159,48 @@ fn the_kernels_own_tree_takes_a_pod_and_lets_it_go() {
     made.unwrap();
     removed.unwrap();
     assert_eq!(seen, [(Qos::Burstable, "u".to_owned())]);
+}
+
+/// The same tree, in slices that a systemd makes which answers everything with success.
+fn fake_slices(scratch: &Scratch) -> (Cgroups, FakeSystemd) {
+    let systemd = FakeSystemd::start(&scratch.path().join("private"));
+    let cgroups = Cgroups {
+        layout: CgroupLayout::new("/", CgroupDriver::Systemd),
+        hierarchy: Hierarchy::V2(scratch.path().to_owned()),
+        systemd: Systemd::at(systemd.socket()),
+    };
+    (cgroups, systemd)
+}
+
+#[test]
+fn under_systemd_slices_are_made_limited_and_stopped_by_it() {
+    let scratch = Scratch::new("cgroup-slices");
+    let (cgroups, systemd) = fake_slices(&scratch);
+    let odd = PodLimits {
+        cpu_quota_us: Some(50_001),
+        ..LIMITS
+    };
+    cgroups.ensure_pod(Qos::Burstable, "a-b", &odd).unwrap();
+    assert_eq!(cgroups.pods(), [(Qos::Burstable, "a-b".to_owned())]);
+    let dir = scratch
+        .path()
+        .join(cgroups.layout.pod_path(Qos::Burstable, "a-b"));
+    let read = |file: &str| std::fs::read_to_string(dir.join(file)).unwrap();
+    assert_eq!(read("cpu.max"), "51000 100000", "as systemd rounds it");
+    std::fs::write(dir.join("cgroup.procs"), "7\n").unwrap();
+    assert!(matches!(cgroups.remove_pod("a-b"), Err(CgroupError::InUse(_))));
+    // The kernel takes its files away with the directory; the fake's are plain ones.
+    for file in ["cgroup.procs", "cpu.max", "cpu.weight", "memory.max"] {
+        std::fs::remove_file(dir.join(file)).unwrap();
+    }
+    cgroups.remove_pod("a-b").unwrap();
+    let slice = "kubepods-burstable-poda_b.slice";
+    assert_eq!(
+        systemd.calls(),
+        [
+            format!("StartTransientUnit {slice}"),
+            format!("SetUnitProperties {slice}"),
+            format!("StopUnit {slice}")
+        ]
+    );
 }
