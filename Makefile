@@ -14,7 +14,7 @@ SHELL := /bin/bash
 TARGET := x86_64-unknown-linux-gnu
 BUILT := target/$(TARGET)/release
 
-.PHONY: help setup build demo test e2e oracle bench lint unit sim clean
+.PHONY: help setup build demo test e2e vm oracle bench lint unit sim clean
 
 help: ## List what can be made
 	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -44,6 +44,9 @@ sim: ## Simulated clusters in virtual time; SEED=x replays one, SEEDS=n runs mor
 
 e2e: setup build ## End-to-end tests; T=name runs those whose name contains it
 	@cargo test --locked -p tests --test e2e -- $(T)
+
+vm: ## Only the end-to-end tests in a virtual machine: cgroup v2, systemd, a power cut
+	@$(MAKE) --no-print-directory e2e T=in_a_vm
 
 oracle: setup build ## Compare an edge node with the stock kubelet; T=name as above
 	@cargo run --locked --quiet -p tests --bin oracle -- $(T)

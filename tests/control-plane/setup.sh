@@ -17,13 +17,14 @@ RUNC=1.5.2
 HELM=3.22.0
 REGISTRY=3.1.1
 IMAGES=3
+VM=1
 # What Debian 12 has, for the tests of what is older than the rest.
 OLD_CONTAINERD=1.6.20
 OLD_ETCD=3.4.23
 
 PACKAGES=(
-  busybox-static ca-certificates conntrack containernetworking-plugins curl gcc iproute2 iptables
-  kmod libc6-dev libseccomp-dev make pkg-config procps protobuf-compiler strace tar util-linux
+  busybox-static ca-certificates conntrack containernetworking-plugins curl e2fsprogs gcc iproute2 iptables
+  kmod libc6-dev libseccomp-dev make pkg-config procps protobuf-compiler qemu-system-x86 strace tar util-linux
 )
 
 cache=${TOMBOLO_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/tombolo}
@@ -212,6 +213,9 @@ C
   rm -rf "$work"
 }
 
+# shellcheck source-path=SCRIPTDIR
+. ./vm.sh
+
 if [ "${1:-}" = --run ]; then
   shift
   "$@"
@@ -228,4 +232,5 @@ part registry "$REGISTRY" build_registry
 part old "$OLD_CONTAINERD-$OLD_ETCD" build_old
 part kubernetes "$KUBERNETES" build_kubernetes
 part images "$IMAGES-$KUBERNETES" build_images
+part vm "$VM-$CONTAINERD-$RUNC" build_vm
 say "ready: $cache"

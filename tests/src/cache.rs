@@ -60,6 +60,15 @@ impl Cache {
         })
     }
 
+    /// The directory with the kernel and the disk of the virtual machine.
+    pub fn vm(&self) -> Result<PathBuf> {
+        let dir = self.root.join("vm");
+        for part in ["vmlinuz", "initramfs", "root.ext4"] {
+            present(dir.join(part))?;
+        }
+        Ok(dir)
+    }
+
     /// A binary of the cache.
     pub fn program(&self, name: &str) -> Result<PathBuf> {
         let old = self.root.join("old").join(name);

@@ -5,7 +5,8 @@
 //!    |
 //!  bridge tmb<n>, 198.18.x.0/20                                   (network.rs)
 //!    |-- machine w1: containerd, kubelet, kube-proxy, cloudcore   (machine/, cluster_node.rs)
-//!    `-- machine e1: containerd, edgecore                         (machine/, edge_machine.rs)
+//!    |-- machine e1: containerd, edgecore                         (machine/, edge_machine.rs)
+//!    `-- virtual machine: systemd, cgroup v2, edgecore            (vm/)
 //! ```
 //!
 //! A [`Testbed`] owns all of it; [`ground`] sees to it that nothing stays behind, however the
@@ -32,6 +33,7 @@ pub mod programs;
 pub mod registry;
 pub mod relay;
 pub mod testbed;
+pub mod vm;
 pub mod wait;
 
 pub use cache::Cache;

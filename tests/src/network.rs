@@ -54,6 +54,11 @@ impl Network {
         self.ground.address(0, 1)
     }
 
+    /// The bridge that machines hang on.
+    pub fn bridge(&self) -> String {
+        self.ground.bridge()
+    }
+
     /// The range of the cluster's Services.
     pub fn service_range(&self) -> String {
         format!("{}/24", self.ground.address(SERVICES, 0))

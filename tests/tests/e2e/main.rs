@@ -18,6 +18,7 @@ mod pull_secrets;
 mod surroundings;
 mod told;
 mod transport;
+mod vm;
 mod world;
 
 use std::sync::Arc;
@@ -57,6 +58,7 @@ fn main() -> Result<()> {
         transport::TESTS,
         cost::TESTS,
         offline::TESTS,
+        vm::TESTS,
     ];
     let apart = [eviction::TESTS, certificates::TESTS, old_api::TESTS].concat();
     let arguments = Arguments {

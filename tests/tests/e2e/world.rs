@@ -12,6 +12,7 @@ use tests::{
     control_plane::Patience,
     registry::{self, Password},
     testbed::node_ready,
+    vm::{Driver, Vm},
 };
 use tokio::sync::OnceCell;
 
@@ -27,6 +28,7 @@ pub(crate) struct World {
     cloudcore: OnceCell<()>,
     edge: OnceCell<EdgeMachine>,
     registry: OnceCell<()>,
+    vm: OnceCell<Vm>,
     named: AtomicUsize,
 }
 
@@ -71,6 +73,16 @@ impl World {
         self.registry.get_or_try_init(start).await?;
         registry::accept(edge, Password::First)?;
         Ok((testbed, edge))
+    }
+
+    /// The testbed and the node that is a virtual machine, Ready; it is booted by the first test that asks for it.
+    pub(crate) async fn with_vm(&self) -> Result<(&Testbed, &Vm)> {
+        let testbed = self.with_cloudcore().await?;
+        let vm = self
+            .vm
+            .get_or_try_init(|| crate::vm::join(testbed, Driver::Systemd))
+            .await?;
+        Ok((testbed, vm))
     }
 
     /// A device of a test's own, on, not joined.
