@@ -1,7 +1,7 @@
 //! A machine that can lose its power: QEMU without hardware virtualization, Debian's kernel, systemd, cgroup v2.
 //!
 //! For the few things that the host cannot show. A processor is emulated: it boots to user space in some ten
-//! seconds and everything in it is slow. Its second serial line is a shell ([`shell`]), its first one the log.
+//! seconds and everything in it is slow. Its second serial line is a shell (`shell`), its first one the log.
 //!
 //! ```text
 //!  off --boot--> on --cut_power--> off

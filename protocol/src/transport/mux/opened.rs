@@ -5,7 +5,7 @@ use super::STREAMS;
 /// Why a stream is not opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotOpened {
-    /// Too many are open. A [`Wake::Open`] comes when that changes.
+    /// Too many are open. A [`Wake::Open`](super::Wake::Open) comes when that changes.
     TooMany,
     /// The process has no room for what would come on it.
     NoRoom,
