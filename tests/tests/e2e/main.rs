@@ -62,19 +62,19 @@ fn main() -> Result<()> {
     ];
     let apart = [eviction::TESTS, certificates::TESTS, old_api::TESTS].concat();
     let arguments = Arguments {
-        // Each of those apart holds one, and waits for its turn there; the last one is for the others.
+        // Each of those apart holds one while it waits for its turn; the last one is for the others.
         test_threads: Some(apart.len() + 1),
         ..Arguments::from_args()
     };
-    let turn = Arc::new(Mutex::new(()));
+    let (aside, turn) = (Turn::default(), Turn::default());
     let trials = apart
         .into_iter()
-        .map(|test| trial(test, &runtime, &world, Some(&turn)))
+        .map(|test| trial(test, &runtime, &world, &aside))
         .chain(
             shared
                 .concat()
                 .into_iter()
-                .map(|test| trial(test, &runtime, &world, None)),
+                .map(|test| trial(test, &runtime, &world, &turn)),
         )
         .collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
@@ -82,15 +82,13 @@ fn main() -> Result<()> {
     conclusion.exit()
 }
 
-fn trial(
-    (name, test): Test,
-    runtime: &Arc<Runtime>,
-    world: &Arc<World>,
-    turn: Option<&Arc<Mutex<()>>>,
-) -> Trial {
-    let (runtime, world, turn) = (runtime.clone(), world.clone(), turn.cloned());
+/// One test at a time has it.
+type Turn = Arc<Mutex<()>>;
+
+fn trial((name, test): Test, runtime: &Arc<Runtime>, world: &Arc<World>, turn: &Turn) -> Trial {
+    let (runtime, world, turn) = (runtime.clone(), world.clone(), turn.clone());
     Trial::test(name, move || {
-        let _turn = turn.as_ref().map(|turn| turn.lock());
+        let _mine = turn.lock();
         let outcome = runtime.block_on(test(world));
         outcome.map_err(|error| Failed::from(format!("{error:#}")))
     })
