@@ -32,7 +32,7 @@ impl ClusterNode {
         (plane, cache): (&ControlPlane, &Cache),
     ) -> Result<Self> {
         let machine = Machine::build(name, ground, network)?;
-        write_network(&machine)?;
+        write_network(&machine, &network.pods_of(machine.place())?)?;
         containerd::install(&machine, cache)?;
         machine.boot(Cable::Plugged).await?;
         network.route_pods(machine.place())?;
@@ -54,14 +54,14 @@ impl ClusterNode {
 }
 
 /// The pod network, with a range of the node's own.
-fn write_network(machine: &Machine) -> Result<()> {
+fn write_network(machine: &Machine, pods: &str) -> Result<()> {
     let network = json!({
         "cniVersion": "1.0.0",
         "name": "cluster",
         "plugins": [
             { "type": "bridge", "bridge": "cni0", "isGateway": true, "ipMasq": true, "hairpinMode": true,
               "ipam": { "type": "host-local", "routes": [{ "dst": "0.0.0.0/0" }],
-                        "ranges": [[{ "subnet": format!("{}/24", machine.place().pods) }]] } },
+                        "ranges": [[{ "subnet": pods }]] } },
             { "type": "portmap", "capabilities": { "portMappings": true } },
         ],
     });

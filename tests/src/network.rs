@@ -4,7 +4,8 @@
 //! machine may reach is filtered inside the machine.
 //!
 //! **Invariant:** block 0 holds the host (`.1`) and the machines, block *i* the pods of the *i*-th
-//! machine, the last block the Services.
+//! machine where it is an ordinary node (the pods of edge machines have ranges of their own), the last
+//! block the Services.
 
 use std::{net::Ipv4Addr, sync::Arc};
 
@@ -17,6 +18,8 @@ use crate::{command::ip, ground::Ground};
 const SERVICES: u8 = 15;
 /// The first machine's host number.
 const FIRST_MACHINE: u8 = 10;
+/// The last machine: `.250`.
+const MACHINES: u8 = 240;
 
 /// The bridge and who has which place on it.
 #[derive(Debug)]
@@ -30,8 +33,7 @@ pub struct Network {
 pub struct Place {
     /// The machine's own address.
     pub address: Ipv4Addr,
-    /// The addresses its pods may take, a /24.
-    pub pods: Ipv4Addr,
+    nth: u8,
     /// The host's end of the cable.
     pub cable: String,
 }
@@ -69,17 +71,30 @@ impl Network {
         self.ground.address(SERVICES, 1)
     }
 
-    /// The next free place; a testbed has 14.
+    /// The next free place.
     pub fn place(&self) -> Result<Place> {
         let mut machines = self.machines.lock();
+        ensure!(
+            *machines < MACHINES,
+            "a testbed holds at most {MACHINES} machines"
+        );
         *machines += 1;
         let nth = *machines;
-        ensure!(nth < SERVICES, "a testbed holds at most 14 machines");
         Ok(Place {
             address: self.ground.address(0, FIRST_MACHINE + nth),
-            pods: self.ground.address(nth, 0),
+            nth,
             cable: format!("{}-{nth}", self.ground.bridge()),
         })
+    }
+
+    /// The range of the pods of an ordinary node, a /24.
+    pub fn pods_of(&self, place: &Place) -> Result<String> {
+        ensure!(
+            place.nth < SERVICES,
+            "ordinary nodes must be among the first {} machines of a testbed",
+            SERVICES - 1
+        );
+        Ok(format!("{}/24", self.ground.address(place.nth, 0)))
     }
 
     /// Plugs a machine in: a cable from the bridge into the namespace of its PID 1.
@@ -91,7 +106,12 @@ impl Network {
 
     /// Lets the host, and with it the API server, reach the pods of a machine.
     pub fn route_pods(&self, place: &Place) -> Result<()> {
-        ip(&format!("route replace {}/24 via {}", place.pods, place.address)).map(drop)
+        ip(&format!(
+            "route replace {} via {}",
+            self.pods_of(place)?,
+            place.address
+        ))
+        .map(drop)
     }
 }
 
