@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_cri::v1 as api;
-use tokio::time::Instant;
+use tokio::time::{Instant, interval_at};
 use tracing::{info, warn};
 
 use super::images::with_default_tag;
@@ -48,7 +48,8 @@ pub(super) struct Room {
 /// Makes room when it is needed, for ever.
 pub(super) async fn keep_room(room: Room) {
     let mut gc = ImageGc::default();
-    let mut look = tokio::time::interval(LOOK);
+    // Not at once: pods that start have the first word.
+    let mut look = interval_at(Instant::now() + LOOK, LOOK);
     loop {
         look.tick().await;
         if let Err(error) = room.look(&mut gc).await {

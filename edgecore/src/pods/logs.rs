@@ -24,6 +24,7 @@ use k8s_cri::v1 as api;
 use protocol::clock::Clock;
 use thiserror::Error;
 use tokio::task::spawn_blocking;
+use tokio::time::{Instant, interval_at};
 use tracing::{debug, warn};
 
 use super::container_config::CONTAINER_NAME;
@@ -78,7 +79,8 @@ pub(super) struct Rotation {
 
 /// Rotates what is too long, for ever.
 pub(super) async fn keep_short(rotation: Rotation) {
-    let mut look = tokio::time::interval(LOOK);
+    // Not at once: pods that start have the first word.
+    let mut look = interval_at(Instant::now() + LOOK, LOOK);
     let mut failing = BTreeSet::new();
     loop {
         look.tick().await;
