@@ -170,6 +170,12 @@ impl Files {
     }
 }
 
+/// When the certificate in a file ends; nothing where there is none to read.
+pub(crate) fn end_on_disk(certificate: &Path) -> Option<SystemTime> {
+    let pem = std::fs::read(certificate).ok()?;
+    tls::expiry(&tls::authority_from_pem(&pem).ok()?).ok()
+}
+
 fn read(path: &Path) -> Result<Vec<u8>, IdentityFault> {
     std::fs::read(path).map_err(|source| IdentityFault::Unread {
         path: path.to_owned(),

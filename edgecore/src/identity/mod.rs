@@ -26,6 +26,7 @@ use rustls_pki_types::CertificateDer;
 
 use schedule::Schedule;
 
+pub(crate) use held::end_on_disk;
 pub use held::{Files, Held, IdentityFault};
 
 /// The longest sleep: clocks are set, and then it may be time.
@@ -261,7 +262,7 @@ fn date(time: SystemTime) -> String {
 }
 
 /// An error with its cause.
-fn told(error: &dyn std::error::Error) -> String {
+pub(crate) fn told(error: &dyn std::error::Error) -> String {
     match error.source() {
         Some(source) => format!("{error}: {source}"),
         None => error.to_string(),

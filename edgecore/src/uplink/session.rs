@@ -17,6 +17,7 @@ use super::greet::Greeted;
 use super::pulse::{Pulse, speak};
 use super::state::LinkState;
 use super::{Address, Link, Uplink};
+use crate::identity::told;
 
 /// Bounds on what the cloud may ask for as its keepalive.
 const KEEPALIVE: std::ops::RangeInclusive<u64> = 1_000..=300_000;
@@ -95,13 +96,13 @@ impl Uplink {
             match self.desired.serve(stream, cluster, over).await {
                 // A store on a full disk is in order: the link stays, and the stream is tried again.
                 Err(FlowError::Store(error)) if !error.breaks() => {
-                    tracing::warn!(error = %describe(&error), "the desired stream is opened again");
+                    tracing::warn!(error = %told(&error), "the desired stream is opened again");
                 }
                 Err(error @ (FlowError::Cluster(_) | FlowError::Store(_))) => {
                     over.cancel();
                     return Some(error);
                 }
-                Err(error) => tracing::warn!(error = %describe(&error), "the desired stream is opened again"),
+                Err(error) => tracing::warn!(error = %told(&error), "the desired stream is opened again"),
                 Ok(()) => {}
             }
             reopen_pause(over).await;
@@ -115,7 +116,7 @@ impl Uplink {
                 return;
             };
             if let Err(error) = self.reporter.serve(stream, over).await {
-                tracing::warn!(error = %describe(&error), "the reported stream is opened again");
+                tracing::warn!(error = %told(&error), "the reported stream is opened again");
             }
             reopen_pause(over).await;
         }
@@ -159,14 +160,6 @@ async fn reopen_pause(over: &CancellationToken) {
     tokio::select! {
         () = over.cancelled() => {}
         () = sleep(REOPEN_AFTER) => {}
-    }
-}
-
-/// An error with its cause.
-fn describe(error: &dyn std::error::Error) -> String {
-    match error.source() {
-        Some(source) => format!("{error}: {source}"),
-        None => error.to_string(),
     }
 }
 

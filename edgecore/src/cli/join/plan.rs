@@ -9,6 +9,7 @@ use sha2::{Digest as _, Sha256};
 use super::super::token;
 use super::{JoinArgs, Paths};
 use crate::config::{Config, ConfigError, Proxy, check_label};
+use crate::identity::end_on_disk;
 
 /// What is to be done, complete and checked.
 #[derive(Debug)]
@@ -71,7 +72,8 @@ fn already(
         .ok();
     let (name, file) = (&held.node_name, paths.config());
     if same_name && pin.is_some_and(|pin| pin.as_slice() == token.pin) {
-        if certificate_has_ended(paths, clock) {
+        let ended = |end| clock.now() > end;
+        if end_on_disk(&paths.certificate()).is_some_and(ended) {
             let config = Config {
                 addresses: args.addresses.clone(),
                 proxy: proxy(args)?.or(held.proxy),
@@ -94,14 +96,6 @@ fn already(
          \x20 to begin anew: edgecore reset",
         file = file.display()
     )
-}
-
-fn certificate_has_ended(paths: &Paths, clock: &Clock) -> bool {
-    let pem = std::fs::read(paths.certificate()).unwrap_or_default();
-    let end = protocol::tls::authority_from_pem(&pem)
-        .ok()
-        .and_then(|certificate| protocol::tls::expiry(&certificate).ok());
-    end.is_some_and(|end| clock.now() > end)
 }
 
 fn plan(args: &JoinArgs, token: JoinToken, held: Option<&Config>) -> anyhow::Result<Plan> {

@@ -1,16 +1,14 @@
 //! What the disk tells about a node whose daemon does not run.
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use anyhow::Context as _;
 use protocol::clock::Clock;
-use protocol::tls;
 
 use super::{Outbox, PodLine, Status, Store};
 use crate::cli::Paths;
 use crate::config::Config;
-use crate::identity::CertificateView;
+use crate::identity::{CertificateView, end_on_disk};
 use crate::pods::desired::DesiredPod;
 use crate::pods::seams::PodSource as _;
 use crate::reported::Reporter;
@@ -26,7 +24,7 @@ pub(super) async fn read(paths: &Paths, clock: &Clock) -> anyhow::Result<Status>
         store: Store::measure(&paths.state_dir()),
         ..Status::default()
     };
-    if let Some(ends) = certificate_end(paths) {
+    if let Some(ends) = end_on_disk(&paths.certificate()) {
         let view = CertificateView {
             ends,
             renews: None,
@@ -84,11 +82,4 @@ async fn held(stores: &Stores, status: &mut Status) -> anyhow::Result<()> {
         .warnings
         .extend(stores.incidents.iter().map(ToString::to_string));
     Ok(())
-}
-
-/// When the node's certificate ends.
-fn certificate_end(paths: &Paths) -> Option<SystemTime> {
-    let pem = std::fs::read(paths.certificate()).ok()?;
-    let certificate = tls::authority_from_pem(&pem).ok()?;
-    tls::expiry(&certificate).ok()
 }
