@@ -18,7 +18,7 @@ mod workload;
 use std::{fs, process::ExitCode, time::Duration};
 
 use anyhow::Result;
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use tests::{Testbed, programs::workspace};
 
 use crate::{
@@ -47,6 +47,21 @@ struct Args {
     /// such as 1000, which takes several minutes
     #[arg(long, value_parser = clap::value_parser!(u16).range(200..))]
     cycles: Option<u16>,
+
+    /// Measure one group alone, and write nothing down
+    #[arg(long)]
+    only: Option<Group>,
+}
+
+/// Figures that are measured together, without a rest before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Group {
+    /// `pod_start`
+    Starts,
+    /// `burst60`
+    Burst,
+    /// `deployment10` and `configmap_to_file`
+    Workload,
 }
 
 const HELP: &str = "\
@@ -127,6 +142,12 @@ async fn run(args: &Args) -> Result<()> {
 
 async fn measure(testbed: &Testbed, args: &Args) -> Result<Vec<Figure>> {
     let stage = stage::Stage::build(testbed).await?;
+    match args.only {
+        Some(Group::Starts) => return starts::measure(&stage, args.pods).await,
+        Some(Group::Burst) => return burst::measure(&stage).await,
+        Some(Group::Workload) => return Box::pin(workload::measure(&stage)).await,
+        None => {}
+    }
     // Memory first: the bar is about programs that have just started.
     let before = Reading::of_wire(&stage.edge.machine).await?;
     memory::rest("without pods", args.settle).await?;
@@ -150,6 +171,10 @@ async fn measure(testbed: &Testbed, args: &Args) -> Result<Vec<Figure>> {
 
 fn publish(args: &Args, figures: Vec<Figure>) -> Result<()> {
     let report = Report::new(args.pods, args.settle, figures)?;
+    if args.only.is_some() {
+        note(&report.to_string());
+        return Ok(());
+    }
     let path = workspace().join(REPORT);
     fs::write(&path, serde_json::to_vec_pretty(&report)?)?;
     note(&format!("{report}\n  written to {}", path.display()));

@@ -41,9 +41,9 @@ pub(crate) struct Side<'a> {
     pub(crate) recorder: &'a Recorder,
 }
 
-/// Carries a case out on one node.
-pub(crate) async fn observe(side: &Side<'_>, case: &Case) -> Result<Evidence> {
-    let run = Run::apply(side, case).await;
+/// Carries a case out on one node, for the first time or once more.
+pub(crate) async fn observe(side: &Side<'_>, case: &Case, look: usize) -> Result<Evidence> {
+    let run = Run::apply(side, case, look).await;
     let run = run.with_context(|| format!("case {} on {}", case.name, side.machine.name()))?;
     let reached = run.wait().await;
     sleep(case.rest).await;
@@ -85,9 +85,12 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    async fn apply(side: &'a Side<'a>, case: &'a Case) -> Result<Self> {
+    async fn apply(side: &'a Side<'a>, case: &'a Case, look: usize) -> Result<Self> {
         let node = side.machine.name();
-        let namespace = format!("{}-{node}", case.name);
+        let namespace = match look {
+            1 => format!("{}-{node}", case.name),
+            again => format!("{}-{node}-{again}", case.name),
+        };
         let spaces: Api<Namespace> = Api::all(side.client.clone());
         let space = json!({ "metadata": { "name": namespace } });
         spaces
@@ -208,10 +211,13 @@ impl<'a> Run<'a> {
     }
 }
 
-/// The text of a runtime's log file, whose lines begin with a time, a stream and a tag.
+/// The text of a runtime's log file, whose lines begin with a time, a stream and a tag. The runtime reads
+/// the two streams by themselves, so that the order counts within each alone.
 fn lines(log: &str) -> Vec<String> {
     let text = |line: &str| line.splitn(4, ' ').skip(1).collect::<Vec<_>>().join(" ");
-    log.lines().map(text).collect()
+    let mut lines: Vec<String> = log.lines().map(text).collect();
+    lines.sort_by(|a, b| a.split(' ').next().cmp(&b.split(' ').next()));
+    lines
 }
 
 /// A pod's status, with generations told by how far they are behind the pod's own: cloudcore's change of

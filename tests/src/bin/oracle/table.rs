@@ -30,6 +30,18 @@ pub(crate) enum Verdict {
     Broken(String),
 }
 
+impl Display for Verdict {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Same => f.write_str("same"),
+            Self::Documented(why) => write!(f, "documented: {why}"),
+            Self::NotSupported(words) => write!(f, "documented: not supported yet: {words}"),
+            Self::Bug(first, count) => write!(f, "BUG ({count}): {first}"),
+            Self::Broken(why) => write!(f, "BROKEN: {why}"),
+        }
+    }
+}
+
 /// A line of the table.
 #[derive(Clone, Debug)]
 pub(crate) struct Line {
@@ -37,14 +49,30 @@ pub(crate) struct Line {
     verdict: Verdict,
     /// Reasons that explain nothing any more.
     stale: Vec<String>,
+    /// What it was when it was carried out before.
+    at_first: Option<Verdict>,
 }
 
 impl Line {
+    /// Whether there is something to mend.
+    pub(crate) const fn is_bad(&self) -> bool {
+        matches!(self.verdict, Verdict::Bug(..) | Verdict::Broken(_))
+    }
+
+    /// As it is now, after it was something else at first.
+    pub(crate) fn after(self, first: &Self) -> Self {
+        Self {
+            at_first: Some(first.verdict.clone()),
+            ..self
+        }
+    }
+
     pub(crate) fn broken(case: &Case, why: &str) -> Self {
         Self {
             case: case.name.clone(),
             verdict: Verdict::Broken(why.to_owned()),
             stale: Vec::new(),
+            at_first: None,
         }
     }
 }
@@ -69,6 +97,7 @@ pub(crate) fn judge(case: &Case, kubelet: &Evidence, edge: &Evidence) -> Line {
         case: case.name.clone(),
         verdict,
         stale,
+        at_first: None,
     }
 }
 
@@ -130,8 +159,7 @@ pub(crate) struct Table(pub(crate) Vec<Line>);
 impl Table {
     /// Whether there is nothing to mend.
     pub(crate) fn is_clean(&self) -> bool {
-        let bad = |line: &Line| matches!(line.verdict, Verdict::Bug(..) | Verdict::Broken(_));
-        !self.0.iter().any(bad)
+        !self.0.iter().any(Line::is_bad)
     }
 
     fn count(&self, of: impl Fn(&Verdict) -> bool) -> usize {
@@ -142,14 +170,10 @@ impl Table {
 impl Display for Table {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         for line in &self.0 {
-            let verdict = match &line.verdict {
-                Verdict::Same => String::from("same"),
-                Verdict::Documented(why) => format!("documented: {why}"),
-                Verdict::NotSupported(words) => format!("documented: not supported yet: {words}"),
-                Verdict::Bug(first, count) => format!("BUG ({count}): {first}"),
-                Verdict::Broken(why) => format!("BROKEN: {why}"),
-            };
-            writeln!(f, "{:<26}{verdict}", line.case)?;
+            writeln!(f, "{:<26}{}", line.case, line.verdict)?;
+            if let Some(first) = &line.at_first {
+                writeln!(f, "  {:<26}at first, and not again: {first}", "")?;
+            }
             for why in &line.stale {
                 writeln!(f, "  {:<26}explains nothing any more: {why}", "")?;
             }
@@ -163,6 +187,11 @@ impl Display for Table {
             self.count(|verdict| matches!(verdict, Verdict::Documented(_))),
             self.count(|verdict| matches!(verdict, Verdict::NotSupported(_))),
             self.count(|verdict| matches!(verdict, Verdict::Bug(..))),
-        )
+        )?;
+        // Once more where a long table ends: whoever sees the end alone must know which it was.
+        for line in self.0.iter().filter(|line| line.is_bad()) {
+            write!(f, "\n{:<26}{}", line.case, line.verdict)?;
+        }
+        Ok(())
     }
 }
