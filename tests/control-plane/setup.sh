@@ -17,6 +17,7 @@ RUNC=1.5.2
 HELM=3.22.0
 REGISTRY=3.1.1
 IMAGES=3
+MOSQUITTO=1
 VM=1
 # What Debian 12 has, for the tests of what is older than the rest.
 OLD_CONTAINERD=1.6.20
@@ -24,7 +25,7 @@ OLD_ETCD=3.4.23
 
 PACKAGES=(
   busybox-static ca-certificates conntrack containernetworking-plugins curl e2fsprogs gcc iproute2 iptables
-  kmod libc6-dev libseccomp-dev make pkg-config procps protobuf-compiler qemu-system-x86 strace tar util-linux
+  kmod libc6-dev libseccomp-dev make mosquitto mosquitto-clients pkg-config procps protobuf-compiler qemu-system-x86 strace tar util-linux
 )
 
 cache=${TOMBOLO_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/tombolo}
@@ -62,6 +63,14 @@ packages() {
   say "installing ${missing[*]}"
   export DEBIAN_FRONTEND=noninteractive
   apt-get update -qq >"$cache/log/apt.log" 2>&1 || true
+  # Programs, not services: a broker of the machine's own would be in the way of the testbed's.
+  local policy=/usr/sbin/policy-rc.d
+  if [ ! -e "$policy" ]; then
+    printf '#!/bin/sh\nexit 101\n' >"$policy"
+    chmod 755 "$policy"
+    # shellcheck disable=SC2064
+    trap "rm -f $policy" EXIT
+  fi
   apt-get install -y -qq --no-install-recommends "${missing[@]}" >>"$cache/log/apt.log" 2>&1 ||
     { tail -n 20 "$cache/log/apt.log" >&2; die "apt-get could not install ${missing[*]}"; }
 }
@@ -213,6 +222,21 @@ C
   rm -rf "$work"
 }
 
+# What the image eclipse-mosquitto has, made of Debian's programs: the clients, and a shell.
+build_mosquitto() {
+  local work; work=$(mktemp -d)
+  tar -xOf "$cache/images/busybox.tar" layer.tar | tar -x -C "$work"
+  local program library
+  for program in mosquitto_pub mosquitto_sub; do
+    install -D "/usr/bin/$program" "$work/usr/bin/$program"
+    for library in $(ldd "/usr/bin/$program" | grep -oE '/[^ ]+'); do
+      install -D "$library" "$work$library"
+    done
+  done
+  archive "$work" docker.io/library/eclipse-mosquitto:2.0 '[]' "$cache/images/mosquitto.tar"
+  rm -rf "$work"
+}
+
 # shellcheck source-path=SCRIPTDIR
 . ./vm.sh
 
@@ -232,5 +256,6 @@ part registry "$REGISTRY" build_registry
 part old "$OLD_CONTAINERD-$OLD_ETCD" build_old
 part kubernetes "$KUBERNETES" build_kubernetes
 part images "$IMAGES-$KUBERNETES" build_images
+part mosquitto "$MOSQUITTO-$IMAGES" build_mosquitto
 part vm "$VM-$CONTAINERD-$RUNC" build_vm
 say "ready: $cache"
