@@ -1,4 +1,8 @@
 //! The reported stream: sends what is due, and settles what the cloud answers.
+//!
+//! An answer only says that an entry may go from the disk. It waits for the next report, or a second: in a
+//! burst hundreds of answers share a few writes, and no report waits behind one. An entry whose answer is
+//! lost with the power is sent once more, which changes nothing.
 
 use std::time::Duration;
 
@@ -6,7 +10,7 @@ use protocol::reported::{OutboxError, OutboxKey, Settled, SettledAs};
 use protocol::transport::Stream;
 use protocol::wire::{FrameReader, FrameWriter, ReportedDown, ReportedUp, WireError};
 use thiserror::Error;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::{Reporter, Table};
@@ -14,6 +18,9 @@ use crate::store::{Op, StoreError};
 
 /// When nothing is due, the shell looks again after this.
 const IDLE: Duration = Duration::from_mins(10);
+
+/// How long an answered entry may stay on the disk.
+const SETTLE: Duration = Duration::from_secs(1);
 
 /// Why the reported stream ended.
 #[derive(Debug, Error)]
@@ -36,7 +43,14 @@ impl Reporter {
         self.connected().await?;
         let served = self.exchange(stream, stop).await;
         self.book.lock().outbox.disconnected();
+        self.settle().await?;
         served
+    }
+
+    /// Writes what was answered.
+    async fn settle(&self) -> Result<(), StoreError> {
+        let made = self.book.lock().made;
+        self.write(made).await
     }
 
     /// Forgets what was kept of a pod that the cluster does not know any more.
@@ -55,18 +69,18 @@ impl Reporter {
     }
 
     async fn connected(&self) -> Result<(), StoreError> {
-        let mine = {
+        {
             let mut book = self.book.lock();
             let change = book.outbox.connected();
             book.note(change, Table::Outbox);
-            book.made
-        };
-        self.write(mine).await
+        }
+        self.settle().await
     }
 
     async fn exchange(&self, stream: Stream, stop: &CancellationToken) -> Result<(), FlowError> {
         let mut reader = FrameReader::new(stream.recv);
         let mut writer = FrameWriter::new(stream.send);
+        let mut settle_at = None;
         loop {
             while let Some(report) = self.next() {
                 writer.write(&report).await?;
@@ -75,8 +89,15 @@ impl Reporter {
                 () = stop.cancelled() => return Ok(()),
                 () = self.changed.notified() => {}
                 () = sleep(self.pause()) => {}
+                () = reached(settle_at) => {
+                    self.settle().await?;
+                    settle_at = None;
+                }
                 frame = reader.read::<ReportedDown>() => match frame? {
-                    Some(frame) => self.answered(frame).await?,
+                    Some(frame) => {
+                        self.answered(frame)?;
+                        settle_at.get_or_insert_with(|| Instant::now() + SETTLE);
+                    }
                     None => return Ok(()),
                 }
             }
@@ -94,16 +115,20 @@ impl Reporter {
         due.map_or(IDLE, |due| due.saturating_sub(now))
     }
 
-    async fn answered(&self, frame: ReportedDown) -> Result<(), FlowError> {
+    fn answered(&self, frame: ReportedDown) -> Result<(), OutboxError> {
         let now = self.began.elapsed();
-        let mine = {
-            let mut book = self.book.lock();
-            if let Some(settled) = book.outbox.handle_frame(frame, now, rand::random::<f64>())? {
-                book.settle(&settled);
-            }
-            book.made
-        };
-        Ok(self.write(mine).await?)
+        let mut book = self.book.lock();
+        if let Some(settled) = book.outbox.handle_frame(frame, now, rand::random::<f64>())? {
+            book.settle(&settled);
+        }
+        Ok(())
+    }
+}
+
+async fn reached(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }
 

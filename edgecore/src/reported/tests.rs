@@ -4,6 +4,8 @@ use protocol::transport::Stream;
 use protocol::wire::{
     Committed, FrameReader, FrameWriter, ReportedDown, ReportedUp, reported_down, reported_up,
 };
+use std::time::Duration;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 fn pod() -> Pod {
@@ -82,6 +84,36 @@ async fn a_report_survives_a_restart_until_the_cloud_has_it() {
     assert_eq!(served(&reporter, 1).await.len(), 1);
     assert_eq!(reporter.pending(), 0);
     assert!(db.scan(Table::Outbox).await.unwrap().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_cloud_has_leaves_the_disk_within_a_second_and_not_one_by_one() {
+    let db = Db::in_memory();
+    let reporter = Reporter::load(db.clone()).await.unwrap();
+    reporter.node(&Node::default()).await.unwrap();
+    reporter.pod_status(&pod(), &status("Running")).await.unwrap();
+    let (edge, cloud) = pair();
+    let stop = CancellationToken::new();
+    let (served, ()) = tokio::join!(reporter.serve(edge, &stop), async {
+        let mut reader = FrameReader::new(cloud.recv);
+        let mut writer = FrameWriter::new(cloud.send);
+        for _ in 0..2 {
+            let frame = reader.read::<ReportedUp>().await.unwrap().unwrap();
+            let Some(reported_up::Kind::Report(report)) = frame.kind else {
+                panic!("a report was expected")
+            };
+            let kind = Some(reported_down::Kind::Committed(Committed { seq: report.seq }));
+            writer.write(&ReportedDown { kind }).await.unwrap();
+        }
+        while reporter.pending() > 0 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(db.scan(Table::Outbox).await.unwrap().len(), 2);
+        sleep(Duration::from_millis(1100)).await;
+        assert!(db.scan(Table::Outbox).await.unwrap().is_empty());
+        stop.cancel();
+    });
+    served.unwrap();
 }
 
 #[tokio::test]
