@@ -17,7 +17,7 @@ RUNC=1.5.2
 HELM=3.22.0
 REGISTRY=3.1.1
 IMAGES=3
-MOSQUITTO=1
+MOSQUITTO=2
 VM=1
 # What Debian 12 has, for the tests of what is older than the rest.
 OLD_CONTAINERD=1.6.20
@@ -227,7 +227,7 @@ build_mosquitto() {
   local work; work=$(mktemp -d)
   tar -xOf "$cache/images/busybox.tar" layer.tar | tar -x -C "$work"
   local program library
-  for program in mosquitto_pub mosquitto_sub; do
+  for program in mosquitto_pub mosquitto_sub mosquitto_rr; do
     install -D "/usr/bin/$program" "$work/usr/bin/$program"
     for library in $(ldd "/usr/bin/$program" | grep -oE '/[^ ]+'); do
       install -D "$library" "$work$library"
