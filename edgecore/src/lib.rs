@@ -2,6 +2,7 @@
 
 pub mod cli;
 pub mod config;
+pub mod devices;
 pub mod identity;
 pub mod network;
 pub mod node;

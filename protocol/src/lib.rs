@@ -4,6 +4,7 @@
 pub mod class;
 pub mod clock;
 pub mod desired;
+pub mod devices;
 pub mod join;
 pub mod name;
 pub mod object;

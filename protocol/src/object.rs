@@ -29,6 +29,10 @@ pub enum Kind {
     ConfigMap,
     /// Secrets that pods of the node name.
     Secret,
+    /// Models of the devices at the node.
+    DeviceModel,
+    /// Devices whose `spec.nodeName` is the node.
+    Device,
     /// Pods bound to the node.
     Pod,
     /// The node's own Node.
@@ -37,11 +41,13 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, in commit order.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
         Self::Service,
         Self::RuntimeClass,
         Self::ConfigMap,
         Self::Secret,
+        Self::DeviceModel,
+        Self::Device,
         Self::Pod,
         Self::Node,
     ];
@@ -55,6 +61,8 @@ impl Kind {
             Self::Secret => 4,
             Self::Pod => 5,
             Self::Node => 6,
+            Self::DeviceModel => 7,
+            Self::Device => 8,
         }
     }
 
@@ -67,6 +75,8 @@ impl Kind {
             4 => Some(Self::Secret),
             5 => Some(Self::Pod),
             6 => Some(Self::Node),
+            7 => Some(Self::DeviceModel),
+            8 => Some(Self::Device),
             _ => None,
         }
     }
@@ -78,6 +88,8 @@ impl Kind {
             Self::RuntimeClass => "RuntimeClass",
             Self::ConfigMap => "ConfigMap",
             Self::Secret => "Secret",
+            Self::DeviceModel => "DeviceModel",
+            Self::Device => "Device",
             Self::Pod => "Pod",
             Self::Node => "Node",
         }
@@ -87,6 +99,7 @@ impl Kind {
     pub const fn api_version(self) -> &'static str {
         match self {
             Self::RuntimeClass => "node.k8s.io/v1",
+            Self::DeviceModel | Self::Device => crate::devices::API_VERSION,
             Self::Service | Self::ConfigMap | Self::Secret | Self::Pod | Self::Node => "v1",
         }
     }

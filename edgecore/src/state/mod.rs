@@ -225,7 +225,13 @@ fn decode_pod(object: &Object) -> Result<DesiredPod, Box<dyn std::error::Error>>
 fn held(object: &Object) -> Held {
     let references = match object.key.kind {
         Kind::Pod => object.body.json().ok().and_then(|json| references(&json).ok()),
-        Kind::Service | Kind::RuntimeClass | Kind::ConfigMap | Kind::Secret | Kind::Node => None,
+        Kind::Service
+        | Kind::RuntimeClass
+        | Kind::ConfigMap
+        | Kind::Secret
+        | Kind::DeviceModel
+        | Kind::Device
+        | Kind::Node => None,
     };
     Held {
         key: object.key.clone(),

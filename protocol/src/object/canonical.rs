@@ -138,7 +138,13 @@ fn foreign_status(kind: Kind, status: &Value) -> Option<Value> {
             }
         }
         Kind::Node => keep(status, "volumesAttached", &mut kept),
-        Kind::Service | Kind::RuntimeClass | Kind::ConfigMap | Kind::Secret => {}
+        // Manifests of an earlier API kept what they ask for there.
+        Kind::Device => {
+            for field in ["reportToCloud", "reportCycle"] {
+                keep(status, field, &mut kept);
+            }
+        }
+        Kind::Service | Kind::RuntimeClass | Kind::ConfigMap | Kind::Secret | Kind::DeviceModel => {}
     }
     if kept.is_empty() {
         None

@@ -4,7 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::wire::{ReportEvent, ReportKey, ReportNode, ReportPod, report_key};
+use crate::devices::DeviceIdentity;
+use crate::wire::{ReportDevice, ReportEvent, ReportKey, ReportNode, ReportPod, report_key};
 
 /// The longest name that Kubernetes allows.
 const MAX_NAME: usize = 253;
@@ -33,6 +34,8 @@ pub enum OutboxKey {
     Pod(PodIdentity),
     /// All containers of a pod are gone; it may be deleted.
     Gone(PodIdentity),
+    /// What a device said.
+    Device(DeviceIdentity),
     /// One event, by the name it will have.
     Event {
         /// Its namespace.
@@ -47,6 +50,7 @@ pub enum OutboxKey {
 pub(super) enum Lane {
     Node,
     Pod(String),
+    Device(String),
     Event(Seq),
 }
 
@@ -60,6 +64,7 @@ impl OutboxKey {
         match self {
             Self::Node => Lane::Node,
             Self::Pod(pod) | Self::Gone(pod) => Lane::Pod(pod.uid.clone()),
+            Self::Device(device) => Lane::Device(device.uid.clone()),
             Self::Event { .. } => Lane::Event(seq),
         }
     }
@@ -70,6 +75,11 @@ impl OutboxKey {
             Self::Node => report_key::Kind::Node(ReportNode {}),
             Self::Pod(pod) => report_key::Kind::Pod(pod.to_wire()),
             Self::Gone(pod) => report_key::Kind::Gone(pod.to_wire()),
+            Self::Device(device) => report_key::Kind::Device(ReportDevice {
+                namespace: device.namespace.clone(),
+                name: device.name.clone(),
+                uid: device.uid.clone(),
+            }),
             Self::Event { namespace, name } => report_key::Kind::Event(ReportEvent {
                 namespace: namespace.clone(),
                 name: name.clone(),
@@ -85,6 +95,9 @@ impl OutboxKey {
             report_key::Kind::Node(ReportNode {}) => Self::Node,
             report_key::Kind::Pod(pod) => Self::Pod(pod.into()),
             report_key::Kind::Gone(pod) => Self::Gone(pod.into()),
+            report_key::Kind::Device(ReportDevice { namespace, name, uid }) => {
+                Self::Device(DeviceIdentity { namespace, name, uid })
+            }
             report_key::Kind::Event(ReportEvent { namespace, name }) => Self::Event { namespace, name },
         };
         key.fits().then_some(key)
@@ -95,6 +108,7 @@ impl OutboxKey {
         match self {
             Self::Node => true,
             Self::Pod(pod) | Self::Gone(pod) => fits(&pod.namespace) && fits(&pod.name) && fits(&pod.uid),
+            Self::Device(device) => fits(&device.namespace) && fits(&device.name) && fits(&device.uid),
             Self::Event { namespace, name } => fits(namespace) && fits(name),
         }
     }
@@ -132,6 +146,7 @@ impl fmt::Display for OutboxKey {
             Self::Node => out.write_str("the node"),
             Self::Pod(pod) => write!(out, "pod {pod}"),
             Self::Gone(pod) => write!(out, "the end of pod {pod}"),
+            Self::Device(device) => write!(out, "device {}/{}", device.namespace, device.name),
             Self::Event { namespace, name } => write!(out, "event {namespace}/{name}"),
         }
     }

@@ -81,9 +81,11 @@ enum Pass {
     Remove,
 }
 
-const PASSES: [(Kind, Pass); 12] = [
+const PASSES: [(Kind, Pass); 16] = [
     (Kind::Service, Pass::Put),
     (Kind::RuntimeClass, Pass::Put),
+    (Kind::DeviceModel, Pass::Put),
+    (Kind::Device, Pass::Put),
     (Kind::ConfigMap, Pass::Update),
     (Kind::Secret, Pass::Update),
     (Kind::Pod, Pass::Closure),
@@ -92,6 +94,8 @@ const PASSES: [(Kind, Pass); 12] = [
     (Kind::Secret, Pass::Put),
     (Kind::Secret, Pass::Remove),
     (Kind::ConfigMap, Pass::Remove),
+    (Kind::Device, Pass::Remove),
+    (Kind::DeviceModel, Pass::Remove),
     (Kind::RuntimeClass, Pass::Remove),
     (Kind::Service, Pass::Remove),
 ];

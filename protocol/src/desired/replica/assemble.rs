@@ -199,7 +199,13 @@ fn read(key: &ObjectKey, digest: Digest, upsert: Upsert) -> Result<What, RejectR
     }
     let names = match key.kind {
         Kind::Pod => references(&json).map_err(|_| RejectReason::Damaged)?,
-        Kind::Service | Kind::RuntimeClass | Kind::ConfigMap | Kind::Secret | Kind::Node => BTreeSet::new(),
+        Kind::Service
+        | Kind::RuntimeClass
+        | Kind::ConfigMap
+        | Kind::Secret
+        | Kind::DeviceModel
+        | Kind::Device
+        | Kind::Node => BTreeSet::new(),
     };
     let version = Version {
         uid: upsert.uid,

@@ -95,7 +95,7 @@ impl Outbox {
             (OutboxKey::Gone(pod), _) => {
                 self.confirmed.remove(&OutboxKey::Pod(pod.clone()));
             }
-            (OutboxKey::Node | OutboxKey::Pod(_) | OutboxKey::Event { .. }, _) => {}
+            (OutboxKey::Node | OutboxKey::Pod(_) | OutboxKey::Device(_) | OutboxKey::Event { .. }, _) => {}
         }
         Some(Settled {
             key,
