@@ -179,6 +179,12 @@ pub struct LegacyStatus {
 }
 
 impl Device {
+    /// The model's name, if one is named.
+    pub fn model_name(&self) -> Option<&str> {
+        let name = &self.spec.device_model_ref.as_ref()?.name;
+        (!name.is_empty()).then_some(name)
+    }
+
     /// What was asked for the state: `spec.stateReport`, else what an earlier API kept in the status.
     pub fn state_report(&self) -> StateReport {
         let legacy = || {

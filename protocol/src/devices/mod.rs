@@ -9,6 +9,7 @@
 //! **Invariant:** reading and writing keeps every known field; unknown ones are ignored, so that
 //! manifests for a newer version are served as far as this one knows them.
 
+pub mod check;
 mod device;
 mod identity;
 mod model;

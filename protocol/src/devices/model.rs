@@ -84,6 +84,13 @@ pub enum PropertyType {
     Stream,
 }
 
+impl DeviceModel {
+    /// The property of that name.
+    pub fn property(&self, name: &str) -> Option<&ModelProperty> {
+        self.spec.properties.iter().find(|property| property.name == name)
+    }
+}
+
 impl PropertyType {
     /// Its name in twins and toward mappers, which is lower case.
     pub const fn name(self) -> &'static str {

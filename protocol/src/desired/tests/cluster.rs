@@ -157,9 +157,13 @@ impl View for Cache {
                 let named: BTreeSet<_> = held(Kind::Pod).flat_map(|pod| self.closure(&pod)).collect();
                 named.into_iter().collect()
             }
-            Kind::Pod | Kind::Service | Kind::Secret | Kind::RuntimeClass | Kind::Node => {
-                held(kind).collect()
-            }
+            Kind::Pod
+            | Kind::Service
+            | Kind::Secret
+            | Kind::RuntimeClass
+            | Kind::DeviceModel
+            | Kind::Device
+            | Kind::Node => held(kind).collect(),
         }
     }
 
