@@ -63,6 +63,8 @@ pub(super) fn source(kind: Kind) -> Source {
         Kind::RuntimeClass => ("/apis/node.k8s.io/v1/runtimeclasses", String::new()),
         Kind::ConfigMap => ("/api/v1/configmaps", String::new()),
         Kind::Secret => ("/api/v1/secrets", String::new()),
+        Kind::DeviceModel => ("/apis/devices.kubeedge.io/v1beta1/devicemodels", String::new()),
+        Kind::Device => ("/apis/devices.kubeedge.io/v1beta1/devices", String::new()),
     };
     Source {
         path: path.to_owned(),
@@ -144,7 +146,7 @@ impl Sink for KindSink {
             Kind::Pod => self.cluster.saw_pod(&key, object),
             Kind::Node => self.cluster.saw_node(&key, object, self.listing),
             Kind::Service | Kind::RuntimeClass => self.cluster.saw_shared(&key, object),
-            Kind::ConfigMap | Kind::Secret => {}
+            Kind::ConfigMap | Kind::Secret | Kind::DeviceModel | Kind::Device => {}
         }
         // Foreign pods are many and nobody's here. An edge node's count whether it is connected or
         // not: it may connect before the list is complete.
@@ -159,7 +161,7 @@ impl Sink for KindSink {
             Kind::Pod => self.cluster.lost_pod(&key, meta.revision(), object),
             Kind::Node => self.cluster.lost_node(&key, Some(object)),
             Kind::Service | Kind::RuntimeClass => self.cluster.inner.index.write().remove(&key),
-            Kind::ConfigMap | Kind::Secret => {}
+            Kind::ConfigMap | Kind::Secret | Kind::DeviceModel | Kind::Device => {}
         }
     }
 

@@ -113,7 +113,7 @@ impl Cluster {
     pub async fn consistent(&self, node: &NodeName, kind: Kind) -> Result<Revision, ApiError> {
         match kind {
             Kind::Pod | Kind::ConfigMap | Kind::Secret => self.consistent_pods(node).await,
-            Kind::Service | Kind::RuntimeClass | Kind::Node => {
+            Kind::Service | Kind::RuntimeClass | Kind::DeviceModel | Kind::Device | Kind::Node => {
                 // A list under way may have begun before whatever the caller wants to see.
                 let times = self.inner.synced.borrow().lists_after_a_new_one(kind);
                 self.inner.relists.of(kind).notify_one();

@@ -174,7 +174,9 @@ impl Desk {
 fn subject(key: &OutboxKey) -> Cow<'_, OutboxKey> {
     match key {
         OutboxKey::Gone(pod) => Cow::Owned(OutboxKey::Pod(pod.clone())),
-        OutboxKey::Node | OutboxKey::Pod(_) | OutboxKey::Event { .. } => Cow::Borrowed(key),
+        OutboxKey::Node | OutboxKey::Pod(_) | OutboxKey::Device(_) | OutboxKey::Event { .. } => {
+            Cow::Borrowed(key)
+        }
     }
 }
 

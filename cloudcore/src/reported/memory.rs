@@ -48,7 +48,7 @@ impl Memory {
     pub(super) fn forget(&mut self, key: &OutboxKey) {
         let key = match key {
             OutboxKey::Gone(pod) => &OutboxKey::Pod(pod.clone()),
-            OutboxKey::Node | OutboxKey::Pod(_) | OutboxKey::Event { .. } => key,
+            OutboxKey::Node | OutboxKey::Pod(_) | OutboxKey::Device(_) | OutboxKey::Event { .. } => key,
         };
         self.said.remove(key);
     }
@@ -58,7 +58,7 @@ impl Memory {
         let is_about = |key: &&OutboxKey| match key {
             OutboxKey::Node => changed.iter().any(|object| object.kind == Kind::Node),
             OutboxKey::Pod(pod) => changed.contains(&ObjectKey::new(Kind::Pod, &pod.namespace, &pod.name)),
-            OutboxKey::Gone(_) | OutboxKey::Event { .. } => false,
+            OutboxKey::Gone(_) | OutboxKey::Device(_) | OutboxKey::Event { .. } => false,
         };
         self.said.keys().filter(is_about).cloned().collect()
     }

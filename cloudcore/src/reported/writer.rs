@@ -80,6 +80,9 @@ impl NodeWriter {
             OutboxKey::Node => self.cluster.write_node(&self.node, payload).await,
             OutboxKey::Pod(pod) => self.cluster.patch_pod_status(&self.pod(pod), payload).await,
             OutboxKey::Gone(pod) => self.cluster.delete_pod(&self.pod(pod)).await,
+            OutboxKey::Device(device) => Err(WriteError::Gone {
+                what: format!("device {}/{}", device.namespace, device.name),
+            }),
             OutboxKey::Event { .. } => self.cluster.create_event(&self.node, payload).await,
         }
     }
@@ -101,7 +104,7 @@ impl Writer for NodeWriter {
         match key {
             OutboxKey::Node => self.cluster.node_shown(&self.node, payload),
             OutboxKey::Pod(pod) => self.cluster.pod_shown(&self.pod(pod), payload),
-            OutboxKey::Gone(_) | OutboxKey::Event { .. } => Shown::Nothing,
+            OutboxKey::Gone(_) | OutboxKey::Device(_) | OutboxKey::Event { .. } => Shown::Nothing,
         }
     }
 

@@ -108,9 +108,13 @@ impl Image {
         }
         let names = match object.key.kind {
             Kind::Pod => references(&object.body.json().unwrap()).unwrap(),
-            Kind::Service | Kind::RuntimeClass | Kind::ConfigMap | Kind::Secret | Kind::Node => {
-                BTreeSet::new()
-            }
+            Kind::Service
+            | Kind::RuntimeClass
+            | Kind::ConfigMap
+            | Kind::Secret
+            | Kind::DeviceModel
+            | Kind::Device
+            | Kind::Node => BTreeSet::new(),
         };
         let row = Row {
             version: object.version.clone(),

@@ -257,6 +257,7 @@ impl World {
                 let key = ObjectKey::new(Kind::Pod, pod.namespace.as_str(), pod.name.as_str());
                 !self.api.lives(&key, &pod.uid)
             }
+            OutboxKey::Device(_) => false,
             OutboxKey::Event { name, .. } => self.api.now.events.contains(name),
         };
         assert!(

@@ -53,7 +53,13 @@ pub(crate) fn plain(kind: Kind, name: &str, content: u64) -> Value {
     });
     match kind {
         Kind::Service => object["spec"] = json!({"clusterIP": format!("10.96.0.{}", content % 250)}),
-        Kind::ConfigMap | Kind::Secret | Kind::RuntimeClass | Kind::Pod | Kind::Node => {
+        Kind::ConfigMap
+        | Kind::Secret
+        | Kind::RuntimeClass
+        | Kind::DeviceModel
+        | Kind::Device
+        | Kind::Pod
+        | Kind::Node => {
             object["data"] = json!({"content": content.to_string()});
         }
     }

@@ -316,7 +316,7 @@ impl World {
         };
         match kind {
             Kind::Pod | Kind::ConfigMap | Kind::Secret => self.consistent_pods(r, id, then),
-            Kind::Service | Kind::RuntimeClass | Kind::Node => {
+            Kind::Service | Kind::RuntimeClass | Kind::DeviceModel | Kind::Device | Kind::Node => {
                 let before = self.replicas[r].lists.get(&kind).copied().unwrap_or_default();
                 self.relist_kind(r, kind);
                 self.when_listed(r, id, (kind, before + 1), then);

@@ -158,9 +158,13 @@ impl World {
                 }
                 let lost: Vec<(String, Body)> = match kind {
                     Kind::Node => missing_nodes(index, &seen),
-                    Kind::Service | Kind::RuntimeClass | Kind::ConfigMap | Kind::Secret | Kind::Pod => {
-                        Vec::new()
-                    }
+                    Kind::Service
+                    | Kind::RuntimeClass
+                    | Kind::ConfigMap
+                    | Kind::Secret
+                    | Kind::DeviceModel
+                    | Kind::Device
+                    | Kind::Pod => Vec::new(),
                 };
                 if *kind == Kind::Pod {
                     index.pods_listed(&seen, Revision(head));
@@ -381,7 +385,7 @@ pub(crate) fn put_shared(index: &mut Index, object: &Stored, listing: bool) -> b
             }
             true
         }
-        Kind::Service | Kind::RuntimeClass => {
+        Kind::Service | Kind::RuntimeClass | Kind::DeviceModel | Kind::Device => {
             if let Ok(object) = canonical(object.key.kind, &object.json) {
                 index.put(Arc::new(object));
             }
@@ -413,7 +417,12 @@ fn gone_shared(index: &mut Index, change: &Change) -> Option<(String, Body)> {
             index.remove(&change.key);
             Some((change.key.name.clone(), Body::compress(&change.object.json)))
         }
-        Kind::Service | Kind::RuntimeClass | Kind::ConfigMap | Kind::Secret => {
+        Kind::Service
+        | Kind::RuntimeClass
+        | Kind::ConfigMap
+        | Kind::Secret
+        | Kind::DeviceModel
+        | Kind::Device => {
             index.remove(&change.key);
             None
         }

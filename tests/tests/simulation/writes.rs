@@ -62,7 +62,7 @@ pub(crate) fn shown(index: &Index, node: &NodeName, key: &OutboxKey, payload: &[
             let patch = pod_status_patch(&current, &reported);
             compare(&patch["status"], &current["status"])
         }
-        OutboxKey::Gone(_) | OutboxKey::Event { .. } => Shown::Nothing,
+        OutboxKey::Gone(_) | OutboxKey::Device(_) | OutboxKey::Event { .. } => Shown::Nothing,
     }
 }
 
@@ -106,6 +106,7 @@ impl World {
                 None => self.register(under),
             },
             OutboxKey::Gone(pod) => self.delete_pod(under, pod),
+            OutboxKey::Device(_) => self.finish(under, Err((404, true))),
             OutboxKey::Event { name, .. } => self.request(
                 r,
                 move |world| {
@@ -150,7 +151,7 @@ impl World {
     fn ask_read(&mut self, mut under: Under) {
         let key = match &under.job.key {
             OutboxKey::Pod(pod) => pod_key(pod),
-            OutboxKey::Node | OutboxKey::Gone(_) | OutboxKey::Event { .. } => {
+            OutboxKey::Node | OutboxKey::Gone(_) | OutboxKey::Device(_) | OutboxKey::Event { .. } => {
                 ObjectKey::new(Kind::Node, "", under.node.as_ref())
             }
         };
@@ -183,7 +184,7 @@ impl World {
                 let reported = serde_json::from_slice(&under.job.payload).unwrap_or_default();
                 (pod_key(pod), pod_status_patch(&current, &reported))
             }
-            OutboxKey::Node | OutboxKey::Gone(_) | OutboxKey::Event { .. } => {
+            OutboxKey::Node | OutboxKey::Gone(_) | OutboxKey::Device(_) | OutboxKey::Event { .. } => {
                 let document = NodeDocument::parse(&under.node, &under.job.payload).unwrap();
                 let key = ObjectKey::new(Kind::Node, "", under.node.as_ref());
                 (key, document.status_patch(&current, None))

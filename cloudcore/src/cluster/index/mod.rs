@@ -166,6 +166,7 @@ impl Index {
                 .cloned()
                 .collect(),
             Kind::RuntimeClass => self.runtime_classes.keys().cloned().collect(),
+            Kind::DeviceModel | Kind::Device => Vec::new(),
             Kind::Node => self
                 .nodes
                 .get(node.as_ref())
@@ -186,6 +187,7 @@ impl Index {
             },
             Kind::Service => self.services.get(key).filter(|_| needs_service(edge, key)),
             Kind::RuntimeClass => self.runtime_classes.get(key),
+            Kind::DeviceModel | Kind::Device => None,
             Kind::Node => self
                 .nodes
                 .get(&key.name)
@@ -216,7 +218,7 @@ impl Index {
                 let floor = self.edges.get(node).map_or(Revision(0), |edge| edge.floor);
                 self.revisions[Kind::Pod.index()].max(floor)
             }
-            Kind::Service | Kind::RuntimeClass | Kind::Node => watched,
+            Kind::Service | Kind::RuntimeClass | Kind::DeviceModel | Kind::Device | Kind::Node => watched,
         }
     }
 

@@ -84,7 +84,7 @@ impl Index {
                 .values()
                 .map(|entry| entry.object.key.clone())
                 .collect(),
-            Kind::ConfigMap | Kind::Secret | Kind::Pod => Vec::new(),
+            Kind::ConfigMap | Kind::Secret | Kind::DeviceModel | Kind::Device | Kind::Pod => Vec::new(),
         };
         for key in held.iter().filter(|key| !seen.contains(*key)) {
             self.remove(key);
@@ -99,7 +99,7 @@ impl Index {
             Kind::Service => drop(self.services.insert(key.clone(), object)),
             Kind::RuntimeClass => drop(self.runtime_classes.insert(key.clone(), object)),
             Kind::ConfigMap | Kind::Secret => return self.resolve(&key, Lookup::Present(object)),
-            Kind::Pod | Kind::Node => return,
+            Kind::Pod | Kind::DeviceModel | Kind::Device | Kind::Node => return,
         }
         self.mark_shared(&key);
     }
@@ -125,7 +125,7 @@ impl Index {
             Kind::Service => drop(self.services.remove(key)),
             Kind::RuntimeClass => drop(self.runtime_classes.remove(key)),
             Kind::Node => drop(self.nodes.remove(&key.name)),
-            Kind::ConfigMap | Kind::Secret | Kind::Pod => {}
+            Kind::ConfigMap | Kind::Secret | Kind::DeviceModel | Kind::Device | Kind::Pod => {}
         }
     }
 
@@ -161,6 +161,7 @@ impl Index {
                 Kind::Service => needs_service(edge, key),
                 Kind::Node => node.as_ref() == key.name,
                 Kind::RuntimeClass | Kind::ConfigMap | Kind::Secret | Kind::Pod => true,
+                Kind::DeviceModel | Kind::Device => false,
             };
             if concerned {
                 edge.mark(key);
