@@ -6,9 +6,9 @@
 
 use std::time::Duration;
 
-use protocol::reported::{OutboxError, OutboxKey, Settled, SettledAs};
+use protocol::reported::{OutboxError, OutboxKey, Seq, Settled, SettledAs};
 use protocol::transport::Stream;
-use protocol::wire::{FrameReader, FrameWriter, ReportedDown, ReportedUp, WireError};
+use protocol::wire::{FrameReader, FrameWriter, ReportedDown, ReportedUp, WireError, reported_down};
 use thiserror::Error;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -43,14 +43,8 @@ impl Reporter {
         self.connected().await?;
         let served = self.exchange(stream, stop).await;
         self.book.lock().outbox.disconnected();
-        self.settle().await?;
+        self.write_all().await?;
         served
-    }
-
-    /// Writes what was answered.
-    async fn settle(&self) -> Result<(), StoreError> {
-        let made = self.book.lock().made;
-        self.write(made).await
     }
 
     /// Forgets what was kept of a pod that the cluster does not know any more.
@@ -74,7 +68,7 @@ impl Reporter {
             let change = book.outbox.connected();
             book.note(change, Table::Outbox);
         }
-        self.settle().await
+        self.write_all().await
     }
 
     async fn exchange(&self, stream: Stream, stop: &CancellationToken) -> Result<(), FlowError> {
@@ -82,6 +76,10 @@ impl Reporter {
         let mut writer = FrameWriter::new(stream.send);
         let mut settle_at = None;
         loop {
+            // A number must be reserved before it is used; for most reports it is, long since.
+            if self.book.lock().reserves() {
+                self.write_all().await?;
+            }
             while let Some(report) = self.next() {
                 writer.write(&report).await?;
             }
@@ -90,7 +88,7 @@ impl Reporter {
                 () = self.changed.notified() => {}
                 () = sleep(self.pause()) => {}
                 () = reached(settle_at) => {
-                    self.settle().await?;
+                    self.write_all().await?;
                     settle_at = None;
                 }
                 frame = reader.read::<ReportedDown>() => match frame? {
@@ -118,8 +116,12 @@ impl Reporter {
     fn answered(&self, frame: ReportedDown) -> Result<(), OutboxError> {
         let now = self.began.elapsed();
         let mut book = self.book.lock();
+        let answered = frame.kind.as_ref().and_then(answered_number);
         if let Some(settled) = book.outbox.handle_frame(frame, now, rand::random::<f64>())? {
             book.settle(&settled);
+            if let (OutboxKey::Device(device), Some(seq)) = (&settled.key, answered) {
+                book.settle_device(device, seq, settled.outcome);
+            }
         }
         Ok(())
     }
@@ -132,12 +134,26 @@ async fn reached(at: Option<Instant>) {
     }
 }
 
+/// The number of the report that a frame answers.
+const fn answered_number(frame: &reported_down::Kind) -> Option<Seq> {
+    match frame {
+        reported_down::Kind::Committed(committed) => Some(Seq(committed.seq)),
+        reported_down::Kind::Refused(refused) => Some(Seq(refused.seq)),
+        reported_down::Kind::OwnedSame(_)
+        | reported_down::Kind::OwnedDiffer(_)
+        | reported_down::Kind::OwnedWanted(_) => None,
+    }
+}
+
 impl super::Book {
     fn settle(&mut self, settled: &Settled) {
         if let SettledAs::Dropped(code) = settled.outcome {
             tracing::warn!(report = %settled.key, ?code, "the API server will never take a report; it is dropped");
         }
-        if let Some(seq) = settled.delete {
+        if let Some(seq) = settled
+            .delete
+            .filter(|_| !matches!(settled.key, OutboxKey::Device(_)))
+        {
             let table = if settled.key.is_event() {
                 Table::Event
             } else {

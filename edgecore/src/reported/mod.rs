@@ -11,6 +11,7 @@
 //! **Invariant:** changes reach the store in the order in which the outbox made them, so that a
 //! deletion can never be overtaken by the entry that it deletes.
 
+mod devices;
 mod flow;
 
 pub use flow::FlowError;
@@ -65,6 +66,8 @@ struct Book {
     unwritten: Vec<(Table, String, Op)>,
     /// How many changes were ever made.
     made: u64,
+    /// Which entries of devices are on flash, and which are not.
+    devices: devices::Places,
 }
 
 /// What was last said of a pod.
@@ -95,6 +98,7 @@ impl Reporter {
             .iter()
             .filter_map(|entry| OutboxKey::from_wire(entry.key.clone()))
             .collect();
+        let places = devices::Places::of(&entries);
         let (outbox, unreadable) = Outbox::load(entries, reserved.unwrap_or_default());
         for error in unreadable {
             tracing::warn!(%error, "the outbox was repaired");
@@ -104,6 +108,7 @@ impl Reporter {
             statuses: BTreeMap::new(),
             unwritten: Vec::new(),
             made: 0,
+            devices: places,
         };
         for (uid, bytes) in db.scan(Table::PodState).await? {
             match serde_json::from_slice::<LastStatus>(&bytes) {
@@ -240,16 +245,25 @@ impl Book {
 
     fn note(&mut self, change: Change, table: Table) {
         // The reservation first: a number on disk is never beyond what is reserved there.
-        if let Some(reserved) = change.reserved {
-            let end = Bytes::copy_from_slice(&reserved.to_be_bytes());
-            self.keep(Table::Meta, RESERVED.to_owned(), Op::Put(end));
-        }
+        self.note_reservation(change.reserved);
         for seq in change.delete {
             self.keep(table, entry_key(seq), Op::Delete);
         }
         if let Some(entry) = change.write {
             let key = entry_key(Seq(entry.seq));
             self.keep(table, key, Op::Put(entry.encode_to_vec().into()));
+        }
+    }
+
+    /// Whether numbers are about to be used whose reservation is not on the disk yet.
+    fn reserves(&self) -> bool {
+        self.unwritten.iter().any(|(table, key, _)| *table == Table::Meta && key == RESERVED)
+    }
+
+    fn note_reservation(&mut self, reserved: Option<u64>) {
+        if let Some(reserved) = reserved {
+            let end = Bytes::copy_from_slice(&reserved.to_be_bytes());
+            self.keep(Table::Meta, RESERVED.to_owned(), Op::Put(end));
         }
     }
 

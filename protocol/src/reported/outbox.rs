@@ -14,14 +14,16 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use crate::devices::DeviceIdentity;
 use crate::object::Body;
 use crate::wire::Report;
 
 use super::key::Lane;
 use super::{MAX_PACKED, MAX_PAYLOAD, OutboxKey, PodIdentity, RefusalCode, Seq};
 
-/// Numbers reserved at once: one small write per so many entries.
-const BLOCK: u64 = 1_024;
+/// Numbers reserved at once: one small write per so many entries, of which devices make a hundred a
+/// second without any other write.
+const BLOCK: u64 = 65_536;
 
 /// Events kept while nobody takes them.
 const MAX_EVENTS: usize = 1_000;
@@ -217,6 +219,15 @@ impl Outbox {
         let key = OutboxKey::Pod(pod.clone());
         self.confirmed.remove(&key);
         let pending = self.state.remove(&key);
+        Change {
+            delete: pending.into_iter().map(|pending| pending.seq).collect(),
+            ..Change::default()
+        }
+    }
+
+    /// Forgets a device that is no longer the node's: nobody would take what it said.
+    pub fn forget_device(&mut self, device: &DeviceIdentity) -> Change {
+        let pending = self.state.remove(&OutboxKey::Device(device.clone()));
         Change {
             delete: pending.into_iter().map(|pending| pending.seq).collect(),
             ..Change::default()

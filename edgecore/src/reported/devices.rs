@@ -1,0 +1,264 @@
+//! What devices said, on its way to the cluster: in memory while somebody takes it, on flash while
+//! nobody does.
+//!
+//! The journal of devices has every value, so an entry need not be on flash in order not to be lost:
+//! after a restart it is made again from there. It is written when the link is gone, for after a power
+//! cut the journal cannot tell what the cluster has. An older entry that is on flash stays there until
+//! a newer one is, or until the cluster has taken one.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use prost::Message as _;
+use protocol::devices::{DeviceIdentity, DeviceStatusStatus};
+use protocol::reported::{OutboxKey, Seq, SettledAs};
+use protocol::wire::Report as Entry;
+use tokio::time::Instant;
+
+use super::{Book, ReportError, Reporter, entry_key};
+use crate::store::{Op, StoreError, Table};
+
+/// Where the entries of devices are.
+#[derive(Debug, Default)]
+pub(super) struct Places {
+    /// The newest entry of each device, if it is not on flash.
+    in_memory: BTreeMap<DeviceIdentity, Entry>,
+    /// The numbers of entries that are on flash.
+    on_flash: BTreeMap<DeviceIdentity, BTreeSet<u64>>,
+    /// Since when nothing was taken although something waits.
+    silent_since: Option<Instant>,
+}
+
+impl Places {
+    /// What was on flash at the start.
+    pub(super) fn of(entries: &[Entry]) -> Self {
+        let mut places = Self::default();
+        for entry in entries {
+            if let Some(OutboxKey::Device(device)) = OutboxKey::from_wire(entry.key.clone()) {
+                places.on_flash.entry(device).or_default().insert(entry.seq);
+                places.silent_since = Some(Instant::now());
+            }
+        }
+        places
+    }
+
+    fn is_waiting(&self) -> bool {
+        !self.in_memory.is_empty() || !self.on_flash.is_empty()
+    }
+}
+
+impl Reporter {
+    /// Reports how a device is. In memory; [`Reporter::keep_devices`] makes it durable.
+    pub fn device(&self, device: &DeviceIdentity, status: &DeviceStatusStatus) -> Result<(), ReportError> {
+        let json = serde_json::to_vec(status)?;
+        {
+            let mut book = self.book.lock();
+            book.put_device(device, &json);
+        }
+        self.changed.notify_one();
+        Ok(())
+    }
+
+    /// Makes durable what these devices, or all, have said and the cluster has not taken.
+    pub async fn keep_devices(&self, devices: Option<&[DeviceIdentity]>) -> Result<(), StoreError> {
+        // What could not be written last time goes first, so that a full disk fills no memory.
+        self.write_all().await?;
+        let mine = {
+            let mut book = self.book.lock();
+            book.keep_devices(devices);
+            book.made
+        };
+        self.write(mine).await
+    }
+
+    /// Forgets what a device said that is not this node's any more.
+    pub fn forget_device(&self, device: &DeviceIdentity) {
+        let mut book = self.book.lock();
+        drop(book.outbox.forget_device(device));
+        book.forget_device(device);
+    }
+
+    /// For how long the cluster has taken nothing although a device's report waits.
+    pub fn silence_of_devices(&self) -> Duration {
+        let since = self.book.lock().devices.silent_since;
+        since.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+
+    /// Returns when every change so far is durable.
+    pub(super) async fn write_all(&self) -> Result<(), StoreError> {
+        let made = self.book.lock().made;
+        self.write(made).await
+    }
+}
+
+impl Book {
+    fn put_device(&mut self, device: &DeviceIdentity, json: &[u8]) {
+        let change = self.outbox.put(OutboxKey::Device(device.clone()), json);
+        self.note_reservation(change.reserved);
+        if let Some(entry) = change.write {
+            self.devices.in_memory.insert(device.clone(), entry);
+            self.devices.silent_since.get_or_insert_with(Instant::now);
+        }
+    }
+
+    fn keep_devices(&mut self, devices: Option<&[DeviceIdentity]>) {
+        let wanted = |device: &DeviceIdentity| devices.is_none_or(|devices| devices.contains(device));
+        let in_memory = std::mem::take(&mut self.devices.in_memory);
+        let (take, rest) = in_memory.into_iter().partition(|(device, _)| wanted(device));
+        self.devices.in_memory = rest;
+        let take: BTreeMap<DeviceIdentity, Entry> = take;
+        for (device, entry) in take {
+            let seq = entry.seq;
+            self.keep(
+                Table::Outbox,
+                entry_key(Seq(seq)),
+                Op::Put(entry.encode_to_vec().into()),
+            );
+            self.delete_older(&device, seq);
+            self.devices.on_flash.entry(device).or_default().insert(seq);
+        }
+    }
+
+    /// The cluster has answered an entry: neither it nor an older one is needed any more.
+    pub(super) fn settle_device(&mut self, device: &DeviceIdentity, seq: Seq, outcome: SettledAs) {
+        if matches!(outcome, SettledAs::Deferred(_)) {
+            return;
+        }
+        if self
+            .devices
+            .in_memory
+            .get(device)
+            .is_some_and(|entry| entry.seq <= seq.0)
+        {
+            self.devices.in_memory.remove(device);
+        }
+        self.delete_older(device, seq.0 + 1);
+        self.devices.silent_since = self.devices.is_waiting().then(Instant::now);
+    }
+
+    fn forget_device(&mut self, device: &DeviceIdentity) {
+        self.devices.in_memory.remove(device);
+        self.delete_older(device, u64::MAX);
+        if !self.devices.is_waiting() {
+            self.devices.silent_since = None;
+        }
+    }
+
+    fn delete_older(&mut self, device: &DeviceIdentity, than: u64) {
+        let Some(mut kept) = self.devices.on_flash.remove(device) else {
+            return;
+        };
+        let rest = kept.split_off(&than);
+        for seq in kept {
+            self.keep(Table::Outbox, entry_key(Seq(seq)), Op::Delete);
+        }
+        if !rest.is_empty() {
+            self.devices.on_flash.insert(device.clone(), rest);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::reported::RefusalCode;
+
+    use super::*;
+    use crate::store::Db;
+
+    fn pump() -> DeviceIdentity {
+        DeviceIdentity {
+            namespace: "hall".to_owned(),
+            name: "pump".to_owned(),
+            uid: "u1".to_owned(),
+        }
+    }
+
+    fn status(state: &str) -> DeviceStatusStatus {
+        DeviceStatusStatus {
+            state: Some(state.to_owned()),
+            ..DeviceStatusStatus::default()
+        }
+    }
+
+    async fn rows(db: &Db) -> Vec<String> {
+        let rows = db.scan(Table::Outbox).await.unwrap();
+        rows.into_iter().map(|(key, _)| key).collect()
+    }
+
+    fn newest(reporter: &Reporter) -> Seq {
+        let book = reporter.book.lock();
+        let on_flash = book
+            .devices
+            .on_flash
+            .get(&pump())
+            .and_then(|kept| kept.last().copied());
+        Seq(book
+            .devices
+            .in_memory
+            .get(&pump())
+            .map(|entry| entry.seq)
+            .or(on_flash)
+            .unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_devices_report_costs_no_flash_until_it_is_kept() {
+        let db = Db::in_memory();
+        let reporter = Reporter::load(db.clone()).await.unwrap();
+        for state in ["online", "offline"] {
+            reporter.device(&pump(), &status(state)).unwrap();
+        }
+        assert_eq!(rows(&db).await.len(), 0);
+        reporter.keep_devices(None).await.unwrap();
+        assert_eq!(rows(&db).await.len(), 1);
+        let after = Reporter::load(db.clone()).await.unwrap();
+        assert_eq!(after.pending(), 1);
+        reporter.device(&pump(), &status("ok")).unwrap();
+        reporter.keep_devices(Some(&[])).await.unwrap();
+        assert_eq!(
+            rows(&db).await.len(),
+            1,
+            "the older one stays until a newer one is there"
+        );
+        reporter.keep_devices(Some(&[pump()])).await.unwrap();
+        assert_eq!(rows(&db).await, [entry_key(newest(&reporter))]);
+    }
+
+    #[tokio::test]
+    async fn what_the_cluster_has_taken_leaves_the_flash_and_what_it_defers_stays() {
+        let db = Db::in_memory();
+        let reporter = Reporter::load(db.clone()).await.unwrap();
+        reporter.device(&pump(), &status("online")).unwrap();
+        reporter.keep_devices(None).await.unwrap();
+        let kept = newest(&reporter);
+        reporter.device(&pump(), &status("offline")).unwrap();
+        let settle = |seq, outcome| reporter.book.lock().settle_device(&pump(), seq, outcome);
+        settle(kept, SettledAs::Deferred(RefusalCode::from_wire(0)));
+        reporter.write_all().await.unwrap();
+        assert_eq!(rows(&db).await.len(), 1);
+        settle(newest(&reporter), SettledAs::Committed);
+        reporter.write_all().await.unwrap();
+        assert_eq!(rows(&db).await.len(), 0);
+        assert_eq!(reporter.silence_of_devices(), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_is_counted_from_the_last_answer_while_something_waits() {
+        let reporter = Reporter::load(Db::in_memory()).await.unwrap();
+        assert_eq!(reporter.silence_of_devices(), Duration::ZERO);
+        reporter.device(&pump(), &status("online")).unwrap();
+        let first = newest(&reporter);
+        tokio::time::advance(Duration::from_secs(3)).await;
+        reporter.device(&pump(), &status("offline")).unwrap();
+        assert_eq!(reporter.silence_of_devices(), Duration::from_secs(3));
+        reporter
+            .book
+            .lock()
+            .settle_device(&pump(), first, SettledAs::Committed);
+        assert_eq!(reporter.silence_of_devices(), Duration::ZERO);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(reporter.silence_of_devices(), Duration::from_secs(1));
+        reporter.forget_device(&pump());
+        assert_eq!(reporter.silence_of_devices(), Duration::ZERO);
+    }
+}
