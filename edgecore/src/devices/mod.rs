@@ -14,9 +14,13 @@
 //!
 //! **Invariant:** a carrier hears "accepted" only when the journal has the value.
 
+mod core;
+mod journal;
 mod seam;
 mod served;
+mod twin;
 
+pub use core::{Cluster, Core, Ground, OpenError, Source};
 pub use seam::{
     Clue, Observation, Origin, Refused, Report, Seen, Standing, Told, TwinChange, TwinView, Twins, Wish,
 };

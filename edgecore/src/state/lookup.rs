@@ -25,6 +25,20 @@ impl Desired {
         self.shared.objects_changed.subscribe()
     }
 
+    /// Every Device and DeviceModel.
+    pub fn device_objects(&self) -> Vec<Arc<Object>> {
+        let held = self.shared.held.read();
+        let of_devices =
+            |(key, _): &(&ObjectKey, &Arc<Object>)| matches!(key.kind, Kind::Device | Kind::DeviceModel);
+        let objects = held.objects.iter().filter(of_devices);
+        objects.map(|(_, object)| Arc::clone(object)).collect()
+    }
+
+    /// Changes whenever one of those may have changed.
+    pub fn watch_devices(&self) -> watch::Receiver<u64> {
+        self.shared.devices_changed.subscribe()
+    }
+
     fn decoded<T: DeserializeOwned>(&self, key: &ObjectKey) -> Option<T> {
         let object = self.shared.held.read().objects.get(key).cloned()?;
         decode(&object)

@@ -65,6 +65,7 @@ struct Shared {
     held: RwLock<Holdings>,
     pods_changed: watch::Sender<u64>,
     objects_changed: watch::Sender<u64>,
+    devices_changed: watch::Sender<u64>,
 }
 
 #[derive(Debug, Default)]
@@ -113,6 +114,7 @@ impl Desired {
             held: RwLock::new(holdings),
             pods_changed: watch::channel(0).0,
             objects_changed: watch::channel(0).0,
+            devices_changed: watch::channel(0).0,
         };
         let shared = Arc::new(shared);
         Ok((Self { db, shared }, remembered))
@@ -137,6 +139,9 @@ impl Desired {
         }
         if changed.iter().any(|kind| *kind != Kind::Pod) {
             self.shared.objects_changed.send_modify(|count| *count += 1);
+        }
+        if changed.contains(&Kind::Device) || changed.contains(&Kind::DeviceModel) {
+            self.shared.devices_changed.send_modify(|count| *count += 1);
         }
         Ok(())
     }

@@ -70,11 +70,13 @@ pub enum Table {
     Event,
     /// Images that this node pulled, and which secrets give access to them.
     ImagePull,
+    /// What devices said and should be: the journal's part that outlives the power.
+    Device,
 }
 
 impl Table {
     /// Every table.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Desired,
         Self::Absent,
         Self::Fence,
@@ -84,6 +86,7 @@ impl Table {
         Self::Outbox,
         Self::Event,
         Self::ImagePull,
+        Self::Device,
     ];
 
     /// The name on disk. It never changes.
@@ -98,6 +101,7 @@ impl Table {
             Self::Outbox => "outbox",
             Self::Event => "event",
             Self::ImagePull => "imagepull",
+            Self::Device => "device",
         }
     }
 }

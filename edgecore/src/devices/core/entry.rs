@@ -1,0 +1,105 @@
+//! One device in the book: its twin, and what of it is where.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use super::seams::Cluster;
+use crate::devices::seam::Told;
+use crate::devices::twin::{Change, Moment, Outcome, Rules, Stood, Twin};
+
+/// A value that is said again commits only its time, and no oftener than this.
+const AGAIN: i64 = 60_000;
+/// The outbox takes a device's status no oftener: the cluster takes one in a second.
+const PACE: i64 = 200;
+/// When a device was last seen is kept so exactly on tmpfs, and on flash.
+const SEEN_LOGGED: i64 = 1_000;
+const SEEN_FLASHED: i64 = 600_000;
+
+/// One device.
+pub(super) struct Entry {
+    pub(super) rules: Rules,
+    pub(super) twin: Twin,
+    /// Properties whose row on flash is not the newest.
+    pub(super) dirty: BTreeSet<Arc<str>>,
+    /// When each property's row was last written.
+    pub(super) flashed: BTreeMap<Arc<str>, i64>,
+    pub(super) stood_flashed: Option<Stood>,
+    stood_logged: Option<Stood>,
+    /// What is told after the round of that number.
+    pub(super) late: VecDeque<(u64, Arc<Told>)>,
+    /// The cluster must hear, and when it last did.
+    tell: bool,
+    told_at: i64,
+    /// When there is something to do although nothing happens.
+    pub(super) due: Option<i64>,
+}
+
+impl Entry {
+    pub(super) fn new(rules: Rules, twin: Twin) -> Self {
+        Self {
+            rules,
+            twin,
+            dirty: BTreeSet::new(),
+            flashed: BTreeMap::new(),
+            stood_flashed: None,
+            stood_logged: None,
+            late: VecDeque::new(),
+            tell: false,
+            told_at: i64::MIN / 2,
+            due: None,
+        }
+    }
+
+    pub(super) fn uid(&self) -> &str {
+        &self.rules.served.identity.uid
+    }
+
+    /// Whether the flash must have this change: it is new, or its time has grown old there.
+    pub(super) fn wants_flash(&self, change: &Change, now: Moment) -> bool {
+        if !change.again {
+            return true;
+        }
+        let flashed = self.flashed.get(&change.name);
+        flashed.is_none_or(|flashed| now.mono - flashed >= AGAIN)
+    }
+
+    /// How the device is, if the log should say so.
+    pub(super) fn stood_to_log(&mut self, outcome: &Outcome) -> Option<Stood> {
+        let stood = outcome.stood?;
+        if is_kept(self.stood_logged, stood, SEEN_LOGGED) {
+            return None;
+        }
+        self.stood_logged = Some(stood);
+        Some(stood)
+    }
+
+    /// How the device is, if flash should say so.
+    pub(super) fn stood_to_flash(&mut self) -> Option<Stood> {
+        let stood = self.twin.stood();
+        if is_kept(self.stood_flashed, stood, SEEN_FLASHED) {
+            return None;
+        }
+        self.stood_flashed = Some(stood);
+        Some(stood)
+    }
+
+    /// Tells the cluster what is due, and finds out when there is more to do. `force` is for what must
+    /// be in the outbox before it is kept.
+    pub(super) fn tell(&mut self, cluster: &dyn Cluster, now: Moment, away: bool, force: bool) {
+        self.tell |= self.twin.release(&self.rules, now, !away);
+        let next = self.told_at + PACE;
+        if self.tell && (force || now.mono >= next) {
+            cluster.tell(&self.rules.served.identity, &self.twin.status(&self.rules));
+            self.tell = false;
+            self.told_at = now.mono;
+        }
+        let due = self.twin.next_due(&self.rules, now, !away);
+        self.due = [due, self.tell.then_some(next)].into_iter().flatten().min();
+    }
+}
+
+fn is_kept(before: Option<Stood>, now: Stood, by: i64) -> bool {
+    let Some(before) = before else { return false };
+    let seen = |stood: Stood| stood.last_online.unwrap_or_default();
+    before.state == now.state && before.said == now.said && (seen(now) - seen(before)).abs() < by
+}

@@ -1,0 +1,220 @@
+//! From tmpfs to flash, in rounds: one commit for all that wait.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use protocol::devices::{DeviceIdentity, DeviceName};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::Core;
+use super::book::{Book, Waiter};
+use super::versions;
+use crate::devices::journal::{property_key, property_row, standing_key, standing_row};
+use crate::devices::twin::Event;
+use crate::store::{Batch, Op, Table};
+
+/// What is on tmpfs alone goes to flash no oftener than this.
+const REGULAR: Duration = Duration::from_secs(30);
+/// Without a link, at most two commits a second.
+const PACE: Duration = Duration::from_millis(500);
+/// Rows of one batch; the store takes 512 changes.
+const CHUNK: usize = 256;
+/// After a round that failed, so that a full disk is not asked without end.
+const AFTER_FAILURE: Duration = Duration::from_secs(1);
+
+/// What a round writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scope {
+    /// Everything.
+    All,
+    /// The properties that must be on flash whatever the link does.
+    Durable,
+}
+
+/// One round.
+struct Round {
+    number: u64,
+    rows: Vec<(String, Op)>,
+    /// Dirty again if it fails.
+    properties: Vec<(DeviceName, Arc<str>)>,
+    standings: Vec<DeviceName>,
+    deleted: Vec<String>,
+    waiters: Vec<Waiter>,
+    devices: Vec<DeviceIdentity>,
+}
+
+impl Core {
+    /// Writes what must be on flash until `stop`.
+    pub(super) async fn flush_when_due(&self, stop: &CancellationToken) {
+        let mut regular = Instant::now() + REGULAR;
+        loop {
+            let due = tokio::select! {
+                () = stop.cancelled() => return,
+                () = self.wanted.notified() => false,
+                () = sleep_until(regular) => true,
+            };
+            let began = Instant::now();
+            let away = self.book.lock().is_away();
+            let scope = if due || away { Scope::All } else { Scope::Durable };
+            if scope == Scope::All {
+                regular = began + REGULAR;
+            }
+            let done = self.flush(scope, away).await;
+            self.reserve().await;
+            let pause = match (done, away) {
+                (false, _) => AFTER_FAILURE,
+                (true, true) => PACE.saturating_sub(began.elapsed()),
+                (true, false) => Duration::ZERO,
+            };
+            drop(timeout(pause, stop.cancelled()).await);
+        }
+    }
+
+    /// Writes everything, what waits for the cluster included.
+    pub(super) async fn flush_all(&self) {
+        if !self.flush(Scope::All, true).await {
+            sleep(AFTER_FAILURE).await;
+            self.flush(Scope::All, true).await;
+        }
+    }
+
+    /// One round; false if it failed.
+    async fn flush(&self, scope: Scope, keep: bool) -> bool {
+        let mut round = self.gather(scope, keep);
+        let kept = async {
+            match (keep, scope) {
+                (true, _) => self.ground.cluster.keep(None).await,
+                (false, Scope::Durable) if !round.devices.is_empty() => {
+                    self.ground.cluster.keep(Some(round.devices.clone())).await
+                }
+                (false, Scope::Durable | Scope::All) => Ok(()),
+            }
+        };
+        let rows = std::mem::take(&mut round.rows);
+        let (kept, written) = tokio::join!(kept, self.write(rows));
+        let result = kept.and(written);
+        if let Err(error) = &result {
+            tracing::warn!(error, "what devices said cannot be written to flash");
+        }
+        let done = result.is_ok();
+        let waiters = std::mem::take(&mut round.waiters);
+        self.book.lock().end_round(round, done);
+        for waiter in waiters {
+            // Whoever does not wait any more has its own reasons.
+            drop(waiter.send(result.clone()));
+        }
+        done
+    }
+
+    /// What is accepted here goes to the cluster even if the power fails: first into the outbox. Most
+    /// of it without holding up reports, and what came meanwhile together with the round.
+    fn gather(&self, scope: Scope, keep: bool) -> Round {
+        let force = keep || scope == Scope::Durable;
+        self.step(force);
+        let mut book = self.book.lock();
+        if force && let Ok(now) = self.moment(&book) {
+            for name in book.names_to_see(now.mono) {
+                book.step(&name, Event::Tick, now, force);
+            }
+        }
+        book.begin_round(scope, self.mono())
+    }
+
+    async fn write(&self, rows: Vec<(String, Op)>) -> Result<(), String> {
+        for chunk in rows.chunks(CHUNK) {
+            let mut batch = Batch::new();
+            for (key, op) in chunk {
+                batch.push(Table::Device, key.clone(), op.clone());
+            }
+            let written = self.ground.db.commit(batch).await;
+            written.map_err(|error| error.to_string())?;
+        }
+        Ok(())
+    }
+
+    async fn reserve(&self) {
+        let Some(end) = self.book.lock().versions.wanted_end() else {
+            return;
+        };
+        match versions::write(&self.ground.db, end).await {
+            Ok(()) => self.book.lock().versions.extend(end),
+            Err(error) => tracing::warn!(%error, "numbers for what devices say cannot be reserved"),
+        }
+    }
+}
+
+impl Book {
+    fn begin_round(&mut self, scope: Scope, mono: i64) -> Round {
+        let mut round = Round {
+            number: self.gathering.number,
+            rows: Vec::new(),
+            properties: Vec::new(),
+            standings: Vec::new(),
+            deleted: std::mem::take(&mut self.gathering.deleted),
+            waiters: std::mem::take(&mut self.gathering.waiters),
+            devices: Vec::new(),
+        };
+        self.gathering.number += 1;
+        let deleted = round.deleted.iter();
+        round.rows.extend(deleted.map(|key| (key.clone(), Op::Delete)));
+        for (name, entry) in &mut self.entries {
+            let rules = &entry.rules;
+            let wanted = |name: &Arc<str>| scope == Scope::All || rules.is_durable(name);
+            let (take, rest) = std::mem::take(&mut entry.dirty).into_iter().partition(wanted);
+            entry.dirty = rest;
+            let uid = entry.rules.served.identity.uid.clone();
+            if !take.is_empty() {
+                round.devices.push(entry.rules.served.identity.clone());
+            }
+            for property in take {
+                let key = property_key(&uid, &property);
+                if let Some(row) = entry.twin.kept_of(&property).and_then(property_row) {
+                    round.rows.push((key, Op::Put(row)));
+                    entry.flashed.insert(property.clone(), mono);
+                } else {
+                    round.rows.push((key, Op::Delete));
+                    entry.flashed.remove(&property);
+                }
+                round.properties.push((name.clone(), property));
+            }
+            if scope == Scope::All
+                && let Some(row) = entry.stood_to_flash().and_then(standing_row)
+            {
+                round.rows.push((standing_key(&uid), Op::Put(row)));
+                round.standings.push(name.clone());
+            }
+        }
+        round
+    }
+
+    /// Whoever listens is told now, even if the flash has failed: the twins are what they are.
+    fn end_round(&mut self, round: Round, done: bool) {
+        for entry in self.entries.values_mut() {
+            while entry
+                .late
+                .front()
+                .is_some_and(|(number, _)| *number <= round.number)
+            {
+                if let Some((_, message)) = entry.late.pop_front() {
+                    drop(self.told.send(message));
+                }
+            }
+        }
+        if done {
+            return;
+        }
+        for (name, property) in round.properties {
+            if let Some(entry) = self.entries.get_mut(&name) {
+                entry.flashed.remove(&property);
+                entry.dirty.insert(property);
+            }
+        }
+        for name in round.standings {
+            if let Some(entry) = self.entries.get_mut(&name) {
+                entry.stood_flashed = None;
+            }
+        }
+        self.gathering.deleted.extend(round.deleted);
+    }
+}

@@ -1,0 +1,164 @@
+//! When flash must have a value before it is accepted, and how often it is written.
+
+use bytes::Bytes;
+
+use super::*;
+use crate::store::{Batch, MemoryStore, Store};
+
+#[tokio::test(start_paused = true)]
+async fn a_durable_value_is_on_flash_before_it_is_accepted_and_others_are_not_written_for_it() {
+    let node = Node::new();
+    let run = node.start().await;
+    run.says("count", "7").await.unwrap();
+    run.says("alarm", "1").await.unwrap();
+    assert_eq!(node.flashed("alarm").await.as_deref(), Some("1"));
+    assert_eq!(node.flashed("count").await, None);
+    assert_eq!(*node.cloud.kept.lock(), [Some(1)], "the outbox has it too");
+    pass(31.0).await;
+    assert_eq!(node.flashed("count").await.as_deref(), Some("7"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_link_everything_is_on_flash_before_it_is_accepted() {
+    let node = Node::new();
+    let run = node.start().await;
+    run.says("target", "3").await.unwrap();
+    node.cut();
+    run.says("count", "7").await.unwrap();
+    assert_eq!(node.flashed("count").await.as_deref(), Some("7"));
+    assert_eq!(
+        node.flashed("target").await.as_deref(),
+        Some("3"),
+        "what came before the cut as well"
+    );
+    assert_eq!(node.cloud.kept.lock().last(), Some(&None), "the outbox keeps all");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_link_that_goes_away_makes_the_journal_go_to_flash_without_any_report() {
+    let node = Node::new();
+    let run = node.start().await;
+    run.says("count", "7").await.unwrap();
+    node.cut();
+    pass(2.0).await;
+    assert_eq!(node.flashed("count").await.as_deref(), Some("7"));
+    drop(run);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_link_there_are_at_most_two_commits_a_second() {
+    let node = Node::new();
+    node.cut();
+    let run = node.start().await;
+    pass(2.0).await;
+    node.cloud.kept.lock().clear();
+    let began = Instant::now();
+    for round in 0..10 {
+        let all = (0..5).map(|n| {
+            let text = format!("{}", round * 5 + n);
+            let run = &run;
+            async move { run.says("count", &text).await }
+        });
+        assert!(futures::future::join_all(all).await.iter().all(Result::is_ok));
+    }
+    assert!(began.elapsed() >= Duration::from_secs(4), "{:?}", began.elapsed());
+    assert!(
+        began.elapsed() <= Duration::from_millis(5_500),
+        "{:?}",
+        began.elapsed()
+    );
+    assert!(node.cloud.kept.lock().len() <= 11);
+    assert_eq!(node.flashed("count").await.as_deref(), Some("49"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_same_value_again_commits_only_once_a_minute() {
+    let node = Node::new();
+    node.cut();
+    let run = node.start().await;
+    run.says("count", "7").await.unwrap();
+    pass(5.0).await;
+    node.cloud.kept.lock().clear();
+    for _ in 0..100 {
+        run.says("count", "7").await.unwrap();
+        pass(1.0).await;
+    }
+    let commits = node.cloud.kept.lock().len();
+    // One for the time, and the regular ones.
+    assert!(commits <= 6, "{commits}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_told_comes_in_order_even_if_only_some_waits_for_flash() {
+    let node = Node::new();
+    let run = node.start().await;
+    let mut told = run.core.told();
+    let (alarm, count) = tokio::join!(run.says("alarm", "1"), run.says("count", "7"));
+    let order = [alarm.unwrap(), count.unwrap()];
+    for expected in order {
+        let next = told.recv().await.unwrap();
+        assert_eq!(
+            next.changes.keys().collect::<Vec<_>>(),
+            expected.changes.keys().collect::<Vec<_>>()
+        );
+    }
+}
+
+/// A flash that can be made to refuse.
+struct Fragile(MemoryStore, Arc<AtomicBool>);
+
+impl Store for Fragile {
+    fn get(&self, table: Table, key: &str) -> Result<Option<Bytes>, StoreError> {
+        self.0.get(table, key)
+    }
+
+    fn scan(
+        &self,
+        table: Table,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<(String, Bytes)>, StoreError> {
+        self.0.scan(table, after, limit)
+    }
+
+    fn commit(&mut self, batch: &Batch) -> Result<(), StoreError> {
+        if self.1.load(Ordering::Relaxed) {
+            return Err(StoreError::Full {
+                path: PathBuf::new(),
+                free: 0,
+            });
+        }
+        self.0.commit(batch)
+    }
+}
+
+#[tokio::test]
+async fn a_flash_that_refuses_is_told_to_the_sender_and_written_when_it_can_be() {
+    let full = Arc::new(AtomicBool::new(false));
+    let mut node = Node::new();
+    node.db = Db::start("fragile", Fragile(MemoryStore::new(), Arc::clone(&full))).unwrap();
+    let run = node.start().await;
+    full.store(true, Ordering::Relaxed);
+    assert!(matches!(
+        run.says("alarm", "1").await,
+        Err(Refused::Unavailable(_))
+    ));
+    run.says("count", "7").await.unwrap();
+    full.store(false, Ordering::Relaxed);
+    run.says("alarm", "1").await.unwrap();
+    assert_eq!(node.flashed("alarm").await.as_deref(), Some("1"));
+    run.stop().await;
+    assert_eq!(node.flashed("count").await.as_deref(), Some("7"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_asks_after_the_end_is_refused_and_not_left_waiting() {
+    let node = Node::new();
+    let run = node.start().await;
+    let core = Arc::clone(&run.core);
+    run.stop().await;
+    let late = core
+        .report(said("count", Observation::Value("7".to_owned())))
+        .await;
+    assert!(matches!(late, Err(Refused::Unavailable(_))));
+}

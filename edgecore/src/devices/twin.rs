@@ -1,0 +1,357 @@
+//! The twin of one device: what it said and what it should be, merged by one pure function.
+//!
+//! [`merge`] takes what is, what happened and when, and answers what becomes of it: the records to
+//! keep, what local clients are told, and whether the cluster must hear. It changes nothing itself;
+//! [`Twin::apply`] folds the records in, and is the only way in which a twin changes. So the journal,
+//! read again, makes the same twin.
+//!
+//! ```text
+//! Twin + Event ──merge──► Outcome { changes, told, .. } ──journal──► Twin::apply
+//!   ▲                                                                   │
+//!   └───────────────────────────────────────────────────────────────────┘
+//! Twin ──release──► what the cluster hears (cycles)        no I/O, no clock, no task
+//! ```
+//!
+//! **Invariant:** a refused event leaves no trace; of two reports the one that arrived later wins.
+
+mod equal;
+mod events;
+mod release;
+mod report;
+mod rules;
+#[cfg(test)]
+mod tests;
+mod view;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use protocol::devices::DeviceState;
+use serde::{Deserialize, Serialize};
+
+use super::seam::{Refused, Report, Standing, Told, Wish};
+
+pub(crate) use rules::Rules;
+
+/// The largest value.
+pub(crate) const MAX_VALUE: usize = 64 * 1024;
+/// All values and names of one device: its status must fit one report.
+pub(crate) const MAX_DEVICE: usize = 192 * 1024;
+/// The longest name of a property.
+const MAX_NAME: usize = 256;
+/// Properties that no model bounds.
+const MAX_UNDECLARED: usize = 512;
+
+/// When something happens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Moment {
+    /// The node's clock, ms since 1970; for what people read.
+    pub(crate) wall: i64,
+    /// Ms since any fixed moment; for cycles and staleness, which no clock may disturb.
+    pub(crate) mono: i64,
+    /// The version of whatever changes now; never used before.
+    pub(crate) version: u64,
+}
+
+/// What happens to a twin.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Event<'a> {
+    /// A carrier saw something.
+    Report(&'a Report),
+    /// Somebody says how the device is.
+    State(DeviceState),
+    /// The device or its model is new, or was changed in the cluster.
+    Catalog,
+    /// Time has passed.
+    Tick,
+    /// The clock was set: every time from `since` on is `by` too early.
+    ClockSet {
+        /// What the clock said when the machine started.
+        since: i64,
+        /// How far it was moved, in ms.
+        by: i64,
+    },
+}
+
+/// How far a value can be relied on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Quality {
+    /// It was said, and fits its type.
+    #[default]
+    Good,
+    /// It was good, and nobody has said it for too long.
+    Stale,
+    /// It does not fit, or cannot be read any more.
+    Error,
+}
+
+/// What a device said of one property.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Reported {
+    /// The value as it was sent; none if all that is known is that it cannot be read.
+    #[serde(rename = "v", default, skip_serializing_if = "Option::is_none")]
+    pub(crate) value: Option<Arc<str>>,
+    /// When the node took it, ms since 1970.
+    #[serde(rename = "t")]
+    pub(crate) at: i64,
+    /// Grows with each report.
+    #[serde(rename = "n")]
+    pub(crate) version: u64,
+    /// How far it can be relied on.
+    #[serde(rename = "q", default, skip_serializing_if = "is_default")]
+    pub(crate) quality: Quality,
+    /// Why it is an error.
+    #[serde(rename = "r", default, skip_serializing_if = "is_default")]
+    pub(crate) reason: String,
+    /// When the device says that it measured.
+    #[serde(rename = "d", default, skip_serializing_if = "is_default")]
+    pub(crate) device_timestamp: Option<String>,
+    /// The type that the sender gave.
+    #[serde(rename = "y", default, skip_serializing_if = "is_default")]
+    pub(crate) type_: Option<String>,
+    /// A mapper said it, so that no cycle holds it.
+    #[serde(rename = "m", default, skip_serializing_if = "is_default")]
+    pub(crate) mapper: bool,
+    /// It was read from flash after a boot: the cluster has it, or something newer.
+    #[serde(rename = "b", default, skip_serializing_if = "is_default")]
+    pub(crate) recalled: bool,
+}
+
+/// What a property should be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Wished {
+    /// The value.
+    #[serde(rename = "v")]
+    pub(crate) value: Arc<str>,
+    /// When the node heard of it, ms since 1970.
+    #[serde(rename = "t")]
+    pub(crate) at: i64,
+    /// Grows with each change.
+    #[serde(rename = "n")]
+    pub(crate) version: u64,
+    /// Somebody on the site said it, not the cluster.
+    #[serde(rename = "l", default, skip_serializing_if = "is_default")]
+    pub(crate) local: bool,
+    /// When it ends, ms since 1970.
+    #[serde(rename = "e", default, skip_serializing_if = "is_default")]
+    pub(crate) expires: Option<i64>,
+}
+
+/// What the cluster's manifest said last: a wish counts when this changes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Manifest {
+    /// The value.
+    #[serde(rename = "v")]
+    pub(crate) value: Arc<str>,
+    /// When it ends, as it was written.
+    #[serde(rename = "e", default, skip_serializing_if = "is_default")]
+    pub(crate) expires: Option<String>,
+}
+
+/// All that is kept of one property.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Kept {
+    /// What the device said.
+    #[serde(rename = "r", default, skip_serializing_if = "Option::is_none")]
+    pub(crate) reported: Option<Arc<Reported>>,
+    /// What it should be.
+    #[serde(rename = "w", default, skip_serializing_if = "Option::is_none")]
+    pub(crate) wish: Option<Arc<Wished>>,
+    /// What the cluster's manifest said last.
+    #[serde(rename = "c", default, skip_serializing_if = "Option::is_none")]
+    pub(crate) manifest: Option<Arc<Manifest>>,
+}
+
+/// How the device is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Stood {
+    /// How it is.
+    #[serde(rename = "s")]
+    pub(crate) state: DeviceState,
+    /// Somebody said so; else it follows from reports.
+    #[serde(rename = "x", default, skip_serializing_if = "is_default")]
+    pub(crate) said: bool,
+    /// When it was last seen, ms since 1970.
+    #[serde(rename = "t", default, skip_serializing_if = "is_default")]
+    pub(crate) last_online: Option<i64>,
+}
+
+/// One property of a twin that becomes another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Change {
+    /// The property.
+    pub(crate) name: Arc<str>,
+    /// What is kept of it from now on; none if it is gone.
+    pub(crate) kept: Option<Kept>,
+    /// The device was heard.
+    pub(crate) heard: bool,
+    /// All but time and version is as before.
+    pub(crate) again: bool,
+    /// Whether an accepted value must be on flash whatever the link does.
+    pub(crate) durable: bool,
+}
+
+/// What becomes of an event.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Outcome {
+    /// The properties that become others.
+    pub(crate) changes: Vec<Change>,
+    /// How the device is from now on, if that is new.
+    pub(crate) stood: Option<Stood>,
+    /// What local clients are told; none if nothing that they see has changed.
+    pub(crate) told: Option<Told>,
+    /// A wish is new, another or gone.
+    pub(crate) wishes: bool,
+    /// The cluster must hear of more than values.
+    pub(crate) hear: bool,
+}
+
+/// The twin of one device.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Twin {
+    slots: BTreeMap<Arc<str>, Slot>,
+    stood: Stood,
+    bytes: usize,
+    /// The cluster must hear of more than values.
+    hear: bool,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Slot {
+    kept: Kept,
+    /// When the device was last heard of it.
+    heard: i64,
+    /// What the cluster was told last.
+    released: Option<Arc<Reported>>,
+    /// When it was.
+    released_at: i64,
+}
+
+/// What becomes of an event. Pure; [`Twin::apply`] carries it out.
+pub(crate) fn merge(twin: &Twin, rules: &Rules, event: Event<'_>, now: Moment) -> Result<Outcome, Refused> {
+    match event {
+        Event::Report(report) => report::merge(twin, rules, report, now),
+        Event::State(state) => Ok(events::state(twin, rules, state, now)),
+        Event::Catalog => Ok(events::catalog(twin, rules, now)),
+        Event::Tick => Ok(events::tick(twin, rules, now)),
+        Event::ClockSet { since, by } => Ok(events::clock_set(twin, since, by)),
+    }
+}
+
+impl Twin {
+    /// The twin that the journal holds.
+    pub(crate) fn recall(
+        kept: impl IntoIterator<Item = (Arc<str>, Kept)>,
+        stood: Option<Stood>,
+        now: Moment,
+    ) -> Self {
+        let mut twin = Self {
+            stood: stood.unwrap_or_default(),
+            ..Self::default()
+        };
+        for (name, kept) in kept {
+            // What is from flash alone is not told again, nor that there is nothing else.
+            twin.hear |= kept.reported.as_ref().is_some_and(|reported| !reported.recalled);
+            twin.put(name, Some(kept), now.mono);
+        }
+        twin
+    }
+
+    /// Carries out what [`merge`] has decided.
+    pub(crate) fn apply(&mut self, outcome: &Outcome, now: Moment) {
+        for change in &outcome.changes {
+            let heard = match self.slots.get(&change.name) {
+                Some(slot) if !change.heard => slot.heard,
+                Some(_) | None => now.mono,
+            };
+            self.put(change.name.clone(), change.kept.clone(), heard);
+        }
+        if let Some(stood) = outcome.stood {
+            self.stood = stood;
+        }
+        self.hear |= outcome.hear;
+    }
+
+    /// The device or its model was changed: what the cluster hears of it may be another thing.
+    pub(crate) const fn tell_anew(&mut self) {
+        self.hear = true;
+    }
+
+    /// What is kept of every property, in order of their names.
+    pub(crate) fn kept(&self) -> impl Iterator<Item = (&Arc<str>, &Kept)> {
+        self.slots.iter().map(|(name, slot)| (name, &slot.kept))
+    }
+
+    /// What is kept of one property.
+    pub(crate) fn kept_of(&self, name: &str) -> Option<&Kept> {
+        self.slots.get(name).map(|slot| &slot.kept)
+    }
+
+    /// How the device is.
+    pub(crate) const fn stood(&self) -> Stood {
+        self.stood
+    }
+
+    /// How the device is, as carriers are told.
+    pub(crate) const fn standing(&self) -> Standing {
+        Standing {
+            state: self.stood.state,
+            last_online: self.stood.last_online,
+        }
+    }
+
+    /// What the properties should be, as far as the model allows.
+    pub(crate) fn wishes(&self, rules: &Rules) -> BTreeMap<String, Wish> {
+        let wish = |(name, kept): (&Arc<str>, &Kept)| {
+            let wished = rules.allowed_wish(name, kept)?;
+            let wish = Wish {
+                value: wished.value.to_string(),
+                version: wished.version,
+                met: rules.is_met(name, kept),
+            };
+            Some((name.to_string(), wish))
+        };
+        self.kept().filter_map(wish).collect()
+    }
+
+    fn put(&mut self, name: Arc<str>, kept: Option<Kept>, heard: i64) {
+        let before = self.slots.get(&name).map(|slot| weight(&name, &slot.kept));
+        self.bytes -= before.unwrap_or_default();
+        let Some(kept) = kept else {
+            self.slots.remove(&name);
+            return;
+        };
+        self.bytes += weight(&name, &kept);
+        let slot = self.slots.entry(name).or_default();
+        let version = |reported: &Option<Arc<Reported>>| reported.as_ref().map(|reported| reported.version);
+        // Only its times were corrected: what was told is still told.
+        if slot.released.is_some() && version(&slot.released) == version(&kept.reported) {
+            slot.released.clone_from(&kept.reported);
+        }
+        slot.kept = kept;
+        slot.heard = heard;
+    }
+}
+
+/// What one property counts against [`MAX_DEVICE`].
+fn weight(name: &str, kept: &Kept) -> usize {
+    let reported = kept.reported.as_ref();
+    let value = reported.and_then(|reported| reported.value.as_ref());
+    let wish = kept.wish.as_ref().map(|wish| wish.value.len());
+    name.len() + value.map_or(0, |value| value.len()) + wish.unwrap_or_default()
+}
+
+impl Default for Stood {
+    fn default() -> Self {
+        Self {
+            state: DeviceState::Unknown,
+            said: false,
+            last_online: None,
+        }
+    }
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}

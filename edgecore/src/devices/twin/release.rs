@@ -1,0 +1,85 @@
+//! What the cluster hears, and when: the first change at once, then the newest at the end of the cycle.
+
+use std::sync::Arc;
+
+use super::{Moment, Reported, Rules, Slot, Twin};
+
+/// A value that is said again is told again after this, for its time.
+const REFRESH: i64 = 60_000;
+/// A wish may end sooner by the clock than was counted, when the clock is set.
+const LOOK_AGAIN: i64 = 60_000;
+
+impl Twin {
+    /// Moves what is due into what the cluster hears; whether it is to be told. `held` says whether
+    /// cycles count: while there is no link they spare nothing.
+    pub(crate) fn release(&mut self, rules: &Rules, now: Moment, held: bool) -> bool {
+        let mut tell = std::mem::take(&mut self.hear);
+        for (name, slot) in &mut self.slots {
+            if slot.kept.reported.is_none() {
+                tell |= slot.released.take().is_some();
+                continue;
+            }
+            let due = slot.due(rules, name, held);
+            if due.is_none_or(|due| now.mono < due) {
+                continue;
+            }
+            slot.released.clone_from(&slot.kept.reported);
+            slot.released_at = now.mono;
+            tell |= rules.is_for_the_cluster(name) && slot.is_fresh();
+        }
+        tell
+    }
+
+    /// When there is something to do although nothing happens: the next cycle that ends with
+    /// something to tell, the next value to go stale, the next wish to end.
+    pub(crate) fn next_due(&self, rules: &Rules, now: Moment, held: bool) -> Option<i64> {
+        let due = |(name, slot): (&Arc<str>, &Slot)| {
+            let released = slot.due(rules, name, held);
+            let stale = slot.goes_stale(rules, name);
+            let ends = slot.kept.wish.as_ref().and_then(|wish| wish.expires);
+            let ends = ends.map(|ends| now.mono + (ends - now.wall).clamp(0, LOOK_AGAIN));
+            [released, stale, ends].into_iter().flatten().min()
+        };
+        let hear = self.hear.then_some(now.mono);
+        self.slots.iter().filter_map(due).chain(hear).min()
+    }
+}
+
+impl Slot {
+    /// When the cluster may hear what it has not heard.
+    fn due(&self, rules: &Rules, name: &str, held: bool) -> Option<i64> {
+        let reported = self.kept.reported.as_ref()?;
+        let Some(released) = &self.released else {
+            return Some(i64::MIN);
+        };
+        if Arc::ptr_eq(reported, released) || reported == released {
+            return None;
+        }
+        if released.recalled {
+            return Some(i64::MIN);
+        }
+        if reported.is_again(released) {
+            return Some(self.released_at + REFRESH);
+        }
+        let cycle = if held && !reported.mapper {
+            rules.report_cycle(name)
+        } else {
+            0
+        };
+        Some(self.released_at.saturating_add(cycle))
+    }
+
+    fn goes_stale(&self, rules: &Rules, name: &str) -> Option<i64> {
+        let reported = self.kept.reported.as_ref()?;
+        if reported.quality != super::Quality::Good {
+            return None;
+        }
+        Some(self.heard.saturating_add(rules.stale_after(name)?))
+    }
+
+    fn is_fresh(&self) -> bool {
+        self.released
+            .as_deref()
+            .is_some_and(|Reported { recalled, .. }| !recalled)
+    }
+}

@@ -1,0 +1,138 @@
+//! Who may wish for what, and whose wish counts.
+
+use super::*;
+
+fn wanting(value: &str) -> Rules {
+    rules_of(|device| device["spec"]["properties"][1]["desired"] = json!({"value": value}))
+}
+
+fn wish_of(bench: &Bench) -> Option<(String, bool)> {
+    let kept = bench.twin.kept_of("target")?;
+    let wish = kept.wish.as_ref()?;
+    Some((wish.value.to_string(), wish.local))
+}
+
+#[test]
+fn the_last_change_at_the_node_wins() {
+    let mut bench = Bench::new(wanting("10"));
+    assert_eq!(wish_of(&bench), Some(("10".to_owned(), false)));
+    bench.does(Event::Report(&wish("target", "20")));
+    assert_eq!(wish_of(&bench), Some(("20".to_owned(), true)));
+    bench.rules = wanting("30");
+    let outcome = bench.does(Event::Catalog);
+    assert_eq!(wish_of(&bench), Some(("30".to_owned(), false)));
+    assert!(outcome.wishes && outcome.told.unwrap().delta["target"] == "30");
+}
+
+#[test]
+fn a_resync_a_restart_or_another_edit_does_not_bring_the_clusters_wish_back() {
+    let mut bench = Bench::new(wanting("10"));
+    bench.does(Event::Report(&wish("target", "20")));
+    assert_eq!(bench.does(Event::Catalog), Outcome::default());
+    bench.rules = rules_of(|device| {
+        device["spec"]["properties"][1]["desired"] = json!({"value": "10"});
+        device["spec"]["properties"][0]["collectCycle"] = json!(500);
+    });
+    bench.does(Event::Catalog);
+    assert_eq!(wish_of(&bench), Some(("20".to_owned(), true)));
+    let kept: Vec<_> = bench
+        .twin
+        .kept()
+        .map(|(name, kept)| (name.clone(), kept.clone()))
+        .collect();
+    bench.twin = Twin::recall(kept, None, bench.now);
+    bench.does(Event::Catalog);
+    assert_eq!(wish_of(&bench), Some(("20".to_owned(), true)));
+}
+
+#[test]
+fn a_wish_that_the_cluster_takes_back_ends_and_one_of_the_site_stays() {
+    let mut bench = Bench::new(wanting("10"));
+    bench.rules = rules();
+    bench.does(Event::Catalog);
+    assert_eq!(wish_of(&bench), None);
+    bench.rules = wanting("10");
+    bench.does(Event::Catalog);
+    bench.does(Event::Report(&wish("target", "20")));
+    bench.rules = rules();
+    bench.does(Event::Catalog);
+    assert_eq!(wish_of(&bench), Some(("20".to_owned(), true)));
+}
+
+#[test]
+fn type_range_and_access_refuse_a_wish_of_the_site() {
+    let mut bench = Bench::new(rules());
+    for (property, value) in [("target", "hot"), ("target", "101"), ("temperature", "20")] {
+        let refused = bench.tries(Event::Report(&wish(property, value)));
+        assert!(
+            matches!(refused, Err(Refused::BadWish { .. })),
+            "{property} {value}"
+        );
+    }
+    assert!(bench.twin.wishes(&bench.rules).is_empty());
+}
+
+#[test]
+fn a_forbidden_wish_of_the_cluster_is_not_delivered_until_the_model_allows_it() {
+    let mut bench = Bench::new(wanting("1000"));
+    assert!(bench.twin.wishes(&bench.rules).is_empty());
+    let told = bench.says("target", "5").told.unwrap();
+    assert!(told.delta.is_empty() && told.wished.is_empty());
+    assert!(
+        bench
+            .twin
+            .status(&bench.rules)
+            .twins
+            .iter()
+            .all(|twin| twin.observed_desired.is_none())
+    );
+    let mut served = (*bench.rules.served).clone();
+    served.properties[1].maximum = Some("2000".to_owned());
+    bench.rules = Rules::of(Arc::new(served));
+    assert_eq!(bench.twin.wishes(&bench.rules)["target"].value, "1000");
+}
+
+#[test]
+fn a_wish_is_met_by_type_and_tolerance_and_its_version_grows_with_each_change() {
+    let mut bench = Bench::new(wanting("30"));
+    let first = bench.twin.wishes(&bench.rules)["target"].clone();
+    assert!(!first.met);
+    bench.says("target", "30.0");
+    let met = bench.twin.wishes(&bench.rules)["target"].clone();
+    assert_eq!((met.met, met.version), (true, first.version));
+    bench.does(Event::Report(&wish("target", "30")));
+    assert_eq!(bench.twin.wishes(&bench.rules)["target"].version, first.version);
+    bench.says("target", "29");
+    bench.does(Event::Report(&wish("target", "30")));
+    assert!(bench.twin.wishes(&bench.rules)["target"].version > first.version);
+}
+
+#[test]
+fn a_wish_ends_when_its_time_is_over() {
+    let mut bench = Bench::new(rules_of(|device| {
+        device["spec"]["properties"][1]["desired"] =
+            json!({"value": "10", "metadata": {"expires": "2023-11-14T22:14:20Z"}});
+    }));
+    assert!(wish_of(&bench).is_some());
+    assert!(bench.twin.next_due(&bench.rules, bench.now, true).is_some());
+    bench.passes(59_999);
+    assert!(wish_of(&bench).is_some());
+    let outcome = bench.passes(1);
+    assert!(outcome.wishes && outcome.hear);
+    assert_eq!(wish_of(&bench), None);
+    bench.does(Event::Catalog);
+    assert_eq!(wish_of(&bench), None, "it is the same wish as before");
+}
+
+#[test]
+fn the_cluster_sees_whose_wish_it_is() {
+    let mut bench = Bench::new(rules());
+    bench.does(Event::Report(&wish("target", "20")));
+    let twins = bench.twin.status(&bench.rules).twins;
+    let observed = twins[0].observed_desired.as_ref().unwrap();
+    assert_eq!(
+        (observed.value.as_str(), observed.metadata["source"].as_str()),
+        ("20", "local")
+    );
+    assert!(twins[0].reported.is_none());
+}
