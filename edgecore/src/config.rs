@@ -9,6 +9,7 @@
 
 mod address;
 mod budgets;
+mod devices;
 mod fields;
 mod labels;
 mod mistakes;
@@ -26,6 +27,7 @@ pub use crate::network::pod_cidr::PodCidr;
 pub use address::{Address, DEFAULT_PORT, InvalidAddress};
 pub use budgets::Budget;
 pub(crate) use budgets::written;
+pub use devices::{DEFAULT_JOURNAL_DIR, Devices};
 pub use labels::{InvalidLabel, InvalidTaint, Taint, TaintEffect, check_label};
 pub use mistakes::{Mistake, Mistakes, nearest};
 pub use proxy::{InvalidProxy, Proxy, ProxyPasswordError};
@@ -88,6 +90,8 @@ pub struct Config {
     pub region: String,
     /// What classes of traffic may cost; none by default.
     pub budgets: Vec<Budget>,
+    /// How devices are served.
+    pub devices: Devices,
 }
 
 /// The unix socket of the container runtime.
@@ -193,6 +197,7 @@ impl Config {
             image_gc_high_percent: DEFAULT_IMAGE_GC_HIGH_PERCENT,
             region: DEFAULT_REGION.to_owned(),
             budgets: Vec::new(),
+            devices: Devices::default(),
         }
     }
 
@@ -241,6 +246,7 @@ struct Optional {
     zone: Option<String>,
     region: Option<String>,
     budgets: Option<Vec<Budget>>,
+    devices: Option<Devices>,
 }
 
 impl Optional {
@@ -261,6 +267,7 @@ impl Optional {
             zone: fields.optional("zone", fields::label_value),
             region: fields.optional("region", fields::label_value),
             budgets: fields.optional("budgets", budgets::read),
+            devices: fields.optional("devices", devices::read),
         }
     }
 
@@ -282,6 +289,7 @@ impl Optional {
         set(&mut config.zone, self.zone);
         set(&mut config.region, self.region);
         set(&mut config.budgets, self.budgets);
+        set(&mut config.devices, self.devices);
     }
 }
 

@@ -28,6 +28,8 @@ pub enum Task {
     Node,
     /// Lets pods reach the API server.
     PodApi,
+    /// The twins of devices, and who speaks with them.
+    Devices,
     /// Answers `edgecore status`.
     Control,
     /// Watches the stores' writers.
@@ -41,6 +43,7 @@ impl fmt::Display for Task {
             Self::Uplink => "uplink",
             Self::Node => "node",
             Self::PodApi => "pod-api",
+            Self::Devices => "devices",
             Self::Control => "control",
             Self::Store => "store",
         })
@@ -60,7 +63,7 @@ impl Task {
     /// What becomes of the node when this task ends.
     pub const fn on_exit(self) -> OnExit {
         match self {
-            Self::Pods | Self::Uplink | Self::Node | Self::Store => OnExit::StopNode,
+            Self::Pods | Self::Uplink | Self::Node | Self::Devices | Self::Store => OnExit::StopNode,
             Self::PodApi | Self::Control => OnExit::CarryOn,
         }
     }

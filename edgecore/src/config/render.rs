@@ -34,6 +34,7 @@ pub(super) fn yaml(config: &Config) -> String {
         config.taints != default.taints,
     );
     budgets(&mut out, config);
+    devices(&mut out, config, &default);
     out
 }
 
@@ -124,6 +125,16 @@ fn budgets(out: &mut String, config: &Config) {
             .collect();
         let _ = writeln!(out, "  {}: {{{}}}", budget.class.name(), limits.join(", "));
     }
+}
+
+fn devices(out: &mut String, config: &Config, default: &Config) {
+    let dir = quoted(&config.devices.journal_dir.display());
+    line(
+        out,
+        "devices",
+        &format!("{{journal_dir: {dir}}}"),
+        config.devices != default.devices,
+    );
 }
 
 fn list<T: Display>(out: &mut String, key: &str, items: &[T], chosen: bool) {

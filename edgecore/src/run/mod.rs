@@ -13,6 +13,7 @@
 //! **Invariant:** what this node knows at start is what the store holds; the network adds to it
 //! later.
 
+mod devices;
 mod pods;
 mod repairs;
 mod reports;
@@ -33,6 +34,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cli::Paths;
 use crate::cli::control::Control;
 use crate::config::{Address, Config};
+use crate::devices::{Core, Ground};
 use crate::identity::{Files, Identity};
 use crate::network::api;
 use crate::node::report::NodeReporter;
@@ -58,6 +60,7 @@ struct Parts {
     desired: Desired,
     flow: Arc<DesiredFlow>,
     reporter: Arc<Reporter>,
+    devices: Arc<Core>,
     runtime: Arc<dyn Runtime>,
     link: Link,
     progress: Progress,
@@ -88,6 +91,8 @@ pub async fn run(paths: Paths, clock: Clock) -> anyhow::Result<()> {
     node.spawn(Task::PodApi, |stop| {
         ended(async move { pod_api.serve_pod_api(stop).await })
     });
+    let with_devices = Arc::clone(&parts);
+    node.spawn(Task::Devices, |stop| devices::run(with_devices, stop));
     let source = status::source(Arc::clone(&parts));
     node.spawn(Task::Control, |stop| ended(control.serve(source, stop)));
     for db in [&parts.stores.meta, &parts.stores.outbox] {
@@ -128,10 +133,23 @@ impl Parts {
             authority: paths.authority(),
         };
         let identity = Identity::open(config.node_name.clone(), files, clock.clone());
+        let (reporter, flow) = (Arc::new(reporter), DesiredFlow::new(desired.clone(), remembered));
+        let ground = Ground {
+            journal_dir: paths.at(&config.devices.journal_dir),
+            root: paths.at("/"),
+            db: stores.outbox.clone(),
+            clock: clock.clone(),
+            cluster: Arc::new(devices::Outbox::new(Arc::clone(&reporter), &link)),
+            source: Arc::new(devices::Held {
+                desired: desired.clone(),
+                flow: Arc::clone(&flow),
+            }),
+        };
         Ok(Self {
-            flow: DesiredFlow::new(desired.clone(), remembered),
+            devices: Core::open(ground).await?,
+            flow,
             desired,
-            reporter: Arc::new(reporter),
+            reporter,
             runtime: Arc::new(runtime),
             link,
             progress: Progress::default(),
@@ -208,7 +226,11 @@ async fn accept_new_cluster(paths: &Paths, stores: &Stores) -> anyhow::Result<()
             "this node moves to another cluster"
         );
         // The fences last: a power cut in between leaves the old cluster's name, and this is done again.
-        forget(&stores.outbox, &[Table::Outbox, Table::Event, Table::PodState]).await?;
+        forget(
+            &stores.outbox,
+            &[Table::Outbox, Table::Event, Table::PodState, Table::Device],
+        )
+        .await?;
         forget(
             &stores.meta,
             &[Table::Token, Table::Absent, Table::Desired, Table::Fence],
