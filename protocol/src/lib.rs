@@ -5,6 +5,8 @@ pub mod class;
 pub mod clock;
 pub mod desired;
 pub mod devices;
+#[cfg(feature = "dmi")]
+pub mod dmi;
 pub mod join;
 pub mod name;
 pub mod object;
