@@ -10,6 +10,7 @@
 mod address;
 mod budgets;
 mod devices;
+mod dmi;
 mod fields;
 mod labels;
 mod mistakes;
@@ -32,6 +33,7 @@ pub use labels::{InvalidLabel, InvalidTaint, Taint, TaintEffect, check_label};
 pub use mistakes::{Mistake, Mistakes, nearest};
 pub use proxy::{InvalidProxy, Proxy, ProxyPasswordError};
 
+use crate::devices::dmi::DmiConfig;
 use crate::node::document::Identity;
 use crate::pods::cgroups::CgroupDriver;
 use fields::Fields;
@@ -92,6 +94,8 @@ pub struct Config {
     pub budgets: Vec<Budget>,
     /// How devices are served.
     pub devices: Devices,
+    /// Where mappers report, and who may.
+    pub dmi: DmiConfig,
 }
 
 /// The unix socket of the container runtime.
@@ -198,6 +202,7 @@ impl Config {
             region: DEFAULT_REGION.to_owned(),
             budgets: Vec::new(),
             devices: Devices::default(),
+            dmi: DmiConfig::default(),
         }
     }
 
@@ -247,6 +252,7 @@ struct Optional {
     region: Option<String>,
     budgets: Option<Vec<Budget>>,
     devices: Option<Devices>,
+    dmi: Option<DmiConfig>,
 }
 
 impl Optional {
@@ -268,6 +274,7 @@ impl Optional {
             region: fields.optional("region", fields::label_value),
             budgets: fields.optional("budgets", budgets::read),
             devices: fields.optional("devices", devices::read),
+            dmi: fields.optional("dmi", dmi::read),
         }
     }
 
@@ -290,6 +297,7 @@ impl Optional {
         set(&mut config.region, self.region);
         set(&mut config.budgets, self.budgets);
         set(&mut config.devices, self.devices);
+        set(&mut config.dmi, self.dmi);
     }
 }
 

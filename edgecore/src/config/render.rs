@@ -5,7 +5,7 @@
 
 use std::fmt::{Display, Write as _};
 
-use super::{Config, Taint, written};
+use super::{Config, DmiConfig, Taint, written};
 
 const HEADER: &str = "\
 # Tombolo: the configuration of this edge node. Restart edgecore after a change
@@ -35,6 +35,7 @@ pub(super) fn yaml(config: &Config) -> String {
     );
     budgets(&mut out, config);
     devices(&mut out, config, &default);
+    dmi(&mut out, config, &default);
     out
 }
 
@@ -135,6 +136,16 @@ fn devices(out: &mut String, config: &Config, default: &Config) {
         &format!("{{journal_dir: {dir}}}"),
         config.devices != default.devices,
     );
+}
+
+fn dmi(out: &mut String, config: &Config, default: &Config) {
+    let DmiConfig { socket, group } = &config.dmi;
+    let value = format!(
+        "{{socket: {}, group: {}}}",
+        quoted(&socket.display()),
+        quoted(group)
+    );
+    line(out, "dmi", &value, config.dmi != default.dmi);
 }
 
 fn list<T: Display>(out: &mut String, key: &str, items: &[T], chosen: bool) {

@@ -26,7 +26,8 @@ fn every_key_is_read_into_its_type() {
          runtime_endpoint: /run/crio/crio.sock\ncgroup_root: /machine-e1\ncgroup_driver: systemd\ncluster_dns: 10.96.0.10\n\
          cluster_domain: corp.local\npod_cidr: 10.99.0.0/24\nlabels: {site: north, line: \"7\"}\n\
          taints: []\nmax_pods: 30\nzone: plant-1\nregion: eu\n\
-         budgets: {interactive: {day: 500Mi}}\ndevices: {journal_dir: /mnt/ram}\n",
+         budgets: {interactive: {day: 500Mi}}\ndevices: {journal_dir: /mnt/ram}\n\
+         dmi: {socket: /run/dmi.sock, group: plant}\n",
     )
     .unwrap();
     assert_eq!(config.addresses.len(), 2);
@@ -38,6 +39,7 @@ fn every_key_is_read_into_its_type() {
     assert!(config.taints.is_empty());
     assert_eq!(config.budgets[0].day, Some(500 << 20));
     assert_eq!(config.devices.journal_dir, Path::new("/mnt/ram"));
+    assert_eq!(config.dmi.socket, Path::new("/run/dmi.sock"));
     assert_eq!(Config::parse(&config.to_yaml()).unwrap(), config);
     assert_eq!(
         (config.max_pods, config.zone.as_str(), config.region.as_str()),

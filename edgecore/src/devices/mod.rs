@@ -15,6 +15,7 @@
 //! **Invariant:** a carrier hears "accepted" only when the journal has the value.
 
 mod core;
+pub mod dmi;
 mod journal;
 mod seam;
 mod served;

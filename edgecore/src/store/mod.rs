@@ -72,11 +72,13 @@ pub enum Table {
     ImagePull,
     /// What devices said and should be: the journal's part that outlives the power.
     Device,
+    /// Mappers that registered, and what each has accepted.
+    Mapper,
 }
 
 impl Table {
     /// Every table.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Desired,
         Self::Absent,
         Self::Fence,
@@ -87,6 +89,7 @@ impl Table {
         Self::Event,
         Self::ImagePull,
         Self::Device,
+        Self::Mapper,
     ];
 
     /// The name on disk. It never changes.
@@ -102,6 +105,7 @@ impl Table {
             Self::Event => "event",
             Self::ImagePull => "imagepull",
             Self::Device => "device",
+            Self::Mapper => "mapper",
         }
     }
 }
