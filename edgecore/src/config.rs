@@ -14,6 +14,7 @@ mod dmi;
 mod fields;
 mod labels;
 mod mistakes;
+mod mqtt;
 mod proxy;
 mod render;
 
@@ -31,6 +32,7 @@ pub(crate) use budgets::written;
 pub use devices::{DEFAULT_JOURNAL_DIR, Devices};
 pub use labels::{InvalidLabel, InvalidTaint, Taint, TaintEffect, check_label};
 pub use mistakes::{Mistake, Mistakes, nearest};
+pub use mqtt::{Broker, Mqtt};
 pub use proxy::{InvalidProxy, Proxy, ProxyPasswordError};
 
 use crate::devices::dmi::DmiConfig;
@@ -96,6 +98,8 @@ pub struct Config {
     pub devices: Devices,
     /// Where mappers report, and who may.
     pub dmi: DmiConfig,
+    /// The site's MQTT broker.
+    pub mqtt: Mqtt,
 }
 
 /// The unix socket of the container runtime.
@@ -203,6 +207,7 @@ impl Config {
             budgets: Vec::new(),
             devices: Devices::default(),
             dmi: DmiConfig::default(),
+            mqtt: Mqtt::default(),
         }
     }
 
@@ -253,6 +258,7 @@ struct Optional {
     budgets: Option<Vec<Budget>>,
     devices: Option<Devices>,
     dmi: Option<DmiConfig>,
+    mqtt: Option<Mqtt>,
 }
 
 impl Optional {
@@ -275,6 +281,7 @@ impl Optional {
             budgets: fields.optional("budgets", budgets::read),
             devices: fields.optional("devices", devices::read),
             dmi: fields.optional("dmi", dmi::read),
+            mqtt: fields.optional("mqtt", mqtt::read),
         }
     }
 
@@ -298,6 +305,7 @@ impl Optional {
         set(&mut config.budgets, self.budgets);
         set(&mut config.devices, self.devices);
         set(&mut config.dmi, self.dmi);
+        set(&mut config.mqtt, self.mqtt);
     }
 }
 

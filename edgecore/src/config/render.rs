@@ -36,6 +36,7 @@ pub(super) fn yaml(config: &Config) -> String {
     budgets(&mut out, config);
     devices(&mut out, config, &default);
     dmi(&mut out, config, &default);
+    mqtt(&mut out, config, &default);
     out
 }
 
@@ -146,6 +147,19 @@ fn dmi(out: &mut String, config: &Config, default: &Config) {
         quoted(group)
     );
     line(out, "dmi", &value, config.dmi != default.dmi);
+}
+
+fn mqtt(out: &mut String, config: &Config, default: &Config) {
+    let mqtt = &config.mqtt;
+    let mut keys = vec![format!("address: {}", quoted(&mqtt.address))];
+    if let Some(path) = &mqtt.credentials {
+        keys.push(format!("credentials: {}", quoted(&path.display())));
+    }
+    if let Some(client_id) = &mqtt.client_id {
+        keys.push(format!("client_id: {}", quoted(client_id)));
+    }
+    let value = format!("{{{}}}", keys.join(", "));
+    line(out, "mqtt", &value, *mqtt != default.mqtt);
 }
 
 fn list<T: Display>(out: &mut String, key: &str, items: &[T], chosen: bool) {

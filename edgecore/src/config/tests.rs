@@ -27,7 +27,8 @@ fn every_key_is_read_into_its_type() {
          cluster_domain: corp.local\npod_cidr: 10.99.0.0/24\nlabels: {site: north, line: \"7\"}\n\
          taints: []\nmax_pods: 30\nzone: plant-1\nregion: eu\n\
          budgets: {interactive: {day: 500Mi}}\ndevices: {journal_dir: /mnt/ram}\n\
-         dmi: {socket: /run/dmi.sock, group: plant}\n",
+         dmi: {socket: /run/dmi.sock, group: plant}\n\
+         mqtt: {address: 'mqtts://broker', credentials: broker}\n",
     )
     .unwrap();
     assert_eq!(config.addresses.len(), 2);
@@ -40,6 +41,7 @@ fn every_key_is_read_into_its_type() {
     assert_eq!(config.budgets[0].day, Some(500 << 20));
     assert_eq!(config.devices.journal_dir, Path::new("/mnt/ram"));
     assert_eq!(config.dmi.socket, Path::new("/run/dmi.sock"));
+    assert_eq!(config.mqtt.address.to_string(), "mqtts://broker:8883");
     assert_eq!(Config::parse(&config.to_yaml()).unwrap(), config);
     assert_eq!(
         (config.max_pods, config.zone.as_str(), config.region.as_str()),
