@@ -17,6 +17,7 @@
 mod core;
 pub mod dmi;
 mod journal;
+pub mod mqtt;
 mod seam;
 mod served;
 mod twin;

@@ -1,0 +1,349 @@
+//! What the bridge decides: what a message asks for, and who is told of what became of it. Pure.
+//!
+//! The shell hands in what the broker delivers and what the twins answer, carries out the jobs, and
+//! empties the outbox. Nothing here waits.
+//!
+//! ```text
+//! broker ──message──► arrivals, lanes ──next_job──► twins
+//!    ▲                                               │ done
+//!    ├──next_outgoing── result, document, delta ◄────┤
+//!    └──next_ack─────── once the result is there     └── told: mappers, drivers, the cluster
+//! ```
+//!
+//! **Invariant:** an update is acknowledged only after the twins took or refused it and the broker
+//! has acknowledged its result.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use protocol::devices::{DeviceName, DeviceState};
+
+use super::answers::{self, Done, Outcome};
+use super::arrivals::{Admission, Arrival, Arrivals, Mark};
+use super::counters::{Counters, count};
+use super::lanes::{Batch, Job, Lanes, Work};
+use super::outbox::{Outbox, Outgoing};
+use super::payload::{self, Malformed, Update};
+use super::topic::{Inbound, Outbound};
+use crate::devices::{Origin, Told};
+
+/// A message, as the broker delivered it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Message {
+    /// Where it was published.
+    pub(super) topic: String,
+    /// What.
+    pub(super) payload: Bytes,
+    /// Its number, if it wants an acknowledgement.
+    pub(super) packet: Option<u16>,
+    /// Whether it was delivered before.
+    pub(super) repeat: bool,
+    /// Whether the broker had kept it for new subscribers.
+    pub(super) retained: bool,
+}
+
+/// Everything that is on its way through the bridge.
+pub(super) struct Bridge {
+    node: String,
+    counters: Arc<Counters>,
+    arrivals: Arrivals,
+    lanes: Lanes,
+    outbox: Outbox,
+    /// Questions for the node's devices, with their marks.
+    membership: Vec<(Arrival, String)>,
+    /// The largest message that the broker takes; none while there is no broker.
+    largest: Option<usize>,
+}
+
+impl Bridge {
+    /// A bridge with nothing on it.
+    pub(super) fn new(node: String, counters: Arc<Counters>) -> Self {
+        Self {
+            node,
+            counters,
+            arrivals: Arrivals::default(),
+            lanes: Lanes::default(),
+            outbox: Outbox::default(),
+            membership: Vec::new(),
+            largest: None,
+        }
+    }
+
+    /// The node's name.
+    pub(super) fn node(&self) -> &str {
+        &self.node
+    }
+
+    /// A broker answers, and takes messages up to this size.
+    pub(super) fn connected(&mut self, largest: usize) {
+        self.largest = Some(largest);
+        self.counters.connected.store(true, Ordering::Relaxed);
+    }
+
+    /// The broker is gone.
+    pub(super) fn lost(&mut self) {
+        self.largest = None;
+        self.counters.connected.store(false, Ordering::Relaxed);
+        self.arrivals.lost();
+        self.outbox.lost();
+    }
+
+    /// Whether a broker answers.
+    pub(super) const fn is_connected(&self) -> bool {
+        self.largest.is_some()
+    }
+
+    /// A message came.
+    pub(super) fn message(&mut self, message: &Message, now: i64) {
+        count(&self.counters.messages_in);
+        let inbound = Inbound::parse(&message.topic, &self.node);
+        let device = match &inbound {
+            Some(Inbound::TwinUpdate(device) | Inbound::TwinGet(device) | Inbound::StateUpdate(device)) => {
+                Some(device.clone())
+            }
+            Some(Inbound::MembershipGet | Inbound::BrokerDropped) | None => None,
+        };
+        let update = match &inbound {
+            Some(Inbound::TwinUpdate(_)) if !message.retained => Some(payload::update(&message.payload)),
+            Some(_) | None => None,
+        };
+        let mark = Mark {
+            hash: hash(message),
+            device,
+            unique: matches!(&update, Some(Ok(update)) if update.marked),
+        };
+        let Admission::New(arrival) = self.arrivals.admit(message.packet, message.repeat, mark) else {
+            return count(&self.counters.repeats);
+        };
+        if let Some(Inbound::BrokerDropped) = inbound {
+            self.broker_dropped(&message.payload);
+            return self.arrivals.finish(arrival);
+        }
+        if message.retained {
+            count(&self.counters.retained_ignored);
+            return self.arrivals.finish(arrival);
+        }
+        match (inbound, update) {
+            (Some(Inbound::TwinUpdate(device)), Some(update)) => {
+                self.twin_update(arrival, message, (&device, update), now);
+            }
+            (Some(Inbound::TwinGet(device)), _) => self.twin_get(arrival, message, &device, now),
+            (Some(Inbound::StateUpdate(device)), _) => self.state_update(arrival, message, &device),
+            (Some(Inbound::MembershipGet), _) => self.membership_get(arrival, &message.payload, now),
+            (_, _) => self.arrivals.finish(arrival),
+        }
+    }
+
+    /// The next thing to be done with the twins, unless too much is on its way out already.
+    pub(super) fn next_job(&mut self) -> Option<Job> {
+        if self.outbox.is_crowded() {
+            return None;
+        }
+        self.lanes.next()
+    }
+
+    /// A job was done.
+    pub(super) fn done(&mut self, done: Done, now: i64) {
+        let Done { device, outcomes } = done;
+        for (arrival, outcome) in outcomes {
+            self.outcome(&device, arrival, (outcome, now));
+        }
+        self.lanes.done(&device);
+    }
+
+    /// The twins took something that no client of the broker said.
+    pub(super) fn told(&mut self, told: &Told) {
+        if told.origin != Origin::Mqtt && self.is_connected() {
+            for outgoing in answers::of_others(told) {
+                self.send(outgoing);
+            }
+        }
+    }
+
+    /// Questions for the node's devices that came since the last time.
+    pub(super) fn take_membership(&mut self) -> Vec<(Arrival, String)> {
+        std::mem::take(&mut self.membership)
+    }
+
+    /// Publishes something.
+    pub(super) fn send(&mut self, outgoing: Outgoing) {
+        if !self.outbox.push(outgoing) {
+            count(&self.counters.dropped_out);
+        }
+    }
+
+    /// The next message for the broker, unless `most` are with the connection already.
+    pub(super) fn next_outgoing(&mut self, most: usize, now: i64) -> Option<Outgoing> {
+        let largest = self.largest?;
+        while self.outbox.handed_over() < most {
+            let next = self.outbox.peek()?;
+            if next.topic.len() + next.payload.len() + answers::PACKET_OVERHEAD <= largest {
+                return self.outbox.next();
+            }
+            count(&self.counters.dropped_out);
+            let instead = answers::instead(next, now);
+            self.outbox.replace(instead);
+        }
+        None
+    }
+
+    /// The number of the next message that may be acknowledged.
+    pub(super) fn next_ack(&mut self) -> Option<u16> {
+        self.arrivals.poll_ack()
+    }
+
+    /// The connection sent the oldest message that it was given, under this number.
+    pub(super) fn sent(&mut self, packet: u16) {
+        self.outbox.sent(packet);
+    }
+
+    /// The broker has what was sent under this number.
+    pub(super) fn acknowledged(&mut self, packet: u16) {
+        if let Some(arrival) = self.outbox.acknowledged(packet) {
+            self.arrivals.finish(arrival);
+        }
+    }
+
+    fn twin_update(
+        &mut self,
+        arrival: Arrival,
+        message: &Message,
+        (device, update): (&DeviceName, Result<Update, Malformed>),
+        now: i64,
+    ) {
+        let topic = Outbound::TwinUpdateResult(device);
+        let update = match update {
+            Ok(update) => update,
+            Err(malformed) => return self.malformed(arrival, topic, (&message.payload, &malformed), now),
+        };
+        let event_id = update.event_id.clone();
+        if self
+            .lanes
+            .push(device, Work::Update(Batch::one(arrival, update)))
+            .is_err()
+        {
+            self.no_room(arrival, message, topic, (&event_id, now));
+        }
+    }
+
+    fn twin_get(&mut self, arrival: Arrival, message: &Message, device: &DeviceName, now: i64) {
+        let topic = Outbound::TwinGetResult(device);
+        match payload::event_id(&message.payload) {
+            Ok(event_id) => {
+                if self
+                    .lanes
+                    .push(device, Work::Get(arrival, event_id.clone()))
+                    .is_err()
+                {
+                    self.no_room(arrival, message, topic, (&event_id, now));
+                }
+            }
+            Err(malformed) => self.malformed(arrival, topic, (&message.payload, &malformed), now),
+        }
+    }
+
+    /// There is no answer for a state that was not taken.
+    fn state_update(&mut self, arrival: Arrival, message: &Message, device: &DeviceName) {
+        let taken = match payload::state(&message.payload) {
+            Ok((_, Some(state))) => self.lanes.push(device, Work::State(arrival, state)).is_ok(),
+            Ok((_, None)) | Err(_) => false,
+        };
+        if !taken {
+            count(&self.counters.refused);
+            self.arrivals.finish(arrival);
+        }
+    }
+
+    fn membership_get(&mut self, arrival: Arrival, payload: &[u8], now: i64) {
+        match payload::event_id(payload) {
+            Ok(event_id) => self.membership.push((arrival, event_id)),
+            Err(malformed) => {
+                let node = self.node.clone();
+                self.malformed(
+                    arrival,
+                    Outbound::MembershipGetResult(&node),
+                    (payload, &malformed),
+                    now,
+                );
+            }
+        }
+    }
+
+    fn malformed(
+        &mut self,
+        arrival: Arrival,
+        topic: Outbound<'_>,
+        (payload, malformed): (&[u8], &Malformed),
+        now: i64,
+    ) {
+        count(&self.counters.refused);
+        let event_id = payload::event_id(payload).unwrap_or_default();
+        let payload = payload::failure(&event_id, now, malformed.code(), &malformed.to_string());
+        self.answer(arrival, topic, payload);
+    }
+
+    /// What wants no acknowledgement gets no answer either: it may come faster than answers leave.
+    fn no_room(
+        &mut self,
+        arrival: Arrival,
+        message: &Message,
+        topic: Outbound<'_>,
+        (event_id, now): (&str, i64),
+    ) {
+        if message.packet.is_none() {
+            return count(&self.counters.dropped_in);
+        }
+        count(&self.counters.refused);
+        let reason = "too many messages of this device wait at the node";
+        self.answer(arrival, topic, payload::failure(event_id, now, 500, reason));
+    }
+
+    fn outcome(&mut self, device: &DeviceName, arrival: Arrival, (outcome, now): (Outcome, i64)) {
+        if outcome.is_refusal() {
+            count(&self.counters.refused);
+        }
+        let answered = answers::of(device, arrival, &outcome, now);
+        if answered.iter().all(|outgoing| outgoing.answers.is_none()) {
+            self.arrivals.finish(arrival);
+        }
+        for outgoing in answered {
+            self.send(outgoing);
+        }
+    }
+
+    fn answer(&mut self, arrival: Arrival, topic: Outbound<'_>, payload: Bytes) {
+        self.send(Outgoing {
+            topic: topic.topic(),
+            payload,
+            answers: Some(arrival),
+        });
+    }
+
+    fn broker_dropped(&self, payload: &[u8]) {
+        let number = std::str::from_utf8(payload)
+            .ok()
+            .and_then(|text| text.trim().parse().ok());
+        if let Some(number) = number {
+            self.counters.broker_dropped.store(number, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Whether a device that says this has just come, and wants to hear what it missed.
+pub(super) const fn has_come(state: DeviceState) -> bool {
+    matches!(state, DeviceState::Ok | DeviceState::Online)
+}
+
+fn hash(message: &Message) -> [u8; 16] {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(message.topic.as_bytes());
+    hasher.update(&[0]);
+    hasher.update(&message.payload);
+    let mut hash = [0; 16];
+    hasher.finalize_xof().fill(&mut hash);
+    hash
+}
+
+#[cfg(test)]
+mod tests;

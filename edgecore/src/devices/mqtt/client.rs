@@ -1,0 +1,339 @@
+//! The thin shell: connects, and carries between the broker, the bridge and the twins.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
+use protocol::clock::Clock;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{broadcast, watch};
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use super::Setup;
+use super::answers::{Done, fresh};
+use super::bridge::Bridge;
+use super::counters::{Counters, count};
+use super::credentials::Access;
+use super::dial::Dial;
+use super::outbox::Outgoing;
+use super::payload::{self, Member};
+use super::roll::{Change, Roll};
+use super::topic::{Outbound, filters};
+use super::wire::{Event, Lost, Wire};
+use super::work::{carry_out, members};
+use crate::devices::{Told, Twins};
+
+/// How many devices are worked on at once.
+const MOST_JOBS: usize = 1024;
+/// How many messages lie with the connection, so that acknowledgements do not wait behind many.
+const MOST_HANDED_OVER: usize = 512;
+/// How many acknowledgements lie with the connection; with the messages fewer than its queue holds.
+const MOST_ACKS: usize = 1024;
+/// How many events are taken before what follows from them is sent.
+const MOST_EVENTS: usize = 64;
+/// How long a farewell may take.
+const FAREWELL: Duration = Duration::from_millis(300);
+
+/// Speaks with the site's broker until it is stopped; without a broker it tries on.
+pub async fn run(setup: Setup, twins: Arc<dyn Twins>, clock: Clock, stop: CancellationToken) {
+    let Setup {
+        config,
+        node,
+        counters,
+    } = setup;
+    let mut shell = Shell::new(node, &counters, twins, clock);
+    let (mut dial, mut news) = (Dial::default(), News::Nothing);
+    while !stop.is_cancelled() {
+        let lost = match Access::read(&config, shell.bridge.node()) {
+            Ok(access) => {
+                let mut wire = Wire::connect(dial.version, dial.session, &access);
+                tokio::select! {
+                    () = stop.cancelled() => return farewell(wire).await,
+                    lost = shell.session(&mut wire) => lost,
+                }
+            }
+            Err(error) => Lost::Broken(error.to_string()),
+        };
+        let stood = shell.lost();
+        if stood.is_some() {
+            dial.connected();
+        }
+        if lost == Lost::TooLarge {
+            count(&counters.sessions_dropped);
+        }
+        news = news.tell(&config.address, &lost, stood.is_some());
+        let pause = dial.lost(&lost, stood, rand::random());
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = shell.offline(pause) => {}
+        }
+    }
+}
+
+/// What the log says already of a broker that does not answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum News {
+    Nothing,
+    Absent,
+}
+
+impl News {
+    fn tell(self, broker: &crate::config::Broker, lost: &Lost, stood: bool) -> Self {
+        match (self, stood) {
+            (_, true) => {
+                warn!(%broker, why = %lost, "lost the MQTT broker");
+                Self::Nothing
+            }
+            (Self::Nothing, false) => {
+                info!(%broker, why = %lost, "no MQTT broker answers; trying on");
+                Self::Absent
+            }
+            (Self::Absent, false) => {
+                debug!(%broker, why = %lost, "no MQTT broker answers");
+                Self::Absent
+            }
+        }
+    }
+}
+
+struct Shell {
+    bridge: Bridge,
+    counters: Arc<Counters>,
+    twins: Arc<dyn Twins>,
+    clock: Clock,
+    jobs: FuturesUnordered<BoxFuture<'static, Done>>,
+    told: broadcast::Receiver<Arc<Told>>,
+    changed: watch::Receiver<u64>,
+    roll: Roll,
+    /// Since when there is a connection.
+    since: Option<Instant>,
+    /// Whether there ever was one.
+    was_connected: bool,
+    /// Whether this process knows that its subscriptions stand.
+    subscribed: bool,
+    acks: usize,
+}
+
+impl Shell {
+    fn new(node: String, counters: &Arc<Counters>, twins: Arc<dyn Twins>, clock: Clock) -> Self {
+        Self {
+            bridge: Bridge::new(node, Arc::clone(counters)),
+            counters: Arc::clone(counters),
+            told: twins.told(),
+            changed: twins.changed(),
+            roll: Roll::of(twins.devices()),
+            twins,
+            clock,
+            jobs: FuturesUnordered::new(),
+            since: None,
+            was_connected: false,
+            subscribed: false,
+            acks: 0,
+        }
+    }
+
+    /// One connection, to its end.
+    async fn session(&mut self, wire: &mut Wire) -> Lost {
+        loop {
+            self.pump(wire);
+            tokio::select! {
+                event = wire.next() => {
+                    if let Err(lost) = self.events(wire, event) {
+                        return lost;
+                    }
+                }
+                Some(done) = self.jobs.next(), if !self.jobs.is_empty() => self.done(done),
+                told = self.told.recv() => {
+                    if !self.hear(told) {
+                        return Lost::Broken("the twins have ended".to_owned());
+                    }
+                }
+                Ok(()) = self.changed.changed() => self.call_the_roll(),
+            }
+        }
+    }
+
+    /// Goes on with what was begun while there is no connection.
+    async fn offline(&mut self, pause: Duration) {
+        let pause = sleep(pause);
+        tokio::pin!(pause);
+        loop {
+            self.begin_jobs();
+            tokio::select! {
+                () = &mut pause => return,
+                Some(done) = self.jobs.next(), if !self.jobs.is_empty() => self.done(done),
+                told = self.told.recv() => {
+                    if !self.hear(told) {
+                        return pause.await;
+                    }
+                }
+            }
+        }
+    }
+
+    /// The connection is gone; returns for how long it stood.
+    fn lost(&mut self) -> Option<Duration> {
+        self.bridge.lost();
+        self.acks = 0;
+        self.since.take().map(|since| since.elapsed())
+    }
+
+    /// Hands over what is due, without waiting.
+    fn pump(&mut self, wire: &Wire) {
+        self.begin_jobs();
+        let now = self.now();
+        while let Some(outgoing) = self.bridge.next_outgoing(MOST_HANDED_OVER, now) {
+            wire.publish(outgoing);
+        }
+        while self.acks < MOST_ACKS
+            && let Some(packet) = self.bridge.next_ack()
+        {
+            if wire.acknowledge(packet) {
+                self.acks += 1;
+            }
+        }
+    }
+
+    fn begin_jobs(&mut self) {
+        while self.jobs.len() < MOST_JOBS
+            && let Some(job) = self.bridge.next_job()
+        {
+            self.jobs.push(carry_out(Arc::clone(&self.twins), job).boxed());
+        }
+    }
+
+    /// Takes an event and those that came with it.
+    fn events(&mut self, wire: &mut Wire, first: Result<Event, Lost>) -> Result<(), Lost> {
+        self.event(wire, first?);
+        for _ in 1..MOST_EVENTS {
+            let Some(event) = wire.next().now_or_never() else {
+                break;
+            };
+            self.event(wire, event?);
+        }
+        Ok(())
+    }
+
+    fn event(&mut self, wire: &Wire, event: Event) {
+        match event {
+            Event::Up {
+                session_present,
+                largest,
+            } => self.up(wire, session_present, largest),
+            Event::Message(message) => {
+                let now = self.now();
+                self.bridge.message(&message, now);
+                self.answer_membership(now);
+            }
+            Event::Subscribed { refused } => {
+                self.subscribed = !refused;
+                if refused {
+                    warn!(
+                        "the MQTT broker refused a subscription: its ACL must let edgecore read $hw/events/#"
+                    );
+                }
+            }
+            Event::Sent(packet) => self.bridge.sent(packet),
+            Event::Acknowledged(packet) => self.bridge.acknowledged(packet),
+            Event::AckSent => self.acks = self.acks.saturating_sub(1),
+            Event::Other => {}
+        }
+    }
+
+    /// What an earlier process subscribed to may be less than what this one reads, or may never have
+    /// arrived; so the first connection of a process subscribes even where a session is present.
+    fn up(&mut self, wire: &Wire, session_present: bool, largest: usize) {
+        info!(session_present, "the MQTT broker answers");
+        if std::mem::replace(&mut self.was_connected, true) {
+            count(&self.counters.reconnects);
+        }
+        self.since = Some(Instant::now());
+        self.bridge.connected(largest);
+        if !session_present || !self.subscribed {
+            self.subscribed = false;
+            wire.subscribe(filters(self.bridge.node()).into_iter());
+        }
+        self.call_the_roll();
+    }
+
+    fn done(&mut self, done: Done) {
+        let now = self.now();
+        self.bridge.done(done, now);
+    }
+
+    /// False when there will be no more.
+    fn hear(&mut self, told: Result<Arc<Told>, RecvError>) -> bool {
+        match told {
+            Ok(told) => self.bridge.told(&told),
+            Err(RecvError::Lagged(missed)) => {
+                self.counters.dropped_out.fetch_add(missed, Ordering::Relaxed);
+            }
+            Err(RecvError::Closed) => return false,
+        }
+        true
+    }
+
+    /// Tells clients of devices that came and went, once there is somebody to tell.
+    fn call_the_roll(&mut self) {
+        if !self.bridge.is_connected() {
+            return;
+        }
+        let now = self.now();
+        for change in self.roll.call(self.twins.devices()) {
+            let (device, here, gone) = match change {
+                Change::Added(device) => (device, true, false),
+                Change::Removed(device) => (device, false, true),
+                Change::Replaced(device) => (device, true, true),
+                Change::Updated(device) => {
+                    let payload = payload::device_updated(&fresh(), now);
+                    self.send(Outbound::DeviceUpdated(&device).topic(), payload);
+                    continue;
+                }
+            };
+            let member = Member {
+                standing: self.twins.standing(&device),
+                device,
+            };
+            let of = |is: bool| if is { std::slice::from_ref(&member) } else { &[] };
+            let payload = payload::membership_updated(&fresh(), now, of(here), of(gone));
+            let topic = Outbound::MembershipUpdated(self.bridge.node()).topic();
+            self.send(topic, payload);
+        }
+    }
+
+    fn answer_membership(&mut self, now: i64) {
+        for (arrival, event_id) in self.bridge.take_membership() {
+            let payload = payload::membership(&event_id, now, &members(&*self.twins));
+            self.bridge.send(Outgoing {
+                topic: Outbound::MembershipGetResult(self.bridge.node()).topic(),
+                payload,
+                answers: Some(arrival),
+            });
+        }
+    }
+
+    fn send(&mut self, topic: String, payload: bytes::Bytes) {
+        self.bridge.send(Outgoing {
+            topic,
+            payload,
+            answers: None,
+        });
+    }
+
+    fn now(&self) -> i64 {
+        i64::try_from(self.clock.now_millis()).unwrap_or(i64::MAX)
+    }
+}
+
+/// The session stays, and with it what was not acknowledged.
+async fn farewell(mut wire: Wire) {
+    if wire.disconnect() {
+        let gone = async { while wire.next().await.is_ok() {} };
+        let _ = timeout(FAREWELL, gone).await;
+    }
+}
