@@ -25,7 +25,8 @@ OLD_ETCD=3.4.23
 
 PACKAGES=(
   busybox-static ca-certificates conntrack containernetworking-plugins curl e2fsprogs gcc iproute2 iptables
-  kmod libc6-dev libseccomp-dev make mosquitto mosquitto-clients pkg-config procps protobuf-compiler qemu-system-x86 strace tar util-linux
+  kmod libc6-dev libseccomp-dev make mosquitto mosquitto-clients pkg-config procps protobuf-compiler
+  qemu-system-x86 strace tar util-linux
 )
 
 cache=${TOMBOLO_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/tombolo}
@@ -63,16 +64,29 @@ packages() {
   say "installing ${missing[*]}"
   export DEBIAN_FRONTEND=noninteractive
   apt-get update -qq >"$cache/log/apt.log" 2>&1 || true
-  # Programs, not services: a broker of the machine's own would be in the way of the testbed's.
-  local policy=/usr/sbin/policy-rc.d
-  if [ ! -e "$policy" ]; then
-    printf '#!/bin/sh\nexit 101\n' >"$policy"
-    chmod 755 "$policy"
-    # shellcheck disable=SC2064
-    trap "rm -f $policy" EXIT
-  fi
+  hold_services
   apt-get install -y -qq --no-install-recommends "${missing[@]}" >>"$cache/log/apt.log" 2>&1 ||
     { tail -n 20 "$cache/log/apt.log" >&2; die "apt-get could not install ${missing[*]}"; }
+  release_services "${missing[@]}"
+}
+
+# The testbed starts what it needs itself: nothing that is installed may run on this machine.
+policy=/usr/sbin/policy-rc.d
+
+hold_services() {
+  [ -e "$policy" ] && return
+  trap 'rm -f "$policy"' EXIT
+  printf '#!/bin/sh\nexit 101\n' >"$policy"
+  chmod 755 "$policy"
+}
+
+release_services() {
+  case " $* " in
+    *" mosquitto "*) systemctl disable --quiet mosquitto 2>/dev/null || true ;;
+  esac
+  [ "$(trap -p EXIT)" = '' ] && return
+  rm -f "$policy"
+  trap - EXIT
 }
 
 tools() {
