@@ -85,6 +85,12 @@ pub trait View {
     /// bookmark or last event, whichever is highest. It never falls while a session lasts.
     fn revision(&self, kind: Kind) -> Revision;
 
+    /// Whether a kind has been listed at all: before that the view says nothing of it. Only kinds
+    /// that a cluster may lack are ever not; the others are listed before the first session.
+    fn is_listed(&self, _: Kind) -> bool {
+        true
+    }
+
     /// The revision up to which this view has seen everything of one key: for what is watched
     /// object by object, that watch's list, last bookmark or last event. An absence older than
     /// what the edge holds is not believed.

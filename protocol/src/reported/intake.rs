@@ -14,7 +14,9 @@ use crate::object::Body;
 use crate::wire::{Committed, Refused, Report, ReportedDown, ReportedUp, reported_down, reported_up};
 
 use super::key::Lane;
-use super::{EVENT_WINDOW, MAX_PAYLOAD, OutboxKey, RefusalCode, STATE_WINDOW, Seq, WINDOW_BYTES};
+use super::{
+    Class, DEVICE_WINDOW, EVENT_WINDOW, MAX_PAYLOAD, OutboxKey, RefusalCode, STATE_WINDOW, Seq, WINDOW_BYTES,
+};
 
 /// The edge broke the rules of the reported flow; reset the stream.
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -65,17 +67,26 @@ pub struct Intake {
     waiting: VecDeque<Write>,
     writing: BTreeMap<Seq, Share>,
     busy: BTreeSet<Lane>,
-    state: usize,
+    /// Of the node, its pods and events.
+    common: Used,
+    /// Of devices.
+    devices: Used,
+    out: VecDeque<ReportedDown>,
+}
+
+/// What is unanswered of the windows that share their bytes.
+#[derive(Debug, Default)]
+struct Used {
+    reports: usize,
     events: usize,
     bytes: usize,
-    out: VecDeque<ReportedDown>,
 }
 
 /// What an unanswered report takes of the windows, and its lane.
 #[derive(Debug)]
 struct Share {
     lane: Lane,
-    is_event: bool,
+    class: Class,
     bytes: usize,
 }
 
@@ -94,18 +105,23 @@ impl Intake {
         }
     }
 
-    /// The next write whose lane is free; state goes before events.
+    /// The next write of the node, of a pod or of an event whose lane is free; events go last.
     pub fn poll_write(&mut self) -> Option<Write> {
+        self.next(Class::State).or_else(|| self.next(Class::Event))
+    }
+
+    /// The next write of a device that has none under way.
+    pub fn poll_device(&mut self) -> Option<Write> {
+        self.next(Class::Device)
+    }
+
+    fn next(&mut self, class: Class) -> Option<Write> {
         let free = |write: &Write| !self.busy.contains(&write.key.lane(write.seq));
-        let position = |events: bool| {
-            let mut lanes_ahead = BTreeSet::new();
-            self.waiting.iter().position(|write| {
-                // Within a lane the first to arrive goes first.
-                let first = lanes_ahead.insert(write.key.lane(write.seq));
-                first && write.key.is_event() == events && free(write)
-            })
-        };
-        let next = position(false).or_else(|| position(true))?;
+        let mut lanes_ahead = BTreeSet::new();
+        let next = self.waiting.iter().position(|write| {
+            // Within a lane the first to arrive goes first.
+            write.key.class() == class && lanes_ahead.insert(write.key.lane(write.seq)) && free(write)
+        })?;
         let write = self.waiting.remove(next)?;
         let share = Share::of(&write);
         self.busy.insert(share.lane.clone());
@@ -130,7 +146,7 @@ impl Intake {
 
     /// Reports that have no answer yet.
     pub fn unanswered(&self) -> usize {
-        self.state + self.events
+        self.common.reports + self.common.events + self.devices.reports
     }
 
     fn report(&mut self, report: Report) -> Result<(), IntakeViolation> {
@@ -156,28 +172,36 @@ impl Intake {
     }
 
     fn admit(&mut self, write: Write) -> Result<(), IntakeViolation> {
-        let (used, window) = if write.key.is_event() {
-            (&mut self.events, EVENT_WINDOW)
-        } else {
-            (&mut self.state, STATE_WINDOW)
+        let class = write.key.class();
+        let used = self.used(class);
+        let (count, window) = match class {
+            Class::State => (&mut used.reports, STATE_WINDOW),
+            Class::Event => (&mut used.events, EVENT_WINDOW),
+            Class::Device => (&mut used.reports, DEVICE_WINDOW),
         };
-        if *used >= window || self.bytes > WINDOW_BYTES {
+        if *count >= window || used.bytes > WINDOW_BYTES {
             return Err(IntakeViolation::Window);
         }
-        *used += 1;
-        self.bytes += write.payload.len();
+        *count += 1;
+        used.bytes += write.payload.len();
         self.waiting.push_back(write);
         Ok(())
     }
 
     fn release(&mut self, share: &Share) {
-        let used = if share.is_event {
-            &mut self.events
-        } else {
-            &mut self.state
-        };
-        *used -= 1;
-        self.bytes -= share.bytes;
+        let used = self.used(share.class);
+        match share.class {
+            Class::State | Class::Device => used.reports -= 1,
+            Class::Event => used.events -= 1,
+        }
+        used.bytes -= share.bytes;
+    }
+
+    const fn used(&mut self, class: Class) -> &mut Used {
+        match class {
+            Class::State | Class::Event => &mut self.common,
+            Class::Device => &mut self.devices,
+        }
     }
 
     fn answer(&mut self, seq: Seq, outcome: Outcome) {
@@ -207,7 +231,7 @@ impl Share {
     fn of(write: &Write) -> Self {
         Self {
             lane: write.key.lane(write.seq),
-            is_event: write.key.is_event(),
+            class: write.key.class(),
             bytes: write.payload.len(),
         }
     }

@@ -54,7 +54,27 @@ pub(super) enum Lane {
     Event(Seq),
 }
 
+/// What shares a window: a flood of one holds up no other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// The node and its pods.
+    State,
+    /// What devices said.
+    Device,
+    /// Events.
+    Event,
+}
+
 impl OutboxKey {
+    /// The window it takes a place of.
+    pub const fn class(&self) -> Class {
+        match self {
+            Self::Node | Self::Pod(_) | Self::Gone(_) => Class::State,
+            Self::Device(_) => Class::Device,
+            Self::Event { .. } => Class::Event,
+        }
+    }
+
     /// Whether this belongs to the log of events, which only ever follows state.
     pub const fn is_event(&self) -> bool {
         matches!(self, Self::Event { .. })

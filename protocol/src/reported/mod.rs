@@ -15,16 +15,20 @@ mod outbox;
 mod tests;
 
 pub use intake::{Intake, IntakeViolation, Outcome, Write};
-pub use key::{OutboxKey, PodIdentity, RefusalCode, Seq};
+pub use key::{Class, OutboxKey, PodIdentity, RefusalCode, Seq};
 pub use outbox::{Change, Outbox, OutboxError, Settled, SettledAs, Trouble};
 
-/// Node, pod and gone reports that may be unanswered.
+/// Node, pod and gone reports that may be unanswered: they never wait for devices or events.
 pub const STATE_WINDOW: usize = 64;
 
 /// Events that may be unanswered.
 pub const EVENT_WINDOW: usize = 64;
 
-/// Bytes of unanswered payloads, beyond which no further report is sent. One may always be.
+/// Devices whose report may be unanswered. Few: what waits at the edge is replaced by what is newer,
+/// what is under way is not.
+pub const DEVICE_WINDOW: usize = 32;
+
+/// Bytes of unanswered payloads, of devices and of all else apart, beyond which no further report is sent. One may always be.
 pub const WINDOW_BYTES: usize = 1024 * 1024;
 
 /// The largest payload of a report, decompressed: what the API server would take.

@@ -311,6 +311,80 @@ fn state_overtakes_a_full_window_of_events() {
     assert!(world.outbox.poll_transmit(world.now).is_some());
 }
 
+fn device(number: usize) -> OutboxKey {
+    OutboxKey::Device(crate::devices::DeviceIdentity {
+        namespace: "n".into(),
+        name: format!("d{number}"),
+        uid: format!("u{number}"),
+    })
+}
+
+#[test]
+fn pods_overtake_a_full_window_of_devices_and_devices_one_of_events() {
+    let mut world = World::new();
+    world.connect();
+    for _ in 0..200 {
+        perform(&mut world, &Op::Event);
+    }
+    while world.outbox.poll_transmit(world.now).is_some() {}
+    let large = vec![b' '; 192 * 1024];
+    for number in 0..200 {
+        world.outbox.put(
+            device(number),
+            &[large.as_slice(), number.to_string().as_bytes()].concat(),
+        );
+    }
+    let sent = std::iter::from_fn(|| world.outbox.poll_transmit(world.now)).count();
+    assert!((2..=DEVICE_WINDOW).contains(&sent), "{sent}");
+    world.put(OutboxKey::Pod(pod(1)));
+    assert!(
+        world.outbox.poll_transmit(world.now).is_some(),
+        "their bytes are counted apart"
+    );
+    assert_eq!(world.outbox.poll_transmit(world.now), None);
+}
+
+#[test]
+fn of_a_device_one_report_is_under_way_and_the_newest_waits() {
+    let mut world = World::new();
+    world.connect();
+    for value in [b"1", b"2", b"3"] {
+        world.outbox.put(device(1), value);
+        world.outbox.poll_transmit(world.now);
+    }
+    assert_eq!(world.outbox.pending(), 1);
+    assert_eq!(world.outbox.poll_transmit(world.now), None);
+}
+
+#[test]
+fn devices_are_written_beside_the_rest_and_within_their_own_window() {
+    let mut intake = Intake::new();
+    let report = |seq: usize, key: OutboxKey| {
+        let report = Report {
+            seq: seq as u64,
+            key: Some(key.to_wire()),
+            payload: Some(crate::object::Body::compress(b"{}").to_wire()),
+        };
+        ReportedUp {
+            kind: Some(reported_up::Kind::Report(report)),
+        }
+    };
+    for seq in 1..=DEVICE_WINDOW {
+        intake.handle_frame(report(seq, device(seq))).unwrap();
+    }
+    let one_more = DEVICE_WINDOW + 1;
+    assert_eq!(
+        intake.handle_frame(report(one_more, device(one_more))),
+        Err(IntakeViolation::Window)
+    );
+    assert_eq!(intake.poll_write(), None);
+    intake.handle_frame(report(one_more, OutboxKey::Node)).unwrap();
+    assert_eq!(intake.poll_write().map(|write| write.key), Some(OutboxKey::Node));
+    assert_eq!(intake.poll_device().map(|write| write.key), Some(device(1)));
+    intake.done(Seq(1), Outcome::Committed);
+    assert_eq!(intake.unanswered(), DEVICE_WINDOW);
+}
+
 #[test]
 fn the_end_of_a_pod_waits_for_its_last_status() {
     let mut world = World::new();

@@ -130,6 +130,9 @@ impl Publisher {
         let pending = |kind: Kind| matches!(self.stages[kind.index()], Stage::Waiting(_) | Stage::Frozen(_));
         known(kind)
             && match pass {
+                // A device is nothing without its model, and outlives it nowhere.
+                Pass::Put if kind == Kind::Device => !pending(Kind::DeviceModel),
+                Pass::Remove if kind == Kind::DeviceModel && !known(Kind::Device) => false,
                 Pass::Update | Pass::Put => true,
                 Pass::Closure => {
                     known(Kind::ConfigMap)

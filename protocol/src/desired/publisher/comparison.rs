@@ -107,6 +107,10 @@ impl Publisher {
         if !self.hurried && has_unread(view, kind) {
             return Stage::Waiting(claim);
         }
+        // An edge that holds nothing agrees with a cluster that lacks the kind.
+        if !view.is_listed(kind) && claim.count > 0 {
+            return self.ask_for_list(kind, claim);
+        }
         let revision = self.view_revision(view, kind);
         let first_pods = kind == Kind::Pod && claim.unproven;
         if (first_pods || revision < claim.fence) && !self.is_consistent(kind) {

@@ -1,6 +1,7 @@
 //! The laws of the desired flow, in a small simulated world and one by one.
 
 mod cluster;
+mod devices;
 mod laws;
 mod world;
 

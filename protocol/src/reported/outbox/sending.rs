@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use crate::object::Body;
-use crate::reported::{EVENT_WINDOW, OutboxKey, RefusalCode, STATE_WINDOW, Seq, WINDOW_BYTES};
+use crate::reported::{
+    Class, DEVICE_WINDOW, EVENT_WINDOW, OutboxKey, RefusalCode, STATE_WINDOW, Seq, WINDOW_BYTES,
+};
 use crate::wire::{Committed, Refused, ReportedDown, ReportedUp, reported_down, reported_up};
 
 use super::{Change, Flying, MAX_CONFIRMED, Outbox, OutboxError, Pending, Settled, SettledAs, report};
@@ -43,13 +45,16 @@ impl Outbox {
         self.busy.clear();
     }
 
-    /// The next report to send: state before events, in the order of their numbers, one at a
-    /// time for the node and for each pod.
+    /// The next report to send: state before devices before events, in the order of their numbers,
+    /// one at a time for the node, for each pod and for each device.
     pub fn poll_transmit(&mut self, now: Duration) -> Option<ReportedUp> {
-        if !self.connected || self.bytes_in_flight() >= WINDOW_BYTES {
+        if !self.connected {
             return None;
         }
-        let (key, seq) = self.next_state(now).or_else(|| self.next_event(now))?;
+        let (key, seq) = self
+            .next_state(now, Class::State)
+            .or_else(|| self.next_state(now, Class::Device))
+            .or_else(|| self.next_event(now))?;
         let report = report(&key, self.find(&key, seq)?);
         let bytes = report
             .payload
@@ -186,12 +191,12 @@ impl Outbox {
         }
     }
 
-    fn next_state(&self, now: Duration) -> Option<(OutboxKey, Seq)> {
-        if self.in_flight(false) >= STATE_WINDOW {
+    fn next_state(&self, now: Duration, class: Class) -> Option<(OutboxKey, Seq)> {
+        if !self.has_room(class) {
             return None;
         }
         let ready = |(key, pending): &(&OutboxKey, &Pending)| {
-            pending.due <= now && !self.busy.contains(&key.lane(pending.seq))
+            key.class() == class && pending.due <= now && !self.busy.contains(&key.lane(pending.seq))
         };
         let next = self
             .state
@@ -202,7 +207,7 @@ impl Outbox {
     }
 
     fn next_event(&self, now: Duration) -> Option<(OutboxKey, Seq)> {
-        if self.in_flight(true) >= EVENT_WINDOW {
+        if !self.has_room(Class::Event) {
             return None;
         }
         let ready = |(_, pending): &&(OutboxKey, Pending)| {
@@ -214,14 +219,18 @@ impl Outbox {
             .map(|(key, pending)| (key.clone(), pending.seq))
     }
 
-    fn in_flight(&self, events: bool) -> usize {
-        self.flight
-            .values()
-            .filter(|flying| flying.key.is_event() == events)
-            .count()
-    }
-
-    fn bytes_in_flight(&self) -> usize {
-        self.flight.values().map(|flying| flying.bytes).sum()
+    fn has_room(&self, class: Class) -> bool {
+        let flying = |of: Class| {
+            self.flight
+                .values()
+                .filter(move |flying| flying.key.class() == of)
+        };
+        let bytes = |of: Class| flying(of).map(|flying| flying.bytes).sum::<usize>();
+        let (most, bytes) = match class {
+            Class::State => (STATE_WINDOW, bytes(Class::State) + bytes(Class::Event)),
+            Class::Event => (EVENT_WINDOW, bytes(Class::State) + bytes(Class::Event)),
+            Class::Device => (DEVICE_WINDOW, bytes(Class::Device)),
+        };
+        flying(class).count() < most && bytes < WINDOW_BYTES
     }
 }

@@ -1,0 +1,179 @@
+//! Kinds that a cluster may lack: devices and their models.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::desired::{Fences, Found, Held, Publisher, Replica, Request, View};
+use crate::object::{Kind, Object, ObjectKey, Revision, canonical};
+use crate::wire::{DesiredDown, desired_down};
+
+/// A cluster of devices and models, which may not have been listed yet.
+#[derive(Default)]
+struct Things {
+    objects: BTreeMap<ObjectKey, Arc<Object>>,
+    listed: bool,
+}
+
+impl Things {
+    fn put(&mut self, kind: Kind, name: &str) {
+        let json = format!(
+            r#"{{"metadata":{{"name":"{name}","namespace":"n","uid":"u-{name}","resourceVersion":"5"}},"spec":{{}}}}"#
+        );
+        let object = canonical(kind, json.as_bytes()).unwrap();
+        self.objects.insert(object.key.clone(), Arc::new(object));
+    }
+}
+
+impl View for Things {
+    fn keys(&self, kind: Kind) -> Vec<ObjectKey> {
+        self.objects
+            .keys()
+            .filter(|key| key.kind == kind)
+            .cloned()
+            .collect()
+    }
+
+    fn find(&self, key: &ObjectKey) -> Found {
+        self.objects
+            .get(key)
+            .map_or(Found::Nothing, |object| Found::Object(Arc::clone(object)))
+    }
+
+    fn closure(&self, _: &ObjectKey) -> Vec<ObjectKey> {
+        Vec::new()
+    }
+
+    fn revision(&self, kind: Kind) -> Revision {
+        let is_device = matches!(kind, Kind::DeviceModel | Kind::Device);
+        Revision(if is_device && !self.listed { 0 } else { 9 })
+    }
+
+    fn is_listed(&self, kind: Kind) -> bool {
+        self.listed || !matches!(kind, Kind::DeviceModel | Kind::Device)
+    }
+}
+
+/// Both halves, and what was sent.
+struct Pair {
+    view: Things,
+    cloud: Publisher,
+    edge: Replica,
+    sent: Vec<desired_down::Kind>,
+}
+
+impl Pair {
+    fn connect(view: Things, held: &Things) -> Self {
+        let row = |object: &Arc<Object>| Held {
+            key: object.key.clone(),
+            version: object.version.clone(),
+            references: std::collections::BTreeSet::new(),
+        };
+        let mut edge = Replica::load(held.objects.values().map(row).collect(), Fences::default());
+        edge.connected("c", 0).unwrap();
+        let mut cloud = Publisher::new();
+        cloud.consistent(Kind::Pod, Revision(9));
+        let mut pair = Self {
+            view,
+            cloud,
+            edge,
+            sent: Vec::new(),
+        };
+        pair.settle();
+        pair
+    }
+
+    fn settle(&mut self) {
+        loop {
+            let mut idle = true;
+            while let Some(commit) = self.edge.poll_commit() {
+                self.edge.committed(commit.id).unwrap();
+            }
+            while let Some(frame) = self.edge.poll_transmit() {
+                self.cloud.handle_frame(frame).unwrap();
+                idle = false;
+            }
+            while let Some(frame) = self.cloud.poll_transmit(&self.view) {
+                self.sent.extend(frame.kind.clone());
+                self.edge.handle_frame(DesiredDown { kind: frame.kind }).unwrap();
+                idle = false;
+            }
+            if idle {
+                return;
+            }
+        }
+    }
+
+    fn synced(&self) -> Vec<Kind> {
+        Kind::ALL
+            .into_iter()
+            .filter(|kind| self.edge.synced(*kind))
+            .collect()
+    }
+
+    /// Kinds put and removed, in the order in which they went.
+    fn changes(&self) -> Vec<(Kind, &'static str)> {
+        let change = |frame: &desired_down::Kind| match frame {
+            desired_down::Kind::Upsert(upsert) => Some((Kind::from_wire(upsert.kind)?, "put")),
+            desired_down::Kind::Remove(remove) => Some((Kind::from_wire(remove.kind)?, "removed")),
+            _ => None,
+        };
+        self.sent.iter().filter_map(change).collect()
+    }
+}
+
+fn pump() -> Things {
+    let mut things = Things::default();
+    things.put(Kind::Device, "pump");
+    things.put(Kind::DeviceModel, "pump-model");
+    things
+}
+
+#[test]
+fn in_a_cluster_without_devices_everything_else_is_brought_up_to_date() {
+    let pair = Pair::connect(Things::default(), &Things::default());
+    assert_eq!(pair.synced(), Kind::ALL);
+}
+
+#[test]
+fn devices_stay_at_their_node_until_the_cluster_has_listed_them() {
+    let mut pair = Pair::connect(Things::default(), &pump());
+    assert_eq!(pair.edge.entries().count(), 2);
+    let others = Kind::ALL
+        .into_iter()
+        .filter(|kind| !matches!(kind, Kind::DeviceModel | Kind::Device));
+    assert_eq!(pair.synced(), others.collect::<Vec<_>>());
+    let asked: Vec<Request> = std::iter::from_fn(|| pair.cloud.poll_request()).collect();
+    assert_eq!(
+        asked,
+        [
+            Request::Consistent(Kind::DeviceModel),
+            Request::Consistent(Kind::Device)
+        ]
+    );
+
+    pair.view.listed = true;
+    for kind in [Kind::DeviceModel, Kind::Device] {
+        pair.cloud.consistent(kind, Revision(9));
+    }
+    pair.settle();
+    assert_eq!(pair.edge.entries().count(), 0, "the list has none");
+    assert_eq!(
+        pair.changes(),
+        [(Kind::Device, "removed"), (Kind::DeviceModel, "removed")]
+    );
+}
+
+#[test]
+fn devices_begin_to_work_when_their_kinds_appear_and_the_model_goes_first() {
+    let mut pair = Pair::connect(Things::default(), &Things::default());
+    pair.view = pump();
+    pair.view.listed = true;
+    for key in pair.view.objects.keys().cloned().collect::<Vec<_>>() {
+        pair.cloud.mark_dirty(key);
+    }
+    pair.settle();
+    assert_eq!(
+        pair.changes(),
+        [(Kind::DeviceModel, "put"), (Kind::Device, "put")]
+    );
+}
