@@ -6,6 +6,8 @@
 //! **Invariant:** `Impersonate-*` headers are set here and nowhere else, and the only identity ever
 //! assumed is `system:node:<name>` of a parsed [`NodeName`].
 
+mod error;
+
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -14,13 +16,37 @@ use http_body_util::BodyExt;
 use kube::client::Body;
 use protocol::name::NodeName;
 use serde::Deserialize;
-use thiserror::Error;
 use tokio::time::timeout;
+
+pub use error::ApiError;
 
 /// How long one request that is not a watch may take, answer included.
 const CALL_TIMEOUT: Duration = Duration::from_secs(15);
 /// What one answer may weigh: lists are paged well below it.
 const ANSWER_LIMIT: usize = 64 << 20;
+
+/// How much of an object an answer holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shape {
+    Whole,
+    Metadata,
+    ListOfMetadata,
+}
+
+impl Shape {
+    /// What is accepted. A server that cannot cut an object down gives the whole one.
+    const fn accept(self) -> Option<&'static str> {
+        match self {
+            Self::Whole => None,
+            Self::Metadata => {
+                Some("application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json")
+            }
+            Self::ListOfMetadata => {
+                Some("application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json")
+            }
+        }
+    }
+}
 
 /// How the API server lets cloudcore act for a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +94,7 @@ pub struct Call {
     path: String,
     content: Content,
     body: Vec<u8>,
+    shape: Shape,
 }
 
 impl Call {
@@ -109,12 +136,31 @@ impl Call {
         }
     }
 
+    /// Wants no more than the metadata of the object.
+    #[must_use]
+    pub fn only_metadata(self) -> Self {
+        Self {
+            shape: Shape::Metadata,
+            ..self
+        }
+    }
+
+    /// Wants no more than the metadata of the objects listed.
+    #[must_use]
+    pub fn list_of_metadata(self) -> Self {
+        Self {
+            shape: Shape::ListOfMetadata,
+            ..self
+        }
+    }
+
     fn bare(method: Method, path: impl Into<String>) -> Self {
         Self {
             method,
             path: path.into(),
             content: Content::Json,
             body: Vec::new(),
+            shape: Shape::Whole,
         }
     }
 
@@ -122,90 +168,6 @@ impl Call {
     fn action(&self) -> String {
         let path = self.path.split('?').next().unwrap_or_default();
         format!("{} {path}", self.method)
-    }
-}
-
-/// Why the API server did not do what was asked.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum ApiError {
-    /// The server answered, and the answer is no.
-    #[error("the API server refused {action}: {message} ({code} {reason})")]
-    Refused {
-        /// Method and path.
-        action: String,
-        /// HTTP status.
-        code: u16,
-        /// The machine-readable reason of the Status object.
-        reason: String,
-        /// The human-readable message of the Status object.
-        message: String,
-        /// When the server wants to be asked again.
-        retry_after: Option<Duration>,
-    },
-    /// No answer came.
-    #[error("the API server could not be reached for {action}")]
-    Unreachable {
-        /// Method and path.
-        action: String,
-        /// What the connection said.
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-    /// The answer took too long.
-    #[error("the API server did not answer {action} within {} s", CALL_TIMEOUT.as_secs())]
-    TimedOut {
-        /// Method and path.
-        action: String,
-    },
-    /// The answer is larger than anything the API server stores.
-    #[error("the answer to {action} is larger than {ANSWER_LIMIT} bytes")]
-    TooLarge {
-        /// Method and path.
-        action: String,
-    },
-    /// The answer is not what the API promises.
-    #[error("the answer to {action} is not understood")]
-    Garbled {
-        /// Method and path.
-        action: String,
-        /// What the parser said.
-        source: serde_json::Error,
-    },
-}
-
-impl ApiError {
-    /// The HTTP status of a refusal; 0 when no answer came.
-    pub const fn code(&self) -> u16 {
-        match self {
-            Self::Refused { code, .. } => *code,
-            Self::Unreachable { .. }
-            | Self::TimedOut { .. }
-            | Self::TooLarge { .. }
-            | Self::Garbled { .. } => 0,
-        }
-    }
-
-    /// Whether the object (or its namespace) does not exist.
-    pub const fn is_not_found(&self) -> bool {
-        self.code() == 404
-    }
-
-    /// Whether another writer was faster, or another object bears the name.
-    pub const fn is_conflict(&self) -> bool {
-        self.code() == 409
-    }
-
-    /// Whether a right is missing (or the authorizer lags behind a binding).
-    pub const fn is_forbidden(&self) -> bool {
-        self.code() == 403
-    }
-
-    /// Whether the server answered at all: a refusal shows that it is alive.
-    pub const fn answered(&self) -> bool {
-        matches!(
-            self,
-            Self::Refused { .. } | Self::TooLarge { .. } | Self::Garbled { .. }
-        )
     }
 }
 
@@ -260,8 +222,7 @@ impl Api {
     }
 
     /// Opens a watch and returns its body, uncompressed, once the server has accepted it.
-    pub async fn watch(&self, actor: Actor<'_>, path: String) -> Result<Body, ApiError> {
-        let call = Call::get(path);
+    pub async fn watch(&self, actor: Actor<'_>, call: Call) -> Result<Body, ApiError> {
         let action = call.action();
         let opened = timeout(CALL_TIMEOUT, self.open(actor, call, true)).await;
         Ok(opened.unwrap_or(Err(ApiError::TimedOut { action }))?.into_body())
@@ -289,6 +250,9 @@ impl Api {
         if streaming {
             // Decompressing layers stop at the first member of a compressed watch.
             request = request.header(header::ACCEPT_ENCODING, "identity");
+        }
+        if let Some(accept) = call.shape.accept() {
+            request = request.header(header::ACCEPT, accept);
         }
         if !call.body.is_empty() {
             request = request.header(header::CONTENT_TYPE, call.content.media_type());

@@ -1,10 +1,12 @@
-//! The watches that cloudcore makes under its own name: Nodes, Pods, Services, `RuntimeClasses`.
+//! The watches that cloudcore makes under its own name: Nodes, Pods, Services, `RuntimeClasses`,
+//! Devices and their models.
 //!
 //! What it is: what each watch puts into the index. What it is not: the watch loop (`watch.rs`)
 //! or the index's rules (`index.rs`).
 //!
 //! **Invariant:** Pods are watched only after the first list of Nodes, so that no pod of an edge
-//! node passes unrecognised.
+//! node passes unrecognised; Devices after that of their models, so that none goes to its node
+//! without. A cluster without devices lacks their kinds, and nothing waits for them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -69,14 +71,22 @@ pub(super) fn source(kind: Kind) -> Source {
     Source {
         path: path.to_owned(),
         selector,
+        only_metadata: false,
     }
 }
 
 impl Cluster {
     /// Watches one shared kind for ever.
     pub(super) async fn watch_kind(&self, kind: Kind) {
-        if kind == Kind::Pod {
-            self.listed(Kind::Node, 1).await;
+        match kind {
+            Kind::Pod => self.listed(Kind::Node, 1).await,
+            Kind::Device => self.listed(Kind::DeviceModel, 1).await,
+            Kind::Service
+            | Kind::RuntimeClass
+            | Kind::ConfigMap
+            | Kind::Secret
+            | Kind::DeviceModel
+            | Kind::Node => {}
         }
         let mut sink = KindSink {
             cluster: self.clone(),
@@ -145,8 +155,9 @@ impl Sink for KindSink {
         match self.kind {
             Kind::Pod => self.cluster.saw_pod(&key, object),
             Kind::Node => self.cluster.saw_node(&key, object, self.listing),
-            Kind::Service | Kind::RuntimeClass => self.cluster.saw_shared(&key, object),
-            Kind::ConfigMap | Kind::Secret | Kind::DeviceModel | Kind::Device => {}
+            Kind::Service | Kind::RuntimeClass | Kind::DeviceModel => self.cluster.saw_shared(&key, object),
+            Kind::Device => self.cluster.saw_device(&key, object),
+            Kind::ConfigMap | Kind::Secret => {}
         }
         // Foreign pods are many and nobody's here. An edge node's count whether it is connected or
         // not: it may connect before the list is complete.
@@ -160,8 +171,11 @@ impl Sink for KindSink {
         match self.kind {
             Kind::Pod => self.cluster.lost_pod(&key, meta.revision(), object),
             Kind::Node => self.cluster.lost_node(&key, Some(object)),
-            Kind::Service | Kind::RuntimeClass => self.cluster.inner.index.write().remove(&key),
-            Kind::ConfigMap | Kind::Secret | Kind::DeviceModel | Kind::Device => {}
+            Kind::Service | Kind::RuntimeClass | Kind::DeviceModel | Kind::Device => {
+                self.cluster.inner.index.write().remove(&key);
+                self.cluster.devices_changed(self.kind);
+            }
+            Kind::ConfigMap | Kind::Secret => {}
         }
     }
 
@@ -175,6 +189,7 @@ impl Sink for KindSink {
         } else {
             self.cluster.shared_listed(self.kind, &seen, revision);
         }
+        self.cluster.devices_changed(self.kind);
         info!(kind = %self.kind, %revision, "listed");
         self.cluster.inner.metrics.listed(self.kind);
         self.cluster.count_list(self.kind);
@@ -186,6 +201,12 @@ impl Sink for KindSink {
     }
 
     fn failed(&mut self, error: &ApiError) -> bool {
+        if error.is_not_found() && matches!(self.kind, Kind::DeviceModel | Kind::Device) {
+            if !std::mem::replace(&mut self.failing, true) {
+                info!(kind = %self.kind, "the cluster has no such kind: devices are served once its CRD is there");
+            }
+            return true;
+        }
         self.cluster.inner.metrics.watch_failed(self.kind);
         let error = error as &dyn std::error::Error;
         if std::mem::replace(&mut self.failing, true) {
@@ -201,7 +222,10 @@ impl Sink for KindSink {
 impl Cluster {
     fn saw_shared(&self, key: &ObjectKey, json: &[u8]) {
         match canonical(key.kind, json) {
-            Ok(object) => self.inner.index.write().put(Arc::new(object)),
+            Ok(object) => {
+                self.inner.index.write().put(Arc::new(object));
+                self.devices_changed(key.kind);
+            }
             Err(error) => warn!(%key, error = &error as &dyn std::error::Error, "skipped"),
         }
     }

@@ -15,6 +15,7 @@
 mod api;
 pub mod attempt;
 mod connect;
+mod devices;
 pub mod document;
 mod feed;
 pub mod fence;
@@ -49,6 +50,7 @@ use tracing::warn;
 
 pub use api::{Actor, Api, ApiError, Call, Content, Impersonation};
 pub use connect::{ConnectError, Found, Right, cluster_id, examine, find};
+pub(crate) use devices::{KnownDevice, status_entry};
 pub use document::DocumentError;
 pub use feed::{Dirty, NodeFeed};
 pub use fence::Fence;
@@ -102,6 +104,8 @@ struct Inner {
     metrics: Metrics,
     /// Rung when the set of named objects may have changed.
     wants: Notify,
+    /// Rung when a device, a model or the status of a device changed.
+    devices_bell: Notify,
     /// Rung to make the shared kinds list again.
     relists: kinds::Relists,
     synced: watch_channel::Sender<kinds::Synced>,
@@ -119,6 +123,7 @@ impl Cluster {
             health: Health::default(),
             metrics: Metrics::default(),
             wants: Notify::new(),
+            devices_bell: Notify::new(),
             relists: kinds::Relists::default(),
             synced: watch_channel::Sender::new(kinds::Synced::default()),
             rebirths: nodes::Rebirths::default(),
@@ -172,13 +177,16 @@ impl Cluster {
             self.watch_kind(Kind::Pod),
             self.watch_kind(Kind::Service),
             self.watch_kind(Kind::RuntimeClass),
+            self.watch_kind(Kind::DeviceModel),
+            self.watch_kind(Kind::Device),
+            self.watch_statuses(),
             self.watch_named(),
             self.rebirth_nodes(),
             self.probe(),
         );
     }
 
-    /// Waits until every shared kind has been listed once: before that, no view is complete.
+    /// Waits until every shared kind that no cluster lacks has been listed once: before that, no view is complete.
     pub async fn synced(&self) {
         for kind in [Kind::Node, Kind::Pod, Kind::Service, Kind::RuntimeClass] {
             self.listed(kind, 1).await;

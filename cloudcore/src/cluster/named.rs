@@ -62,6 +62,7 @@ impl Cluster {
         let source = Source {
             path: path(&key),
             selector,
+            only_metadata: false,
         };
         let mut sink = NamedSink {
             cluster: self.clone(),

@@ -94,6 +94,7 @@ impl Cluster {
         let source = Source {
             path: shared.path,
             selector: format!("fieldSelector=spec.nodeName%3D{node}"),
+            only_metadata: false,
         };
         let mut gathered = Gathered {
             cluster: self,
@@ -114,6 +115,10 @@ impl Cluster {
         match kind {
             Kind::Pod | Kind::ConfigMap | Kind::Secret => self.consistent_pods(node).await,
             Kind::Service | Kind::RuntimeClass | Kind::DeviceModel | Kind::Device | Kind::Node => {
+                // A kind that the cluster lacks is waited for; which models a node needs follows from its devices.
+                if kind == Kind::DeviceModel {
+                    self.listed(Kind::Device, 1).await;
+                }
                 // A list under way may have begun before whatever the caller wants to see.
                 let times = self.inner.synced.borrow().lists_after_a_new_one(kind);
                 self.inner.relists.of(kind).notify_one();

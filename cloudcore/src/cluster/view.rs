@@ -34,6 +34,15 @@ impl View for NodeView {
         self.cluster.inner.index.read().seen_by(&self.node).closure(pod)
     }
 
+    fn is_listed(&self, kind: Kind) -> bool {
+        self.cluster
+            .inner
+            .index
+            .read()
+            .seen_by(&self.node)
+            .is_listed(kind)
+    }
+
     fn seen(&self, key: &ObjectKey) -> Revision {
         self.cluster.inner.index.read().seen_by(&self.node).seen(key)
     }

@@ -45,6 +45,8 @@ pub(super) struct Source {
     pub(super) path: String,
     /// Selector in query form, for example `fieldSelector=spec.nodeName%21%3D`; may be empty.
     pub(super) selector: String,
+    /// Whether the objects' metadata is enough.
+    pub(super) only_metadata: bool,
 }
 
 /// Who is told. Calls come in the order of the server's history.
@@ -130,7 +132,13 @@ impl Watcher<'_> {
             self.from = Some(revision);
         }
         let path = self.watch_path();
-        let body = match self.api.watch(self.actor, path).await {
+        let call = Call::get(path);
+        let call = if self.source.only_metadata {
+            call.only_metadata()
+        } else {
+            call
+        };
+        let body = match self.api.watch(self.actor, call).await {
             Ok(body) => body,
             Err(error) if self.from.is_none() && refuses_streaming(error.code()) => {
                 return Ok(End::NoStreaming);
@@ -281,6 +289,11 @@ pub(super) async fn list(
     loop {
         let Source { path, selector, .. } = source;
         let call = Call::get(format!("{path}?limit={PAGE}&continue={next}&{selector}"));
+        let call = if source.only_metadata {
+            call.list_of_metadata()
+        } else {
+            call
+        };
         let text = api.call(actor, call).await?;
         let page: Page<'_> = parse_page(path, &text)?;
         for item in &page.items {

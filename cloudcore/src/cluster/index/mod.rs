@@ -6,11 +6,13 @@
 //! ```text
 //! pods of a node --name--> ConfigMaps, Secrets --watched while named--> Present | Absent
 //!       `--namespaces--> Services
+//! Devices bound to a node --name--> DeviceModels
 //! ```
 //!
 //! **Invariant:** of a node's pods nothing older than its last consistent list is ever believed,
 //! so neither a lagging watch nor a late event can resurrect or remove a pod.
 
+mod devices;
 mod fold;
 mod told;
 mod view;
@@ -24,7 +26,10 @@ use protocol::object::{Body, Kind, Object, ObjectKey, Revision};
 
 use super::feed::Dirty;
 
+pub use devices::{DeviceEntry, StatusEntry};
 pub use view::IndexView;
+
+use devices::Devices;
 
 /// What is known of a ConfigMap or Secret that some pod names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -120,6 +125,7 @@ pub struct Index {
     edges: HashMap<NodeName, Edge>,
     services: BTreeMap<ObjectKey, Arc<Object>>,
     runtime_classes: BTreeMap<ObjectKey, Arc<Object>>,
+    devices: Devices,
     named: HashMap<ObjectKey, Named>,
     /// How many entries of named objects have been made.
     entries: u64,
@@ -166,7 +172,7 @@ impl Index {
                 .cloned()
                 .collect(),
             Kind::RuntimeClass => self.runtime_classes.keys().cloned().collect(),
-            Kind::DeviceModel | Kind::Device => Vec::new(),
+            Kind::DeviceModel | Kind::Device => self.devices.keys(node, kind),
             Kind::Node => self
                 .nodes
                 .get(node.as_ref())
@@ -187,7 +193,7 @@ impl Index {
             },
             Kind::Service => self.services.get(key).filter(|_| needs_service(edge, key)),
             Kind::RuntimeClass => self.runtime_classes.get(key),
-            Kind::DeviceModel | Kind::Device => None,
+            Kind::DeviceModel | Kind::Device => self.devices.object(node, key),
             Kind::Node => self
                 .nodes
                 .get(&key.name)

@@ -84,7 +84,8 @@ impl Index {
                 .values()
                 .map(|entry| entry.object.key.clone())
                 .collect(),
-            Kind::ConfigMap | Kind::Secret | Kind::DeviceModel | Kind::Device | Kind::Pod => Vec::new(),
+            Kind::DeviceModel | Kind::Device => self.devices.all(kind),
+            Kind::ConfigMap | Kind::Secret | Kind::Pod => Vec::new(),
         };
         for key in held.iter().filter(|key| !seen.contains(*key)) {
             self.remove(key);
@@ -92,14 +93,15 @@ impl Index {
         self.revisions[kind.index()] = revision;
     }
 
-    /// A Service or `RuntimeClass` is so now.
+    /// A Service, `RuntimeClass` or `DeviceModel` is so now.
     pub fn put(&mut self, object: Arc<Object>) {
         let key = object.key.clone();
         match key.kind {
             Kind::Service => drop(self.services.insert(key.clone(), object)),
             Kind::RuntimeClass => drop(self.runtime_classes.insert(key.clone(), object)),
             Kind::ConfigMap | Kind::Secret => return self.resolve(&key, Lookup::Present(object)),
-            Kind::Pod | Kind::DeviceModel | Kind::Device | Kind::Node => return,
+            Kind::DeviceModel => return self.put_model(object),
+            Kind::Pod | Kind::Device | Kind::Node => return,
         }
         self.mark_shared(&key);
     }
@@ -117,8 +119,11 @@ impl Index {
         self.mark_shared(&key);
     }
 
-    /// A Service, `RuntimeClass` or Node is gone.
+    /// A Service, `RuntimeClass`, `DeviceModel`, Device or Node is gone.
     pub fn remove(&mut self, key: &ObjectKey) {
+        if matches!(key.kind, Kind::DeviceModel | Kind::Device) {
+            return self.remove_device(key);
+        }
         // Marked before it goes: afterwards nobody would need it.
         self.mark_shared(key);
         match key.kind {

@@ -46,6 +46,10 @@ impl View for IndexView<'_> {
             .unwrap_or_default()
     }
 
+    fn is_listed(&self, kind: Kind) -> bool {
+        !matches!(kind, Kind::DeviceModel | Kind::Device) || self.index.devices_listed()
+    }
+
     fn seen(&self, key: &ObjectKey) -> Revision {
         let seen = self.index.seen(key);
         seen.unwrap_or_else(|| self.revision(key.kind))

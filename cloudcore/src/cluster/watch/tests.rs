@@ -75,6 +75,7 @@ async fn a_server_that_refuses_streaming_lists_in_whatever_way_is_asked_for_plai
         let source = Source {
             path: "/api/v1/pods".to_owned(),
             selector: String::new(),
+            only_metadata: false,
         };
         let (mut sink, never) = (FirstList::default(), Notify::new());
         let listed = sink.listed.clone();

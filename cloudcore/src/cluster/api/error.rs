@@ -1,0 +1,91 @@
+//! Why the API server did not do what was asked.
+
+use std::time::Duration;
+
+use thiserror::Error;
+
+use super::{ANSWER_LIMIT, CALL_TIMEOUT};
+
+/// Why the API server did not do what was asked.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ApiError {
+    /// The server answered, and the answer is no.
+    #[error("the API server refused {action}: {message} ({code} {reason})")]
+    Refused {
+        /// Method and path.
+        action: String,
+        /// HTTP status.
+        code: u16,
+        /// The machine-readable reason of the Status object.
+        reason: String,
+        /// The human-readable message of the Status object.
+        message: String,
+        /// When the server wants to be asked again.
+        retry_after: Option<Duration>,
+    },
+    /// No answer came.
+    #[error("the API server could not be reached for {action}")]
+    Unreachable {
+        /// Method and path.
+        action: String,
+        /// What the connection said.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The answer took too long.
+    #[error("the API server did not answer {action} within {} s", CALL_TIMEOUT.as_secs())]
+    TimedOut {
+        /// Method and path.
+        action: String,
+    },
+    /// The answer is larger than anything the API server stores.
+    #[error("the answer to {action} is larger than {ANSWER_LIMIT} bytes")]
+    TooLarge {
+        /// Method and path.
+        action: String,
+    },
+    /// The answer is not what the API promises.
+    #[error("the answer to {action} is not understood")]
+    Garbled {
+        /// Method and path.
+        action: String,
+        /// What the parser said.
+        source: serde_json::Error,
+    },
+}
+
+impl ApiError {
+    /// The HTTP status of a refusal; 0 when no answer came.
+    pub const fn code(&self) -> u16 {
+        match self {
+            Self::Refused { code, .. } => *code,
+            Self::Unreachable { .. }
+            | Self::TimedOut { .. }
+            | Self::TooLarge { .. }
+            | Self::Garbled { .. } => 0,
+        }
+    }
+
+    /// Whether the object (or its namespace) does not exist.
+    pub const fn is_not_found(&self) -> bool {
+        self.code() == 404
+    }
+
+    /// Whether another writer was faster, or another object bears the name.
+    pub const fn is_conflict(&self) -> bool {
+        self.code() == 409
+    }
+
+    /// Whether a right is missing (or the authorizer lags behind a binding).
+    pub const fn is_forbidden(&self) -> bool {
+        self.code() == 403
+    }
+
+    /// Whether the server answered at all: a refusal shows that it is alive.
+    pub const fn answered(&self) -> bool {
+        matches!(
+            self,
+            Self::Refused { .. } | Self::TooLarge { .. } | Self::Garbled { .. }
+        )
+    }
+}

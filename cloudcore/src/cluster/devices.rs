@@ -1,0 +1,241 @@
+//! Devices as the API server shows them: their watch, and that of their statuses.
+//!
+//! What it is: what goes into the index, and which devices are there. What it is not: a writer; that
+//! is `cloudcore/src/devices`.
+//!
+//! **Invariant:** of a status only its metadata is watched: values, which change all the time, are
+//! not read back by every replica.
+
+use std::collections::BTreeSet;
+use std::error::Error;
+use std::sync::Arc;
+
+use protocol::devices::{API_VERSION, Device, DeviceModel};
+use protocol::name::NodeName;
+use protocol::object::{Kind, ObjectKey, Revision, canonical};
+use serde::Deserialize;
+use tracing::{debug, info, warn};
+
+use super::api::{Actor, ApiError};
+use super::index::{DeviceEntry, StatusEntry};
+use super::thin::ThinMeta;
+use super::watch::{Sink, Source, follow};
+use super::{BoxError, Cluster, WriteError};
+
+/// A device with what is known of its model and its status.
+#[derive(Clone, Debug)]
+pub(crate) struct KnownDevice {
+    pub(crate) key: ObjectKey,
+    pub(crate) uid: String,
+    pub(crate) node: String,
+    pub(crate) model: Option<ObjectKey>,
+    /// The state that the Device itself shows.
+    pub(crate) state: Option<String>,
+    pub(crate) status: Option<StatusEntry>,
+    /// Whether a session of its node is here.
+    pub(crate) is_here: bool,
+}
+
+impl Cluster {
+    pub(super) fn saw_device(&self, key: &ObjectKey, json: &[u8]) {
+        let device = serde_json::from_slice(json).map_err(BoxError::from);
+        let object = canonical(Kind::Device, json).map_err(BoxError::from);
+        match device.and_then(|device| Ok((device, object?))) {
+            Ok((device, object)) => {
+                let entry = DeviceEntry::new(Arc::new(object), &device);
+                self.inner.index.write().put_device(entry);
+                self.devices_changed(Kind::Device);
+            }
+            Err(error) => warn!(%key, error = &*error as &dyn Error, "skipped"),
+        }
+    }
+
+    /// Something changed for whoever keeps the devices' statuses.
+    pub(super) fn devices_changed(&self, kind: Kind) {
+        if matches!(kind, Kind::DeviceModel | Kind::Device) {
+            self.inner.devices_bell.notify_one();
+        }
+    }
+
+    /// Waits until a device, a model or the presence of a status changed. One waits at a time.
+    pub(crate) async fn devices_bell(&self) {
+        self.inner.devices_bell.notified().await;
+    }
+
+    /// A device as the watch has it.
+    pub(crate) fn known_device(&self, key: &ObjectKey) -> Option<KnownDevice> {
+        let index = self.inner.index.read();
+        let entry = index.device(key)?;
+        Some(known(&index, key, entry))
+    }
+
+    /// Every device that is bound to an edge node of ours; none before all statuses are known.
+    pub(crate) fn edge_devices(&self) -> Vec<KnownDevice> {
+        let index = self.inner.index.read();
+        if !index.statuses_listed() {
+            return Vec::new();
+        }
+        let ours = index
+            .bound_devices()
+            .filter(|(_, entry)| index.node(&entry.node).is_some());
+        ours.map(|(key, entry)| known(&index, key, entry)).collect()
+    }
+
+    /// A device and its model, read in full.
+    pub(crate) fn read_device(&self, key: &ObjectKey) -> Option<(Device, Option<DeviceModel>)> {
+        let (device, model) = {
+            let index = self.inner.index.read();
+            let entry = index.device(key)?;
+            let model = entry.model.as_ref().and_then(|model| index.device_model(model));
+            (Arc::clone(&entry.object), model.cloned())
+        };
+        let model = model.and_then(|model| serde_json::from_slice(&model.body.json().ok()?).ok());
+        Some((serde_json::from_slice(&device.body.json().ok()?).ok()?, model))
+    }
+
+    /// Whether the cluster has devices at all, and the watch knows them.
+    pub(crate) fn has_devices(&self) -> bool {
+        self.inner.synced.borrow().lists_of(Kind::Device) > 0
+    }
+
+    /// Whether a device is at this node.
+    pub(crate) fn is_at(&self, node: &NodeName, namespace: &str, name: &str) -> bool {
+        let key = ObjectKey::new(Kind::Device, namespace, name);
+        self.known_device(&key)
+            .is_some_and(|device| device.node == node.as_ref())
+    }
+
+    /// The status that a write made or found, so that the watch's delay costs nothing.
+    pub(crate) fn saw_status(&self, device: &ObjectKey, status: StatusEntry) {
+        self.inner.index.write().put_status(device, status);
+    }
+
+    /// Before a write over what a newer session of the node may have written.
+    pub(crate) async fn holds_node(&self, node: &NodeName) -> Result<(), WriteError> {
+        self.still_ours(node).await
+    }
+
+    /// Watches the statuses of devices for ever.
+    pub(super) async fn watch_statuses(&self) {
+        self.listed(Kind::Device, 1).await;
+        let source = Source {
+            path: format!("/apis/{API_VERSION}/devicestatuses"),
+            selector: String::new(),
+            only_metadata: true,
+        };
+        let mut sink = StatusSink {
+            cluster: self.clone(),
+            seen: BTreeSet::new(),
+            listing: false,
+        };
+        let never = tokio::sync::Notify::new();
+        follow(self.api(), Actor::Cloudcore, &source, &mut sink, &never).await;
+    }
+}
+
+fn known(index: &super::index::Index, key: &ObjectKey, entry: &DeviceEntry) -> KnownDevice {
+    KnownDevice {
+        key: key.clone(),
+        uid: entry.object.version.uid.clone(),
+        node: entry.node.clone(),
+        model: entry.model.clone(),
+        state: entry.state.clone(),
+        status: index.device_status(key).cloned(),
+        is_here: entry.node_name().is_some_and(|node| index.is_attached(&node)),
+    }
+}
+
+#[derive(Deserialize)]
+struct Owned {
+    metadata: OwnedMeta,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct OwnedMeta {
+    #[serde(default)]
+    uid: String,
+    #[serde(default)]
+    owner_references: Vec<Owner>,
+}
+
+#[derive(Deserialize)]
+struct Owner {
+    kind: String,
+    uid: String,
+    #[serde(default)]
+    controller: Option<bool>,
+}
+
+/// What a status is, from its metadata.
+pub(crate) fn status_entry(json: &[u8]) -> Option<StatusEntry> {
+    let Owned { metadata } = serde_json::from_slice(json).ok()?;
+    let is_device = |owner: &Owner| owner.kind == "Device" && owner.controller == Some(true);
+    let owner = metadata.owner_references.into_iter().find(is_device);
+    Some(StatusEntry {
+        uid: metadata.uid,
+        device: owner.map(|owner| owner.uid).unwrap_or_default(),
+    })
+}
+
+struct StatusSink {
+    cluster: Cluster,
+    seen: BTreeSet<ObjectKey>,
+    listing: bool,
+}
+
+impl StatusSink {
+    fn changed(&self) {
+        self.cluster.devices_changed(Kind::Device);
+    }
+}
+
+fn device_of(meta: &ThinMeta<'_>) -> ObjectKey {
+    ObjectKey::new(Kind::Device, meta.namespace.as_ref(), meta.name.as_ref())
+}
+
+impl Sink for StatusSink {
+    fn listing(&mut self) {
+        self.seen.clear();
+        self.listing = true;
+    }
+
+    fn put(&mut self, meta: &ThinMeta<'_>, object: &[u8]) {
+        let device = device_of(meta);
+        if let Some(status) = status_entry(object) {
+            self.cluster.saw_status(&device, status);
+        }
+        if self.listing {
+            self.seen.insert(device);
+        }
+    }
+
+    fn gone(&mut self, meta: &ThinMeta<'_>, object: &[u8]) {
+        let uid = status_entry(object).map(|status| status.uid);
+        let device = device_of(meta);
+        self.cluster
+            .inner
+            .index
+            .write()
+            .remove_status(&device, &uid.unwrap_or_default());
+        self.changed();
+    }
+
+    fn listed(&mut self, revision: Revision) {
+        self.listing = false;
+        let seen = std::mem::take(&mut self.seen);
+        self.cluster.inner.index.write().statuses_relisted(&seen);
+        info!(%revision, "listed the statuses of devices");
+        self.changed();
+    }
+
+    fn at(&mut self, _: Revision) {}
+
+    fn failed(&mut self, error: &ApiError) -> bool {
+        debug!(
+            error = error as &dyn Error,
+            "the watch of device statuses failed, will be tried again"
+        );
+        true
+    }
+}

@@ -1,0 +1,280 @@
+//! Devices, their models and their statuses: which node needs which. Pure.
+//!
+//! ```text
+//! Device --spec.nodeName--> node
+//!    `--spec.deviceModelRef--> DeviceModel, same namespace
+//!    `--same name--> DeviceStatus
+//! ```
+//!
+//! **Invariant:** who must hear of a change is asked before and after it, so that a device that moves
+//! is told to both of its nodes.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use protocol::devices::Device;
+use protocol::name::NodeName;
+use protocol::object::{Kind, Object, ObjectKey, Revision};
+
+use super::Index;
+
+/// A device, with what decides whose it is.
+#[derive(Clone, Debug)]
+pub struct DeviceEntry {
+    /// The canonical device.
+    pub object: Arc<Object>,
+    /// Its node; empty while it has none.
+    pub node: String,
+    /// Its model, if it names one.
+    pub model: Option<ObjectKey>,
+    /// The state that its own status shows.
+    pub state: Option<String>,
+}
+
+impl DeviceEntry {
+    /// A device as the API server gave it.
+    pub fn new(object: Arc<Object>, device: &Device) -> Self {
+        let namespace = &object.key.namespace;
+        let model = device.model_name();
+        Self {
+            node: device.spec.node_name.clone().unwrap_or_default(),
+            model: model.map(|model| ObjectKey::new(Kind::DeviceModel, namespace, model)),
+            state: device.status.as_ref().and_then(|status| status.state.clone()),
+            object,
+        }
+    }
+
+    /// The node, if its name is one that a node may have.
+    pub fn node_name(&self) -> Option<NodeName> {
+        self.node.parse().ok()
+    }
+}
+
+/// A `DeviceStatus`, as far as it matters whose it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StatusEntry {
+    /// Its uid.
+    pub uid: String,
+    /// The uid of the device that it belongs to.
+    pub device: String,
+}
+
+/// All devices of the cluster.
+#[derive(Debug, Default)]
+pub(super) struct Devices {
+    devices: BTreeMap<ObjectKey, DeviceEntry>,
+    models: BTreeMap<ObjectKey, Arc<Object>>,
+    statuses: BTreeMap<ObjectKey, StatusEntry>,
+    statuses_listed: bool,
+    at_node: HashMap<String, BTreeSet<ObjectKey>>,
+    of_model: HashMap<ObjectKey, BTreeSet<ObjectKey>>,
+}
+
+impl Devices {
+    pub(super) fn keys(&self, node: &NodeName, kind: Kind) -> Vec<ObjectKey> {
+        let devices = self.at_node.get(node.as_ref()).into_iter().flatten();
+        if kind == Kind::Device {
+            return devices.cloned().collect();
+        }
+        let models = devices.filter_map(|key| self.devices.get(key)?.model.as_ref());
+        let models: BTreeSet<_> = models.filter(|model| self.models.contains_key(*model)).collect();
+        models.into_iter().cloned().collect()
+    }
+
+    pub(super) fn object(&self, node: &NodeName, key: &ObjectKey) -> Option<&Arc<Object>> {
+        if key.kind == Kind::Device {
+            let entry = self.devices.get(key)?;
+            return (entry.node == node.as_ref()).then_some(&entry.object);
+        }
+        let at_node = self.at_node.get(node.as_ref())?;
+        let users = self.of_model.get(key)?;
+        let (few, many) = if users.len() < at_node.len() {
+            (users, at_node)
+        } else {
+            (at_node, users)
+        };
+        few.iter().any(|device| many.contains(device)).then_some(())?;
+        self.models.get(key)
+    }
+
+    pub(super) fn all(&self, kind: Kind) -> Vec<ObjectKey> {
+        match kind {
+            Kind::Device => self.devices.keys().cloned().collect(),
+            Kind::DeviceModel => self.models.keys().cloned().collect(),
+            Kind::Service | Kind::RuntimeClass | Kind::ConfigMap | Kind::Secret | Kind::Pod | Kind::Node => {
+                Vec::new()
+            }
+        }
+    }
+
+    fn link(&mut self, key: &ObjectKey) {
+        let Some(entry) = self.devices.get(key) else {
+            return;
+        };
+        if !entry.node.is_empty() {
+            self.at_node
+                .entry(entry.node.clone())
+                .or_default()
+                .insert(key.clone());
+        }
+        if let Some(model) = &entry.model {
+            self.of_model
+                .entry(model.clone())
+                .or_default()
+                .insert(key.clone());
+        }
+    }
+
+    fn unlink(&mut self, key: &ObjectKey) {
+        let Some(entry) = self.devices.get(key) else {
+            return;
+        };
+        let (node, model) = (entry.node.clone(), entry.model.clone());
+        release(&mut self.at_node, &node, key);
+        if let Some(model) = model {
+            release(&mut self.of_model, &model, key);
+        }
+    }
+
+    /// The nodes that hold a device or a model, each with what it holds of the pair.
+    fn concerned(&self, key: &ObjectKey) -> Vec<(&str, ObjectKey)> {
+        let mut concerned = Vec::new();
+        if let Some(entry) = self.devices.get(key) {
+            concerned.push((entry.node.as_str(), key.clone()));
+            concerned.extend(
+                entry
+                    .model
+                    .iter()
+                    .map(|model| (entry.node.as_str(), model.clone())),
+            );
+        }
+        let users = self.of_model.get(key).into_iter().flatten();
+        concerned.extend(users.filter_map(|user| Some((self.devices.get(user)?.node.as_str(), key.clone()))));
+        concerned
+    }
+}
+
+fn release<K: std::hash::Hash + Eq>(map: &mut HashMap<K, BTreeSet<ObjectKey>>, of: &K, key: &ObjectKey) {
+    if let Some(keys) = map.get_mut(of) {
+        keys.remove(key);
+        if keys.is_empty() {
+            map.remove(of);
+        }
+    }
+}
+
+/// Devices: reading.
+impl Index {
+    /// A device, whatever its node.
+    pub fn device(&self, key: &ObjectKey) -> Option<&DeviceEntry> {
+        self.devices.devices.get(key)
+    }
+
+    /// A model, whoever uses it.
+    pub fn device_model(&self, key: &ObjectKey) -> Option<&Arc<Object>> {
+        self.devices.models.get(key)
+    }
+
+    /// The status of the device of that key.
+    pub fn device_status(&self, device: &ObjectKey) -> Option<&StatusEntry> {
+        self.devices.statuses.get(device)
+    }
+
+    /// Whether all statuses are known.
+    pub const fn statuses_listed(&self) -> bool {
+        self.devices.statuses_listed
+    }
+
+    /// The devices that are bound to any node, with their keys.
+    pub fn bound_devices(&self) -> impl Iterator<Item = (&ObjectKey, &DeviceEntry)> {
+        self.devices
+            .devices
+            .iter()
+            .filter(|(_, entry)| !entry.node.is_empty())
+    }
+}
+
+/// Devices: writing.
+impl Index {
+    /// A device is so now.
+    pub fn put_device(&mut self, entry: DeviceEntry) {
+        let key = entry.object.key.clone();
+        self.changing(&key, |devices| {
+            devices.unlink(&key);
+            devices.devices.insert(key.clone(), entry);
+            devices.link(&key);
+        });
+    }
+
+    /// A model is so now.
+    pub(super) fn put_model(&mut self, model: Arc<Object>) {
+        let key = model.key.clone();
+        self.changing(&key, |devices| drop(devices.models.insert(key.clone(), model)));
+    }
+
+    /// A device or a model is gone.
+    pub(super) fn remove_device(&mut self, key: &ObjectKey) {
+        self.changing(key, |devices| {
+            devices.unlink(key);
+            devices.devices.remove(key);
+            devices.models.remove(key);
+        });
+    }
+
+    /// The status of a device is there, under the device's key.
+    pub fn put_status(&mut self, device: &ObjectKey, status: StatusEntry) {
+        let before = self.devices.statuses.insert(device.clone(), status.clone());
+        if before.is_some_and(|before| before.uid != status.uid) {
+            self.mark_device(device);
+        }
+    }
+
+    /// The status of a device is gone: whoever reports of it says all again.
+    pub fn remove_status(&mut self, device: &ObjectKey, uid: &str) {
+        // A late word of an earlier one says nothing of the one that is there.
+        let statuses = &mut self.devices.statuses;
+        if statuses.get(device).is_some_and(|status| status.uid == uid) {
+            statuses.remove(device);
+            self.mark_device(device);
+        }
+    }
+
+    /// A full list of statuses, under their devices' keys.
+    pub fn statuses_relisted(&mut self, seen: &BTreeSet<ObjectKey>) {
+        self.devices.statuses_listed = true;
+        let held = self.devices.statuses.iter();
+        let gone = held.filter(|(key, _)| !seen.contains(*key));
+        let gone: Vec<_> = gone
+            .map(|(key, status)| (key.clone(), status.uid.clone()))
+            .collect();
+        for (key, uid) in gone {
+            self.remove_status(&key, &uid);
+        }
+    }
+
+    /// Whether a kind that the cluster may lack has been listed, with all that it rests on.
+    pub(super) fn devices_listed(&self) -> bool {
+        // Which models a node needs follows from its devices.
+        [Kind::DeviceModel, Kind::Device]
+            .into_iter()
+            .all(|kind| self.revisions[kind.index()] > Revision(0))
+    }
+
+    fn changing(&mut self, key: &ObjectKey, change: impl FnOnce(&mut Devices)) {
+        self.mark_device(key);
+        change(&mut self.devices);
+        self.mark_device(key);
+    }
+
+    fn mark_device(&self, key: &ObjectKey) {
+        for (node, key) in self.devices.concerned(key) {
+            let node = node.parse::<NodeName>().ok();
+            if let Some(edge) = node.and_then(|node| self.edges.get(&node)) {
+                edge.mark(&key);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
