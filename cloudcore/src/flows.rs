@@ -5,6 +5,7 @@ use protocol::wire::Dial;
 
 use crate::cluster::Cluster;
 use crate::desired;
+use crate::devices::Devices;
 use crate::hub::{Services, SessionInfo};
 use crate::reported;
 use crate::tunnel::Tunnels;
@@ -12,13 +13,18 @@ use crate::tunnel::Tunnels;
 /// The flows of every session.
 pub struct Flows {
     cluster: Cluster,
+    devices: Devices,
     tunnels: Tunnels,
 }
 
 impl Flows {
     /// Flows between edges and the cluster.
-    pub const fn new(cluster: Cluster, tunnels: Tunnels) -> Self {
-        Self { cluster, tunnels }
+    pub const fn new(cluster: Cluster, devices: Devices, tunnels: Tunnels) -> Self {
+        Self {
+            cluster,
+            devices,
+            tunnels,
+        }
     }
 }
 
@@ -28,7 +34,8 @@ impl Services for Flows {
     }
 
     fn reported(&self, session: SessionInfo, stream: Stream) -> BoxFuture<'static, ()> {
-        Box::pin(reported::run(self.cluster.clone(), session.peer.node, stream))
+        let (cluster, devices) = (self.cluster.clone(), self.devices.clone());
+        Box::pin(async move { reported::run(cluster, &devices, session.peer.node, stream).await })
     }
 
     fn tunnel(&self, session: SessionInfo, dial: Dial, stream: Stream) -> BoxFuture<'static, ()> {

@@ -5,6 +5,7 @@ pub mod cli;
 pub mod cluster;
 pub mod config;
 pub mod desired;
+pub mod devices;
 pub mod enroll;
 pub mod flows;
 pub mod gauges;

@@ -23,6 +23,7 @@ use tracing::info;
 use crate::autonomy::Autonomy;
 use crate::cluster::{self, BoxError, Cluster, Enrolment, Found, cluster_id, examine};
 use crate::config::Config;
+use crate::devices::Devices;
 use crate::enroll::{self, Authority};
 use crate::flows::Flows;
 use crate::gauges::Gauges;
@@ -74,6 +75,7 @@ struct Parts {
     authority: Arc<Authority>,
     autonomy: Arc<Autonomy>,
     cluster: Cluster,
+    devices: Devices,
     hub: Hub,
     observe: Observe,
     synced: Arc<AtomicBool>,
@@ -101,6 +103,7 @@ impl Parts {
             bindings: autonomy.clone(),
             advertise: config.advertise,
         });
+        let devices = Devices::new(cluster.clone());
         let tunnels = Tunnels::new(cluster.clone(), found.address);
         let hub = Hub::bind(hub::Settings {
             listen: config.listen,
@@ -110,7 +113,7 @@ impl Parts {
             clock,
             authority: authority.clone(),
             leases: Arc::new(ClusterLeases(cluster.clone())),
-            services: Arc::new(Flows::new(cluster.clone(), tunnels)),
+            services: Arc::new(Flows::new(cluster.clone(), devices.clone(), tunnels)),
         })
         .await?;
         let synced = Arc::new(AtomicBool::new(false));
@@ -119,6 +122,7 @@ impl Parts {
             authority,
             autonomy,
             cluster,
+            devices,
             hub,
             observe,
             synced,
@@ -131,6 +135,7 @@ impl Parts {
             authority,
             autonomy,
             cluster,
+            devices,
             hub,
             observe,
             synced,
@@ -144,6 +149,7 @@ impl Parts {
         forever(&mut base, Task::Enrolment, async move { enrolment.run().await });
         let watches = cluster.clone();
         forever(&mut base, Task::Cluster, async move { watches.run().await });
+        forever(&mut base, Task::Devices, async move { devices.run().await });
         let api = cluster.api().clone();
         forever(&mut base, Task::Autonomy, async move { autonomy.run(&api).await });
 

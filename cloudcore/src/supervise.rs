@@ -22,6 +22,8 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 pub enum Task {
     /// Watches of the API server, and the Nodes that were deleted while enrolled.
     Cluster,
+    /// The statuses of devices, and what is wrong with them.
+    Devices,
     /// Keeps the pods of cut nodes from being evicted.
     Autonomy,
     /// Join tokens, key hashes and bans.
@@ -36,6 +38,7 @@ impl fmt::Display for Task {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(match self {
             Self::Cluster => "cluster",
+            Self::Devices => "devices",
             Self::Autonomy => "autonomy",
             Self::Enrolment => "enrolment",
             Self::Hub => "hub",
@@ -57,7 +60,9 @@ impl Task {
     /// What becomes of the replica when this task ends.
     pub const fn on_exit(self) -> OnExit {
         match self {
-            Self::Cluster | Self::Autonomy | Self::Enrolment | Self::Hub => OnExit::StopReplica,
+            Self::Cluster | Self::Devices | Self::Autonomy | Self::Enrolment | Self::Hub => {
+                OnExit::StopReplica
+            }
             Self::Observe => OnExit::CarryOn,
         }
     }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use protocol::devices::{API_VERSION, Device, DeviceModel};
 use protocol::name::NodeName;
-use protocol::object::{Kind, ObjectKey, Revision, canonical};
+use protocol::object::{Digest, Kind, ObjectKey, Revision, canonical};
 use serde::Deserialize;
 use tracing::{debug, info, warn};
 
@@ -32,6 +32,8 @@ pub(crate) struct KnownDevice {
     /// The state that the Device itself shows.
     pub(crate) state: Option<String>,
     pub(crate) status: Option<StatusEntry>,
+    /// What it and its model say.
+    pub(crate) content: (Digest, Option<Digest>),
     /// Whether a session of its node is here.
     pub(crate) is_here: bool,
 }
@@ -133,6 +135,36 @@ impl Cluster {
     }
 }
 
+#[cfg(test)]
+impl Cluster {
+    /// What a complete list would tell.
+    pub(crate) fn told(&self, kind: Kind, objects: &[serde_json::Value]) {
+        let mut seen = BTreeSet::new();
+        for object in objects {
+            let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default();
+            let key = ObjectKey::new(kind, text("namespace"), text("name"));
+            match kind {
+                Kind::Device => self.saw_device(&key, object.to_string().as_bytes()),
+                Kind::Node => self.saw_node(&key, object.to_string().as_bytes(), true),
+                _ => self.saw_shared(&key, object.to_string().as_bytes()),
+            }
+            seen.insert(key);
+        }
+        self.inner.index.write().relisted(kind, &seen, Revision(1));
+        self.count_list(kind);
+    }
+
+    /// What a complete list of no statuses would tell.
+    pub(crate) fn told_no_statuses(&self) {
+        self.inner.index.write().statuses_relisted(&BTreeSet::new());
+    }
+
+    /// What the watch would tell of a status that is deleted.
+    pub(crate) fn told_status_gone(&self, device: &ObjectKey, uid: &str) {
+        self.inner.index.write().remove_status(device, uid);
+    }
+}
+
 fn known(index: &super::index::Index, key: &ObjectKey, entry: &DeviceEntry) -> KnownDevice {
     KnownDevice {
         key: key.clone(),
@@ -141,6 +173,13 @@ fn known(index: &super::index::Index, key: &ObjectKey, entry: &DeviceEntry) -> K
         model: entry.model.clone(),
         state: entry.state.clone(),
         status: index.device_status(key).cloned(),
+        content: (
+            entry.object.version.digest,
+            entry
+                .model
+                .as_ref()
+                .and_then(|model| Some(index.device_model(model)?.version.digest)),
+        ),
         is_here: entry.node_name().is_some_and(|node| index.is_attached(&node)),
     }
 }

@@ -316,7 +316,11 @@ fn is_the_edges(condition: &str) -> bool {
 }
 
 /// An event from a node, with its namespace: about itself or a pod, and in its own name.
-pub(super) fn event_of(node: &NodeName, event: &[u8]) -> Result<(String, Value), DocumentError> {
+pub(super) fn event_of(
+    node: &NodeName,
+    event: &[u8],
+    has_device: impl Fn(&str, &str) -> bool,
+) -> Result<(String, Value), DocumentError> {
     let mut event: Value = serde_json::from_slice(event).map_err(DocumentError::Malformed)?;
     let about = &event["involvedObject"];
     let (kind, name) = (
@@ -326,6 +330,7 @@ pub(super) fn event_of(node: &NodeName, event: &[u8]) -> Result<(String, Value),
     let own = match kind {
         "Node" => name == node.as_ref(),
         "Pod" => true,
+        "Device" => has_device(about["namespace"].as_str().unwrap_or_default(), name),
         _ => false,
     };
     if !own {

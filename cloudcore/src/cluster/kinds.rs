@@ -220,7 +220,7 @@ impl Sink for KindSink {
 
 /// What watches tell about.
 impl Cluster {
-    fn saw_shared(&self, key: &ObjectKey, json: &[u8]) {
+    pub(super) fn saw_shared(&self, key: &ObjectKey, json: &[u8]) {
         match canonical(key.kind, json) {
             Ok(object) => {
                 self.inner.index.write().put(Arc::new(object));

@@ -55,8 +55,10 @@ pub use document::DocumentError;
 pub use feed::{Dirty, NodeFeed};
 pub use fence::Fence;
 pub use health::Health;
+pub use index::StatusEntry;
 pub use lease::{LeaseError, RENEW_EVERY};
 pub use pods::PodRef;
+pub(crate) use pods::is_path_segment;
 pub use view::NodeView;
 pub use write::{BoxError, Enrolment, WriteError};
 
@@ -149,7 +151,7 @@ impl Cluster {
         self.inner.metrics.register(registry);
     }
 
-    fn clock(&self) -> &Clock {
+    pub(crate) fn clock(&self) -> &Clock {
         &self.inner.settings.clock
     }
 

@@ -71,7 +71,7 @@ impl PodRef {
 }
 
 /// Whether a name from the edge can stand in a path as it is (a DNS-1123 subdomain).
-pub(super) fn is_path_segment(name: &str) -> bool {
+pub(crate) fn is_path_segment(name: &str) -> bool {
     let allowed =
         |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'.');
     let ends = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
@@ -203,7 +203,8 @@ impl Cluster {
             node: node.clone(),
             source,
         };
-        let (namespace, event) = event_of(node, event).map_err(refused)?;
+        let (namespace, event) =
+            event_of(node, event, |namespace, name| self.is_at(node, namespace, name)).map_err(refused)?;
         let call = Call::post(
             format!("/api/v1/namespaces/{namespace}/events"),
             event.to_string().into_bytes(),

@@ -70,6 +70,28 @@ pub enum WriteError {
         /// The UID it has now.
         found: String,
     },
+    /// The device is not at this node, whatever the node believes.
+    #[error("{what} is at {}", if .node.is_empty() { "no node" } else { .node.as_str() })]
+    AnotherNode {
+        /// The device.
+        what: String,
+        /// Where it is.
+        node: String,
+    },
+    /// What was reported will never be understood.
+    #[error("the report of {what} is refused: {text}")]
+    Unreadable {
+        /// The object.
+        what: String,
+        /// What is wrong with it.
+        text: String,
+    },
+    /// It is not known yet, or the cluster does not have it.
+    #[error("{what}: not known yet")]
+    Unlisted {
+        /// What is not known.
+        what: &'static str,
+    },
     /// Another session of the node has the Lease: this one writes nothing more.
     #[error("node {node} is held by a newer session")]
     Superseded {
@@ -86,11 +108,15 @@ impl WriteError {
     /// that it is another one.
     pub const fn is_permanent(&self) -> bool {
         match self {
-            Self::Gone { .. } | Self::AnotherUid { .. } => true,
+            Self::Gone { .. }
+            | Self::AnotherUid { .. }
+            | Self::AnotherNode { .. }
+            | Self::Unreadable { .. } => true,
             Self::Api(error) => error.is_not_found(),
             Self::NotEnrolled { .. }
             | Self::NotOurs { .. }
             | Self::Document { .. }
+            | Self::Unlisted { .. }
             | Self::Superseded { .. } => false,
         }
     }
@@ -104,9 +130,10 @@ impl WriteError {
     pub const fn code(&self) -> u16 {
         match self {
             Self::NotEnrolled { .. } | Self::NotOurs { .. } => 403,
-            Self::Document { .. } => 422,
+            Self::Document { .. } | Self::Unreadable { .. } => 422,
+            Self::Unlisted { .. } => 503,
             Self::Gone { .. } => 404,
-            Self::AnotherUid { .. } | Self::Superseded { .. } => 409,
+            Self::AnotherUid { .. } | Self::AnotherNode { .. } | Self::Superseded { .. } => 409,
             Self::Api(error) => match error.code() {
                 0 => 503,
                 code => code,

@@ -13,7 +13,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeSet, VecDeque};
 
 use protocol::object::ObjectKey;
-use protocol::reported::{Intake, IntakeViolation, OutboxKey, Outcome, Seq, Write};
+use protocol::reported::{Class, Intake, IntakeViolation, OutboxKey, Outcome, Seq, Write};
 use protocol::wire::{ReportedDown, ReportedUp};
 use tracing::{debug, info};
 
@@ -73,10 +73,15 @@ impl Desk {
             if let Some(job) = self.ready.pop_front() {
                 return Some(job);
             }
-            if self.busy.len() >= PARALLEL {
-                return None;
-            }
-            let write = self.intake.poll_write()?;
+            let devices = self
+                .busy
+                .iter()
+                .filter(|key| key.class() == Class::Device)
+                .count();
+            let others = self.busy.len() - devices;
+            let common = (others < PARALLEL).then(|| self.intake.poll_write()).flatten();
+            // Those of devices wait for their turn, which must hold up no pod.
+            let write = common.or_else(|| self.intake.poll_device())?;
             if self.busy.contains(subject(&write.key).as_ref()) {
                 self.held.push(write);
             } else {

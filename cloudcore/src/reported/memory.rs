@@ -33,7 +33,7 @@ struct Said {
 impl Memory {
     /// The edge has said this, and the API server has it. Saying the same again changes nothing.
     pub(super) fn remember(&mut self, key: &OutboxKey, payload: &[u8]) {
-        if !matches!(key, OutboxKey::Node | OutboxKey::Pod(_)) {
+        if !matches!(key, OutboxKey::Node | OutboxKey::Pod(_) | OutboxKey::Device(_)) {
             return;
         }
         let payload = Body::compress(payload);
@@ -58,7 +58,10 @@ impl Memory {
         let is_about = |key: &&OutboxKey| match key {
             OutboxKey::Node => changed.iter().any(|object| object.kind == Kind::Node),
             OutboxKey::Pod(pod) => changed.contains(&ObjectKey::new(Kind::Pod, &pod.namespace, &pod.name)),
-            OutboxKey::Gone(_) | OutboxKey::Device(_) | OutboxKey::Event { .. } => false,
+            OutboxKey::Device(device) => {
+                changed.contains(&ObjectKey::new(Kind::Device, &device.namespace, &device.name))
+            }
+            OutboxKey::Gone(_) | OutboxKey::Event { .. } => false,
         };
         self.said.keys().filter(is_about).cloned().collect()
     }

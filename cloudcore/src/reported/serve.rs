@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
 use protocol::name::NodeName;
-use protocol::reported::{EVENT_WINDOW, IntakeViolation, OutboxKey, STATE_WINDOW};
+use protocol::reported::{DEVICE_WINDOW, EVENT_WINDOW, IntakeViolation, OutboxKey, STATE_WINDOW};
 use protocol::transport::{ByteReader, ByteWriter, Stream};
 use protocol::wire::{FrameReader, FrameWriter, ReportedDown, ReportedUp, WireError};
 use thiserror::Error;
@@ -21,12 +21,13 @@ use tracing::{debug, info};
 use super::desk::{Desk, Job};
 use super::{NodeWriter, Refusal, Writer};
 use crate::cluster::Cluster;
+use crate::devices::Devices;
 
 /// The pause after which a value that could not be written again is looked at anew.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// Answers on their way: never more than reports are unanswered.
-const ANSWERS: usize = STATE_WINDOW + EVENT_WINDOW;
+const ANSWERS: usize = STATE_WINDOW + DEVICE_WINDOW + EVENT_WINDOW;
 
 /// Why a reported stream ended. The edge opens a new one and sends again what has no answer.
 #[derive(Debug, Error)]
@@ -41,8 +42,8 @@ pub enum ReportedError {
 }
 
 /// Serves one reported stream of a node until it ends, and says why it did.
-pub async fn run(cluster: Cluster, node: NodeName, stream: Stream) {
-    let writer = NodeWriter::new(cluster, node.clone());
+pub async fn run(cluster: Cluster, devices: &Devices, node: NodeName, stream: Stream) {
+    let writer = NodeWriter::new(cluster, devices, node.clone());
     match serve(stream, &writer).await {
         Ok(()) => debug!(%node, "the reported stream ended"),
         Err(error) => info!(%node, error = &error as &dyn Error, "the reported stream was reset"),

@@ -13,6 +13,7 @@ use tokio::time::sleep;
 use tracing::warn;
 
 use crate::cluster::{Cluster, NodeFeed, PodRef, WriteError};
+use crate::devices::{DeviceWriter, Devices};
 
 /// The pause after a list that failed.
 const LIST_PAUSE: Duration = Duration::from_secs(1);
@@ -57,13 +58,20 @@ pub struct NodeWriter {
     cluster: Cluster,
     node: NodeName,
     feed: NodeFeed,
+    devices: DeviceWriter,
 }
 
 impl NodeWriter {
     /// A writer for a node, which listens for its changes from now on.
-    pub fn new(cluster: Cluster, node: NodeName) -> Self {
+    pub fn new(cluster: Cluster, devices: &Devices, node: NodeName) -> Self {
         let feed = cluster.subscribe(&node);
-        Self { cluster, node, feed }
+        let devices = devices.writer(node.clone());
+        Self {
+            cluster,
+            node,
+            feed,
+            devices,
+        }
     }
 
     fn pod(&self, pod: &PodIdentity) -> PodRef {
@@ -80,9 +88,7 @@ impl NodeWriter {
             OutboxKey::Node => self.cluster.write_node(&self.node, payload).await,
             OutboxKey::Pod(pod) => self.cluster.patch_pod_status(&self.pod(pod), payload).await,
             OutboxKey::Gone(pod) => self.cluster.delete_pod(&self.pod(pod)).await,
-            OutboxKey::Device(device) => Err(WriteError::Gone {
-                what: format!("device {}/{}", device.namespace, device.name),
-            }),
+            OutboxKey::Device(device) => self.devices.write(device, payload).await,
             OutboxKey::Event { .. } => self.cluster.create_event(&self.node, payload).await,
         }
     }
@@ -104,7 +110,8 @@ impl Writer for NodeWriter {
         match key {
             OutboxKey::Node => self.cluster.node_shown(&self.node, payload),
             OutboxKey::Pod(pod) => self.cluster.pod_shown(&self.pod(pod), payload),
-            OutboxKey::Gone(_) | OutboxKey::Device(_) | OutboxKey::Event { .. } => Shown::Nothing,
+            OutboxKey::Device(device) => self.devices.shown(device, payload),
+            OutboxKey::Gone(_) | OutboxKey::Event { .. } => Shown::Nothing,
         }
     }
 
@@ -125,8 +132,12 @@ impl Writer for NodeWriter {
 /// What a failed write means for the outbox. Only the API server's own word that the object is
 /// gone, or another one, is final; and a Node that is gone is made again.
 fn refusal(key: &OutboxKey, error: &WriteError) -> Refusal {
+    let code = match error {
+        WriteError::Unreadable { .. } => RefusalCode::Unreadable,
+        error => refused(key, error.is_permanent(), error.code()),
+    };
     Refusal {
-        code: refused(key, error.is_permanent(), error.code()),
+        code,
         text: chain(error),
     }
 }

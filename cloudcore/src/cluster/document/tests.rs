@@ -149,8 +149,9 @@ fn an_event_is_in_the_nodes_own_name_and_about_its_own() {
     let about = |kind: &str, name: &str| {
         let event = json!({"metadata": {"name": "x", "namespace": "shop"}, "source": {"host": "w1"},
             "involvedObject": {"kind": kind, "name": name}});
-        event_of(&node(), event.to_string().as_bytes())
+        event_of(&node(), event.to_string().as_bytes(), |_, name| name == "own")
     };
+    assert!(about("Device", "own").is_ok() && about("Device", "other").is_err());
     let (namespace, event) = about("Pod", "web-0").unwrap();
     assert_eq!(
         (namespace.as_str(), &event["source"]["host"]),

@@ -1,0 +1,253 @@
+//! In which order and how fast devices are written. Pure: time is given.
+//!
+//! **Invariant:** a replica makes at most [`REPLICA`] writes a second and [`NODE`] for a node, and
+//! nodes that wait take turns: one that reports much costs the others one place each.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use protocol::name::NodeName;
+use tokio::time::Instant;
+
+/// Writes a second for all nodes, and so many at once.
+pub(super) const REPLICA: Rate = Rate::new(500, 100);
+/// Writes a second for one node, and so many at once.
+pub(super) const NODE: Rate = Rate::new(20, 100);
+/// Changed values of one device: one a second, and never two within less than this and a part of it.
+const DEVICE_EVERY: Duration = Duration::from_secs(1);
+/// What a device that reports every second may come early, so that jitter delays nothing.
+const DEVICE_EARLY: Duration = Duration::from_millis(200);
+
+/// How often something may be done.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rate {
+    every: Duration,
+    burst: u32,
+}
+
+impl Rate {
+    const fn new(per_second: u32, burst: u32) -> Self {
+        Self {
+            every: Duration::from_nanos(1_000_000_000 / per_second as u64),
+            burst,
+        }
+    }
+}
+
+/// One rate being kept (a GCRA).
+#[derive(Clone, Copy, Debug)]
+struct Bucket {
+    rate: Rate,
+    /// When all that was done so far would have had its time.
+    spent: Option<Instant>,
+}
+
+impl Bucket {
+    const fn new(rate: Rate) -> Self {
+        Self { rate, spent: None }
+    }
+
+    /// When the next may be done.
+    fn due(&self, now: Instant) -> Instant {
+        let lead = self.rate.every * (self.rate.burst - 1);
+        self.spent
+            .and_then(|spent| spent.checked_sub(lead))
+            .unwrap_or(now)
+    }
+
+    fn take(&mut self, now: Instant) {
+        self.spent = Some(self.spent.unwrap_or(now).max(now) + self.rate.every);
+    }
+
+    fn is_full(&self, now: Instant) -> bool {
+        self.spent.is_none_or(|spent| spent <= now)
+    }
+}
+
+/// A place in the queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Ticket(u64);
+
+/// Who is next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// This one, now.
+    Go(Ticket),
+    /// Somebody, then.
+    At(Instant),
+    /// Nobody waits.
+    Nobody,
+}
+
+#[derive(Debug)]
+struct Line {
+    bucket: Bucket,
+    waiting: VecDeque<Ticket>,
+}
+
+/// All who wait.
+#[derive(Debug)]
+pub(super) struct Pace {
+    replica: Bucket,
+    lines: BTreeMap<NodeName, Line>,
+    /// The node that went last.
+    last: Option<NodeName>,
+    tickets: u64,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            replica: Bucket::new(REPLICA),
+            lines: BTreeMap::new(),
+            last: None,
+            tickets: 0,
+        }
+    }
+}
+
+impl Pace {
+    /// Joins the queue of a node.
+    pub(super) fn enter(&mut self, node: &NodeName) -> Ticket {
+        self.tickets += 1;
+        let line = self.lines.entry(node.clone()).or_insert_with(|| Line {
+            bucket: Bucket::new(NODE),
+            waiting: VecDeque::new(),
+        });
+        line.waiting.push_back(Ticket(self.tickets));
+        Ticket(self.tickets)
+    }
+
+    /// Leaves it before its turn.
+    pub(super) fn leave(&mut self, node: &NodeName, ticket: Ticket) {
+        if let Some(line) = self.lines.get_mut(node) {
+            line.waiting.retain(|waiting| *waiting != ticket);
+        }
+    }
+
+    /// Whose turn it is.
+    pub(super) fn next(&mut self, now: Instant) -> Next {
+        // A node that waits for nothing and may do all is as good as never seen.
+        self.lines
+            .retain(|_, line| !line.waiting.is_empty() || !line.bucket.is_full(now));
+        let due = |line: &Line| line.bucket.due(now).max(self.replica.due(now));
+        let waiting = || self.lines.iter().filter(|(_, line)| !line.waiting.is_empty());
+        let ready = |(_, line): &(&NodeName, &Line)| due(line) <= now;
+        let after = waiting()
+            .filter(|(node, _)| Some(*node) > self.last.as_ref())
+            .find(ready);
+        let Some((node, _)) = after.or_else(|| waiting().find(ready)) else {
+            return waiting()
+                .map(|(_, line)| due(line))
+                .min()
+                .map_or(Next::Nobody, Next::At);
+        };
+        let node = node.clone();
+        let ticket = self.lines.get_mut(&node).and_then(|line| {
+            line.bucket.take(now);
+            line.waiting.pop_front()
+        });
+        self.replica.take(now);
+        self.last = Some(node);
+        ticket.map_or(Next::Nobody, Next::Go)
+    }
+}
+
+/// When the next changed value of one device may be written.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct DevicePace {
+    spent: Option<Instant>,
+}
+
+impl DevicePace {
+    pub(super) fn due(&self, now: Instant) -> Instant {
+        self.spent
+            .and_then(|spent| spent.checked_sub(DEVICE_EARLY))
+            .unwrap_or(now)
+    }
+
+    pub(super) fn take(&mut self, now: Instant) {
+        self.spent = Some(self.spent.unwrap_or(now).max(now) + DEVICE_EVERY);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(name: &str) -> NodeName {
+        name.parse().unwrap()
+    }
+
+    /// Goes through the queue for so long; which tickets went.
+    fn run(pace: &mut Pace, mut now: Instant, lasting: Duration) -> Vec<Ticket> {
+        let (end, mut went) = (now + lasting, Vec::new());
+        while now < end {
+            match pace.next(now) {
+                Next::Go(ticket) => went.push(ticket),
+                Next::At(at) => {
+                    assert!(at > now);
+                    now = at;
+                }
+                Next::Nobody => break,
+            }
+        }
+        went
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_has_its_burst_and_then_its_rate() {
+        let mut pace = Pace::default();
+        for _ in 0..1_000 {
+            pace.enter(&node("e1"));
+        }
+        let went = run(&mut pace, Instant::now(), Duration::from_secs(10));
+        assert!((295..=301).contains(&went.len()), "{}", went.len());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_replica_keeps_its_rate_and_its_nodes_take_turns() {
+        let mut pace = Pace::default();
+        let flood: Vec<_> = (0..50).map(|number| node(&format!("e{number}"))).collect();
+        for _ in 0..100 {
+            for node in &flood {
+                pace.enter(node);
+            }
+        }
+        let quiet = pace.enter(&node("z"));
+        let went = run(&mut pace, Instant::now(), Duration::from_secs(2));
+        assert!((1_095..=1_101).contains(&went.len()), "{}", went.len());
+        let place = went.iter().position(|ticket| *ticket == quiet);
+        assert!(place.is_some_and(|place| place <= flood.len()), "{place:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_leaves_costs_nothing() {
+        let mut pace = Pace::default();
+        let (first, second) = (pace.enter(&node("e1")), pace.enter(&node("e1")));
+        pace.leave(&node("e1"), first);
+        let now = Instant::now();
+        assert_eq!(pace.next(now), Next::Go(second));
+        assert_eq!(pace.next(now), Next::Nobody);
+        pace.next(now + Duration::from_mins(1));
+        assert!(pace.lines.is_empty(), "nothing is remembered of idle nodes");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_device_is_written_once_a_second_and_jitter_delays_nothing() {
+        let (mut pace, start) = (DevicePace::default(), Instant::now());
+        for second in 0..100 {
+            let early = Duration::from_millis(if second % 2 == 1 { 150 } else { 0 });
+            let now = start + Duration::from_secs(second) - early.min(Duration::from_secs(second));
+            assert!(pace.due(now) <= now, "{second}");
+            pace.take(now);
+        }
+        let (mut pace, mut now, mut written) = (DevicePace::default(), start, 0);
+        while pace.due(now).max(now) < start + Duration::from_secs(10) {
+            now = now.max(pace.due(now));
+            pace.take(now);
+            written += 1;
+        }
+        assert!((10..=11).contains(&written), "{written}");
+    }
+}

@@ -1,0 +1,483 @@
+//! Devices against an API server in memory: what is written, in which order, and what is not.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full};
+use kube::client::Body;
+use parking_lot::Mutex;
+use protocol::clock::Clock;
+use protocol::devices::DeviceIdentity;
+use protocol::name::NodeName;
+use protocol::object::{Kind, ObjectKey};
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
+
+use super::Devices;
+use crate::cluster::{Api, BoxError, Cluster, Enrolment, Impersonation, PodObserver, Settings, WriteError};
+use crate::reported::Shown;
+
+const STATUS: &str = "/apis/devices.kubeedge.io/v1beta1/namespaces/n/devicestatuses/pump";
+const DEVICE: &str = "/apis/devices.kubeedge.io/v1beta1/namespaces/n/devices/pump";
+
+/// Objects by path, and the requests that were made.
+#[derive(Clone, Default)]
+struct Server {
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    objects: BTreeMap<String, Value>,
+    revision: u64,
+    requests: Vec<String>,
+    events: Vec<Value>,
+}
+
+impl Server {
+    fn api(&self) -> Api {
+        let server = self.clone();
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let server = server.clone();
+            async move {
+                let (head, body) = request.into_parts();
+                let body = body.collect().await.unwrap().to_bytes();
+                let (code, answer) = server.answer(&head.method, head.uri.path(), &body);
+                let body = Full::new(Bytes::from(answer.to_string()));
+                Ok::<_, Infallible>(Response::builder().status(code).body(body).unwrap())
+            }
+        });
+        Api::new(kube::Client::new(service, "n"), Impersonation::Constrained)
+    }
+
+    fn answer(&self, method: &Method, path: &str, body: &[u8]) -> (StatusCode, Value) {
+        let mut state = self.state.lock();
+        state
+            .requests
+            .push(format!("{method} {}", path.rsplit('/').nth(1).unwrap()));
+        let body: Value = serde_json::from_slice(body).unwrap_or_default();
+        let refused = |code: StatusCode| {
+            (
+                code,
+                json!({ "code": code.as_u16(), "reason": "No", "message": "no" }),
+            )
+        };
+        if path.ends_with("/events") {
+            state.events.push(body.clone());
+            return (StatusCode::CREATED, body);
+        }
+        if *method == Method::POST {
+            let path = format!("{path}/{}", body["metadata"]["name"].as_str().unwrap());
+            if state.objects.contains_key(&path) {
+                return refused(StatusCode::CONFLICT);
+            }
+            return (StatusCode::CREATED, state.store(&path, body));
+        }
+        let Some(held) = state.objects.get(path).cloned() else {
+            return refused(StatusCode::NOT_FOUND);
+        };
+        if *method == Method::GET {
+            return (StatusCode::OK, held);
+        }
+        for field in ["uid", "resourceVersion"] {
+            let asked = &body["metadata"][field];
+            if !asked.is_null() && *asked != held["metadata"][field] {
+                return refused(StatusCode::CONFLICT);
+            }
+        }
+        let mut merged = held;
+        merge(&mut merged, &body);
+        (StatusCode::OK, state.store(path, merged))
+    }
+
+    fn put(&self, path: &str, object: Value) {
+        self.state.lock().store(path, object);
+    }
+
+    fn object(&self, path: &str) -> Option<Value> {
+        self.state.lock().objects.get(path).cloned()
+    }
+
+    fn take_requests(&self) -> Vec<String> {
+        std::mem::take(&mut self.state.lock().requests)
+    }
+}
+
+impl State {
+    fn store(&mut self, path: &str, mut object: Value) -> Value {
+        self.revision += 1;
+        object["metadata"]["resourceVersion"] = json!(self.revision.to_string());
+        if object["metadata"]["uid"].is_null() {
+            object["metadata"]["uid"] = json!(format!("made-{}", self.revision));
+        }
+        self.objects.insert(path.to_owned(), object.clone());
+        object
+    }
+}
+
+fn merge(into: &mut Value, patch: &Value) {
+    let Value::Object(patch) = patch else {
+        *into = patch.clone();
+        return;
+    };
+    for (key, value) in patch {
+        if value.is_null() {
+            into.as_object_mut().unwrap().remove(key);
+        } else {
+            merge(&mut into[key], value);
+        }
+    }
+}
+
+struct Everyone;
+
+impl Enrolment for Everyone {
+    fn is_enrolled(&self, _: &NodeName) -> bool {
+        true
+    }
+
+    fn confirm<'a>(&'a self, _: &'a NodeName) -> BoxFuture<'a, Result<bool, BoxError>> {
+        async { Ok(true) }.boxed()
+    }
+}
+
+impl PodObserver for Everyone {
+    fn bound(&self, _: &str, _: &str, _: bool, _: &[u8]) {}
+    fn gone(&self, _: &str, _: &str) {}
+}
+
+struct World {
+    server: Server,
+    cluster: Cluster,
+    devices: Devices,
+}
+
+impl World {
+    fn new() -> Self {
+        let server = Server::default();
+        let cluster = Cluster::new(Settings {
+            api: server.api(),
+            clock: Clock::system(),
+            enrolment: Arc::new(Everyone),
+            bindings: Arc::new(Everyone),
+            advertise: None,
+        });
+        let devices = Devices::new(cluster.clone());
+        let world = Self {
+            server,
+            cluster,
+            devices,
+        };
+        world.device("e1", &["t"]);
+        world
+    }
+
+    /// The device is so now, at the API server and for the watch.
+    fn device(&self, node: &str, properties: &[&str]) {
+        let properties: Vec<Value> = properties.iter().map(|name| json!({ "name": name })).collect();
+        let state = self
+            .server
+            .object(DEVICE)
+            .map_or(Value::Null, |device| device["status"].clone());
+        let device = json!({
+            "metadata": { "name": "pump", "namespace": "n", "uid": "u", "resourceVersion": "1" },
+            "spec": { "nodeName": node, "deviceModelRef": { "name": "m" }, "properties": properties },
+            "status": state,
+        });
+        self.server.put(DEVICE, device.clone());
+        self.cluster.told(Kind::Device, &[device]);
+    }
+
+    /// Runs a story beside the parts that run for ever.
+    async fn run(&self, story: impl Future<Output = ()>) {
+        tokio::select! {
+            () = story => {}
+            () = self.devices.run() => {}
+        }
+    }
+
+    fn twins(&self) -> Value {
+        self.server.object(STATUS).unwrap()["status"]["twins"].clone()
+    }
+}
+
+fn pump() -> DeviceIdentity {
+    DeviceIdentity {
+        namespace: "n".into(),
+        name: "pump".into(),
+        uid: "u".into(),
+    }
+}
+
+fn key() -> ObjectKey {
+    ObjectKey::new(Kind::Device, "n", "pump")
+}
+
+fn twin(value: u64) -> Value {
+    json!({ "propertyName": "t", "reported": { "value": value.to_string() } })
+}
+
+fn report(value: u64) -> Vec<u8> {
+    json!({ "twins": [twin(value)], "state": "online" })
+        .to_string()
+        .into_bytes()
+}
+
+fn node() -> NodeName {
+    "e1".parse().unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_first_report_makes_the_status_and_later_ones_cost_one_request() {
+    let world = World::new();
+    let writer = world.devices.writer(node());
+    world
+        .run(async {
+            writer.write(&pump(), &report(1)).await.unwrap();
+            let status = world.server.object(STATUS).unwrap();
+            assert_eq!(status["metadata"]["ownerReferences"][0]["uid"], "u");
+            assert_eq!(status["metadata"]["labels"]["tombolo.dev/node"], "e1");
+            assert_eq!(world.twins(), json!([twin(1)]));
+            assert_eq!(world.server.object(DEVICE).unwrap()["status"]["state"], "online");
+            assert_eq!(
+                world.server.take_requests(),
+                ["GET devicestatuses", "POST n", "PATCH devices"]
+            );
+            world.device("e1", &["t"]);
+            writer.write(&pump(), &report(2)).await.unwrap();
+            assert_eq!(
+                world.server.take_requests(),
+                ["PATCH devicestatuses"],
+                "the state did not change"
+            );
+            assert_eq!(world.twins(), json!([twin(2)]));
+        })
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_device_is_written_once_a_second() {
+    let world = World::new();
+    let writer = world.devices.writer(node());
+    world
+        .run(async {
+            let start = Instant::now();
+            for value in 0..10 {
+                writer.write(&pump(), &report(value)).await.unwrap();
+            }
+            let lasted = start.elapsed();
+            assert!(
+                lasted >= Duration::from_millis(8_700) && lasted < Duration::from_secs(10),
+                "{lasted:?}"
+            );
+        })
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_shown_already_is_not_written_again_and_what_was_only_seen_once_a_minute() {
+    let world = World::new();
+    let writer = world.devices.writer(node());
+    world
+        .run(async {
+            let at = |time: &str| {
+                let value = json!({ "value": "1", "metadata": { "timestamp": time } });
+                json!({ "twins": [{ "propertyName": "t", "reported": value }] })
+                    .to_string()
+                    .into_bytes()
+            };
+            assert!(matches!(writer.shown(&pump(), &at("1")), Shown::Other(_)));
+            writer.write(&pump(), &at("1")).await.unwrap();
+            assert_eq!(writer.shown(&pump(), &at("1")), Shown::Same);
+            assert_eq!(writer.shown(&pump(), &at("2")), Shown::Same);
+            assert!(matches!(writer.shown(&pump(), &report(2)), Shown::Other(_)));
+            sleep(Duration::from_mins(1)).await;
+            assert_eq!(writer.shown(&pump(), &at("1")), Shown::Same);
+            assert!(matches!(writer.shown(&pump(), &at("2")), Shown::Other(_)));
+        })
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_status_that_was_deleted_is_written_anew_and_whole() {
+    let world = World::new();
+    let writer = world.devices.writer(node());
+    world
+        .run(async {
+            writer.write(&pump(), &report(1)).await.unwrap();
+            let uid = world.server.object(STATUS).unwrap()["metadata"]["uid"].clone();
+            world.server.state.lock().objects.remove(STATUS);
+            world.cluster.told_status_gone(&key(), uid.as_str().unwrap());
+            assert!(matches!(writer.shown(&pump(), &report(1)), Shown::Other(_)));
+            writer.write(&pump(), &report(1)).await.unwrap();
+            assert_eq!(world.twins(), json!([twin(1)]));
+            assert_eq!(writer.shown(&pump(), &report(1)), Shown::Same);
+        })
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_property_that_leaves_the_device_leaves_the_status() {
+    let world = World::new();
+    let writer = world.devices.writer(node());
+    world
+        .run(async {
+            writer.write(&pump(), &report(1)).await.unwrap();
+            world.device("e1", &["other"]);
+            assert!(
+                matches!(writer.shown(&pump(), &report(1)), Shown::Other(_)),
+                "it is written again"
+            );
+            writer.write(&pump(), &report(1)).await.unwrap();
+            assert_eq!(world.twins(), json!([]));
+        })
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_others_keep_in_the_status_stays_and_their_writes_are_looked_at_first() {
+    let world = World::new();
+    let writer = world.devices.writer(node());
+    world
+        .run(async {
+            writer.write(&pump(), &report(1)).await.unwrap();
+            let mut status = world.server.object(STATUS).unwrap();
+            status["status"]["extensions"] = json!({ "mine": 1 });
+            world.server.put(STATUS, status);
+            world.server.take_requests();
+            writer.write(&pump(), &report(2)).await.unwrap();
+            let requests = world.server.take_requests();
+            assert_eq!(
+                requests[..3],
+                [
+                    "PATCH devicestatuses",
+                    "GET devicestatuses",
+                    "PATCH devicestatuses"
+                ]
+            );
+            let status = world.server.object(STATUS).unwrap()["status"].clone();
+            assert_eq!(
+                (&status["extensions"], &status["twins"]),
+                (&json!({ "mine": 1 }), &json!([twin(2)]))
+            );
+        })
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_has_not_the_device_is_refused_for_good_and_the_device_says_how_often() {
+    let world = World::new();
+    let writer = world.devices.writer("e2".parse().unwrap());
+    world
+        .run(async {
+            for value in 0..5 {
+                let error = writer.write(&pump(), &report(value)).await.unwrap_err();
+                assert!(
+                    matches!(error, WriteError::AnotherNode { .. }) && error.is_permanent(),
+                    "{error}"
+                );
+            }
+            assert!(world.server.object(STATUS).is_none());
+            sleep(Duration::from_secs(61)).await;
+            let state = world.server.state.lock();
+            let event = state.events.first().unwrap();
+            assert_eq!(
+                (&event["reason"], &event["involvedObject"]["kind"]),
+                (&json!("ReportRefused"), &json!("Device"))
+            );
+            assert_eq!(state.events.len(), 2, "it is said again once a minute");
+            assert_eq!(state.events[1]["count"], 5);
+        })
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_lags_refuses_nothing() {
+    let world = World::new();
+    world.device("e2", &["t"]);
+    let writer = world.devices.writer(node());
+    world
+        .run(async {
+            // The device has moved back; only the API server knows.
+            let mut device = world.server.object(DEVICE).unwrap();
+            device["spec"]["nodeName"] = json!("e1");
+            world.server.put(DEVICE, device);
+            writer.write(&pump(), &report(1)).await.unwrap();
+            assert_eq!(world.twins(), json!([twin(1)]));
+        })
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_device_that_is_gone_or_another_one_is_refused_and_one_that_is_not_known_yet_waits() {
+    let world = World::new();
+    let writer = world.devices.writer(node());
+    world
+        .run(async {
+            let other = DeviceIdentity {
+                uid: "v".into(),
+                ..pump()
+            };
+            let error = writer.write(&other, &report(1)).await.unwrap_err();
+            assert!(matches!(error, WriteError::AnotherUid { .. }), "{error}");
+            for name in ["missing", "../secrets/x"] {
+                let gone = DeviceIdentity {
+                    name: name.into(),
+                    ..pump()
+                };
+                let error = writer.write(&gone, &report(1)).await.unwrap_err();
+                assert!(matches!(error, WriteError::Gone { .. }), "{error}");
+            }
+            let asked = world.server.take_requests();
+            assert!(
+                !asked.iter().any(|request| request.contains("secrets")),
+                "{asked:?}"
+            );
+            let error = writer.write(&pump(), b"[").await.unwrap_err();
+            assert!(
+                matches!(error, WriteError::Unreadable { .. }) && error.is_permanent(),
+                "{error}"
+            );
+        })
+        .await;
+    let empty = World::new();
+    let cluster = Cluster::new(Settings {
+        api: empty.server.api(),
+        clock: Clock::system(),
+        enrolment: Arc::new(Everyone),
+        bindings: Arc::new(Everyone),
+        advertise: None,
+    });
+    let devices = Devices::new(cluster);
+    let writer = devices.writer(node());
+    let (pump, report) = (pump(), report(1));
+    tokio::select! {
+        error = writer.write(&pump, &report) => assert!(!error.unwrap_err().is_permanent()),
+        () = devices.run() => {}
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_device_of_an_edge_node_has_a_status_and_hears_what_is_wrong_with_it() {
+    let world = World::new();
+    let ours = json!({ "metadata": { "name": "e1", "uid": "e1", "resourceVersion": "1",
+        "labels": { "node-restriction.kubernetes.io/tombolo": "" } } });
+    world.cluster.told(Kind::Node, &[ours]);
+    let _session = world.cluster.subscribe(&node());
+    world.cluster.told_no_statuses();
+    world.run(sleep(Duration::from_secs(5))).await;
+    assert_eq!(world.twins(), json!([]));
+    let state = world.server.state.lock();
+    let reasons: Vec<&str> = state
+        .events
+        .iter()
+        .map(|event| event["reason"].as_str().unwrap())
+        .collect();
+    assert_eq!(reasons, ["ModelMissing"]);
+}
