@@ -90,7 +90,7 @@ impl fmt::Display for Right {
 }
 
 /// What cloudcore does under its own name, outside its own namespace.
-const RIGHTS: [Right; 13] = [
+const RIGHTS: [Right; 25] = [
     cluster_wide("", "pods", "list"),
     cluster_wide("", "pods", "watch"),
     cluster_wide("", "pods", "patch"),
@@ -110,7 +110,24 @@ const RIGHTS: [Right; 13] = [
         namespace: Some("kube-node-lease"),
         ..cluster_wide("coordination.k8s.io", "leases", "get")
     },
+    // Rights on kinds that the cluster may lack cost nothing.
+    of_devices("devicemodels", "list"),
+    of_devices("devicemodels", "watch"),
+    of_devices("devices", "get"),
+    of_devices("devices", "list"),
+    of_devices("devices", "watch"),
+    of_devices("devices", "patch"),
+    of_devices("devicestatuses", "get"),
+    of_devices("devicestatuses", "list"),
+    of_devices("devicestatuses", "watch"),
+    of_devices("devicestatuses", "create"),
+    of_devices("devicestatuses", "patch"),
+    cluster_wide("", "events", "create"),
 ];
+
+const fn of_devices(resource: &'static str, verb: &'static str) -> Right {
+    cluster_wide(protocol::devices::GROUP, resource, verb)
+}
 
 const fn cluster_wide(group: &'static str, resource: &'static str, verb: &'static str) -> Right {
     Right {

@@ -19,6 +19,11 @@ const LABEL: usize = 63;
 const NODE_LABEL: &str = "tombolo.dev/node";
 /// Which model it has.
 const MODEL_LABEL: &str = "tombolo.dev/model";
+/// The values at a glance: the columns of `kubectl get` know no lists.
+const VALUES: &str = "tombolo.dev/values";
+/// What a glance takes in, and of one value.
+const GLANCE: usize = 160;
+const GLANCE_VALUE: usize = 32;
 /// What tells when a value was seen, and not what it is.
 const TIMES: [&str; 3] = ["timestamp", "deviceTimestamp", "version"];
 
@@ -72,6 +77,28 @@ impl Report {
     /// The device's state, if the node says one.
     pub(super) fn state(&self) -> Option<&str> {
         self.said.state.as_deref()
+    }
+
+    /// The values at a glance, as `kubectl get devicestatus` shows them.
+    fn glance(&self) -> String {
+        let mut text = String::new();
+        for twin in &self.said.twins {
+            let Some(reported) = &twin.reported else { continue };
+            let value: String = reported
+                .value
+                .chars()
+                .filter(|c| !c.is_control())
+                .take(GLANCE_VALUE)
+                .collect();
+            let space = if text.is_empty() { "" } else { " " };
+            let more = format!("{space}{}={value}", twin.property_name);
+            if text.len() + more.len() > GLANCE {
+                text.push_str(" …");
+                break;
+            }
+            text.push_str(&more);
+        }
+        text
     }
 
     /// The status as it is written: lists whole, and nothing else touched.
@@ -131,6 +158,7 @@ pub(super) fn created(device: &KnownDevice, report: Option<&Report>) -> Value {
         "metadata": {
             "namespace": namespace, "name": name,
             "labels": labels, "ownerReferences": [owner(device)],
+            "annotations": { VALUES: report.map(Report::glance).unwrap_or_default() },
         },
         "spec": {},
         "status": report.map_or_else(|| json!({ "twins": [] }), Report::status),
@@ -139,7 +167,10 @@ pub(super) fn created(device: &KnownDevice, report: Option<&Report>) -> Value {
 
 /// A merge patch of that very status, at that very revision.
 pub(super) fn patched(device: &KnownDevice, report: &Report, base: &Base, adopt: bool) -> Value {
-    let mut metadata = json!({ "uid": base.uid, "resourceVersion": base.revision, "labels": labels(device) });
+    let mut metadata = json!({
+        "uid": base.uid, "resourceVersion": base.revision, "labels": labels(device),
+        "annotations": { VALUES: report.glance() },
+    });
     if adopt {
         metadata["ownerReferences"] = json!([owner(device)]);
     }
@@ -216,6 +247,21 @@ pub(super) mod tests {
         let none = patched(&pump(), &report(&said, &[]), &base, true);
         assert_eq!(none["status"]["twins"], json!([]), "the list is written, empty");
         assert_eq!(none["metadata"]["ownerReferences"][0]["uid"], "u");
+    }
+
+    #[test]
+    fn the_glance_names_each_value_and_has_an_end() {
+        let twins: Vec<Value> = (0..100)
+            .map(|number| twin(&format!("p{number}"), "1\n2", "1"))
+            .collect();
+        let names: Vec<String> = (0..100).map(|number| format!("p{number}")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let glance = report(&json!({ "twins": twins }), &names).glance();
+        assert!(
+            glance.starts_with("p0=12 p1=12 ") && glance.ends_with(" …"),
+            "{glance}"
+        );
+        assert!(glance.len() <= GLANCE + " …".len());
     }
 
     #[test]

@@ -29,7 +29,7 @@ pub struct DeviceStatusStatus {
     /// Every property that has a value.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub twins: Vec<Twin>,
-    /// One of the names of [`DeviceState`].
+    /// `ok`, `online`, `offline`, `unhealthy` or `unknown`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<String>,
     /// When it was last seen, RFC 3339.
