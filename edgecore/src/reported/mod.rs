@@ -257,7 +257,9 @@ impl Book {
 
     /// Whether numbers are about to be used whose reservation is not on the disk yet.
     fn reserves(&self) -> bool {
-        self.unwritten.iter().any(|(table, key, _)| *table == Table::Meta && key == RESERVED)
+        self.unwritten
+            .iter()
+            .any(|(table, key, _)| *table == Table::Meta && key == RESERVED)
     }
 
     fn note_reservation(&mut self, reserved: Option<u64>) {
