@@ -1,6 +1,7 @@
 //! The MQTT bridge against a real broker, spoken to by the broker's own clients.
 
 mod broker;
+mod pki;
 mod twins;
 
 use std::sync::Arc;
@@ -37,6 +38,14 @@ impl Bridge {
         let mut config = Mqtt::default();
         config.address.port = port;
         config.credentials = credentials;
+        let bridge = Self::begin(config, twins);
+        bridge.until(|counted| counted.connected).await;
+        // The subscription follows the connection.
+        sleep(Duration::from_millis(200)).await;
+        bridge
+    }
+
+    fn begin(config: Mqtt, twins: &Arc<Fake>) -> Self {
         let counters = Arc::new(Counters::default());
         let setup = Setup {
             config,
@@ -46,11 +55,7 @@ impl Bridge {
         let (mut task, stop) = (JoinSet::new(), CancellationToken::new());
         let twins: Arc<Fake> = Arc::clone(twins);
         task.spawn(run(setup, twins, Clock::system(), stop.clone()));
-        let bridge = Self { counters, task, stop };
-        bridge.until(|counted| counted.connected).await;
-        // The subscription follows the connection.
-        sleep(Duration::from_millis(200)).await;
-        bridge
+        Self { counters, task, stop }
     }
 
     async fn until(&self, is: impl Fn(&Counted) -> bool) {
@@ -346,20 +351,13 @@ async fn after_a_restart_of_the_broker_everything_goes_on_and_nothing_is_taken_t
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_broker_it_tries_on_and_ends_when_it_is_told() {
     let twins = Fake::with(&[]);
-    let counters = Arc::new(Counters::default());
     let mut config = Mqtt::default();
     config.address.port = 1;
-    let setup = Setup {
-        config,
-        node: "n".to_owned(),
-        counters: Arc::clone(&counters),
-    };
-    let (mut task, stop) = (JoinSet::new(), CancellationToken::new());
-    task.spawn(run(setup, twins, Clock::system(), stop.clone()));
+    let mut bridge = Bridge::begin(config, &twins);
     sleep(Duration::from_secs(1)).await;
-    assert_eq!(counters.read(), Counted::default());
-    stop.cancel();
-    task.join_next().await.unwrap().unwrap();
+    assert_eq!(bridge.counters.read(), Counted::default());
+    bridge.stop.cancel();
+    bridge.task.join_next().await.unwrap().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -433,4 +431,38 @@ async fn the_shipped_settings_let_a_device_speak_for_itself_alone() {
     });
     assert_eq!(lamp.next_of("/twin/update/document").await["event_id"], "r");
     bridge.stop.cancel();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_tls_both_ends_show_certificates() {
+    let mut credentials = std::path::PathBuf::new();
+    let broker = Broker::with(|port, dir| {
+        credentials = pki::write(dir);
+        let file = |name: &str| dir.join(name).display().to_string();
+        format!(
+            "listener {port} 127.0.0.1\ncafile {}\ncertfile {}\nkeyfile {}\nrequire_certificate true\n\
+             use_identity_as_username true\n",
+            file("ca.pem"),
+            file("broker.pem"),
+            file("broker.key")
+        )
+    })
+    .await;
+    let twins = Fake::with(&["device/lamp"]);
+    let mut config = Mqtt::default();
+    config.address.host = "localhost".to_owned();
+    config.address.port = broker.port;
+    config.address.tls = true;
+    // Whom to trust is known, but without a certificate of its own the node is not let in.
+    let alone = credentials.with_file_name("alone");
+    let all = std::fs::read_to_string(&credentials).unwrap();
+    std::fs::write(&alone, all.lines().next().unwrap()).unwrap();
+    config.credentials = Some(alone);
+    let without = Bridge::begin(config.clone(), &twins);
+    sleep(Duration::from_secs(1)).await;
+    assert!(!without.counters.read().connected);
+    without.kill().await;
+    config.credentials = Some(credentials);
+    let bridge = Bridge::begin(config, &twins);
+    bridge.until(|counted| counted.connected).await;
 }

@@ -122,6 +122,11 @@ impl Arrivals {
         self.cursor = 0;
     }
 
+    /// The broker has forgotten the session: nothing of it comes again.
+    pub(super) fn forgotten(&mut self) {
+        self.recent.clear();
+    }
+
     const fn number(&mut self) -> Arrival {
         self.next += 1;
         self.next
@@ -260,6 +265,15 @@ mod tests {
         arrivals.finish(first[0]);
         arrivals.finish(first[2]);
         assert_eq!(acks(&mut arrivals), [11]);
+    }
+
+    #[test]
+    fn what_a_forgotten_session_held_explains_no_repeat() {
+        let mut arrivals = Arrivals::default();
+        new(arrivals.admit(Some(1), false, mark(1)));
+        arrivals.lost();
+        arrivals.forgotten();
+        new(arrivals.admit(Some(2), true, mark(1)));
     }
 
     #[test]

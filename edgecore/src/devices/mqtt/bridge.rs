@@ -75,8 +75,11 @@ impl Bridge {
         &self.node
     }
 
-    /// A broker answers, and takes messages up to this size.
-    pub(super) fn connected(&mut self, largest: usize) {
+    /// A broker answers, with or without the old session, and takes messages up to this size.
+    pub(super) fn connected(&mut self, session_present: bool, largest: usize) {
+        if !session_present {
+            self.arrivals.forgotten();
+        }
         self.largest = Some(largest);
         self.counters.connected.store(true, Ordering::Relaxed);
     }

@@ -24,7 +24,7 @@ use super::outbox::Outgoing;
 use super::payload::{self, Member};
 use super::roll::{Change, Roll};
 use super::topic::{Outbound, filters};
-use super::wire::{Event, Lost, Wire};
+use super::wire::{Event, Lost, Session, Wire};
 use super::work::{carry_out, members};
 use crate::devices::{Told, Twins};
 
@@ -63,11 +63,11 @@ pub async fn run(setup: Setup, twins: Arc<dyn Twins>, clock: Clock, stop: Cancel
         if stood.is_some() {
             dial.connected();
         }
-        if lost == Lost::TooLarge {
-            count(&counters.sessions_dropped);
-        }
         news = news.tell(&config.address, &lost, stood.is_some());
         let pause = dial.lost(&lost, stood, rand::random());
+        if stood.is_some() && dial.session == Session::Clean {
+            count(&counters.sessions_dropped);
+        }
         tokio::select! {
             () = stop.cancelled() => return,
             () = shell.offline(pause) => {}
@@ -140,7 +140,9 @@ impl Shell {
     /// One connection, to its end.
     async fn session(&mut self, wire: &mut Wire) -> Lost {
         loop {
-            self.pump(wire);
+            if let Err(lost) = self.pump(wire) {
+                return lost;
+            }
             tokio::select! {
                 event = wire.next() => {
                     if let Err(lost) = self.events(wire, event) {
@@ -183,20 +185,21 @@ impl Shell {
         self.since.take().map(|since| since.elapsed())
     }
 
-    /// Hands over what is due, without waiting.
-    fn pump(&mut self, wire: &Wire) {
+    /// Hands over what is due, without waiting. The bounds are such that there is always room; if
+    /// there were none, numbers and messages would no longer match.
+    fn pump(&mut self, wire: &Wire) -> Result<(), Lost> {
         self.begin_jobs();
         let now = self.now();
         while let Some(outgoing) = self.bridge.next_outgoing(MOST_HANDED_OVER, now) {
-            wire.publish(outgoing);
+            wire.publish(outgoing)?;
         }
         while self.acks < MOST_ACKS
             && let Some(packet) = self.bridge.next_ack()
         {
-            if wire.acknowledge(packet) {
-                self.acks += 1;
-            }
+            wire.acknowledge(packet)?;
+            self.acks += 1;
         }
+        Ok(())
     }
 
     fn begin_jobs(&mut self) {
@@ -209,22 +212,22 @@ impl Shell {
 
     /// Takes an event and those that came with it.
     fn events(&mut self, wire: &mut Wire, first: Result<Event, Lost>) -> Result<(), Lost> {
-        self.event(wire, first?);
+        self.event(wire, first?)?;
         for _ in 1..MOST_EVENTS {
             let Some(event) = wire.next().now_or_never() else {
                 break;
             };
-            self.event(wire, event?);
+            self.event(wire, event?)?;
         }
         Ok(())
     }
 
-    fn event(&mut self, wire: &Wire, event: Event) {
+    fn event(&mut self, wire: &Wire, event: Event) -> Result<(), Lost> {
         match event {
             Event::Up {
                 session_present,
                 largest,
-            } => self.up(wire, session_present, largest),
+            } => self.up(wire, session_present, largest)?,
             Event::Message(message) => {
                 let now = self.now();
                 self.bridge.message(&message, now);
@@ -243,22 +246,24 @@ impl Shell {
             Event::AckSent => self.acks = self.acks.saturating_sub(1),
             Event::Other => {}
         }
+        Ok(())
     }
 
     /// What an earlier process subscribed to may be less than what this one reads, or may never have
     /// arrived; so the first connection of a process subscribes even where a session is present.
-    fn up(&mut self, wire: &Wire, session_present: bool, largest: usize) {
+    fn up(&mut self, wire: &Wire, session_present: bool, largest: usize) -> Result<(), Lost> {
         info!(session_present, "the MQTT broker answers");
         if std::mem::replace(&mut self.was_connected, true) {
             count(&self.counters.reconnects);
         }
         self.since = Some(Instant::now());
-        self.bridge.connected(largest);
+        self.bridge.connected(session_present, largest);
         if !session_present || !self.subscribed {
             self.subscribed = false;
-            wire.subscribe(filters(self.bridge.node()).into_iter());
+            wire.subscribe(filters(self.bridge.node()).into_iter())?;
         }
         self.call_the_roll();
+        Ok(())
     }
 
     fn done(&mut self, done: Done) {
@@ -332,7 +337,7 @@ impl Shell {
 
 /// The session stays, and with it what was not acknowledged.
 async fn farewell(mut wire: Wire) {
-    if wire.disconnect() {
+    if wire.disconnect().is_ok() {
         let gone = async { while wire.next().await.is_ok() {} };
         let _ = timeout(FAREWELL, gone).await;
     }

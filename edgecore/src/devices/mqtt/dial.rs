@@ -42,15 +42,15 @@ impl Dial {
     /// the next; `dice` is a fresh random number from 0 to 1.
     pub(super) fn lost(&mut self, lost: &Lost, stood: Option<Duration>, dice: f64) -> Duration {
         match (lost, stood) {
-            // It would be delivered again at each reconnect.
-            (Lost::TooLarge, _) => self.session = Session::Clean,
+            // What was too large, or could not be read, would be delivered again at each reconnect.
+            (Lost::TooLarge, _) | (Lost::Version, Some(_)) => self.session = Session::Clean,
             (Lost::Version | Lost::HungUp, None) => {
                 self.version = match self.version {
                     Version::Five => Version::Three,
                     Version::Three => Version::Five,
                 };
             }
-            (Lost::Version | Lost::HungUp | Lost::Broken(_), _) => {}
+            (Lost::HungUp | Lost::Broken(_), _) => {}
         }
         if stood.is_some_and(|stood| stood >= GOOD) {
             self.failures = 0;
@@ -106,5 +106,7 @@ mod tests {
         assert_eq!(dial.session, Session::Clean, "until it was dropped");
         dial.connected();
         assert_eq!(dial.session, Session::Resumed);
+        dial.lost(&Lost::Version, Some(GOOD), 0.0);
+        assert_eq!(dial.session, Session::Clean, "so does one that cannot be read");
     }
 }

@@ -78,8 +78,8 @@ pub(super) enum Event {
 /// Why a connection ended.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Lost {
-    /// The broker knows no such version, or spoke something else.
-    #[error("the broker does not speak this version of MQTT")]
+    /// The broker knows no such version, or sent something that cannot be read.
+    #[error("the broker does not speak this version of MQTT, or sent what cannot be read")]
     Version,
     /// The broker delivered more than was allowed.
     #[error("the broker delivered a message of more than {LARGEST} bytes")]
@@ -118,21 +118,21 @@ impl Wire {
         self.events.next().await.unwrap_or_else(ended)
     }
 
-    /// Publishes a message; false if the queue is full, which the caller's own bound prevents.
-    pub(super) fn publish(&self, outgoing: Outgoing) -> bool {
+    /// Publishes a message.
+    pub(super) fn publish(&self, outgoing: Outgoing) -> Result<(), Lost> {
         let Outgoing { topic, payload, .. } = outgoing;
         match &self.client {
             Client::Five(client) => client
                 .try_publish(topic, v5::mqttbytes::QoS::AtLeastOnce, false, payload)
-                .is_ok(),
+                .map_err(|error| no_room(&error)),
             Client::Three(client) => client
                 .try_publish(topic, rumqttc::QoS::AtLeastOnce, false, payload)
-                .is_ok(),
+                .map_err(|error| no_room(&error)),
         }
     }
 
-    /// Acknowledges a message; false if the queue is full.
-    pub(super) fn acknowledge(&self, packet: u16) -> bool {
+    /// Acknowledges a message.
+    pub(super) fn acknowledge(&self, packet: u16) -> Result<(), Lost> {
         match &self.client {
             Client::Five(client) => {
                 let of = v5::mqttbytes::v5::Publish {
@@ -140,18 +140,18 @@ impl Wire {
                     pkid: packet,
                     ..Default::default()
                 };
-                client.try_ack(&of).is_ok()
+                client.try_ack(&of).map_err(|error| no_room(&error))
             }
             Client::Three(client) => {
                 let mut of = rumqttc::Publish::new("", rumqttc::QoS::AtLeastOnce, Vec::new());
                 of.pkid = packet;
-                client.try_ack(&of).is_ok()
+                client.try_ack(&of).map_err(|error| no_room(&error))
             }
         }
     }
 
     /// Subscribes; what the broker had kept comes only with a subscription that is new.
-    pub(super) fn subscribe(&self, filters: impl Iterator<Item = String>) -> bool {
+    pub(super) fn subscribe(&self, filters: impl Iterator<Item = String>) -> Result<(), Lost> {
         use v5::mqttbytes::v5::{Filter, RetainForwardRule};
         match &self.client {
             Client::Five(client) => {
@@ -161,20 +161,24 @@ impl Wire {
                     retain_forward_rule: RetainForwardRule::OnNewSubscribe,
                     ..Default::default()
                 });
-                client.try_subscribe_many(filters).is_ok()
+                client
+                    .try_subscribe_many(filters)
+                    .map_err(|error| no_room(&error))
             }
             Client::Three(client) => {
                 let filter = |path| rumqttc::SubscribeFilter::new(path, rumqttc::QoS::AtLeastOnce);
-                client.try_subscribe_many(filters.map(filter)).is_ok()
+                client
+                    .try_subscribe_many(filters.map(filter))
+                    .map_err(|error| no_room(&error))
             }
         }
     }
 
     /// Takes leave; the session stays.
-    pub(super) fn disconnect(&self) -> bool {
+    pub(super) fn disconnect(&self) -> Result<(), Lost> {
         match &self.client {
-            Client::Five(client) => client.try_disconnect().is_ok(),
-            Client::Three(client) => client.try_disconnect().is_ok(),
+            Client::Five(client) => client.try_disconnect().map_err(|error| no_room(&error)),
+            Client::Three(client) => client.try_disconnect().map_err(|error| no_room(&error)),
         }
     }
 
@@ -248,6 +252,18 @@ impl Wire {
     }
 }
 
+/// The caller's own bounds prevent it.
+fn no_room(error: &impl std::fmt::Display) -> Lost {
+    Lost::Broken(format!("the connection takes no more: {error}"))
+}
+
+/// The last of the filters is for a number of the broker's own, which it may keep to itself.
+fn refused<T>(codes: &[T], is_good: impl Fn(&T) -> bool) -> bool {
+    codes
+        .split_last()
+        .is_none_or(|(_, codes)| !codes.iter().all(is_good))
+}
+
 #[expect(
     clippy::wildcard_enum_match_arm,
     reason = "a new kind of packet is nothing that was asked for"
@@ -273,10 +289,9 @@ fn of_five(event: v5::Event) -> Event {
             })
         }
         v5::Event::Incoming(Packet::SubAck(ack)) => Event::Subscribed {
-            refused: ack
-                .return_codes
-                .iter()
-                .any(|code| !matches!(code, SubscribeReasonCode::Success(_))),
+            refused: refused(&ack.return_codes, |code| {
+                matches!(code, SubscribeReasonCode::Success(_))
+            }),
         },
         v5::Event::Incoming(Packet::PubAck(ack)) => Event::Acknowledged(ack.pkid),
         v5::Event::Outgoing(rumqttc::Outgoing::Publish(packet)) => Event::Sent(packet),
@@ -307,10 +322,9 @@ fn of_three(event: rumqttc::Event) -> Event {
             })
         }
         rumqttc::Event::Incoming(Packet::SubAck(ack)) => Event::Subscribed {
-            refused: ack
-                .return_codes
-                .iter()
-                .any(|code| !matches!(code, SubscribeReasonCode::Success(_))),
+            refused: refused(&ack.return_codes, |code| {
+                matches!(code, SubscribeReasonCode::Success(_))
+            }),
         },
         rumqttc::Event::Incoming(Packet::PubAck(ack)) => Event::Acknowledged(ack.pkid),
         rumqttc::Event::Outgoing(rumqttc::Outgoing::Publish(packet)) => Event::Sent(packet),
@@ -357,7 +371,9 @@ fn lost_three(error: &rumqttc::ConnectionError) -> Lost {
             Lost::TooLarge
         }
         ConnectionError::MqttState(StateError::ConnectionAborted | StateError::Io(_)) => Lost::HungUp,
-        ConnectionError::ConnectionRefused(ConnectReturnCode::RefusedProtocolVersion) => Lost::Version,
+        ConnectionError::ConnectionRefused(ConnectReturnCode::RefusedProtocolVersion)
+        | ConnectionError::NotConnAck(_)
+        | ConnectionError::MqttState(StateError::Deserialization(_)) => Lost::Version,
         error => Lost::Broken(error.to_string()),
     }
 }
