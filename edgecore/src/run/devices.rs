@@ -52,7 +52,7 @@ fn carriers_of(parts: &Arc<Parts>, twins: &Arc<dyn Twins>, stop: &CancellationTo
     let bridge = mqtt::Setup {
         config: parts.config.mqtt.clone(),
         node: parts.config.node_name.to_string(),
-        counters: Arc::default(),
+        counters: Arc::clone(&parts.mqtt),
     };
     let bridge = mqtt::run(bridge, Arc::clone(twins), parts.clock.clone(), stop.clone());
     let mappers = serve_mappers(Arc::clone(parts), Arc::clone(twins), stop.clone());

@@ -34,7 +34,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cli::Paths;
 use crate::cli::control::Control;
 use crate::config::{Address, Config};
-use crate::devices::{Core, Ground};
+use crate::devices::{Core, Ground, mqtt};
 use crate::identity::{Files, Identity};
 use crate::network::api;
 use crate::node::report::NodeReporter;
@@ -61,6 +61,7 @@ struct Parts {
     flow: Arc<DesiredFlow>,
     reporter: Arc<Reporter>,
     devices: Arc<Core>,
+    mqtt: Arc<mqtt::Counters>,
     runtime: Arc<dyn Runtime>,
     link: Link,
     progress: Progress,
@@ -147,6 +148,7 @@ impl Parts {
         };
         Ok(Self {
             devices: Core::open(ground).await?,
+            mqtt: Arc::default(),
             flow,
             desired,
             reporter,

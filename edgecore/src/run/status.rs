@@ -10,6 +10,7 @@ use protocol::transport::Traffic;
 use super::Parts;
 use crate::cli::control::StatusSource;
 use crate::cli::status::{BudgetLine, ClassTraffic, Cluster, Link, Outbox, PodLine, Status, Store};
+use crate::devices::Twins as _;
 use crate::pods::desired::DesiredPod;
 use crate::pods::seams::PodSource as _;
 use crate::pods::spec;
@@ -65,10 +66,28 @@ fn status(parts: &Parts, since: Option<String>) -> Status {
             waiting: parts.reporter.pending() as u64,
             refused: parts.reporter.troubles(),
         },
-        warnings: parts.stores.incidents.iter().map(ToString::to_string).collect(),
+        warnings: parts
+            .stores
+            .incidents
+            .iter()
+            .map(ToString::to_string)
+            .chain(broker(parts))
+            .collect(),
     };
     status.tell_certificate(&parts.identity.view(), parts.clock.now());
     status
+}
+
+/// What is wrong with the MQTT broker, if any device needs it.
+fn broker(parts: &Parts) -> Vec<String> {
+    let counted = parts.mqtt.read();
+    let devices = parts.devices.devices();
+    let needed = devices.values().any(|device| device.protocol.is_empty());
+    let absent = (needed && !counted.connected)
+        .then(|| format!("the MQTT broker at {} does not answer", parts.config.mqtt.address));
+    let dropped = (counted.broker_dropped > 0)
+        .then(|| format!("the MQTT broker dropped {} messages", counted.broker_dropped));
+    absent.into_iter().chain(dropped).collect()
 }
 
 fn link(state: &LinkState, now: SystemTime) -> Link {

@@ -379,7 +379,7 @@ async fn the_shipped_settings_let_a_device_speak_for_itself_alone() {
             assert!(done.unwrap().success());
         }
         credentials = dir.join("broker");
-        std::fs::write(&credentials, "user: edgecore\npassword: secret\n").unwrap();
+        std::fs::write(&credentials, "username: edgecore\npassword: secret\n").unwrap();
         let settings = std::fs::read_to_string(shipped.join("tombolo.conf")).unwrap();
         settings
             .replace("listener 1883 127.0.0.1", &format!("listener {port} 127.0.0.1"))

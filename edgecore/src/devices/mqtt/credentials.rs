@@ -35,16 +35,16 @@ pub(super) enum CredentialsError {
     },
 }
 
-/// What the file of credentials says.
-#[derive(Clone, Debug, Default, Deserialize)]
+/// What the file of credentials says; a file that devices may use too names their namespaces besides.
+#[derive(Clone, Default, Deserialize)]
 #[serde(default)]
 struct Credentials {
     /// The user.
-    #[serde(alias = "username")]
-    user: Option<String>,
+    #[serde(alias = "user")]
+    username: Option<String>,
     /// Its password.
     password: Option<String>,
-    /// A PEM file with whom to trust; without it, those that the system trusts are not asked.
+    /// A PEM file with whom to trust; what the system trusts does not count for the site's own broker.
     ca: Option<PathBuf>,
     /// A PEM file with the node's own certificates.
     certificate: Option<PathBuf>,
@@ -90,7 +90,7 @@ impl Access {
                 .clone()
                 .unwrap_or_else(|| format!("edgecore-{node}")),
             login: credentials
-                .user
+                .username
                 .map(|user| (user, credentials.password.unwrap_or_default())),
             tls,
         })
@@ -113,7 +113,7 @@ fn read_file(path: &Path) -> Result<Credentials, CredentialsError> {
     serde_saphyr::from_str(&text).map_err(|_| CredentialsError::Wrong {
         path: path.to_owned(),
         // The error of the parser may show the password.
-        why: "it must be a mapping with user, password, ca, certificate and key".to_owned(),
+        why: "it must be a mapping with username, password, ca, certificate and key".to_owned(),
     })
 }
 
