@@ -27,6 +27,7 @@ pub mod cri_proxy;
 pub mod edge_machine;
 pub mod ground;
 pub mod machine;
+pub mod mosquitto;
 pub mod network;
 pub mod pods;
 pub mod programs;
