@@ -8,6 +8,7 @@ mod bad_input;
 mod certificates;
 mod control;
 mod cost;
+mod devices;
 mod eviction;
 mod joined;
 mod life;
@@ -57,6 +58,7 @@ fn main() -> Result<()> {
         surroundings::TESTS,
         transport::TESTS,
         cost::TESTS,
+        devices::TESTS,
         offline::TESTS,
         vm::TESTS,
     ];

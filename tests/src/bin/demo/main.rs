@@ -5,6 +5,7 @@
 
 mod show;
 mod steps;
+mod thermostat;
 
 use std::process::ExitCode;
 
@@ -59,8 +60,11 @@ async fn show(testbed: &Testbed, once: bool) -> Result<()> {
     steps::hello(testbed, &edge).await?;
     steps::changes(testbed, &edge).await?;
     steps::neighbours(testbed).await?;
+    thermostat::shown(testbed, &edge).await?;
     steps::cut(testbed, &edge).await?;
+    thermostat::after_the_cut(testbed).await?;
     steps::power(testbed, &edge).await?;
+    thermostat::after_the_power_cut(testbed).await?;
     steps::scale_down(testbed, &edge).await?;
     note(&format!("everything was shown in {:.0?}", started.elapsed()));
     if once {

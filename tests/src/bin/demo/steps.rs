@@ -14,7 +14,10 @@ use tests::{
     wait::{Look, throughout, until},
 };
 
-use crate::show::{output, step};
+use crate::{
+    show::{output, step},
+    thermostat,
+};
 
 /// The edge node's name.
 const EDGE: &str = "e1";
@@ -173,6 +176,7 @@ pub(crate) async fn cut(testbed: &Testbed, edge: &EdgeMachine) -> Result<()> {
     let before = pods::identity(&ready(testbed, REPLICAS).await?);
     let running = edge.running("web").await?;
     edge.machine.cut()?;
+    thermostat::change_its_mind(testbed).await?;
     let span = Duration::from_secs(30);
     let untouched = throughout("the containers that ran before the cut", span, || async {
         let now = edge.running("web").await?;
