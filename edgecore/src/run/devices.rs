@@ -3,17 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::FutureExt;
+use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use protocol::devices::{DeviceIdentity, DeviceStatusStatus};
 use protocol::object::{Kind, Object};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::{Parts, ended};
-use crate::devices::{Cluster, Source, Twins, dmi, mqtt};
+use super::Parts;
+use crate::devices::dmi::{self, DmiConfig};
+use crate::devices::{Cluster, Source, Twins, mqtt};
 use crate::reported::Reporter;
 use crate::state::Desired;
 use crate::supervise::BoxError;
@@ -24,9 +25,6 @@ const SILENT: Duration = Duration::from_secs(2);
 /// How long carriers get to end, before what they brought is written to flash.
 const CARRIERS_END: Duration = Duration::from_secs(2);
 
-/// How long until mappers are served again after that failed.
-const SERVE_AGAIN: Duration = Duration::from_secs(30);
-
 /// A carrier: serves devices until the token is cancelled.
 type Carrier = BoxFuture<'static, Result<(), BoxError>>;
 
@@ -35,7 +33,7 @@ pub(super) async fn run(parts: Arc<Parts>, stop: CancellationToken) -> Result<()
     let core = Arc::clone(&parts.devices);
     let carried = CancellationToken::new();
     let mut carriers = JoinSet::new();
-    for carrier in carriers_of(&parts, &(Arc::clone(&core) as _), &stop) {
+    for carrier in carriers_of(&parts, Arc::clone(&core) as _, &stop) {
         carriers.spawn(carrier);
     }
     let carry = async {
@@ -48,34 +46,36 @@ pub(super) async fn run(parts: Arc<Parts>, stop: CancellationToken) -> Result<()
 }
 
 /// Whoever speaks with devices on this node.
-fn carriers_of(parts: &Arc<Parts>, twins: &Arc<dyn Twins>, stop: &CancellationToken) -> Vec<Carrier> {
-    let bridge = mqtt::Setup {
+fn carriers_of(parts: &Arc<Parts>, twins: Arc<dyn Twins>, stop: &CancellationToken) -> Vec<Carrier> {
+    vec![
+        broker(parts, Arc::clone(&twins), stop.clone()),
+        mappers(parts, twins, stop.clone()),
+    ]
+}
+
+/// Devices that speak KubeEdge's topics, at the site's MQTT broker.
+fn broker(parts: &Parts, twins: Arc<dyn Twins>, stop: CancellationToken) -> Carrier {
+    let setup = mqtt::Setup {
         config: parts.config.mqtt.clone(),
         node: parts.config.node_name.to_string(),
         counters: Arc::clone(&parts.mqtt),
     };
-    let bridge = mqtt::run(bridge, Arc::clone(twins), parts.clock.clone(), stop.clone());
-    let mappers = serve_mappers(Arc::clone(parts), Arc::clone(twins), stop.clone());
-    vec![ended(bridge).boxed(), ended(mappers).boxed()]
+    let clock = parts.clock.clone();
+    Box::pin(async move {
+        mqtt::run(setup, twins, clock, stop).await;
+        Ok(())
+    })
 }
 
-/// Serves mappers. A socket that cannot be had costs the mappers, not the node.
-async fn serve_mappers(parts: Arc<Parts>, twins: Arc<dyn Twins>, stop: CancellationToken) {
-    loop {
-        let (config, rows) = (parts.config.dmi.clone(), Arc::new(parts.stores.meta.clone()));
-        let served = dmi::run(config, Arc::clone(&twins), rows, stop.clone()).await;
-        match served {
-            Err(error) if !stop.is_cancelled() => {
-                let error = &error as &dyn std::error::Error;
-                tracing::warn!(error, "mappers cannot be served; tried again in {SERVE_AGAIN:?}");
-            }
-            Ok(()) | Err(_) => return,
-        }
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = sleep(SERVE_AGAIN) => {}
-        }
-    }
+/// Mappers, at their socket.
+fn mappers(parts: &Parts, twins: Arc<dyn Twins>, stop: CancellationToken) -> Carrier {
+    let config = DmiConfig {
+        socket: parts.paths.at(&parts.config.dmi.socket),
+        group: parts.config.dmi.group.clone(),
+    };
+    // With the journal of devices: a mapper registers once, so that must outlive what the cluster can send again.
+    let rows = Arc::new(parts.stores.outbox.clone());
+    Box::pin(dmi::keep(config, twins, rows, stop).map(Ok))
 }
 
 /// Returns when the carriers have ended after `stop`, or one of them before.

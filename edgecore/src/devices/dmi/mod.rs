@@ -30,13 +30,17 @@ mod store;
 mod testing;
 mod wire;
 
+use std::error::Error;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio::task::JoinError;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 pub use rows::{Rows, RowsError};
 pub use socket::SocketError;
@@ -51,6 +55,8 @@ pub const DEFAULT_SOCKET: &str = "/etc/kubeedge/dmi.sock";
 /// The group whose members may report.
 pub const DEFAULT_GROUP: &str = "tombolo-mapper";
 
+/// The pause before what ended begins again.
+const AGAIN_AFTER: Duration = Duration::from_secs(10);
 /// Mappers that may wait for the answer to their registration.
 const REGISTERING: usize = 16;
 
@@ -90,7 +96,30 @@ pub enum DmiError {
     Session(#[from] JoinError),
 }
 
-/// Serves mappers until `stop`.
+/// Serves mappers until `stop`. Whatever ends it before is told, and it begins again: pods and other
+/// devices go on without mappers.
+pub async fn keep(config: DmiConfig, twins: Arc<dyn Twins>, rows: Arc<dyn Rows>, stop: CancellationToken) {
+    while !stop.is_cancelled() {
+        let ended = run(
+            config.clone(),
+            Arc::clone(&twins),
+            Arc::clone(&rows),
+            stop.clone(),
+        )
+        .await;
+        let Err(error) = ended else { return };
+        warn!(
+            error = &error as &dyn Error,
+            "mappers are not served; this is tried again"
+        );
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = sleep(AGAIN_AFTER) => {}
+        }
+    }
+}
+
+/// Serves mappers until `stop`, or until that is not possible.
 pub async fn run(
     config: DmiConfig,
     twins: Arc<dyn Twins>,

@@ -4,6 +4,7 @@
 //! socket answers; one that started again elsewhere takes it over once the old socket is dead.
 
 use std::collections::BTreeMap;
+use std::error::Error;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -100,7 +101,7 @@ impl Roster {
         let wanted = wanted(&registration, &*self.twins);
         let (answer, accepted) = if with_data { told(&wanted) } else { <_>::default() };
         if let Err(error) = rows::register(&*self.rows, &registration, &accepted).await {
-            warn!(error = ?error, "a mapper was not registered");
+            warn!(error = &error as &dyn Error, "a mapper was not registered");
             let _ = reply.send(Err(Status::unavailable("the registration could not be stored")));
             return;
         }

@@ -5,6 +5,7 @@
 //! next one of the same protocol.
 
 use std::collections::BTreeMap;
+use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -139,7 +140,10 @@ impl Session {
                 let rows = &*self.rows;
                 if let Err(error) = rows::accept(rows, &self.registration, &self.accepted, &step).await {
                     // After a restart the mapper is told once more.
-                    warn!(error = ?error, "what a mapper accepted is not stored");
+                    warn!(
+                        error = &error as &dyn Error,
+                        "what a mapper accepted is not stored"
+                    );
                 }
             }
             Err(CallError::Unreachable(_)) => self.refused().await,
