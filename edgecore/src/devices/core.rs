@@ -48,8 +48,8 @@ use versions::Versions;
 
 pub use seams::{Cluster, Source};
 
-/// Reports that a slow listener may be behind.
-const TOLD: usize = 8_192;
+/// Reports that a slow listener may be behind: half a second of the most that a node takes.
+const TOLD: usize = 4_096;
 
 /// What the twins stand on.
 pub struct Ground {
@@ -184,7 +184,8 @@ impl Core {
         };
         if let Err(error) = written {
             let dir = self.ground.journal_dir.display();
-            tracing::warn!(%dir, %error, "the journal of devices cannot be written there; values go to flash");
+            tracing::warn!(%dir, %error, "the journal of devices cannot be written anew; it is tried again");
+            self.book.lock().retry_log_after(self.mono());
         }
     }
 

@@ -160,7 +160,8 @@ pub enum Refused {
         /// Its type, range or access.
         reason: String,
     },
-    /// The journal cannot take it now.
+    /// The journal cannot take it now. A value that flash refused may be in the twin all the same, as
+    /// after an answer that was lost: whoever says it again does no harm.
     #[error("the value could not be stored: {0}")]
     Unavailable(String),
 }

@@ -14,6 +14,9 @@ use crate::devices::seam::{Refused, Standing, Told};
 use crate::devices::served::Served;
 use crate::devices::twin::{Event, Moment, Outcome, Rules, Twin, merge};
 
+/// After a log could not be written, in ms.
+const LOG_PAUSE: i64 = 60_000;
+
 pub(super) type Waiter = oneshot::Sender<Result<(), String>>;
 
 /// What became of an event.
@@ -40,6 +43,8 @@ pub(super) struct Book {
     pub(super) entries: BTreeMap<DeviceName, Entry>,
     /// None while it cannot be written: then everything goes to flash.
     log: Option<Log>,
+    /// When a log that could not be written is tried again.
+    log_due: i64,
     /// What the journal holds of devices that are not here, or not yet.
     orphans: Recalled,
     pub(super) versions: Versions,
@@ -67,6 +72,7 @@ impl Book {
         Self {
             entries: BTreeMap::new(),
             log: None,
+            log_due: i64::MIN,
             orphans: recalled,
             versions,
             cluster,
@@ -225,8 +231,13 @@ impl Book {
     }
 
     /// Whether the log should be written anew.
-    pub(super) fn wants_log(&self) -> bool {
-        self.log.as_ref().is_none_or(Log::has_grown)
+    pub(super) fn wants_log(&self, mono: i64) -> bool {
+        mono >= self.log_due && self.log.as_ref().is_none_or(Log::has_grown)
+    }
+
+    /// The log could not be written.
+    pub(super) const fn retry_log_after(&mut self, mono: i64) {
+        self.log_due = mono + LOG_PAUSE;
     }
 
     /// Notes in the log how the clock stands.

@@ -54,13 +54,17 @@ impl Core {
         for name in names {
             // One at a time: reports need not wait for all of them.
             let mut book = self.book.lock();
-            let Ok(now) = self.moment(&book) else { return };
+            let Ok(now) = self.moment(&book) else {
+                book.touch_all();
+                return;
+            };
             wishes |= book.step(&name, Event::Tick, now, force);
         }
         if wishes {
             self.changed.send_modify(|count| *count += 1);
         }
-        if self.book.lock().wants_log() {
+        let wants_log = self.book.lock().wants_log(self.mono());
+        if wants_log {
             self.rewrite_log();
         }
     }

@@ -63,7 +63,7 @@ impl Log {
         Ok(Some(recalled))
     }
 
-    /// A log that holds these lines and nothing else.
+    /// A log that holds these lines and nothing else; the old one stays if it cannot be written.
     pub(crate) fn write<'a>(
         dir: &Path,
         boot: &str,
