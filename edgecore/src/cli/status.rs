@@ -3,6 +3,7 @@
 //! The running node is asked; when it does not run, that is said first, and then what the disk
 //! tells without it.
 
+mod device;
 mod offline;
 mod pod;
 mod table;
@@ -12,6 +13,8 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use protocol::clock::Clock;
+
+pub use device::DeviceLine;
 
 use super::control::{self, ControlError};
 use super::{Output, Paths};
@@ -43,6 +46,8 @@ pub struct Status {
     pub conditions: Vec<Condition>,
     /// The pods that the node holds.
     pub pods: Vec<PodLine>,
+    /// The devices that the node serves.
+    pub devices: Vec<DeviceLine>,
     /// The store.
     pub store: Store,
     /// What waits to be reported.

@@ -5,12 +5,15 @@ use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
 use protocol::class::Class;
+use protocol::devices::DeviceName;
 use protocol::transport::Traffic;
 
 use super::Parts;
 use crate::cli::control::StatusSource;
-use crate::cli::status::{BudgetLine, ClassTraffic, Cluster, Link, Outbox, PodLine, Status, Store};
-use crate::devices::Twins as _;
+use crate::cli::status::{
+    BudgetLine, ClassTraffic, Cluster, DeviceLine, Link, Outbox, PodLine, Status, Store,
+};
+use crate::devices::{Served, Twins as _};
 use crate::pods::desired::DesiredPod;
 use crate::pods::seams::PodSource as _;
 use crate::pods::spec;
@@ -58,6 +61,7 @@ fn status(parts: &Parts, since: Option<String>) -> Status {
             .iter()
             .map(|pod| pod_line(pod, parts))
             .collect(),
+        devices: devices(parts),
         store: Store {
             objects: parts.desired.objects() as u64,
             ..Store::measure(&parts.paths.state_dir())
@@ -150,6 +154,14 @@ fn budget_line(state: &BudgetState) -> BudgetLine {
         renews: state.renews.to_string(),
         second: state.budget.second,
     }
+}
+
+fn devices(parts: &Parts) -> Vec<DeviceLine> {
+    let twins = &parts.devices;
+    let line = |(name, served): (&DeviceName, &Arc<Served>)| {
+        DeviceLine::of(served, twins.standing(name), twins.twin(name).unwrap_or_default())
+    };
+    twins.devices().iter().map(line).collect()
 }
 
 fn left(at: SystemTime, pause: Duration, now: SystemTime) -> Duration {

@@ -39,6 +39,7 @@ pub(super) fn render(status: &Status) -> String {
     }
     conditions(&mut out, &status.conditions);
     pods(&mut out, status);
+    devices(&mut out, status);
     out
 }
 
@@ -200,6 +201,23 @@ fn pods(out: &mut String, status: &Status) {
         ["NAMESPACE", "POD", "READY", "STATE", "RESTARTS", "IP"],
         rows,
     );
+}
+
+fn devices(out: &mut String, status: &Status) {
+    if status.devices.is_empty() {
+        return;
+    }
+    out.push('\n');
+    let rows = status.devices.iter().map(|device| {
+        [
+            device.namespace.clone(),
+            device.name.clone(),
+            device.state.clone(),
+            device.last_seen.clone().unwrap_or_default(),
+            device.glance(),
+        ]
+    });
+    table(out, ["NAMESPACE", "DEVICE", "STATE", "LAST SEEN", "VALUES"], rows);
 }
 
 /// Columns as wide as their widest cell; the last one is not padded.

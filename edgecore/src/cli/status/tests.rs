@@ -52,12 +52,23 @@ fn status() -> Status {
             ip: "10.86.0.3".to_owned(),
             ..PodLine::default()
         }],
+        devices: vec![device()],
         store: Store {
             meta_bytes: 12_345,
             objects: 7,
             ..Store::default()
         },
         ..Status::default()
+    }
+}
+
+fn device() -> DeviceLine {
+    DeviceLine {
+        namespace: "hall".to_owned(),
+        name: "pump".to_owned(),
+        state: "online".to_owned(),
+        values: [("speed".to_owned(), "7".to_owned())].into(),
+        ..DeviceLine::default()
     }
 }
 
@@ -73,6 +84,7 @@ fn people_see_the_link_the_conditions_and_the_pods() {
         "Outbox:      empty: the cluster knows everything\n",
         "CONDITION  STATUS  REASON        MESSAGE\nReady      True    KubeletReady\n",
         "NAMESPACE  POD      READY  STATE    RESTARTS  IP\ndefault    hello-1  1/2    Running  0         10.86.0.3\n",
+        "NAMESPACE  DEVICE  STATE   LAST SEEN  VALUES\nhall       pump    online             speed=7\n",
     ] {
         assert!(text.contains(part), "{part}\nnot in\n{text}");
     }

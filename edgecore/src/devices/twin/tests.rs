@@ -314,6 +314,8 @@ fn what_is_read_from_flash_is_not_told_again() {
     bench.twin = Twin::recall(recalled, None, bench.now);
     assert!(!bench.twin.release(&bench.rules, bench.now, true));
     assert_eq!(bench.heard("target"), None);
+    let named = &bench.twin.status(&bench.rules).twins[0];
+    assert_eq!((named.property_name.as_str(), &named.reported), ("target", &None));
     bench.says("target", "5");
     assert_eq!(bench.heard("target").as_deref(), Some("5"));
 }

@@ -29,20 +29,22 @@ impl Twin {
     }
 
     /// What the cluster hears: what was released, of what the model has.
+    ///
+    /// A property that is not in it has no value. One that is, without a value, has one from before a
+    /// boot: the cluster knows it at least as well, and should leave it as it is.
     pub(crate) fn status(&self, rules: &Rules) -> DeviceStatusStatus {
         let served = rules.served.properties.iter();
         let twins = served.filter_map(|property| {
             let slot = self.slots.get(property.name.as_str())?;
             let type_ = type_of(rules, &property.name, &slot.kept);
-            let told = |reported: &&std::sync::Arc<Reported>| {
-                !reported.recalled && rules.is_for_the_cluster(&property.name)
-            };
-            let reported = slot.released.as_ref().filter(told);
+            let is_told = rules.is_for_the_cluster(&property.name);
+            let released = slot.released.as_ref().filter(|_| is_told);
             let wish = rules.allowed_wish(&property.name, &slot.kept);
             let wish = wish.filter(|_| property.declared);
-            if reported.is_none() && wish.is_none() {
+            if released.is_none() && wish.is_none() {
                 return None;
             }
+            let reported = released.filter(|reported| !reported.recalled);
             Some(protocol::devices::Twin {
                 property_name: property.name.clone(),
                 reported: reported.map(|reported| actual(reported, &type_)),
