@@ -16,6 +16,7 @@
 
 mod core;
 pub mod dmi;
+pub mod drivers;
 mod journal;
 pub mod mqtt;
 mod seam;

@@ -1,0 +1,179 @@
+//! Twins that remember what they were told: for the tests of drivers.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use parking_lot::Mutex;
+use protocol::devices::{Device, DeviceName, DeviceState};
+use tokio::sync::{broadcast, watch};
+
+use crate::devices::{
+    Observation, Origin, Refused, Report, Served, Standing, Told, TwinView, Twins, Wish, merge,
+};
+
+/// Twins that remember what they were told.
+pub(super) struct FakeTwins {
+    inner: Mutex<Inner>,
+    changed: watch::Sender<u64>,
+    told: broadcast::Sender<Arc<Told>>,
+    delay: Duration,
+}
+
+#[derive(Default)]
+struct Inner {
+    devices: Arc<BTreeMap<DeviceName, Arc<Served>>>,
+    wishes: BTreeMap<DeviceName, BTreeMap<String, Wish>>,
+    observed: Vec<(DeviceName, String, Observation)>,
+    states: Vec<(DeviceName, DeviceState)>,
+    refuse: usize,
+}
+
+impl FakeTwins {
+    pub(super) fn new() -> Arc<Self> {
+        Self::slow(Duration::ZERO)
+    }
+
+    /// Each report takes so long to be stored.
+    pub(super) fn slow(delay: Duration) -> Arc<Self> {
+        Arc::new(Self {
+            inner: Mutex::default(),
+            changed: watch::Sender::new(0),
+            told: broadcast::Sender::new(16),
+            delay,
+        })
+    }
+
+    /// Serves these manifests, and no others.
+    pub(super) fn serve(&self, manifests: impl IntoIterator<Item = serde_json::Value>) {
+        let devices = manifests.into_iter().map(|manifest| {
+            let device: Device = serde_json::from_value(manifest).unwrap();
+            let served = merge(&device, None);
+            (served.name(), Arc::new(served))
+        });
+        self.inner.lock().devices = Arc::new(devices.collect());
+        self.changed.send_modify(|count| *count += 1);
+    }
+
+    pub(super) fn wish(&self, device: &DeviceName, property: &str, value: &str, version: u64) {
+        let wish = Wish {
+            value: value.to_owned(),
+            version,
+            met: false,
+        };
+        let mut inner = self.inner.lock();
+        let of_device = inner.wishes.entry(device.clone()).or_default();
+        of_device.insert(property.to_owned(), wish);
+        drop(inner);
+        self.changed.send_modify(|count| *count += 1);
+    }
+
+    /// The next reports cannot be stored.
+    pub(super) fn refuse_next(&self, count: usize) {
+        self.inner.lock().refuse = count;
+    }
+
+    pub(super) fn observed(&self, device: &DeviceName) -> Vec<(String, Observation)> {
+        let inner = self.inner.lock();
+        let of_device = inner.observed.iter().filter(|(name, ..)| name == device);
+        of_device
+            .map(|(_, property, seen)| (property.clone(), seen.clone()))
+            .collect()
+    }
+
+    pub(super) fn states(&self, device: &DeviceName) -> Vec<DeviceState> {
+        let inner = self.inner.lock();
+        let of_device = inner.states.iter().filter(|(name, _)| name == device);
+        of_device.map(|(_, state)| *state).collect()
+    }
+
+    /// Waits until a property of a device was seen so.
+    pub(super) async fn until(&self, device: &DeviceName, property: &str, wanted: &Observation) {
+        let seen = || {
+            let observed = self.observed(device);
+            observed
+                .iter()
+                .any(|(name, seen)| name == property && seen == wanted)
+        };
+        for _ in 0..2000 {
+            if seen() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        panic!("{property} never was {wanted:?}: {:?}", self.observed(device));
+    }
+
+    fn take(&self, report: &Report) -> Result<Arc<Told>, Refused> {
+        let mut inner = self.inner.lock();
+        if inner.refuse > 0 {
+            inner.refuse -= 1;
+            return Err(Refused::Unavailable("the disk is full".into()));
+        }
+        for seen in &report.seen {
+            let of_device = inner.wishes.entry(report.device.clone()).or_default();
+            if let (Observation::Value(value), Some(wish)) =
+                (&seen.observation, of_device.get_mut(&seen.property))
+            {
+                wish.met = *value == wish.value;
+            }
+            let entry = (
+                report.device.clone(),
+                seen.property.clone(),
+                seen.observation.clone(),
+            );
+            inner.observed.push(entry);
+        }
+        Ok(Arc::new(Told {
+            device: report.device.clone(),
+            event_id: String::new(),
+            origin: Origin::Driver,
+            timestamp: 0,
+            changes: BTreeMap::new(),
+            wished: BTreeMap::new(),
+            delta: BTreeMap::new(),
+        }))
+    }
+}
+
+impl Twins for FakeTwins {
+    fn devices(&self) -> Arc<BTreeMap<DeviceName, Arc<Served>>> {
+        Arc::clone(&self.inner.lock().devices)
+    }
+
+    fn changed(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    fn wishes(&self, device: &DeviceName) -> BTreeMap<String, Wish> {
+        self.inner.lock().wishes.get(device).cloned().unwrap_or_default()
+    }
+
+    fn twin(&self, _device: &DeviceName) -> Option<BTreeMap<String, TwinView>> {
+        None
+    }
+
+    fn standing(&self, _device: &DeviceName) -> Option<Standing> {
+        None
+    }
+
+    fn told(&self) -> broadcast::Receiver<Arc<Told>> {
+        self.told.subscribe()
+    }
+
+    fn report(&self, report: Report) -> BoxFuture<'_, Result<Arc<Told>, Refused>> {
+        async move {
+            tokio::time::sleep(self.delay).await;
+            self.take(&report)
+        }
+        .boxed()
+    }
+
+    fn state(&self, device: DeviceName, state: DeviceState) -> BoxFuture<'_, Result<Standing, Refused>> {
+        self.inner.lock().states.push((device, state));
+        let last_online = None;
+        async move { Ok(Standing { state, last_online }) }.boxed()
+    }
+}

@@ -1,0 +1,76 @@
+//! Drivers without code: devices that speak MQTT in their own way, Modbus or HTTP.
+//!
+//! What it is: settings of a Device read into types that cannot be wrong, pure decoders and encoders,
+//! one small task per connection. What it is not: a mapper; those speak DMI (`edgecore/src/devices/dmi`)
+//! and keep the bare protocol names, since two masters on one bus disturb each other.
+//!
+//! ```text
+//! Twins ──► fleet (one per driver) ──► task per broker, bus or address ──► outgoing ──► Twins
+//!             settings, mistakes           decode, plan, writing
+//! ```
+//!
+//! **Invariant:** a device that is wrong, hangs or talks nonsense costs its own values and no others.
+
+mod backoff;
+mod credentials;
+mod driver;
+mod extract;
+#[cfg(test)]
+mod fake;
+mod fleet;
+mod mqtt;
+mod outgoing;
+mod settings;
+mod template;
+mod wishes;
+mod writing;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+pub use credentials::Credentials;
+pub use mqtt::{Allowed, Broker, NotABroker};
+
+use super::Twins;
+use mqtt::{Mqtt, MqttConfig};
+
+/// Where device credentials are, unless a test says otherwise.
+pub const CREDENTIALS: &str = "/etc/tombolo/device-credentials";
+
+/// What the drivers need to know of the node.
+#[derive(Clone, Debug)]
+pub struct DriversConfig {
+    /// The node's broker.
+    pub broker: Broker,
+    /// As whom it is spoken to: another user than that of the `$hw` topics, where the broker takes
+    /// user names for client ids.
+    pub login: Option<Credentials>,
+    /// What client ids begin with; unique to the node.
+    pub client_id: String,
+    /// The topics that each namespace's devices may use (`devices.topics`).
+    pub topics: Allowed,
+    /// Where device credentials are; [`CREDENTIALS`].
+    pub credentials: PathBuf,
+}
+
+/// Serves the devices of all drivers until it is told to stop.
+pub async fn run(config: DriversConfig, twins: Arc<dyn Twins>, stop: CancellationToken) {
+    let mut fleets = JoinSet::new();
+    let mqtt = Mqtt::new(MqttConfig {
+        broker: config.broker,
+        login: config.login,
+        client_id: config.client_id,
+        topics: config.topics,
+        credentials: config.credentials,
+    });
+    fleets.spawn(fleet::run(Arc::new(mqtt), twins, stop));
+    while let Some(ended) = fleets.join_next().await {
+        if let Err(error) = ended {
+            warn!(%error, "a driver failed; the others go on");
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! `tombolo/mqtt`: devices that speak MQTT on topics of their own, as those behind
+//! `Zigbee2MQTT` and those with `Tasmota` or `ESPHome` do.
+//!
+//! ```text
+//! settings (config) ──► routes (decode) ◄── message ── link ◄──► broker
+//!                            │                          ▲
+//!                            └─► outgoing       encode ─┘ ◄── wishes
+//! ```
+//!
+//! **Invariant:** a retained message is old news: it counts while nothing newer is known, except where
+//! it says whether a device is there.
+
+mod broker;
+mod config;
+mod decode;
+mod encode;
+mod link;
+mod presence;
+mod task;
+#[cfg(test)]
+mod testing;
+mod topics;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use tokio::sync::watch;
+
+pub use broker::{Broker, NotABroker};
+pub use topics::Allowed;
+
+use super::credentials::{self, Credentials};
+use super::driver::{Driver, Hands, Reading, Units};
+use crate::devices::Served;
+use config::{Endpoint, Settled};
+
+/// What the driver needs to know of the node.
+#[derive(Clone, Debug)]
+pub(crate) struct MqttConfig {
+    /// The node's broker, for devices that name none.
+    pub(crate) broker: Broker,
+    /// As whom the node's broker is spoken to. A broker that takes the user name for the client id
+    /// (as the shipped settings have it) needs another user than the `$hw` topics do: two connections
+    /// of one id end each other for ever.
+    pub(crate) login: Option<Credentials>,
+    /// What client ids begin with; unique to the node.
+    pub(crate) client_id: String,
+    /// The topics that each namespace's devices may use.
+    pub(crate) topics: Allowed,
+    /// Where credentials are.
+    pub(crate) credentials: PathBuf,
+}
+
+/// The driver.
+pub(crate) struct Mqtt {
+    config: MqttConfig,
+}
+
+impl Mqtt {
+    /// A driver for this node.
+    pub(crate) fn new(config: MqttConfig) -> Self {
+        Self { config }
+    }
+
+    fn broker<'a>(&'a self, endpoint: &'a Endpoint) -> &'a Broker {
+        endpoint.broker.as_ref().unwrap_or(&self.config.broker)
+    }
+
+    fn credentials(&self, endpoint: &Endpoint) -> Result<Option<Credentials>, credentials::NoCredentials> {
+        match (&endpoint.credentials, &endpoint.broker) {
+            (Some((name, namespace)), _) => {
+                credentials::load(&self.config.credentials, name, namespace).map(Some)
+            }
+            (None, None) => Ok(self.config.login.clone()),
+            (None, Some(_)) => Ok(None),
+        }
+    }
+
+    /// Another one for each endpoint: two connections of one id would end each other.
+    fn client_id(&self, endpoint: &Endpoint) -> String {
+        let digest = blake3::hash(format!("{endpoint:?}").as_bytes()).to_hex();
+        format!("{}-drivers-{}", self.config.client_id, &digest[..8])
+    }
+}
+
+impl Driver for Mqtt {
+    type Endpoint = Endpoint;
+    type Device = Settled;
+
+    fn protocol(&self) -> &'static str {
+        "tombolo/mqtt"
+    }
+
+    fn read(&self, served: &Served) -> Reading<Endpoint, Settled> {
+        config::read(served, &self.config.topics)
+    }
+
+    fn serve(
+        self: Arc<Self>,
+        endpoint: Endpoint,
+        units: watch::Receiver<Units<Settled>>,
+        hands: Hands,
+    ) -> BoxFuture<'static, ()> {
+        task::Task::new(self, endpoint, units, hands).run().boxed()
+    }
+}

@@ -1,0 +1,349 @@
+//! One broker and all devices behind it.
+
+use std::collections::BTreeSet;
+use std::future::pending;
+use std::sync::Arc;
+use std::time::Duration;
+
+use protocol::devices::DeviceName;
+use rumqttc::v5::mqttbytes::v5::Publish;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+use tracing::{info, warn};
+
+use super::Mqtt;
+use super::config::{Endpoint, Settled};
+use super::decode::{Heard, Routes};
+use super::encode::message;
+use super::link::{Event, Link};
+use super::presence::Presence;
+use crate::devices::drivers::backoff::Backoff;
+use crate::devices::drivers::driver::{Hands, Units};
+use crate::devices::drivers::outgoing::Outgoing;
+use crate::devices::drivers::wishes::{Due, Outcome, Wishes};
+use crate::devices::{Clue, Observation};
+
+/// A broker that is away for less than this costs nobody its state.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a device may take to tell whether it is there.
+const TO_TELL: Duration = Duration::from_millis(1500);
+/// How long reports may take at the end.
+const GRACE: Duration = Duration::from_secs(1);
+
+pub(super) struct Task {
+    driver: Arc<Mqtt>,
+    endpoint: Endpoint,
+    units: watch::Receiver<Units<Settled>>,
+    hands: Hands,
+    outgoing: Outgoing,
+    wishes: Wishes,
+    presence: Presence,
+    routes: Routes,
+    link: Option<Link>,
+    /// Since when the broker answers on this link.
+    up: Option<Instant>,
+    subscribed: BTreeSet<String>,
+    backoff: Backoff,
+    /// When to connect again.
+    retry: Option<Instant>,
+    /// When a broker that is away counts as gone.
+    gone: Option<Instant>,
+}
+
+impl Task {
+    pub(super) fn new(
+        driver: Arc<Mqtt>,
+        endpoint: Endpoint,
+        units: watch::Receiver<Units<Settled>>,
+        hands: Hands,
+    ) -> Self {
+        Self {
+            driver,
+            endpoint,
+            units,
+            outgoing: Outgoing::new(Arc::clone(&hands.twins)),
+            hands,
+            wishes: Wishes::default(),
+            presence: Presence::default(),
+            routes: Routes::default(),
+            link: None,
+            up: None,
+            subscribed: BTreeSet::new(),
+            backoff: Backoff::default(),
+            retry: Some(Instant::now()),
+            gone: Some(Instant::now() + PATIENCE),
+        }
+    }
+
+    pub(super) async fn run(mut self) {
+        let mut changed = self.hands.twins.changed();
+        self.rewire();
+        loop {
+            self.timers();
+            let next = [self.retry, self.gone, self.wishes.next()]
+                .into_iter()
+                .flatten()
+                .min();
+            tokio::select! {
+                () = self.hands.stop.cancelled() => break,
+                alive = self.units.changed() => match alive {
+                    Ok(()) => self.rewire(),
+                    Err(_) => break,
+                },
+                alive = changed.changed() => {
+                    if alive.is_err() {
+                        break;
+                    }
+                    for device in self.wishes.devices() {
+                        self.look(&device);
+                    }
+                }
+                device = self.outgoing.settled() => self.look(&device),
+                event = next_event(&mut self.link) => self.happened(event),
+                () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {}
+            }
+        }
+        self.outgoing.drain(GRACE).await;
+        if let Some(link) = self.link.take() {
+            link.close().await;
+        }
+    }
+
+    /// Takes over which devices are served, and how.
+    fn rewire(&mut self) {
+        let units = Arc::clone(&self.units.borrow_and_update());
+        for gone in self
+            .wishes
+            .devices()
+            .into_iter()
+            .filter(|name| !units.contains_key(name))
+        {
+            self.wishes.forget(&gone);
+            self.outgoing.forget(&gone);
+        }
+        for (name, unit) in units.iter() {
+            let written = unit
+                .settings
+                .properties
+                .iter()
+                .filter(|(_, property)| property.write.is_some());
+            self.wishes.serve(
+                name,
+                written.map(|(property, settled)| (property.clone(), settled.manner)),
+            );
+        }
+        let told = units
+            .iter()
+            .map(|(name, unit)| (name.clone(), unit.settings.availability.is_some(), unit.faulty));
+        self.presence.serve(told);
+        self.routes = Routes::new(&units);
+        self.subscribe();
+        self.say_states();
+        for name in units.keys() {
+            self.look(name);
+        }
+    }
+
+    /// Makes the subscriptions equal to the routes.
+    fn subscribe(&mut self) {
+        let Some(link) = self.link.as_ref().filter(|_| self.up.is_some()) else {
+            return;
+        };
+        let wanted: BTreeSet<String> = self.routes.topics().map(|(topic, _)| topic.to_owned()).collect();
+        for gone in self.subscribed.difference(&wanted) {
+            link.unsubscribe(gone);
+        }
+        let missing: Vec<_> = self
+            .routes
+            .topics()
+            .filter(|(topic, _)| !self.subscribed.contains(*topic))
+            .collect();
+        if link.subscribe(&missing) {
+            self.subscribed = wanted;
+        } else {
+            warn!("too many topics wait to be subscribed to; connecting anew");
+            self.down("the requests do not drain");
+        }
+    }
+
+    fn timers(&mut self) {
+        let now = Instant::now();
+        if self.retry.is_some_and(|at| at <= now) {
+            self.retry = None;
+            self.connect();
+        }
+        if self.gone.is_some_and(|at| at <= now) {
+            self.gone = None;
+            self.presence.broker(false);
+            self.say_states();
+        }
+        for device in self.wishes.ripe(now) {
+            self.look(&device);
+        }
+    }
+
+    fn connect(&mut self) {
+        let broker = self.driver.broker(&self.endpoint);
+        let opened = self
+            .driver
+            .credentials(&self.endpoint)
+            .map_err(|error| error.to_string())
+            .and_then(|credentials| {
+                let id = self.driver.client_id(&self.endpoint);
+                Link::open(broker, &id, credentials.as_ref()).map_err(|error| error.to_string())
+            });
+        match opened {
+            Ok(link) => self.link = Some(link),
+            Err(why) => {
+                self.down(&why);
+                self.blame(&why);
+            }
+        }
+    }
+
+    /// What an operator has to mend is said on every property.
+    fn blame(&mut self, why: &str) {
+        let units = Arc::clone(&self.units.borrow());
+        for (device, unit) in units.iter() {
+            for property in unit.settings.properties.keys() {
+                let fault = Observation::Fault(why.to_owned());
+                self.outgoing.seen(device, property, fault, Clue::default());
+            }
+        }
+    }
+
+    fn happened(&mut self, event: Event) {
+        match event {
+            Event::Up { session_present } => self.up(session_present),
+            Event::Down(why) => self.down(&why),
+            Event::Message(publish) => self.heard(&publish),
+        }
+    }
+
+    fn up(&mut self, session_present: bool) {
+        info!(session_present, "the broker answers");
+        self.up = Some(Instant::now());
+        self.gone = None;
+        self.backoff.reset();
+        if !session_present {
+            self.subscribed.clear();
+        }
+        self.subscribe();
+        self.presence.broker(true);
+        self.say_states();
+        self.reachable();
+    }
+
+    fn down(&mut self, why: &str) {
+        let wait = self.backoff.failed();
+        warn!(why, ?wait, "the broker is not there");
+        self.link = None;
+        let now = Instant::now();
+        if self.up.take().is_some() {
+            self.gone = Some(now + PATIENCE);
+        }
+        self.retry = Some(now + wait);
+    }
+
+    fn heard(&mut self, publish: &Publish) {
+        let Ok(topic) = std::str::from_utf8(&publish.topic) else {
+            return;
+        };
+        let Some(all) = self.routes.decode(topic, &publish.payload, publish.retain) else {
+            // A subscription of an earlier run, which the broker kept.
+            if let Some(link) = &self.link {
+                link.unsubscribe(topic);
+            }
+            return;
+        };
+        let mut came = false;
+        for heard in all {
+            match heard {
+                Heard::Present(device, present) => {
+                    came |= present && self.presence.present(&device) != Some(true);
+                    self.presence.said(&device, present);
+                }
+                Heard::Seen {
+                    device,
+                    property,
+                    observation,
+                    clue,
+                } => {
+                    if matches!(observation, Observation::Value(_)) {
+                        self.presence.spoke(&device);
+                    }
+                    self.outgoing.seen(&device, &property, observation, clue);
+                }
+            }
+        }
+        self.say_states();
+        if came {
+            self.reachable();
+        }
+    }
+
+    fn say_states(&mut self) {
+        for (device, state) in self.presence.states() {
+            self.outgoing.state(&device, state);
+        }
+    }
+
+    fn reachable(&mut self) {
+        self.wishes.reachable(Instant::now());
+    }
+
+    fn look(&mut self, device: &DeviceName) {
+        let now = Instant::now();
+        let found = self.wishes.look(self.hands.twins.as_ref(), device, now);
+        for (property, why) in found.given_up {
+            self.outgoing
+                .seen(device, &property, Observation::Fault(why), Clue::default());
+        }
+        for due in found.due {
+            let outcome = self.write(&due);
+            self.wishes.came(&due, outcome, now);
+        }
+    }
+
+    /// Whether a message would reach a device, as far as is known. One that tells whether it is there
+    /// has a moment to do so after the broker answered.
+    fn reaches(&self, device: &DeviceName) -> bool {
+        let Some(up) = self.up else {
+            return false;
+        };
+        let present = self.presence.present(device);
+        present.unwrap_or_else(|| up.elapsed() >= TO_TELL)
+    }
+
+    fn write(&mut self, due: &Due) -> Outcome {
+        let Some(link) = self.link.as_ref().filter(|_| self.reaches(&due.device)) else {
+            return Outcome::Unreachable;
+        };
+        let units = self.units.borrow();
+        let property = units
+            .get(&due.device)
+            .and_then(|unit| unit.settings.properties.get(&due.property));
+        let Some((property, message)) = property.and_then(|one| Some((one, message(one, &due.value)?)))
+        else {
+            return Outcome::Unreachable;
+        };
+        match message.map(|message| link.publish(message)) {
+            Err(why) => return Outcome::Refused(why),
+            Ok(false) => return Outcome::Unreachable,
+            Ok(true) => {}
+        }
+        if property.write.as_ref().is_some_and(|write| write.optimistic) {
+            let value = Observation::Value(due.value.clone());
+            self.outgoing
+                .seen(&due.device, &due.property, value, Clue::default());
+        }
+        Outcome::Sent
+    }
+}
+
+async fn next_event(link: &mut Option<Link>) -> Event {
+    match link {
+        Some(link) => link.next().await,
+        None => pending().await,
+    }
+}

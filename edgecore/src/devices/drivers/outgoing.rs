@@ -1,0 +1,240 @@
+//! What a driver saw, on its way to the twins: in order, newest first where it has to wait.
+//!
+//! Storing may take half a second while the node is offline; a device that talks faster than that
+//! must not fill the memory. So one report per device is under way, and behind it waits at most one
+//! value of each property.
+//!
+//! **Invariant:** of two values of one property, the one that was seen later is never taken first.
+
+use std::collections::BTreeMap;
+use std::future::pending;
+use std::sync::Arc;
+use std::time::Duration;
+
+use protocol::devices::{DeviceName, DeviceState};
+use tokio::task::{Id, JoinSet};
+use tokio::time::{sleep, timeout};
+use tracing::warn;
+
+use crate::devices::{Clue, Observation, Origin, Refused, Report, Seen, Twins};
+
+/// How long to wait before a report that could not be stored is tried again.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
+
+/// The reports of one driver's task.
+pub(crate) struct Outgoing {
+    twins: Arc<dyn Twins>,
+    waiting: BTreeMap<DeviceName, Load>,
+    busy: BTreeMap<Id, DeviceName>,
+    flying: JoinSet<()>,
+    said: BTreeMap<DeviceName, DeviceState>,
+}
+
+#[derive(Default)]
+struct Load {
+    seen: Vec<Seen>,
+    state: Option<DeviceState>,
+}
+
+impl Outgoing {
+    /// Nothing is under way.
+    pub(crate) fn new(twins: Arc<dyn Twins>) -> Self {
+        Self {
+            twins,
+            waiting: BTreeMap::new(),
+            busy: BTreeMap::new(),
+            flying: JoinSet::new(),
+            said: BTreeMap::new(),
+        }
+    }
+
+    /// A property was seen.
+    pub(crate) fn seen(&mut self, device: &DeviceName, property: &str, observation: Observation, clue: Clue) {
+        let load = self.waiting.entry(device.clone()).or_default();
+        let before = load.seen.iter().position(|seen| seen.property == property);
+        if let Some(before) = before {
+            if matches!(observation, Observation::Retained(_)) {
+                return;
+            }
+            load.seen.remove(before);
+        }
+        load.seen.push(Seen {
+            property: property.to_owned(),
+            observation,
+            clue,
+        });
+        self.start(device);
+    }
+
+    /// A device is so; nothing is said where that was said before.
+    pub(crate) fn state(&mut self, device: &DeviceName, state: DeviceState) {
+        if self.said.insert(device.clone(), state) != Some(state) {
+            self.waiting.entry(device.clone()).or_default().state = Some(state);
+            self.start(device);
+        }
+    }
+
+    /// Forgets a device that is not served any more.
+    pub(crate) fn forget(&mut self, device: &DeviceName) {
+        self.waiting.remove(device);
+        self.said.remove(device);
+    }
+
+    /// Waits until a report of some device was taken, for ever if none is under way.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost when the future is dropped.
+    pub(crate) async fn settled(&mut self) -> DeviceName {
+        loop {
+            let id = match self.flying.join_next_with_id().await {
+                None => pending().await,
+                Some(Ok((id, ()))) => id,
+                Some(Err(error)) => {
+                    warn!(%error, "a report was lost");
+                    error.id()
+                }
+            };
+            if let Some(device) = self.busy.remove(&id) {
+                self.start(&device);
+                return device;
+            }
+        }
+    }
+
+    /// Gives what is under way so long to arrive.
+    pub(crate) async fn drain(&mut self, grace: Duration) {
+        let all = async {
+            while !self.busy.is_empty() {
+                self.settled().await;
+            }
+        };
+        if timeout(grace, all).await.is_err() {
+            warn!("reports of devices were given up at the end");
+        }
+    }
+
+    fn start(&mut self, device: &DeviceName) {
+        if self.busy.values().any(|busy| busy == device) {
+            return;
+        }
+        let Some(load) = self.waiting.remove(device) else {
+            return;
+        };
+        let task = self
+            .flying
+            .spawn(deliver(Arc::clone(&self.twins), device.clone(), load));
+        self.busy.insert(task.id(), device.clone());
+    }
+}
+
+async fn deliver(twins: Arc<dyn Twins>, device: DeviceName, load: Load) {
+    if let Some(state) = load.state
+        && let Err(error) = twins.state(device.clone(), state).await
+    {
+        warn!(%device, %error, "the state of a device was not taken");
+    }
+    let mut rest = vec![load.seen];
+    while let Some(seen) = rest.pop().filter(|seen| !seen.is_empty()) {
+        let report = Report {
+            device: device.clone(),
+            seen,
+            event_id: String::new(),
+            origin: Origin::Driver,
+        };
+        match twins.report(report.clone()).await {
+            Ok(_) => {}
+            Err(Refused::Unavailable(why)) => {
+                warn!(%device, why, "values could not be stored; they are tried again");
+                sleep(TRY_AGAIN).await;
+                rest.push(report.seen);
+            }
+            // One value spoils the report: each goes alone, the first one first.
+            Err(Refused::TooLarge { .. } | Refused::BadWish { .. }) if report.seen.len() > 1 => {
+                rest.extend(report.seen.into_iter().rev().map(|seen| vec![seen]));
+            }
+            Err(error) => {
+                warn!(%device, %error, "values were not taken");
+                if let Some(fault) = told_instead(&report, &error) {
+                    rest.push(vec![fault]);
+                }
+            }
+        }
+    }
+}
+
+/// A value that was refused is not kept silent.
+fn told_instead(report: &Report, error: &Refused) -> Option<Seen> {
+    let one = report.seen.first()?;
+    let was_value = matches!(one.observation, Observation::Value(_));
+    (was_value && matches!(error, Refused::TooLarge { .. })).then(|| Seen {
+        property: one.property.clone(),
+        observation: Observation::Fault(error.to_string()),
+        clue: Clue::default(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fake::FakeTwins;
+    use super::*;
+
+    fn value(text: &str) -> Observation {
+        Observation::Value(text.to_owned())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn while_one_report_is_stored_only_the_newest_of_each_property_waits() {
+        let twins = FakeTwins::slow(Duration::from_millis(500));
+        let device = DeviceName::new("hall", "lamp");
+        let mut outgoing = Outgoing::new(Arc::clone(&twins) as Arc<dyn Twins>);
+        for number in 0..1000 {
+            outgoing.seen(&device, "power", value(&number.to_string()), Clue::default());
+        }
+        outgoing.seen(&device, "level", value("7"), Clue::default());
+        outgoing.seen(
+            &device,
+            "level",
+            Observation::Retained("3".into()),
+            Clue::default(),
+        );
+        outgoing.drain(Duration::from_secs(5)).await;
+        assert_eq!(
+            twins.observed(&device),
+            [
+                ("power".to_owned(), value("0")),
+                ("power".to_owned(), value("999")),
+                ("level".to_owned(), value("7"))
+            ]
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_could_not_be_stored_is_tried_again_before_anything_newer() {
+        let twins = FakeTwins::new();
+        let device = DeviceName::new("hall", "lamp");
+        twins.refuse_next(3);
+        let mut outgoing = Outgoing::new(Arc::clone(&twins) as Arc<dyn Twins>);
+        outgoing.seen(&device, "power", value("1"), Clue::default());
+        tokio::task::yield_now().await;
+        outgoing.seen(&device, "power", value("2"), Clue::default());
+        outgoing.drain(Duration::from_secs(30)).await;
+        let values: Vec<_> = twins
+            .observed(&device)
+            .into_iter()
+            .map(|(_, seen)| seen)
+            .collect();
+        assert_eq!(values, [value("1"), value("2")]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_state_is_said_once() {
+        let twins = FakeTwins::new();
+        let device = DeviceName::new("hall", "lamp");
+        let mut outgoing = Outgoing::new(Arc::clone(&twins) as Arc<dyn Twins>);
+        for state in [DeviceState::Online, DeviceState::Online, DeviceState::Offline] {
+            outgoing.state(&device, state);
+            outgoing.drain(Duration::from_secs(5)).await;
+        }
+        assert_eq!(twins.states(&device), [DeviceState::Online, DeviceState::Offline]);
+    }
+}

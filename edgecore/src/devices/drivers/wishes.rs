@@ -1,0 +1,179 @@
+//! The wishes of all devices of one endpoint: which are due to be written.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use protocol::devices::DeviceName;
+use tokio::time::Instant;
+
+use super::writing::{Manner, Step, Writing};
+use crate::devices::Twins;
+
+/// A value that is to be written now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Due {
+    /// The device.
+    pub(crate) device: DeviceName,
+    /// The property.
+    pub(crate) property: String,
+    /// The value.
+    pub(crate) value: String,
+}
+
+/// What came of a write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// It went out.
+    Sent,
+    /// The device was reached and would not have it.
+    Refused(String),
+    /// Nobody was reached.
+    Unreachable,
+}
+
+/// The wishes of all devices of one endpoint.
+#[derive(Debug, Default)]
+pub(crate) struct Wishes {
+    devices: BTreeMap<DeviceName, BTreeMap<String, (Manner, Writing)>>,
+    timers: BTreeMap<DeviceName, Instant>,
+}
+
+/// What a look at one device found.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Found {
+    /// To be written now; say with [`Wishes::came`] what came of each before the next look.
+    pub(crate) due: VecDeque<Due>,
+    /// Given up just now: the property and why.
+    pub(crate) given_up: Vec<(String, String)>,
+}
+
+impl Wishes {
+    /// Serves these properties of a device from now on; what is under way goes on.
+    pub(crate) fn serve(
+        &mut self,
+        device: &DeviceName,
+        properties: impl IntoIterator<Item = (String, Manner)>,
+    ) {
+        let mut before = self.devices.remove(device).unwrap_or_default();
+        let after: BTreeMap<_, _> = properties
+            .into_iter()
+            .map(|(name, manner)| {
+                let writing = before.remove(&name).map(|(_, writing)| writing);
+                (name, (manner, writing.unwrap_or_default()))
+            })
+            .collect();
+        self.devices.insert(device.clone(), after);
+    }
+
+    /// Forgets a device.
+    pub(crate) fn forget(&mut self, device: &DeviceName) {
+        self.devices.remove(device);
+        self.timers.remove(device);
+    }
+
+    /// What is due for a device.
+    pub(crate) fn look(&mut self, twins: &dyn Twins, device: &DeviceName, now: Instant) -> Found {
+        let mut found = Found::default();
+        self.timers.remove(device);
+        let Some(properties) = self.devices.get_mut(device).filter(|all| !all.is_empty()) else {
+            return found;
+        };
+        let wishes = twins.wishes(device);
+        let mut next = None;
+        for (property, (manner, writing)) in properties {
+            match writing.next(wishes.get(property), *manner, now) {
+                Step::Write(value) => found.due.push_back(Due {
+                    device: device.clone(),
+                    property: property.clone(),
+                    value,
+                }),
+                Step::GiveUp(why) => found.given_up.push((property.clone(), why)),
+                Step::Wait(until) => next = earlier(next, until),
+            }
+        }
+        // What is due now is looked at again at once, for its next step.
+        if !found.due.is_empty() {
+            next = Some(now);
+        }
+        if let Some(next) = next {
+            self.timers.insert(device.clone(), next);
+        }
+        found
+    }
+
+    /// What came of a write.
+    pub(crate) fn came(&mut self, due: &Due, outcome: Outcome, now: Instant) {
+        let writing = self
+            .devices
+            .get_mut(&due.device)
+            .and_then(|properties| properties.get_mut(&due.property));
+        if let Some((_, writing)) = writing {
+            match outcome {
+                Outcome::Sent => writing.sent(now),
+                Outcome::Refused(why) => writing.refused(why, now),
+                Outcome::Unreachable => writing.unreachable(now),
+            }
+        }
+    }
+
+    /// The devices can be reached again: what waited for that is due.
+    pub(crate) fn reachable(&mut self, now: Instant) {
+        for (device, properties) in &mut self.devices {
+            for (_, writing) in properties.values_mut() {
+                writing.reachable(now);
+            }
+            self.timers.insert(device.clone(), now);
+        }
+    }
+
+    /// Every device that is served.
+    pub(crate) fn devices(&self) -> Vec<DeviceName> {
+        self.devices.keys().cloned().collect()
+    }
+
+    /// The devices whose time has come.
+    pub(crate) fn ripe(&self, now: Instant) -> Vec<DeviceName> {
+        let ripe = self.timers.iter().filter(|(_, at)| **at <= now);
+        ripe.map(|(device, _)| device.clone()).collect()
+    }
+
+    /// When to look next, if nothing else happens.
+    pub(crate) fn next(&self) -> Option<Instant> {
+        self.timers.values().min().copied()
+    }
+}
+
+fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::fake::FakeTwins;
+    use super::*;
+
+    #[test]
+    fn a_changed_setting_of_a_device_does_not_write_its_wishes_again() {
+        let (twins, device, now) = (FakeTwins::new(), DeviceName::new("hall", "lamp"), Instant::now());
+        let manner = |seconds| Manner {
+            confirm_timeout: Duration::from_secs(seconds),
+            enforce: false,
+        };
+        twins.wish(&device, "power", "ON", 1);
+        let mut wishes = Wishes::default();
+        wishes.serve(&device, [("power".to_owned(), manner(30))]);
+        let due = wishes.look(twins.as_ref(), &device, now).due.pop_front().unwrap();
+        assert_eq!((due.property.as_str(), due.value.as_str()), ("power", "ON"));
+        wishes.came(&due, Outcome::Sent, now);
+        wishes.serve(&device, [("power".to_owned(), manner(60))]);
+        assert_eq!(wishes.look(twins.as_ref(), &device, now), Found::default());
+        assert_eq!(wishes.next(), Some(now + Duration::from_secs(2)));
+        let ripe = now + Duration::from_secs(2);
+        assert_eq!(wishes.ripe(ripe), std::slice::from_ref(&device));
+        assert_eq!(wishes.look(twins.as_ref(), &device, ripe).due.len(), 1);
+    }
+}

@@ -1,0 +1,310 @@
+//! When a wish is written to a device, and when it is given up. Pure.
+//!
+//! ```text
+//!            a new wish                     sent              the report equals it
+//! settled ─────────────► due ─────────────► confirming ─────► settled
+//!    ▲                    ▲  not reached: back-off │  └ no report yet: written again, with back-off
+//!    └─── confirmTimeout ─┴────────────────────────┘
+//! ```
+//!
+//! One change of a wish is one effort. An effort ends when the device reports the value, or when
+//! `confirmTimeout` has passed since it was first reached; the time that nobody could reach it does
+//! not count, so that a wish waits for a device that is switched off.
+//!
+//! **Invariant:** what a person changes at the device after an effort has ended is not written over,
+//! unless the property says `enforce`.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::devices::Wish;
+
+/// The first wait between two writes of one effort; each further one is twice as long.
+const FIRST_WAIT: Duration = Duration::from_secs(2);
+/// The longest wait between two writes of one effort.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+
+/// How a property wants to be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Manner {
+    /// How long a written value may take to be reported back.
+    pub(crate) confirm_timeout: Duration,
+    /// Whether a device that was changed by hand is set back.
+    pub(crate) enforce: bool,
+}
+
+/// What is to be done now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Write this value, and say with [`Writing::sent`] and its siblings what came of it.
+    Write(String),
+    /// Nothing until then, or until a wish or a report changes.
+    Wait(Option<Instant>),
+    /// The device never reported the value: say so, once.
+    GiveUp(String),
+}
+
+/// Where the writing of one property stands.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Writing {
+    version: Option<u64>,
+    effort: Option<Effort>,
+    /// The device may have another value than it last reported: something was written to it and
+    /// never confirmed.
+    in_doubt: bool,
+}
+
+#[derive(Clone, Debug)]
+struct Effort {
+    next: Instant,
+    wait: Duration,
+    reached: Option<Instant>,
+    refusal: Option<String>,
+}
+
+impl Effort {
+    fn begin(now: Instant) -> Self {
+        Self {
+            next: now,
+            wait: FIRST_WAIT,
+            reached: None,
+            refusal: None,
+        }
+    }
+
+    fn later(&mut self, now: Instant) {
+        self.next = now + self.wait;
+        self.wait = (self.wait * 2).min(LONGEST_WAIT);
+    }
+}
+
+impl Writing {
+    /// What to do about this wish now; none if there is no wish any more.
+    pub(crate) fn next(&mut self, wish: Option<&Wish>, manner: Manner, now: Instant) -> Step {
+        let Some(wish) = wish else {
+            self.effort = None;
+            self.version = None;
+            return Step::Wait(None);
+        };
+        self.take(wish, manner, now);
+        let Some(effort) = &self.effort else {
+            return Step::Wait(None);
+        };
+        let ends = effort.reached.map(|reached| reached + manner.confirm_timeout);
+        if ends.is_some_and(|ends| ends <= now) {
+            let refusal = self.effort.take().and_then(|effort| effort.refusal);
+            return Step::GiveUp(refusal.map_or_else(
+                || "NotConfirmed".to_owned(),
+                |refusal| format!("NotConfirmed: {refusal}"),
+            ));
+        }
+        if effort.next <= now {
+            return Step::Write(wish.value.clone());
+        }
+        Step::Wait(Some(ends.map_or(effort.next, |ends| ends.min(effort.next))))
+    }
+
+    /// The value went out; the device has yet to report it.
+    pub(crate) fn sent(&mut self, now: Instant) {
+        self.in_doubt = true;
+        if let Some(effort) = &mut self.effort {
+            effort.refusal = None;
+            effort.reached.get_or_insert(now);
+            effort.later(now);
+        }
+    }
+
+    /// The device was reached and would not have it.
+    pub(crate) fn refused(&mut self, why: String, now: Instant) {
+        if let Some(effort) = &mut self.effort {
+            effort.refusal = Some(why);
+            effort.reached.get_or_insert(now);
+            effort.later(now);
+        }
+    }
+
+    /// Nobody was reached.
+    pub(crate) fn unreachable(&mut self, now: Instant) {
+        if let Some(effort) = &mut self.effort {
+            effort.later(now);
+        }
+    }
+
+    /// The device can be reached again: what waited for it is due.
+    pub(crate) fn reachable(&mut self, now: Instant) {
+        if let Some(effort) = &mut self.effort
+            && effort.reached.is_none()
+        {
+            *effort = Effort::begin(now);
+        }
+    }
+
+    fn take(&mut self, wish: &Wish, manner: Manner, now: Instant) {
+        let new = self.version != Some(wish.version);
+        self.version = Some(wish.version);
+        if new {
+            // The last report may be older than what was written since.
+            self.effort = (!wish.met || self.in_doubt).then(|| Effort::begin(now));
+            return;
+        }
+        let unsent_doubt = self.in_doubt
+            && self
+                .effort
+                .as_ref()
+                .is_some_and(|effort| effort.reached.is_none());
+        if wish.met && !unsent_doubt {
+            self.effort = None;
+            self.in_doubt = false;
+        } else if !wish.met && self.effort.is_none() && manner.enforce && !self.in_doubt {
+            self.effort = Some(Effort::begin(now));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MANNER: Manner = Manner {
+        confirm_timeout: Duration::from_secs(30),
+        enforce: false,
+    };
+
+    fn wish(value: &str, version: u64, met: bool) -> Wish {
+        Wish {
+            value: value.to_owned(),
+            version,
+            met,
+        }
+    }
+
+    fn at(start: Instant, seconds: u64) -> Instant {
+        start + Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn a_wish_is_written_once_and_settled_by_the_report() {
+        let (mut writing, now) = (Writing::default(), Instant::now());
+        assert_eq!(
+            writing.next(Some(&wish("21", 1, false)), MANNER, now),
+            Step::Write("21".into())
+        );
+        writing.sent(now);
+        assert_eq!(
+            writing.next(Some(&wish("21", 1, false)), MANNER, at(now, 1)),
+            Step::Wait(Some(at(now, 2)))
+        );
+        assert_eq!(
+            writing.next(Some(&wish("21", 1, true)), MANNER, at(now, 1)),
+            Step::Wait(None)
+        );
+    }
+
+    #[test]
+    fn a_device_that_has_the_value_already_is_left_alone() {
+        let mut writing = Writing::default();
+        assert_eq!(
+            writing.next(Some(&wish("21", 1, true)), MANNER, Instant::now()),
+            Step::Wait(None)
+        );
+    }
+
+    #[test]
+    fn an_unconfirmed_write_is_repeated_with_back_off_and_given_up_once() {
+        let (mut writing, start) = (Writing::default(), Instant::now());
+        let unmet = wish("ON", 1, false);
+        let (mut writes, mut now) = (Vec::new(), start);
+        let why = loop {
+            match writing.next(Some(&unmet), MANNER, now) {
+                Step::Write(_) => {
+                    writes.push((now - start).as_secs());
+                    writing.sent(now);
+                }
+                Step::Wait(until) => now = until.unwrap(),
+                Step::GiveUp(why) => break why,
+            }
+        };
+        assert_eq!((writes, why), (vec![0, 2, 6, 14], "NotConfirmed".to_owned()));
+        assert_eq!(now, at(start, 30));
+        assert_eq!(writing.next(Some(&unmet), MANNER, at(now, 100)), Step::Wait(None));
+    }
+
+    #[test]
+    fn the_time_in_which_nobody_is_reached_does_not_count() {
+        let (mut writing, start) = (Writing::default(), Instant::now());
+        let unmet = wish("ON", 1, false);
+        let mut now = start;
+        while now < at(start, 3600) {
+            match writing.next(Some(&unmet), MANNER, now) {
+                Step::Write(_) => writing.unreachable(now),
+                Step::Wait(until) => now = until.unwrap(),
+                Step::GiveUp(_) => panic!("given up"),
+            }
+        }
+        writing.reachable(now);
+        assert_eq!(writing.next(Some(&unmet), MANNER, now), Step::Write("ON".into()));
+    }
+
+    #[test]
+    fn a_refusal_is_the_reason_that_is_given() {
+        let (mut writing, start) = (Writing::default(), Instant::now());
+        let unmet = wish("900", 1, false);
+        let _ = writing.next(Some(&unmet), MANNER, start);
+        writing.refused("exception 3".into(), start);
+        assert!(matches!(
+            writing.next(Some(&unmet), MANNER, at(start, 1)),
+            Step::Wait(Some(_))
+        ));
+        assert_eq!(
+            writing.next(Some(&unmet), MANNER, at(start, 30)),
+            Step::GiveUp("NotConfirmed: exception 3".into())
+        );
+    }
+
+    #[test]
+    fn a_person_at_the_switch_wins_unless_the_property_is_enforced() {
+        let enforce = Manner {
+            enforce: true,
+            ..MANNER
+        };
+        for (manner, after) in [(MANNER, Step::Wait(None)), (enforce, Step::Write("ON".into()))] {
+            let (mut writing, now) = (Writing::default(), Instant::now());
+            let _ = writing.next(Some(&wish("ON", 1, false)), manner, now);
+            writing.sent(now);
+            let _ = writing.next(Some(&wish("ON", 1, true)), manner, now);
+            assert_eq!(
+                writing.next(Some(&wish("ON", 1, false)), manner, at(now, 60)),
+                after
+            );
+        }
+    }
+
+    #[test]
+    fn a_wish_that_is_taken_back_before_it_was_confirmed_is_written_all_the_same() {
+        let (mut writing, now) = (Writing::default(), Instant::now());
+        let _ = writing.next(Some(&wish("21", 1, false)), MANNER, now);
+        writing.sent(now);
+        // The device still says 20; whether it took the 21 nobody knows.
+        assert_eq!(
+            writing.next(Some(&wish("20", 2, true)), MANNER, now),
+            Step::Write("20".into())
+        );
+        assert_eq!(
+            writing.next(Some(&wish("20", 2, true)), MANNER, now),
+            Step::Write("20".into())
+        );
+        writing.sent(now);
+        assert_eq!(
+            writing.next(Some(&wish("20", 2, true)), MANNER, now),
+            Step::Wait(None)
+        );
+    }
+
+    #[test]
+    fn a_wish_that_is_gone_is_not_written() {
+        let (mut writing, now) = (Writing::default(), Instant::now());
+        let _ = writing.next(Some(&wish("21", 1, false)), MANNER, now);
+        assert_eq!(writing.next(None, MANNER, now), Step::Wait(None));
+    }
+}

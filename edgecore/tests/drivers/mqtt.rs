@@ -1,0 +1,188 @@
+//! `tombolo/mqtt` against a real broker.
+
+use std::time::Duration;
+
+use edgecore::devices::Observation;
+use protocol::devices::{DeviceName, DeviceState};
+use serde_json::{Value, json};
+
+use crate::broker::{Broker, Client};
+use crate::node::Node;
+
+fn lamp(name: &str) -> Value {
+    json!({
+        "metadata": {"name": name, "namespace": "hall", "uid": "u"},
+        "spec": {
+            "protocol": {
+                "protocolName": "tombolo/mqtt",
+                "configData": {
+                    "baseTopic": format!("zigbee2mqtt/{name}"),
+                    "availability": {"topic": "~/availability", "path": "$.state"}
+                }
+            },
+            "properties": [{
+                "name": "power", "confirmTimeout": 3000,
+                "visitors": {"configData": {
+                    "read": {"path": "$.state"}, "map": {"ON": true, "OFF": false},
+                    "write": {"topic": "~/set", "template": "{\"state\":{{ value | tojson }}}"}
+                }}
+            }]
+        }
+    })
+}
+
+fn value(text: &str) -> Observation {
+    Observation::Value(text.to_owned())
+}
+
+#[tokio::test]
+async fn a_lamp_is_read_and_set_and_a_person_at_the_switch_wins() {
+    let broker = Broker::start("lamp").await;
+    let mut devices = Client::connect(&broker, &["zigbee2mqtt/lamp/set"]).await;
+    devices
+        .publish("zigbee2mqtt/lamp", true, r#"{"state": "OFF"}"#)
+        .await;
+    devices
+        .publish("zigbee2mqtt/lamp/availability", true, r#"{"state": "online"}"#)
+        .await;
+    let (node, name) = (
+        Node::start(broker.port, [lamp("lamp")]),
+        DeviceName::new("hall", "lamp"),
+    );
+
+    node.until_state(&name, DeviceState::Online).await;
+    let old = Observation::Retained("false".into());
+    node.twins.until(&name, "power", &old).await;
+
+    node.twins.wish(&name, "power", "true", 1);
+    let set = ("zigbee2mqtt/lamp/set".to_owned(), r#"{"state":"ON"}"#.to_owned());
+    assert_eq!(devices.next().await, set);
+    devices
+        .publish("zigbee2mqtt/lamp", true, r#"{"state": "ON"}"#)
+        .await;
+    node.twins.until(&name, "power", &value("true")).await;
+
+    devices
+        .publish("zigbee2mqtt/lamp", true, r#"{"state": "OFF"}"#)
+        .await;
+    node.twins.until(&name, "power", &value("false")).await;
+    assert!(devices.is_quiet(Duration::from_secs(3)).await);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_wish_waits_for_a_device_that_is_away_and_an_unanswered_one_is_not_confirmed() {
+    let broker = Broker::start("away").await;
+    let mut devices = Client::connect(&broker, &["zigbee2mqtt/lamp/set"]).await;
+    devices
+        .publish("zigbee2mqtt/lamp/availability", true, r#"{"state": "offline"}"#)
+        .await;
+    let (node, name) = (
+        Node::start(broker.port, [lamp("lamp")]),
+        DeviceName::new("hall", "lamp"),
+    );
+    node.twins.wish(&name, "power", "true", 1);
+    assert!(devices.is_quiet(Duration::from_secs(3)).await);
+    assert_eq!(node.twins.states(&name), [DeviceState::Offline]);
+
+    devices
+        .publish("zigbee2mqtt/lamp/availability", true, r#"{"state": "online"}"#)
+        .await;
+    assert_eq!(devices.next().await.1, r#"{"state":"ON"}"#);
+    let given_up = Observation::Fault("NotConfirmed".into());
+    node.twins.until(&name, "power", &given_up).await;
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn after_a_restart_of_the_broker_everything_goes_on() {
+    let mut broker = Broker::start("restart").await;
+    let mut devices = Client::connect(&broker, &["zigbee2mqtt/lamp/set"]).await;
+    let (node, name) = (
+        Node::start(broker.port, [lamp("lamp")]),
+        DeviceName::new("hall", "lamp"),
+    );
+    devices
+        .publish("zigbee2mqtt/lamp/availability", true, r#"{"state": "online"}"#)
+        .await;
+    node.until_state(&name, DeviceState::Online).await;
+    broker.restart().await;
+    devices = {
+        drop(devices);
+        Client::connect(&broker, &["zigbee2mqtt/lamp/set"]).await
+    };
+    devices
+        .publish("zigbee2mqtt/lamp", false, r#"{"state": "ON"}"#)
+        .await;
+    node.twins.until(&name, "power", &value("true")).await;
+    node.twins.wish(&name, "power", "false", 2);
+    assert_eq!(devices.next().await.1, r#"{"state":"OFF"}"#);
+    // The broker kept the session; what it had retained is no news.
+    assert_eq!(node.twins.states(&name), [DeviceState::Online]);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn hostile_messages_cost_their_device_alone() {
+    let broker = Broker::start("hostile").await;
+    let devices = Client::connect(&broker, &[]).await;
+    let (one, other) = (DeviceName::new("hall", "one"), DeviceName::new("hall", "other"));
+    let node = Node::start(broker.port, [lamp("one"), lamp("other")]);
+    for name in ["one", "other"] {
+        let topic = format!("zigbee2mqtt/{name}/availability");
+        devices.publish(&topic, true, r#"{"state": "online"}"#).await;
+    }
+    node.until_state(&one, DeviceState::Online).await;
+    node.until_state(&other, DeviceState::Online).await;
+
+    devices
+        .publish("zigbee2mqtt/one", false, vec![b'['; 200 * 1024])
+        .await;
+    let fault = Observation::Fault("zigbee2mqtt/one: the payload is not JSON".into());
+    node.twins.until(&one, "power", &fault).await;
+    devices
+        .publish("zigbee2mqtt/one", false, vec![b' '; 300 * 1024])
+        .await;
+    devices.publish("zigbee2mqtt/one", false, vec![0xff; 100]).await;
+    devices
+        .publish("zigbee2mqtt/other", false, r#"{"state": "ON"}"#)
+        .await;
+    node.twins.until(&other, "power", &value("true")).await;
+    devices
+        .publish("zigbee2mqtt/one", false, r#"{"state": "ON"}"#)
+        .await;
+    node.twins.until(&one, "power", &value("true")).await;
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn devices_come_and_go_on_one_connection() {
+    let broker = Broker::start("fleet").await;
+    let devices = Client::connect(&broker, &[]).await;
+    let (one, other) = (DeviceName::new("hall", "one"), DeviceName::new("hall", "other"));
+    let node = Node::start(broker.port, [lamp("one")]);
+    devices
+        .publish("zigbee2mqtt/one/availability", true, r#"{"state": "online"}"#)
+        .await;
+    node.until_state(&one, DeviceState::Online).await;
+    node.twins.serve([lamp("one"), lamp("other")]);
+    devices
+        .publish("zigbee2mqtt/other/availability", true, r#"{"state": "online"}"#)
+        .await;
+    node.until_state(&other, DeviceState::Online).await;
+    devices
+        .publish("zigbee2mqtt/other", false, r#"{"state": "ON"}"#)
+        .await;
+    node.twins.until(&other, "power", &value("true")).await;
+    node.twins.serve([lamp("other")]);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    devices
+        .publish("zigbee2mqtt/one", false, r#"{"state": "ON"}"#)
+        .await;
+    devices
+        .publish("zigbee2mqtt/other", false, r#"{"state": "OFF"}"#)
+        .await;
+    node.twins.until(&other, "power", &value("false")).await;
+    assert_eq!(node.twins.observed(&one), []);
+    node.stop().await;
+}

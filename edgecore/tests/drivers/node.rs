@@ -1,0 +1,53 @@
+//! The drivers of one node, with twins that remember.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use edgecore::devices::Twins;
+use edgecore::devices::drivers::{Allowed, DriversConfig, run};
+use protocol::devices::{DeviceName, DeviceState};
+use serde_json::Value;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::fake::FakeTwins;
+
+pub(crate) struct Node {
+    pub(crate) twins: Arc<FakeTwins>,
+    stop: CancellationToken,
+    tasks: JoinSet<()>,
+}
+
+impl Node {
+    /// Serves these devices; the node's broker is at this port.
+    pub(crate) fn start(broker: u16, manifests: impl IntoIterator<Item = Value>) -> Self {
+        let config = DriversConfig {
+            broker: format!("mqtt://127.0.0.1:{broker}").parse().unwrap(),
+            login: None,
+            client_id: "edgecore-n1".to_owned(),
+            topics: Allowed::new(BTreeMap::from([("*".to_owned(), vec!["#".to_owned()])])),
+            credentials: PathBuf::from("/nonexistent"),
+        };
+        let (twins, stop, mut tasks) = (FakeTwins::new(), CancellationToken::new(), JoinSet::new());
+        twins.serve(manifests);
+        tasks.spawn(run(config, Arc::clone(&twins) as Arc<dyn Twins>, stop.clone()));
+        Self { twins, stop, tasks }
+    }
+
+    pub(crate) async fn stop(mut self) {
+        self.stop.cancel();
+        self.tasks.join_next().await.unwrap().unwrap();
+    }
+
+    pub(crate) async fn until_state(&self, device: &DeviceName, state: DeviceState) {
+        for _ in 0..1000 {
+            if self.twins.states(device).last() == Some(&state) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("{device} is not {state:?}: {:?}", self.twins.states(device));
+    }
+}
