@@ -18,6 +18,7 @@ mod extract;
 #[cfg(test)]
 mod fake;
 mod fleet;
+mod modbus;
 mod mqtt;
 mod outgoing;
 mod settings;
@@ -36,6 +37,7 @@ pub use credentials::Credentials;
 pub use mqtt::{Allowed, Broker, NotABroker};
 
 use super::Twins;
+use modbus::Modbus;
 use mqtt::{Mqtt, MqttConfig};
 
 /// Where device credentials are, unless a test says otherwise.
@@ -67,7 +69,8 @@ pub async fn run(config: DriversConfig, twins: Arc<dyn Twins>, stop: Cancellatio
         topics: config.topics,
         credentials: config.credentials,
     });
-    fleets.spawn(fleet::run(Arc::new(mqtt), twins, stop));
+    fleets.spawn(fleet::run(Arc::new(mqtt), Arc::clone(&twins), stop.clone()));
+    fleets.spawn(fleet::run(Arc::new(Modbus), Arc::clone(&twins), stop));
     while let Some(ended) = fleets.join_next().await {
         if let Err(error) = ended {
             warn!(%error, "a driver failed; the others go on");

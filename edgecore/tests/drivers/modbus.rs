@@ -1,0 +1,231 @@
+//! `tombolo/modbus` against simulated slaves.
+
+use std::time::Duration;
+
+use edgecore::devices::Observation;
+use protocol::devices::{DeviceName, DeviceState};
+use serde_json::{Value, json};
+use tokio_modbus::server::rtu;
+use tokio_serial::{SerialPort, SerialStream};
+
+use crate::node::Node;
+use crate::slave::{Memory, Slave};
+
+fn meter(name: &str, config: &Value, visitors: &[(&str, Value)]) -> Value {
+    let property = |(name, visitor): &(&str, Value)| json!({"name": name, "collectCycle": 50, "confirmTimeout": 3000, "visitors": {"configData": visitor}});
+    json!({
+        "metadata": {"name": name, "namespace": "hall", "uid": "u"},
+        "spec": {
+            "protocol": {"protocolName": "tombolo/modbus", "configData": config},
+            "properties": visitors.iter().map(property).collect::<Vec<_>>()
+        }
+    })
+}
+
+fn tcp(port: u16, unit: u8) -> Value {
+    json!({"ip": "127.0.0.1", "port": port, "slaveID": unit, "timeout": 200, "retries": 0})
+}
+
+fn holding(address: u16, kind: &str) -> Value {
+    json!({"register": "HoldingRegister", "offset": address, "type": kind})
+}
+
+fn value(text: &str) -> Observation {
+    Observation::Value(text.to_owned())
+}
+
+fn fault(text: &str) -> Observation {
+    Observation::Fault(text.to_owned())
+}
+
+fn device(name: &str) -> DeviceName {
+    DeviceName::new("hall", name)
+}
+
+#[tokio::test]
+async fn values_are_read_at_once_and_set_and_read_back() {
+    let memory = Memory::with(&[(0, 0xffff), (1, 0x41a8), (2, 0xcccd), (3, 0), (4, 0b100)]);
+    memory.coil(7, false);
+    let slave = Slave::start(&memory).await;
+    let node = Node::start(
+        1883,
+        [meter(
+            "meter",
+            &tcp(slave.port, 3),
+            &[
+                ("signed", holding(0, "int16")),
+                ("float", holding(1, "float32")),
+                ("level", json!({"register": "holding", "offset": 3, "scale": 0.5})),
+                ("bit", json!({"register": "holding", "offset": 4, "bit": 0})),
+                ("pump", json!({"register": "coil", "offset": 7})),
+            ],
+        )],
+    );
+    let (twins, name) = (&node.twins, device("meter"));
+    for (property, text) in [
+        ("signed", "-1"),
+        ("float", "21.1"),
+        ("level", "0"),
+        ("bit", "false"),
+        ("pump", "false"),
+    ] {
+        twins.until(&name, property, &value(text)).await;
+    }
+    assert!(
+        memory
+            .requests()
+            .contains(&"3 ReadHoldingRegisters(0, 5)".to_owned())
+    );
+    for (property, text, version) in [("level", "21.5", 1), ("bit", "true", 2), ("pump", "true", 3)] {
+        twins.wish(&name, property, text, version);
+        twins.until(&name, property, &value(text)).await;
+    }
+    assert_eq!((memory.holds(3), memory.holds(4)), (43, 0b101));
+    memory.set(3, 10);
+    twins.until(&name, "level", &value("5")).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let writes = memory
+        .requests()
+        .iter()
+        .filter(|request| request.contains("WriteSingleRegister(3"))
+        .count();
+    assert_eq!((memory.holds(3), writes), (10, 1), "what a person set stays");
+    assert_eq!(twins.states(&name), [DeviceState::Online]);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn an_address_that_is_missing_costs_its_property_alone() {
+    let memory = Memory::with(&[(0, 7), (5, 8)]);
+    let slave = Slave::start(&memory).await;
+    let properties = [
+        ("a", holding(0, "uint16")),
+        ("gone", holding(3, "uint16")),
+        ("b", holding(5, "uint16")),
+    ];
+    let node = Node::start(1883, [meter("meter", &tcp(slave.port, 1), &properties)]);
+    let name = device("meter");
+    node.twins
+        .until(&name, "gone", &fault("exception 2 (illegal data address)"))
+        .await;
+    node.twins.until(&name, "a", &value("7")).await;
+    node.twins.until(&name, "b", &value("8")).await;
+    assert_eq!(node.twins.states(&name).last(), Some(&DeviceState::Unhealthy));
+    node.twins.wish(&name, "gone", "1", 1);
+    let why = fault("NotConfirmed: exception 2 (illegal data address)");
+    node.twins.until(&name, "gone", &why).await;
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_silent_unit_and_slaves_that_hang_or_talk_nonsense_delay_no_other() {
+    let memory = Memory::with(&[(0, 1)]);
+    memory.silence(9);
+    let (slave, other) = (
+        Slave::start(&memory).await,
+        Slave::start(&Memory::with(&[(0, 1)])).await,
+    );
+    let hangs = Slave::pretender(b"").await;
+    let nonsense =
+        Slave::pretender(b"\x00\x01\x00\x00\xff\xffgarbage that never ends and says nothing at all").await;
+    let properties = [("p", holding(0, "uint16"))];
+    let node = Node::start(
+        1883,
+        [
+            meter("good", &tcp(slave.port, 1), &properties),
+            meter("dead", &tcp(slave.port, 9), &properties),
+            meter("other", &tcp(other.port, 1), &properties),
+            meter("hangs", &tcp(hangs.port, 1), &properties),
+            meter("nonsense", &tcp(nonsense.port, 1), &properties),
+        ],
+    );
+    node.twins.until(&device("dead"), "p", &fault("timeout")).await;
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let count = |name: &str| {
+        let observed = node.twins.observed(&device(name));
+        observed.iter().filter(|(_, seen)| *seen == value("1")).count()
+    };
+    // 80 cycles would fit; the machine that runs this may be busy, and the dead unit takes 3 × 200 ms.
+    assert!(
+        count("other") >= 40 && count("good") >= 30,
+        "{} {}",
+        count("other"),
+        count("good")
+    );
+    for name in ["hangs", "nonsense", "dead"] {
+        assert_eq!(count(name), 0, "{name}");
+        assert_eq!(
+            node.twins.states(&device(name)).last(),
+            Some(&DeviceState::Offline),
+            "{name}"
+        );
+        let asked = node.twins.observed(&device(name)).len();
+        assert!(
+            (1..=12).contains(&asked),
+            "{name} is left alone between tries: {asked}"
+        );
+    }
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_slave_that_comes_back_is_read_again_and_gets_what_was_wished() {
+    let memory = Memory::with(&[(0, 1)]);
+    let slave = Slave::start(&memory).await;
+    let (port, name) = (slave.port, device("meter"));
+    let node = Node::start(
+        1883,
+        [meter("meter", &tcp(port, 1), &[("p", holding(0, "uint16"))])],
+    );
+    node.twins.until(&name, "p", &value("1")).await;
+    drop(slave);
+    node.until_state(&name, DeviceState::Offline).await;
+    node.twins.wish(&name, "p", "2", 1);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let _slave = Slave::at(port, &memory).await;
+    node.twins.until(&name, "p", &value("2")).await;
+    node.until_state(&name, DeviceState::Online).await;
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_serial_line_serves_its_units() {
+    let memory = Memory::with(&[(0, 42), (1, 0)]);
+    let (master, line) = SerialStream::pair().unwrap();
+    let path = line.name().unwrap();
+    // The line has to stay open, without the lock that keeps others from it.
+    let _open = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open(&path)
+        .unwrap();
+    drop(line);
+    let mut slaves = tokio::task::JoinSet::new();
+    let service = memory.clone();
+    slaves.spawn(async move {
+        let _ = rtu::Server::new(master).serve_forever(service).await;
+    });
+    let config =
+        |unit: u8| json!({"serialPort": path, "slaveID": unit, "baudRate": 115_200, "interframeDelay": 2});
+    let properties = [
+        ("p", holding(0, "uint16")),
+        (
+            "set",
+            json!({"register": "holding", "offset": 1, "multiple": true}),
+        ),
+    ];
+    let node = Node::start(
+        1883,
+        [
+            meter("one", &config(1), &properties),
+            meter("two", &config(2), &properties),
+        ],
+    );
+    node.twins.until(&device("one"), "p", &value("42")).await;
+    node.twins.until(&device("two"), "p", &value("42")).await;
+    node.twins.wish(&device("two"), "set", "7", 1);
+    node.twins.until(&device("two"), "set", &value("7")).await;
+    let multiple = |request: &String| request.starts_with("2 WriteMultipleRegisters(1");
+    assert!(memory.requests().iter().any(multiple));
+    node.stop().await;
+}
