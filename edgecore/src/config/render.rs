@@ -130,11 +130,24 @@ fn budgets(out: &mut String, config: &Config) {
 }
 
 fn devices(out: &mut String, config: &Config, default: &Config) {
-    let dir = quoted(&config.devices.journal_dir.display());
+    let mut keys = vec![format!(
+        "journal_dir: {}",
+        quoted(&config.devices.journal_dir.display())
+    )];
+    let filters = |filters: &[String]| filters.iter().map(quoted).collect::<Vec<_>>().join(", ");
+    let given: Vec<String> = config
+        .devices
+        .topics
+        .iter()
+        .map(|(namespace, of_it)| format!("{}: [{}]", quoted(namespace), filters(of_it)))
+        .collect();
+    if !given.is_empty() {
+        keys.push(format!("topics: {{{}}}", given.join(", ")));
+    }
     line(
         out,
         "devices",
-        &format!("{{journal_dir: {dir}}}"),
+        &format!("{{{}}}", keys.join(", ")),
         config.devices != default.devices,
     );
 }

@@ -20,6 +20,12 @@ pub(crate) struct Broker {
 
 impl Broker {
     pub(crate) async fn start(name: &str) -> Self {
+        Self::with(name, &[]).await
+    }
+
+    /// One with these users and their passwords, which takes user names for client ids as the shipped
+    /// settings do; one without if there are none.
+    pub(crate) async fn with(name: &str, users: &[(&str, &str)]) -> Self {
         let port = TcpListener::bind("127.0.0.1:0")
             .unwrap()
             .local_addr()
@@ -32,6 +38,22 @@ impl Broker {
              persistence_location {}/\n",
             folder.display()
         );
+        let settings = if users.is_empty() {
+            settings
+        } else {
+            let passwords = folder.join("passwords");
+            std::fs::write(&passwords, "").unwrap();
+            for (user, password) in users {
+                let mut make = Command::new("mosquitto_passwd");
+                let status = make.arg("-b").arg(&passwords).args([user, password]).status();
+                assert!(status.unwrap().success());
+            }
+            let settings = settings.replace("allow_anonymous true", "allow_anonymous false");
+            format!(
+                "{settings}use_username_as_clientid true\npassword_file {}\n",
+                passwords.display()
+            )
+        };
         std::fs::write(folder.join("mosquitto.conf"), settings).unwrap();
         let mut broker = Self {
             port,
@@ -95,7 +117,14 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) async fn connect(broker: &Broker, topics: &[&str]) -> Self {
+        Self::login(broker, topics, None).await
+    }
+
+    pub(crate) async fn login(broker: &Broker, topics: &[&str], user: Option<(&str, &str)>) -> Self {
         let mut options = MqttOptions::new("devices", "127.0.0.1", broker.port);
+        if let Some((user, password)) = user {
+            options.set_credentials(user, password);
+        }
         options.set_max_packet_size(Some(1 << 20));
         let (client, mut events) = AsyncClient::new(options, 64);
         for topic in topics {

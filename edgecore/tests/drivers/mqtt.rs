@@ -1,5 +1,6 @@
 //! `tombolo/mqtt` against a real broker.
 
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use edgecore::devices::Observation;
@@ -185,4 +186,57 @@ async fn devices_come_and_go_on_one_connection() {
     node.twins.until(&other, "power", &value("false")).await;
     assert_eq!(node.twins.observed(&one), []);
     node.stop().await;
+}
+
+#[tokio::test]
+async fn namespaces_share_a_login_that_they_may_use_and_others_learn_nothing() {
+    let users = [("drivers", "secret"), ("devices", "other")];
+    let broker = Broker::with("login", &users).await;
+    let devices = Client::login(&broker, &[], Some(users[1])).await;
+    let folder = std::env::temp_dir().join(format!("tombolo-logins-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let file = folder.join("site");
+    std::fs::write(
+        &file,
+        "namespaces: [hall, lab]\nuser: drivers\npassword: secret\n",
+    )
+    .unwrap();
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let of = |namespace: &str| {
+        let mut lamp = lamp(namespace);
+        lamp["metadata"]["namespace"] = json!(namespace);
+        lamp["spec"]["protocol"]["configData"]["credentials"] = json!("site");
+        lamp
+    };
+    let node = Node::with(broker.port, &folder, [of("hall"), of("lab"), of("street")]);
+    let name = |namespace: &str| DeviceName::new(namespace, namespace);
+    let refused = "there are no credentials site that namespace street may use";
+    let refused = Observation::Fault(refused.to_owned());
+    node.twins.until(&name("street"), "power", &refused).await;
+    for namespace in ["hall", "lab"] {
+        let topic = format!("zigbee2mqtt/{namespace}/availability");
+        devices.publish(&topic, true, r#"{"state": "online"}"#).await;
+        node.until_state(&name(namespace), DeviceState::Online).await;
+    }
+    for namespace in ["hall", "lab", "street"] {
+        let topic = format!("zigbee2mqtt/{namespace}");
+        devices.publish(&topic, false, r#"{"state": "ON"}"#).await;
+    }
+    for namespace in ["hall", "lab"] {
+        node.twins.until(&name(namespace), "power", &value("true")).await;
+    }
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    for namespace in ["hall", "lab"] {
+        assert_eq!(
+            node.twins.states(&name(namespace)),
+            [DeviceState::Online],
+            "{namespace}"
+        );
+    }
+    assert_eq!(
+        node.twins.observed(&name("street")),
+        [("power".to_owned(), refused)]
+    );
+    node.stop().await;
+    std::fs::remove_dir_all(&folder).unwrap();
 }

@@ -1,7 +1,7 @@
 //! The drivers of one node, with twins that remember.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,12 +23,16 @@ pub(crate) struct Node {
 impl Node {
     /// Serves these devices; the node's broker is at this port.
     pub(crate) fn start(broker: u16, manifests: impl IntoIterator<Item = Value>) -> Self {
+        Self::with(broker, Path::new("/nonexistent"), manifests)
+    }
+
+    /// As well, with credentials in this folder.
+    pub(crate) fn with(broker: u16, credentials: &Path, manifests: impl IntoIterator<Item = Value>) -> Self {
         let config = DriversConfig {
             broker: format!("mqtt://127.0.0.1:{broker}").parse().unwrap(),
-            login: None,
             client_id: "edgecore-n1".to_owned(),
             topics: Allowed::new(BTreeMap::from([("*".to_owned(), vec!["#".to_owned()])])),
-            credentials: PathBuf::from("/nonexistent"),
+            credentials: credentials.to_owned(),
         };
         let (twins, stop, mut tasks) = (FakeTwins::new(), CancellationToken::new(), JoinSet::new());
         twins.serve(manifests);

@@ -24,31 +24,27 @@ use thiserror::Error;
 const MOST: u64 = 64 * 1024;
 
 /// One file.
-#[derive(Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Credentials {
+pub(crate) struct Credentials {
     /// Who may use it.
-    #[serde(default)]
-    pub namespaces: Vec<String>,
+    pub(crate) namespaces: Vec<String>,
     /// The user.
-    #[serde(default)]
-    pub username: Option<String>,
+    #[serde(default, alias = "user")]
+    pub(crate) username: Option<String>,
     /// Its password.
     #[serde(default)]
-    pub password: Option<String>,
-    /// A bearer token, instead of user and password.
-    #[serde(default)]
-    pub token: Option<String>,
+    pub(crate) password: Option<String>,
     /// The file of the authorities that the other side's certificate must come from; the system's by
     /// default.
     #[serde(default)]
-    pub ca: Option<PathBuf>,
+    pub(crate) ca: Option<PathBuf>,
     /// The file of a client certificate.
     #[serde(default)]
-    pub certificate: Option<PathBuf>,
+    pub(crate) certificate: Option<PathBuf>,
     /// The file of its key.
     #[serde(default)]
-    pub key: Option<PathBuf>,
+    pub(crate) key: Option<PathBuf>,
 }
 
 impl fmt::Debug for Credentials {
@@ -170,7 +166,7 @@ mod tests {
     #[test]
     fn a_file_that_others_can_read_is_refused() {
         let folder = Folder::new("mode");
-        folder.write("broker", "namespaces: [hall]\ntoken: t\n", 0o644);
+        folder.write("broker", "namespaces: [hall]\n", 0o644);
         let error = load(&folder.0, "broker", "hall").unwrap_err().to_string();
         assert!(error.contains("0600"), "{error}");
     }

@@ -33,7 +33,6 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-pub use credentials::Credentials;
 pub use mqtt::{Allowed, Broker, NotABroker};
 
 use super::Twins;
@@ -48,9 +47,6 @@ pub const CREDENTIALS: &str = "/etc/tombolo/device-credentials";
 pub struct DriversConfig {
     /// The node's broker.
     pub broker: Broker,
-    /// As whom it is spoken to: another user than that of the `$hw` topics, where the broker takes
-    /// user names for client ids.
-    pub login: Option<Credentials>,
     /// What client ids begin with; unique to the node.
     pub client_id: String,
     /// The topics that each namespace's devices may use (`devices.topics`).
@@ -64,7 +60,6 @@ pub async fn run(config: DriversConfig, twins: Arc<dyn Twins>, stop: Cancellatio
     let mut fleets = JoinSet::new();
     let mqtt = Mqtt::new(MqttConfig {
         broker: config.broker,
-        login: config.login,
         client_id: config.client_id,
         topics: config.topics,
         credentials: config.credentials,

@@ -27,14 +27,14 @@ use crate::devices::{Access, Served, ServedProperty};
 use super::broker::Broker;
 use super::topics::{Allowed, resolve};
 
-/// A broker, as whom it is spoken to, and for whom: the credentials' file decides by namespace.
+/// A broker, and as whom it is spoken to. Devices of all namespaces share a connection: brokers that
+/// take user names for client ids end the older one of two.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Endpoint {
     /// The broker; none for the node's own.
     pub(crate) broker: Option<Broker>,
-    /// The name of the credentials and the namespace that uses them; none for the node's own, or
-    /// none at all.
-    pub(crate) credentials: Option<(String, String)>,
+    /// The name of the credentials.
+    pub(crate) credentials: Option<String>,
 }
 
 /// What a device asks for.
@@ -115,9 +115,7 @@ pub(crate) fn read(served: &Served, allowed: &Allowed) -> Reading<Endpoint, Sett
     let mut settings = Settings::new("protocol.configData", served.config.clone());
     settings.refuse_secrets();
     let broker = broker(&mut settings);
-    let credentials = settings
-        .text("credentials")
-        .map(|name| (name, namespace.to_owned()));
+    let credentials = settings.text("credentials");
     let base = settings.text("baseTopic");
     let mut topics = Topics {
         namespace,

@@ -41,10 +41,6 @@ use config::{Endpoint, Settled};
 pub(crate) struct MqttConfig {
     /// The node's broker, for devices that name none.
     pub(crate) broker: Broker,
-    /// As whom the node's broker is spoken to. A broker that takes the user name for the client id
-    /// (as the shipped settings have it) needs another user than the `$hw` topics do: two connections
-    /// of one id end each other for ever.
-    pub(crate) login: Option<Credentials>,
     /// What client ids begin with; unique to the node.
     pub(crate) client_id: String,
     /// The topics that each namespace's devices may use.
@@ -68,14 +64,15 @@ impl Mqtt {
         endpoint.broker.as_ref().unwrap_or(&self.config.broker)
     }
 
-    fn credentials(&self, endpoint: &Endpoint) -> Result<Option<Credentials>, credentials::NoCredentials> {
-        match (&endpoint.credentials, &endpoint.broker) {
-            (Some((name, namespace)), _) => {
-                credentials::load(&self.config.credentials, name, namespace).map(Some)
-            }
-            (None, None) => Ok(self.config.login.clone()),
-            (None, Some(_)) => Ok(None),
-        }
+    /// The credentials of an endpoint, as far as a namespace may use them.
+    fn credentials(
+        &self,
+        endpoint: &Endpoint,
+        namespace: &str,
+    ) -> Result<Option<Credentials>, credentials::NoCredentials> {
+        let name = endpoint.credentials.as_ref();
+        name.map(|name| credentials::load(&self.config.credentials, name, namespace))
+            .transpose()
     }
 
     /// Another one for each endpoint: two connections of one id would end each other.
@@ -94,7 +91,13 @@ impl Driver for Mqtt {
     }
 
     fn read(&self, served: &Served) -> Reading<Endpoint, Settled> {
-        config::read(served, &self.config.topics)
+        let mut reading = config::read(served, &self.config.topics);
+        if let Some((endpoint, _)) = &mut reading.good
+            && endpoint.broker.as_ref() == Some(&self.config.broker)
+        {
+            endpoint.broker = None;
+        }
+        reading
     }
 
     fn serve(

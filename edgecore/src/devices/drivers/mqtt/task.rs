@@ -1,11 +1,11 @@
 //! One broker and all devices behind it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
-use protocol::devices::DeviceName;
+use protocol::devices::{DeviceName, DeviceState};
 use rumqttc::v5::mqttbytes::v5::Publish;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
@@ -18,6 +18,7 @@ use super::encode::message;
 use super::link::{Event, Link};
 use super::presence::Presence;
 use crate::devices::drivers::backoff::Backoff;
+use crate::devices::drivers::credentials::Credentials;
 use crate::devices::drivers::driver::{Hands, Units};
 use crate::devices::drivers::outgoing::Outgoing;
 use crate::devices::drivers::wishes::{Due, Outcome, Wishes};
@@ -25,6 +26,10 @@ use crate::devices::{Clue, Observation};
 
 /// A broker that is away for less than this costs nobody its state.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How often it is looked whether a device may use credentials that it might not.
+const AGAIN: Duration = Duration::from_secs(30);
+/// A connection that lasted for less than this is no better than none.
+const LASTING: Duration = Duration::from_secs(10);
 /// How long a device may take to tell whether it is there.
 const TO_TELL: Duration = Duration::from_millis(1500);
 /// How long reports may take at the end.
@@ -33,7 +38,10 @@ const GRACE: Duration = Duration::from_secs(1);
 pub(super) struct Task {
     driver: Arc<Mqtt>,
     endpoint: Endpoint,
-    units: watch::Receiver<Units<Settled>>,
+    all: watch::Receiver<Units<Settled>>,
+    /// Those that may use the credentials.
+    units: Units<Settled>,
+    credentials: Option<Credentials>,
     hands: Hands,
     outgoing: Outgoing,
     wishes: Wishes,
@@ -48,6 +56,8 @@ pub(super) struct Task {
     retry: Option<Instant>,
     /// When a broker that is away counts as gone.
     gone: Option<Instant>,
+    /// When to look again whether a device may use the credentials that it may not use now.
+    again: Option<Instant>,
 }
 
 impl Task {
@@ -60,7 +70,9 @@ impl Task {
         Self {
             driver,
             endpoint,
-            units,
+            all: units,
+            units: Units::default(),
+            credentials: None,
             outgoing: Outgoing::new(Arc::clone(&hands.twins)),
             hands,
             wishes: Wishes::default(),
@@ -72,6 +84,7 @@ impl Task {
             backoff: Backoff::default(),
             retry: Some(Instant::now()),
             gone: Some(Instant::now() + PATIENCE),
+            again: None,
         }
     }
 
@@ -80,13 +93,13 @@ impl Task {
         self.rewire();
         loop {
             self.timers();
-            let next = [self.retry, self.gone, self.wishes.next()]
+            let next = [self.retry, self.gone, self.again, self.wishes.next()]
                 .into_iter()
                 .flatten()
                 .min();
             tokio::select! {
                 () = self.hands.stop.cancelled() => break,
-                alive = self.units.changed() => match alive {
+                alive = self.all.changed() => match alive {
                     Ok(()) => self.rewire(),
                     Err(_) => break,
                 },
@@ -111,7 +124,8 @@ impl Task {
 
     /// Takes over which devices are served, and how.
     fn rewire(&mut self) {
-        let units = Arc::clone(&self.units.borrow_and_update());
+        self.admit();
+        let units = Arc::clone(&self.units);
         for gone in self
             .wishes
             .devices()
@@ -119,7 +133,9 @@ impl Task {
             .filter(|name| !units.contains_key(name))
         {
             self.wishes.forget(&gone);
-            self.outgoing.forget(&gone);
+            if !self.all.borrow().contains_key(&gone) {
+                self.outgoing.forget(&gone);
+            }
         }
         for (name, unit) in units.iter() {
             let written = unit
@@ -142,6 +158,35 @@ impl Task {
         for name in units.keys() {
             self.look(name);
         }
+    }
+
+    /// Takes the devices whose namespace may use the credentials, and tells the others.
+    fn admit(&mut self) {
+        let all = Arc::clone(&self.all.borrow_and_update());
+        let mut asked: BTreeMap<&str, Result<(), String>> = BTreeMap::new();
+        let mut admitted = BTreeMap::new();
+        self.again = None;
+        for (name, unit) in all.iter() {
+            let (driver, endpoint, credentials) = (&self.driver, &self.endpoint, &mut self.credentials);
+            let answer = asked.entry(&name.namespace).or_insert_with(|| {
+                let found = driver.credentials(endpoint, &name.namespace);
+                found
+                    .map(|found| *credentials = found)
+                    .map_err(|error| error.to_string())
+            });
+            match answer {
+                Ok(()) => drop(admitted.insert(name.clone(), unit.clone())),
+                Err(why) => {
+                    for property in unit.settings.properties.keys() {
+                        let fault = Observation::Fault(why.clone());
+                        self.outgoing.seen(name, property, fault, Clue::default());
+                    }
+                    self.outgoing.state(name, DeviceState::Unhealthy);
+                    self.again = Some(Instant::now() + AGAIN);
+                }
+            }
+        }
+        self.units = Arc::new(admitted);
     }
 
     /// Makes the subscriptions equal to the routes.
@@ -172,6 +217,9 @@ impl Task {
             self.retry = None;
             self.connect();
         }
+        if self.again.is_some_and(|at| at <= now) {
+            self.rewire();
+        }
         if self.gone.is_some_and(|at| at <= now) {
             self.gone = None;
             self.presence.broker(false);
@@ -183,18 +231,19 @@ impl Task {
     }
 
     fn connect(&mut self) {
+        // What was changed in the credentials counts from the next connection on.
+        if self.endpoint.credentials.is_some() {
+            self.rewire();
+        }
+        if self.units.is_empty() {
+            return self.down("no device may use it");
+        }
         let broker = self.driver.broker(&self.endpoint);
-        let opened = self
-            .driver
-            .credentials(&self.endpoint)
-            .map_err(|error| error.to_string())
-            .and_then(|credentials| {
-                let id = self.driver.client_id(&self.endpoint);
-                Link::open(broker, &id, credentials.as_ref()).map_err(|error| error.to_string())
-            });
-        match opened {
+        let id = self.driver.client_id(&self.endpoint);
+        match Link::open(broker, &id, self.credentials.as_ref()) {
             Ok(link) => self.link = Some(link),
-            Err(why) => {
+            Err(error) => {
+                let why = error.to_string();
                 self.down(&why);
                 self.blame(&why);
             }
@@ -203,7 +252,7 @@ impl Task {
 
     /// What an operator has to mend is said on every property.
     fn blame(&mut self, why: &str) {
-        let units = Arc::clone(&self.units.borrow());
+        let units = Arc::clone(&self.units);
         for (device, unit) in units.iter() {
             for property in unit.settings.properties.keys() {
                 let fault = Observation::Fault(why.to_owned());
@@ -224,7 +273,6 @@ impl Task {
         info!(session_present, "the broker answers");
         self.up = Some(Instant::now());
         self.gone = None;
-        self.backoff.reset();
         if !session_present {
             self.subscribed.clear();
         }
@@ -235,6 +283,10 @@ impl Task {
     }
 
     fn down(&mut self, why: &str) {
+        // Two clients of one name end each other again and again: each waits longer and longer.
+        if self.up.is_some_and(|up| up.elapsed() >= LASTING) {
+            self.backoff.reset();
+        }
         let wait = self.backoff.failed();
         warn!(why, ?wait, "the broker is not there");
         self.link = None;
@@ -319,8 +371,8 @@ impl Task {
         let Some(link) = self.link.as_ref().filter(|_| self.reaches(&due.device)) else {
             return Outcome::Unreachable;
         };
-        let units = self.units.borrow();
-        let property = units
+        let property = self
+            .units
             .get(&due.device)
             .and_then(|unit| unit.settings.properties.get(&due.property));
         let Some((property, message)) = property.and_then(|one| Some((one, message(one, &due.value)?)))
