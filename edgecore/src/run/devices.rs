@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Parts;
 use crate::devices::dmi::{self, DmiConfig};
-use crate::devices::{Cluster, Source, Twins, mqtt};
+use crate::devices::{Cluster, Source, Twins, drivers, mqtt};
 use crate::reported::Reporter;
 use crate::state::Desired;
 use crate::supervise::BoxError;
@@ -49,8 +49,19 @@ pub(super) async fn run(parts: Arc<Parts>, stop: CancellationToken) -> Result<()
 fn carriers_of(parts: &Arc<Parts>, twins: Arc<dyn Twins>, stop: &CancellationToken) -> Vec<Carrier> {
     vec![
         broker(parts, Arc::clone(&twins), stop.clone()),
-        mappers(parts, twins, stop.clone()),
+        mappers(parts, Arc::clone(&twins), stop.clone()),
+        drivers(parts, twins, stop.clone()),
     ]
+}
+
+/// Devices that need no code: MQTT on topics of their own, and Modbus.
+fn drivers(parts: &Parts, twins: Arc<dyn Twins>, stop: CancellationToken) -> Carrier {
+    let mut config = parts.config.drivers();
+    config.credentials = parts.paths.at(&config.credentials);
+    Box::pin(async move {
+        drivers::run(config, twins, stop).await;
+        Ok(())
+    })
 }
 
 /// Devices that speak KubeEdge's topics, at the site's MQTT broker.

@@ -1,4 +1,4 @@
-//! Drivers without code: devices that speak MQTT in their own way, Modbus or HTTP.
+//! Drivers without code: devices that speak MQTT in their own way, or Modbus.
 //!
 //! What it is: settings of a Device read into types that cannot be wrong, pure decoders and encoders,
 //! one small task per connection. What it is not: a mapper; those speak DMI (`edgecore/src/devices/dmi`)
