@@ -17,14 +17,12 @@ use crate::show::{output, step};
 /// The broker's user that the thermostat is.
 const THERMOSTAT: &str = "thermostat";
 /// The broker's user of the node's driver.
-const DRIVER: &str = "driver";
+const DRIVER: &str = "edgecore-drivers";
 /// The device, as its `$hw` topics name it, and the broker's user of the pod that reads and sets it.
 const HALL: &str = "default/hall";
 /// The topics of the thermostat.
 const RULES: &str = "\
 user thermostat
-topic readwrite thermostat/#
-user driver
 topic readwrite thermostat/#";
 /// The pods' gateway, where the broker listens for them.
 const GATEWAY: &str = "10.86.0.1";
