@@ -4,7 +4,7 @@
 //! tell it anew what it has already. Each registration has a mark, and a row of another mark counts for
 //! nothing: so it does no harm when a registration is cut off between two writes.
 //!
-//! **Invariant:** the row of a registration is written after the rows that come with it.
+//! **Invariant:** the row of a registration is not written before the rows that come with it.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -155,13 +155,13 @@ pub(super) async fn register(
             writes.entry(key).or_insert(None);
         }
     }
-    let (key, row) = Row::Mapper(registration.clone()).write();
-    writes.remove(&key);
-    let mut writes = writes.into_iter().peekable();
-    while writes.peek().is_some() {
-        rows.write(writes.by_ref().take(CHUNK).collect()).await?;
+    let last = Row::Mapper(registration.clone()).write();
+    writes.remove(&last.0);
+    let writes: Vec<_> = writes.into_iter().chain([last]).collect();
+    for chunk in writes.chunks(CHUNK) {
+        rows.write(chunk.to_vec()).await?;
     }
-    rows.write(vec![(key, row)]).await
+    Ok(())
 }
 
 /// What the mapper has accepted by one step.

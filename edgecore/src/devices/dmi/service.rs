@@ -18,7 +18,7 @@ use crate::devices::{Clue, Observation, Origin, Refused, Report, Seen, Twins};
 /// How long a reply may take; mappers wait a second.
 const REPLY_WITHIN: Duration = Duration::from_millis(800);
 /// Calls that are worked on at a time.
-const CALLS: usize = 256;
+const CALLS: usize = 1024;
 /// The largest message of a mapper: all values of a device, and their metadata.
 const MESSAGE_LIMIT: usize = 1 << 20;
 /// Where existing mappers' devices are that name no namespace.

@@ -20,8 +20,9 @@ use tracing::{info, warn};
 
 use super::wire::Lenient;
 
-/// Connections at a time. Existing mappers open one for each report and close it.
-const CONNECTIONS: usize = 256;
+/// Connections at a time. Existing mappers open one for each report and close it; without a link a report
+/// is answered after half a second at most, and a thousand a second may come.
+const CONNECTIONS: usize = 1024;
 
 /// Why the socket could not be opened.
 #[derive(Debug, Error)]
