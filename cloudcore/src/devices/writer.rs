@@ -232,9 +232,7 @@ impl DeviceWriter {
             match result {
                 Ok(base) => return Ok(base),
                 // Another writer was faster, or it was deleted a moment ago: looked at again.
-                Err(WriteError::Api(error)) if error.is_conflict() || error.is_not_found() => {
-                    last = Some(error)
-                }
+                Err(WriteError::Api(error)) if is_stale(&error) => last = Some(error),
                 Err(error) => return Err(error),
             }
         }
@@ -346,6 +344,11 @@ const fn found(known: &KnownDevice) -> Found<'_> {
 
 fn named(device: &DeviceIdentity) -> String {
     format!("device {}/{}", device.namespace, device.name)
+}
+
+/// A status that bears another uid by now is called invalid.
+const fn is_stale(error: &ApiError) -> bool {
+    error.is_conflict() || error.is_not_found() || error.code() == 422
 }
 
 /// That a status or its kind is away is no word about the device.

@@ -7,7 +7,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use protocol::object::{Digest, Kind, ObjectKey};
-use protocol::reported::{Outbox, OutboxKey, PodIdentity, RefusalCode};
+use protocol::reported::{Class, Outbox, OutboxKey, PodIdentity, RefusalCode};
 use protocol::transport::Stream;
 use protocol::wire::{FrameReader, FrameWriter, ReportedDown};
 use tokio::io::{DuplexStream, ReadHalf, WriteHalf, duplex, split};
@@ -63,7 +63,8 @@ impl Writer for Server {
     fn write<'a>(&'a self, key: &'a OutboxKey, payload: &'a [u8]) -> BoxFuture<'a, Result<(), Refusal>> {
         async move {
             self.writes.lock().push(key.clone());
-            sleep(Duration::from_millis(10)).await;
+            let is_slow = key.class() == Class::Device;
+            sleep(Duration::from_millis(if is_slow { 5_000 } else { 10 })).await;
             if let Some(left) = self.refusing.lock().get_mut(key).filter(|left| **left > 0) {
                 *left -= 1;
                 return Err(Refusal {
@@ -203,6 +204,33 @@ async fn what_another_writer_changes_is_put_right_again() {
     };
     against(&server, stream, story).await;
     assert_eq!(server.writes.lock().len(), 3);
+}
+
+fn device(number: usize) -> OutboxKey {
+    OutboxKey::Device(protocol::devices::DeviceIdentity {
+        namespace: "n".into(),
+        name: format!("d{number}"),
+        uid: format!("u{number}"),
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn devices_that_wait_for_their_turn_hold_up_no_pod() {
+    let server = Server::default();
+    let (mut edge, stream) = Edge::connect();
+    let story = async {
+        for number in 0..200 {
+            edge.outbox.put(device(number), b"1");
+        }
+        let soon = Duration::from_millis(500);
+        timeout(soon, edge.drain()).await.unwrap_err();
+        edge.outbox.put(pod(1), b"running");
+        timeout(soon, edge.drain()).await.unwrap_err();
+        assert!(server.shows(&pod(1)).is_some());
+        edge.drain().await;
+    };
+    against(&server, stream, story).await;
+    assert_eq!(server.writes.lock().len(), 201);
 }
 
 #[tokio::test(start_paused = true)]

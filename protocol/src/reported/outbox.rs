@@ -113,7 +113,7 @@ pub struct Outbox {
     event_bytes: usize,
     dropped_events: u64,
     oversize: u64,
-    /// What the API server had last, of the node and of pods.
+    /// What the API server had last, of the node, of pods and of devices.
     confirmed: BTreeMap<OutboxKey, Body>,
     flight: BTreeMap<Seq, Flying>,
     busy: BTreeSet<Lane>,
@@ -227,7 +227,9 @@ impl Outbox {
 
     /// Forgets a device that is no longer the node's: nobody would take what it said.
     pub fn forget_device(&mut self, device: &DeviceIdentity) -> Change {
-        let pending = self.state.remove(&OutboxKey::Device(device.clone()));
+        let key = OutboxKey::Device(device.clone());
+        self.confirmed.remove(&key);
+        let pending = self.state.remove(&key);
         Change {
             delete: pending.into_iter().map(|pending| pending.seq).collect(),
             ..Change::default()

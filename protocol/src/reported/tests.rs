@@ -14,6 +14,7 @@ use crate::wire::{Report, ReportedDown, ReportedUp, reported_up};
 enum Op {
     Put { pod: u8 },
     Node,
+    Device { number: usize },
     Gone { pod: u8 },
     Event,
     Carry { frames: usize },
@@ -36,6 +37,7 @@ fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
         6 => (0..4u8).prop_map(|pod| Op::Put { pod }),
         2 => Just(Op::Node),
+        4 => (0..4usize).prop_map(|number| Op::Device { number }),
         1 => (0..4u8).prop_map(|pod| Op::Gone { pod }),
         3 => Just(Op::Event),
         8 => (1..8usize).prop_map(|frames| Op::Carry { frames }),
@@ -144,8 +146,9 @@ impl World {
             }
             link.intake.handle_frame(frame).unwrap();
         }
-        link.writes
-            .extend(std::iter::from_fn(|| link.intake.poll_write()));
+        link.writes.extend(std::iter::from_fn(|| {
+            link.intake.poll_write().or_else(|| link.intake.poll_device())
+        }));
         link.down
             .extend(std::iter::from_fn(|| link.intake.poll_transmit()));
         let Some(frame) = link.down.pop_front() else {
@@ -229,6 +232,7 @@ fn perform(world: &mut World, op: &Op) {
     match op {
         Op::Put { pod: number } => world.put(OutboxKey::Pod(pod(*number))),
         Op::Node => world.put(OutboxKey::Node),
+        Op::Device { number } => world.put(device(*number)),
         Op::Gone { pod: number } => {
             let change = world.outbox.gone(pod(*number));
             world.store(change);
@@ -354,6 +358,25 @@ fn of_a_device_one_report_is_under_way_and_the_newest_waits() {
     }
     assert_eq!(world.outbox.pending(), 1);
     assert_eq!(world.outbox.poll_transmit(world.now), None);
+}
+
+#[test]
+fn what_a_device_said_last_is_said_again_in_the_next_session() {
+    let mut world = World::new();
+    world.connect();
+    world.outbox.put(device(1), b"1");
+    while world.carry() {}
+    world.write(Fate::Works);
+    while world.carry() {}
+    assert_eq!(world.outbox.pending(), 0);
+    assert_eq!(
+        world.outbox.put(device(1), b"1"),
+        Change::default(),
+        "the cluster has it"
+    );
+    world.outbox.disconnected();
+    world.outbox.connected();
+    assert!(world.outbox.poll_transmit(world.now).is_some());
 }
 
 #[test]

@@ -17,8 +17,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 
 impl Outbox {
-    /// A reported stream was opened: all that is unanswered is sent again, and the node and its
-    /// pods are reported anew, for the API server may show something else by now.
+    /// A reported stream was opened: all that is unanswered is sent again, and the node, its pods and
+    /// its devices are reported anew, for the API server may show something else by now.
     pub fn connected(&mut self) -> Change {
         self.disconnected();
         self.connected = true;
@@ -96,7 +96,9 @@ impl Outbox {
         let taken = self.take(&key, seq);
         let delete = taken.as_ref().map(|_| seq);
         match (&key, taken) {
-            (OutboxKey::Node | OutboxKey::Pod(_), Some(pending)) => self.confirm(key.clone(), pending.body),
+            (OutboxKey::Node | OutboxKey::Pod(_) | OutboxKey::Device(_), Some(pending)) => {
+                self.confirm(key.clone(), pending.body);
+            }
             (OutboxKey::Gone(pod), _) => {
                 self.confirmed.remove(&OutboxKey::Pod(pod.clone()));
             }
