@@ -148,7 +148,11 @@ impl Parts {
         let enrolment = authority.clone();
         forever(&mut base, Task::Enrolment, async move { enrolment.run().await });
         let watches = cluster.clone();
-        forever(&mut base, Task::Cluster, async move { watches.run().await });
+        forever(
+            &mut base,
+            Task::Cluster,
+            async move { Box::pin(watches.run()).await },
+        );
         forever(&mut base, Task::Devices, async move { devices.run().await });
         let api = cluster.api().clone();
         forever(&mut base, Task::Autonomy, async move { autonomy.run(&api).await });

@@ -141,12 +141,15 @@ impl Cluster {
     pub(crate) fn told(&self, kind: Kind, objects: &[serde_json::Value]) {
         let mut seen = BTreeSet::new();
         for object in objects {
-            let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default();
-            let key = ObjectKey::new(kind, text("namespace"), text("name"));
-            match kind {
-                Kind::Device => self.saw_device(&key, object.to_string().as_bytes()),
-                Kind::Node => self.saw_node(&key, object.to_string().as_bytes(), true),
-                _ => self.saw_shared(&key, object.to_string().as_bytes()),
+            let meta = |field: &str| object["metadata"][field].as_str().unwrap_or_default();
+            let key = ObjectKey::new(kind, meta("namespace"), meta("name"));
+            let text = object.to_string();
+            if kind == Kind::Device {
+                self.saw_device(&key, text.as_bytes());
+            } else if kind == Kind::Node {
+                self.saw_node(&key, text.as_bytes(), true);
+            } else {
+                self.saw_shared(&key, text.as_bytes());
             }
             seen.insert(key);
         }

@@ -234,9 +234,10 @@ impl Events {
         let (collection, event) = document(due);
         let api = self.cluster.api();
         if due.series.written.is_some() {
-            let patch = json!({ "count": event["count"], "lastTimestamp": event["lastTimestamp"] });
-            let path = format!("{collection}/{}", due.series.name);
-            let call = Call::patch(path, Content::MergePatch, patch.to_string().into_bytes());
+            let body = json!({ "count": event["count"], "lastTimestamp": event["lastTimestamp"] });
+            let body = body.to_string().into_bytes();
+            let event = format!("{collection}/{}", due.series.name);
+            let call = Call::patch(event, Content::MergePatch, body);
             match api.call(Actor::Cloudcore, call).await {
                 // It is an hour old and gone: made anew.
                 Err(error) if error.is_not_found() => {}

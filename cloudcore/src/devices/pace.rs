@@ -217,8 +217,8 @@ mod tests {
         let quiet = pace.enter(&node("z"));
         let went = run(&mut pace, Instant::now(), Duration::from_secs(2));
         assert!((1_095..=1_101).contains(&went.len()), "{}", went.len());
-        let place = went.iter().position(|ticket| *ticket == quiet);
-        assert!(place.is_some_and(|place| place <= flood.len()), "{place:?}");
+        let turn = went.iter().position(|ticket| *ticket == quiet);
+        assert!(turn.is_some_and(|turn| turn <= flood.len()), "{turn:?}");
     }
 
     #[tokio::test(start_paused = true)]

@@ -275,8 +275,8 @@ impl DeviceWriter {
     }
 
     async fn patch(&self, device: &KnownDevice, patch: &serde_json::Value) -> Result<Base, WriteError> {
-        let path = path(&device.key, "devicestatuses");
-        let call = Call::patch(path, Content::MergePatch, patch.to_string().into_bytes());
+        let at = path(&device.key, "devicestatuses");
+        let call = Call::patch(at, Content::MergePatch, patch.to_string().into_bytes());
         self.request(device, call).await
     }
 

@@ -132,9 +132,10 @@ impl Writer for NodeWriter {
 /// What a failed write means for the outbox. Only the API server's own word that the object is
 /// gone, or another one, is final; and a Node that is gone is made again.
 fn refusal(key: &OutboxKey, error: &WriteError) -> Refusal {
-    let code = match error {
-        WriteError::Unreadable { .. } => RefusalCode::Unreadable,
-        error => refused(key, error.is_permanent(), error.code()),
+    let code = if matches!(error, WriteError::Unreadable { .. }) {
+        RefusalCode::Unreadable
+    } else {
+        refused(key, error.is_permanent(), error.code())
     };
     Refusal {
         code,

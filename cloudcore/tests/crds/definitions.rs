@@ -265,11 +265,12 @@ fn write_value(value: &Value, depth: usize, text: &mut String) {
     match value {
         Value::Object(object) if !object.is_empty() => {
             for (key, value) in object.iter().collect::<BTreeMap<_, _>>() {
+                text.extend([indent.as_str(), key, ":"]);
                 if is_nested(value) {
-                    *text += &format!("{indent}{key}:\n");
+                    text.push('\n');
                     write_value(value, depth + 1, text);
                 } else {
-                    *text += &format!("{indent}{key}: {}\n", scalar(value));
+                    text.extend([" ", &scalar(value), "\n"]);
                 }
             }
         }
@@ -277,10 +278,15 @@ fn write_value(value: &Value, depth: usize, text: &mut String) {
             for item in items {
                 let mut nested = String::new();
                 write_value(item, depth + 1, &mut nested);
-                *text += &format!("{indent}- {}", nested.trim_start());
+                text.extend([indent.as_str(), "- ", nested.trim_start()]);
             }
         }
-        scalar_value => *text += &format!("{indent}{}\n", scalar(scalar_value)),
+        Value::Null
+        | Value::Bool(_)
+        | Value::Number(_)
+        | Value::String(_)
+        | Value::Array(_)
+        | Value::Object(_) => text.extend([indent.as_str(), &scalar(value), "\n"]),
     }
 }
 

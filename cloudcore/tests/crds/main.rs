@@ -1,5 +1,7 @@
 //! The custom resource definitions: the files are those of the types, and existing manifests fit them.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod definitions;
 
 use std::fs;

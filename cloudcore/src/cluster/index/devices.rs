@@ -62,7 +62,7 @@ pub struct StatusEntry {
 /// All devices of the cluster.
 #[derive(Debug, Default)]
 pub(super) struct Devices {
-    devices: BTreeMap<ObjectKey, DeviceEntry>,
+    by_key: BTreeMap<ObjectKey, DeviceEntry>,
     models: BTreeMap<ObjectKey, Arc<Object>>,
     statuses: BTreeMap<ObjectKey, StatusEntry>,
     statuses_listed: bool,
@@ -76,14 +76,14 @@ impl Devices {
         if kind == Kind::Device {
             return devices.cloned().collect();
         }
-        let models = devices.filter_map(|key| self.devices.get(key)?.model.as_ref());
+        let models = devices.filter_map(|key| self.by_key.get(key)?.model.as_ref());
         let models: BTreeSet<_> = models.filter(|model| self.models.contains_key(*model)).collect();
         models.into_iter().cloned().collect()
     }
 
     pub(super) fn object(&self, node: &NodeName, key: &ObjectKey) -> Option<&Arc<Object>> {
         if key.kind == Kind::Device {
-            let entry = self.devices.get(key)?;
+            let entry = self.by_key.get(key)?;
             return (entry.node == node.as_ref()).then_some(&entry.object);
         }
         let at_node = self.at_node.get(node.as_ref())?;
@@ -99,7 +99,7 @@ impl Devices {
 
     pub(super) fn all(&self, kind: Kind) -> Vec<ObjectKey> {
         match kind {
-            Kind::Device => self.devices.keys().cloned().collect(),
+            Kind::Device => self.by_key.keys().cloned().collect(),
             Kind::DeviceModel => self.models.keys().cloned().collect(),
             Kind::Service | Kind::RuntimeClass | Kind::ConfigMap | Kind::Secret | Kind::Pod | Kind::Node => {
                 Vec::new()
@@ -108,7 +108,7 @@ impl Devices {
     }
 
     fn link(&mut self, key: &ObjectKey) {
-        let Some(entry) = self.devices.get(key) else {
+        let Some(entry) = self.by_key.get(key) else {
             return;
         };
         if !entry.node.is_empty() {
@@ -126,7 +126,7 @@ impl Devices {
     }
 
     fn unlink(&mut self, key: &ObjectKey) {
-        let Some(entry) = self.devices.get(key) else {
+        let Some(entry) = self.by_key.get(key) else {
             return;
         };
         let (node, model) = (entry.node.clone(), entry.model.clone());
@@ -139,7 +139,7 @@ impl Devices {
     /// The nodes that hold a device or a model, each with what it holds of the pair.
     fn concerned(&self, key: &ObjectKey) -> Vec<(&str, ObjectKey)> {
         let mut concerned = Vec::new();
-        if let Some(entry) = self.devices.get(key) {
+        if let Some(entry) = self.by_key.get(key) {
             concerned.push((entry.node.as_str(), key.clone()));
             concerned.extend(
                 entry
@@ -149,7 +149,7 @@ impl Devices {
             );
         }
         let users = self.of_model.get(key).into_iter().flatten();
-        concerned.extend(users.filter_map(|user| Some((self.devices.get(user)?.node.as_str(), key.clone()))));
+        concerned.extend(users.filter_map(|user| Some((self.by_key.get(user)?.node.as_str(), key.clone()))));
         concerned
     }
 }
@@ -167,7 +167,7 @@ fn release<K: std::hash::Hash + Eq>(map: &mut HashMap<K, BTreeSet<ObjectKey>>, o
 impl Index {
     /// A device, whatever its node.
     pub fn device(&self, key: &ObjectKey) -> Option<&DeviceEntry> {
-        self.devices.devices.get(key)
+        self.devices.by_key.get(key)
     }
 
     /// A model, whoever uses it.
@@ -188,7 +188,7 @@ impl Index {
     /// The devices that are bound to any node, with their keys.
     pub fn bound_devices(&self) -> impl Iterator<Item = (&ObjectKey, &DeviceEntry)> {
         self.devices
-            .devices
+            .by_key
             .iter()
             .filter(|(_, entry)| !entry.node.is_empty())
     }
@@ -201,7 +201,7 @@ impl Index {
         let key = entry.object.key.clone();
         self.changing(&key, |devices| {
             devices.unlink(&key);
-            devices.devices.insert(key.clone(), entry);
+            devices.by_key.insert(key.clone(), entry);
             devices.link(&key);
         });
     }
@@ -216,15 +216,16 @@ impl Index {
     pub(super) fn remove_device(&mut self, key: &ObjectKey) {
         self.changing(key, |devices| {
             devices.unlink(key);
-            devices.devices.remove(key);
+            devices.by_key.remove(key);
             devices.models.remove(key);
         });
     }
 
     /// The status of a device is there, under the device's key.
     pub fn put_status(&mut self, device: &ObjectKey, status: StatusEntry) {
-        let before = self.devices.statuses.insert(device.clone(), status.clone());
-        if before.is_some_and(|before| before.uid != status.uid) {
+        let uid = status.uid.clone();
+        let before = self.devices.statuses.insert(device.clone(), status);
+        if before.is_some_and(|before| before.uid != uid) {
             self.mark_device(device);
         }
     }

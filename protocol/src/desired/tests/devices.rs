@@ -112,10 +112,14 @@ impl Pair {
 
     /// Kinds put and removed, in the order in which they went.
     fn changes(&self) -> Vec<(Kind, &'static str)> {
-        let change = |frame: &desired_down::Kind| match frame {
-            desired_down::Kind::Upsert(upsert) => Some((Kind::from_wire(upsert.kind)?, "put")),
-            desired_down::Kind::Remove(remove) => Some((Kind::from_wire(remove.kind)?, "removed")),
-            _ => None,
+        let change = |frame: &desired_down::Kind| {
+            if let desired_down::Kind::Upsert(upsert) = frame {
+                Some((Kind::from_wire(upsert.kind)?, "put"))
+            } else if let desired_down::Kind::Remove(remove) = frame {
+                Some((Kind::from_wire(remove.kind)?, "removed"))
+            } else {
+                None
+            }
         };
         self.sent.iter().filter_map(change).collect()
     }

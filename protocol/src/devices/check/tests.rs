@@ -12,11 +12,11 @@ fn of_type(name: &str) -> ModelProperty {
     property(json!({ "name": "p", "type": name }))
 }
 
-fn device(spec: Value) -> Device {
+fn device(spec: &Value) -> Device {
     serde_json::from_value(json!({ "metadata": { "name": "d" }, "spec": spec })).unwrap()
 }
 
-fn model(properties: Value) -> DeviceModel {
+fn model(properties: &Value) -> DeviceModel {
     serde_json::from_value(json!({ "metadata": { "name": "m" }, "spec": { "properties": properties } }))
         .unwrap()
 }
@@ -106,9 +106,9 @@ fn an_empty_desired_value_is_a_wish_for_text_alone() {
 #[test]
 fn a_device_that_fits_its_model_has_no_findings() {
     let model = model(
-        json!([{ "name": "t", "type": "INT", "accessMode": "ReadWrite", "maximum": "30" }, { "name": "u" }]),
+        &json!([{ "name": "t", "type": "INT", "accessMode": "ReadWrite", "maximum": "30" }, { "name": "u" }]),
     );
-    let device = device(json!({
+    let device = device(&json!({
         "deviceModelRef": { "name": "m" },
         "protocol": { "protocolName": "modbus" },
         "methods": [{ "name": "reset" }],
@@ -119,11 +119,11 @@ fn a_device_that_fits_its_model_has_no_findings() {
 
 #[test]
 fn what_does_not_fit_is_found_property_by_property() {
-    let model = model(json!([
+    let model = model(&json!([
         { "name": "t", "type": "INT", "maximum": "30" },
         { "name": "r", "type": "INT", "accessMode": "ReadOnly" },
     ]));
-    let device = device(json!({
+    let device = device(&json!({
         "deviceModelRef": { "name": "m" },
         "properties": [
             { "name": "t", "desired": { "value": "31" } },
@@ -141,8 +141,8 @@ fn what_does_not_fit_is_found_property_by_property() {
 
 #[test]
 fn what_only_a_mapper_does_is_not_asked_of_a_device_without_one() {
-    let model = model(json!([{ "name": "t" }]));
-    let device = device(json!({
+    let model = model(&json!([{ "name": "t" }]));
+    let device = device(&json!({
         "deviceModelRef": { "name": "m" },
         "protocol": { "protocolName": "tombolo/knx" },
         "methods": [{ "name": "reset" }],
