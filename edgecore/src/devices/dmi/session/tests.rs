@@ -21,6 +21,7 @@ struct State {
     calls: Vec<(Call, Instant)>,
     ended: bool,
     hangs: bool,
+    slow: bool,
     refuses: Option<&'static str>,
 }
 
@@ -52,10 +53,10 @@ fn short(call: &Call) -> String {
 impl Caller for Mapper {
     fn call(&self, call: Call) -> BoxFuture<'_, Result<(), CallError>> {
         Box::pin(async move {
-            let (ended, hangs, refuses) = {
+            let (ended, hangs, slow, refuses) = {
                 let mut state = self.0.lock();
                 state.calls.push((call.clone(), Instant::now()));
-                (state.ended, state.hangs, state.refuses)
+                (state.ended, state.hangs, state.slow, state.refuses)
             };
             if ended {
                 return Err(CallError::Unreachable(std::io::ErrorKind::NotFound.into()));
@@ -63,6 +64,9 @@ impl Caller for Mapper {
             if hangs {
                 sleep(Duration::from_secs(10)).await;
                 return Err(CallError::Silent);
+            }
+            if slow {
+                sleep(Duration::from_secs(1)).await;
             }
             match refuses {
                 Some(what) if short(&call).contains(what) => {
@@ -227,4 +231,14 @@ async fn a_mapper_that_hangs_is_called_again_and_is_not_gone() {
     sleep(Duration::from_mins(2)).await;
     let calls = world.mapper.take();
     assert_eq!(calls[calls.len() - 2..], ["create sensor", "register s1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_changes_while_a_mapper_takes_its_time_counts_at_the_next_call() {
+    let world = world(&["s1", "s2"]).await;
+    world.mapper.0.lock().slow = true;
+    sleep(Duration::from_millis(500)).await;
+    world.twins.drop_device("s1");
+    sleep(Duration::from_mins(1)).await;
+    assert_eq!(world.mapper.take(), ["create sensor", "register s2"]);
 }
