@@ -12,6 +12,7 @@ use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::{sleep, timeout};
 
 const BROKER: &str = "/usr/sbin/mosquitto";
+static NUMBER: AtomicU32 = AtomicU32::new(0);
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A broker with its own directory, gone when it is dropped.
@@ -39,7 +40,6 @@ impl Broker {
             Path::new(BROKER).exists(),
             "{BROKER} is not there: run `make setup`"
         );
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let dir = std::env::temp_dir().join(format!("tombolo-mqtt-{}-{number}", std::process::id()));
         std::fs::create_dir_all(&dir).unwrap();
@@ -64,7 +64,7 @@ impl Broker {
         self.process = start(&self.dir, self.port).await;
     }
 
-    /// Publishes with QoS 1.
+    /// Publishes at least once.
     pub(crate) async fn publish(&self, topic: &str, payload: impl AsRef<[u8]>) {
         assert!(
             self.try_publish(topic, payload.as_ref(), &[]).await,
@@ -72,7 +72,7 @@ impl Broker {
         );
     }
 
-    /// Publishes with QoS 1 and other arguments; false if the broker refused.
+    /// Publishes at least once and other arguments; false if the broker refused.
     pub(crate) async fn try_publish(&self, topic: &str, payload: &[u8], words: &[&str]) -> bool {
         let mut process = self
             .client("mosquitto_pub", &[])

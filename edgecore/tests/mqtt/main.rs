@@ -1,5 +1,11 @@
 //! The MQTT bridge against a real broker, spoken to by the broker's own clients.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test fails by panicking"
+)]
+
 mod broker;
 mod pki;
 mod twins;
@@ -360,38 +366,35 @@ async fn without_a_broker_it_tries_on_and_ends_when_it_is_told() {
     bridge.task.join_next().await.unwrap().unwrap();
 }
 
+/// The shipped settings, with these users and on this port.
+fn shipped(port: u16, dir: &std::path::Path, users: &[&str]) -> String {
+    let shipped = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests/mosquitto");
+    let passwords = dir.join("passwords");
+    std::fs::write(&passwords, "").unwrap();
+    for user in users {
+        let mut command = std::process::Command::new("mosquitto_passwd");
+        command.arg("-b").arg(&passwords).args([user, "secret"]);
+        assert!(command.status().unwrap().success());
+    }
+    let rules = shipped.join("tombolo.acl").display().to_string();
+    std::fs::read_to_string(shipped.join("tombolo.conf"))
+        .unwrap()
+        .replace("listener 1883 127.0.0.1", &format!("listener {port} 127.0.0.1"))
+        .replace("listener 1883 10.86.0.1", &format!("listener {port} 127.0.0.2"))
+        .replace(
+            "/etc/mosquitto/tombolo.passwords",
+            &passwords.display().to_string(),
+        )
+        .replace("/etc/mosquitto/tombolo.acl", &rules)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_shipped_settings_let_a_device_speak_for_itself_alone() {
-    let shipped = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests/mosquitto");
     let mut credentials = std::path::PathBuf::new();
     let broker = Broker::with(|port, dir| {
-        let passwords = dir.join("passwords");
-        for user in ["edgecore", "device/lamp", "device/pump"] {
-            let mut words = vec!["-b"];
-            if !passwords.exists() {
-                words.push("-c");
-            }
-            let done = std::process::Command::new("mosquitto_passwd")
-                .args(words)
-                .arg(&passwords)
-                .args([user, "secret"])
-                .status();
-            assert!(done.unwrap().success());
-        }
         credentials = dir.join("broker");
         std::fs::write(&credentials, "username: edgecore\npassword: secret\n").unwrap();
-        let settings = std::fs::read_to_string(shipped.join("tombolo.conf")).unwrap();
-        settings
-            .replace("listener 1883 127.0.0.1", &format!("listener {port} 127.0.0.1"))
-            .replace("listener 1883 10.86.0.1", &format!("listener {port} 127.0.0.2"))
-            .replace(
-                "/etc/mosquitto/tombolo.passwords",
-                &passwords.display().to_string(),
-            )
-            .replace(
-                "/etc/mosquitto/tombolo.acl",
-                &shipped.join("tombolo.acl").display().to_string(),
-            )
+        shipped(port, dir, &["edgecore", "device/lamp", "device/pump"])
     })
     .await;
     let twins = Fake::with(&["device/lamp", "device/pump"]);

@@ -73,9 +73,10 @@ impl Access {
             Some(path) => read_file(path)?,
             None => Credentials::default(),
         };
-        let tls = match config.address.tls {
-            true => Some(Arc::new(tls(config, &credentials)?)),
-            false => None,
+        let tls = if config.address.tls {
+            Some(Arc::new(tls(config, &credentials)?))
+        } else {
+            None
         };
         let host = &config.address.host;
         Ok(Self {

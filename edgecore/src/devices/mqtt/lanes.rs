@@ -82,7 +82,7 @@ struct Lane {
 /// All lanes.
 #[derive(Debug, Default)]
 pub(super) struct Lanes {
-    lanes: HashMap<DeviceName, Lane>,
+    of_devices: HashMap<DeviceName, Lane>,
     ready: VecDeque<DeviceName>,
     bytes: usize,
 }
@@ -155,14 +155,14 @@ impl Lanes {
     /// Puts work at the end of a device's lane.
     pub(super) fn push(&mut self, device: &DeviceName, work: Work) -> Result<(), Full> {
         let cost = work.cost();
-        let held = self.lanes.get(device).map_or(0, |lane| lane.bytes);
+        let held = self.of_devices.get(device).map_or(0, |lane| lane.bytes);
         if held + cost > MOST_OF_DEVICE || self.bytes + cost > MOST {
             return Err(Full);
         }
-        if !self.lanes.contains_key(device) {
-            self.lanes.insert(device.clone(), Lane::default());
+        if !self.of_devices.contains_key(device) {
+            self.of_devices.insert(device.clone(), Lane::default());
         }
-        let Some(lane) = self.lanes.get_mut(device) else {
+        let Some(lane) = self.of_devices.get_mut(device) else {
             return Err(Full);
         };
         if lane.waiting.is_empty() && !lane.busy {
@@ -179,7 +179,7 @@ impl Lanes {
     /// The next work whose turn it is; its device is busy until [`done`](Self::done).
     pub(super) fn next(&mut self) -> Option<Job> {
         let device = self.ready.pop_front()?;
-        let lane = self.lanes.get_mut(&device)?;
+        let lane = self.of_devices.get_mut(&device)?;
         let work = lane.waiting.pop_front()?;
         lane.busy = true;
         let cost = work.cost();
@@ -190,12 +190,12 @@ impl Lanes {
 
     /// The work of a device was done.
     pub(super) fn done(&mut self, device: &DeviceName) {
-        let Some(lane) = self.lanes.get_mut(device) else {
+        let Some(lane) = self.of_devices.get_mut(device) else {
             return;
         };
         lane.busy = false;
         if lane.waiting.is_empty() {
-            self.lanes.remove(device);
+            self.of_devices.remove(device);
         } else {
             self.ready.push_back(device.clone());
         }
@@ -204,7 +204,7 @@ impl Lanes {
     /// Whether nothing waits and nothing is being done.
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
-        self.lanes.is_empty()
+        self.of_devices.is_empty()
     }
 }
 

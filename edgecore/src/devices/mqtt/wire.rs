@@ -5,7 +5,6 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use rumqttc::v5;
@@ -315,7 +314,7 @@ fn of_three(event: rumqttc::Event) -> Event {
             let wants_ack = publish.qos != rumqttc::QoS::AtMostOnce;
             Event::Message(Message {
                 topic: publish.topic,
-                payload: Bytes::from(publish.payload),
+                payload: publish.payload,
                 packet: wants_ack.then_some(publish.pkid),
                 repeat: publish.dup,
                 retained: publish.retain,

@@ -167,11 +167,8 @@ const fn bounded(what: &'static str, bytes: usize, limit: usize) -> Result<(), M
 /// The wish before the value: a device that says both says that it is as it says.
 fn said(property: &str, entry: RawEntry<'_>, seen: &mut Vec<Seen>) -> Result<(), Malformed> {
     let type_ = entry.metadata.and_then(|metadata| metadata.type_);
-    let sides: [(Option<RawValueOf<'_>>, fn(String) -> Observation); 2] = [
-        (entry.expected, Observation::Wished),
-        (entry.actual, Observation::Value),
-    ];
-    for (side, observation) in sides {
+    let wish: fn(String) -> Observation = Observation::Wished;
+    for (side, observation) in [(entry.expected, wish), (entry.actual, Observation::Value)] {
         let Some(RawValueOf {
             value: Some(value),
             metadata,

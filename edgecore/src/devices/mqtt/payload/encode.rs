@@ -155,11 +155,15 @@ pub(crate) fn membership_updated(
 pub(crate) fn device_updated(event_id: &str, timestamp: i64) -> Bytes {
     #[derive(Serialize)]
     struct Rest {
-        attributes: BTreeMap<&'static str, ()>,
+        attributes: Attributes,
     }
-    let attributes = BTreeMap::new();
+    let attributes = Attributes {};
     write(event_id, timestamp, Rest { attributes })
 }
+
+/// This version of the API has none, and clients look for the key.
+#[derive(Serialize)]
+struct Attributes {}
 
 #[derive(Serialize)]
 struct Listed<'a> {
@@ -169,7 +173,7 @@ struct Listed<'a> {
     state: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     last_online: Option<String>,
-    attributes: BTreeMap<&'static str, ()>,
+    attributes: Attributes,
 }
 
 fn listed(member: &Member) -> Listed<'_> {
@@ -184,7 +188,7 @@ fn listed(member: &Member) -> Listed<'_> {
         last_online: standing
             .and_then(|standing| standing.last_online)
             .and_then(written_time),
-        attributes: BTreeMap::new(),
+        attributes: Attributes {},
     }
 }
 
