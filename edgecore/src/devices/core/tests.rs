@@ -2,6 +2,7 @@
 
 mod catalog;
 mod flash;
+mod model;
 mod outlive;
 
 use std::collections::BTreeMap;

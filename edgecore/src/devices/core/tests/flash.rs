@@ -35,6 +35,18 @@ async fn without_a_link_everything_is_on_flash_before_it_is_accepted() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn without_a_link_even_an_old_value_is_accepted_only_after_the_newer_ones_of_others() {
+    let node = Node::new();
+    let run = node.start().await;
+    run.says("target", "3").await.unwrap();
+    pass(31.0).await;
+    run.says("count", "7").await.unwrap();
+    node.cut();
+    run.says("target", "3").await.unwrap();
+    assert_eq!(node.flashed("count").await.as_deref(), Some("7"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_link_that_goes_away_makes_the_journal_go_to_flash_without_any_report() {
     let node = Node::new();
     let run = node.start().await;
