@@ -15,6 +15,7 @@
 //!
 //! **Invariant:** a mapper that hangs, lies or ends holds up no other mapper and no report.
 
+mod accounts;
 mod authority;
 mod caller;
 mod message;

@@ -11,13 +11,14 @@ use std::time::Duration;
 
 use futures::Stream;
 use futures::stream::unfold;
-use nix::unistd::{Gid, Group, Uid, User};
+use nix::unistd::Uid;
 use thiserror::Error;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::time::sleep;
 use tracing::{info, warn};
 
+use super::accounts::{self, Group, User};
 use super::wire::Lenient;
 
 /// Connections at a time. Existing mappers open one for each report and close it; without a link a report
@@ -86,10 +87,8 @@ impl Socket {
         let Ok(peer) = stream.peer_cred() else {
             return false;
         };
-        let (uid, gid) = (Uid::from_raw(peer.uid()), Gid::from_raw(peer.gid()));
-        admits(uid, gid, self.group.as_ref(), || {
-            User::from_uid(uid).ok().flatten()
-        })
+        let user = || accounts::user(peer.uid());
+        admits((peer.uid(), peer.gid()), self.group.as_ref(), user)
     }
 }
 
@@ -100,16 +99,16 @@ impl Drop for Socket {
 }
 
 /// Root, edgecore's own user, and whoever is of the group.
-fn admits(uid: Uid, gid: Gid, group: Option<&Group>, user: impl FnOnce() -> Option<User>) -> bool {
-    if uid.is_root() || uid == Uid::effective() {
+fn admits((uid, gid): (u32, u32), group: Option<&Group>, user: impl FnOnce() -> Option<User>) -> bool {
+    if uid == 0 || uid == Uid::effective().as_raw() {
         return true;
     }
     let Some(group) = group else { return false };
-    gid == group.gid || user().is_some_and(|user| user.gid == group.gid || group.mem.contains(&user.name))
+    gid == group.gid || user().is_some_and(|user| user.gid == group.gid || group.members.contains(&user.name))
 }
 
 fn find(group: &str) -> Option<Group> {
-    let found = Group::from_name(group).ok().flatten();
+    let found = accounts::group(group);
     if found.is_none() {
         info!(
             group,
@@ -130,7 +129,7 @@ fn listen(path: &Path, group: Option<&Group>) -> io::Result<UnixListener> {
     let listener = UnixListener::bind(path)?;
     let mode = match group {
         Some(group) => {
-            chown(path, None, Some(group.gid.as_raw()))?;
+            chown(path, None, Some(group.gid))?;
             0o660
         }
         None => 0o600,
@@ -145,35 +144,33 @@ mod tests {
 
     fn group(members: &[&str]) -> Group {
         Group {
-            name: "tombolo-mapper".to_owned(),
-            passwd: std::ffi::CString::default(),
-            gid: Gid::from_raw(70_000),
-            mem: members.iter().map(|&name| name.to_owned()).collect(),
+            gid: 70_000,
+            members: members.iter().map(|&name| name.to_owned()).collect(),
         }
     }
 
     fn user(name: &str, gid: u32) -> User {
-        let mut user = User::from_uid(Uid::from_raw(0)).unwrap().unwrap();
-        name.clone_into(&mut user.name);
-        user.gid = Gid::from_raw(gid);
-        user
+        User {
+            name: name.to_owned(),
+            gid,
+        }
     }
 
     #[test]
     fn root_and_the_group_may_report_and_nobody_else() {
-        let (stranger, nobody) = (Uid::from_raw(70_001), Gid::from_raw(65_534));
+        let (stranger, nobody) = (70_001, 65_534);
         let mappers = group(&["modbus"]);
-        assert!(admits(Uid::from_raw(0), nobody, None, || None));
-        assert!(!admits(stranger, nobody, None, || Some(user("modbus", 1))));
-        assert!(!admits(stranger, nobody, Some(&mappers), || None));
-        assert!(!admits(stranger, nobody, Some(&mappers), || Some(user(
+        assert!(admits((0, nobody), None, || None));
+        assert!(!admits((stranger, nobody), None, || Some(user("modbus", 1))));
+        assert!(!admits((stranger, nobody), Some(&mappers), || None));
+        assert!(!admits((stranger, nobody), Some(&mappers), || Some(user(
             "other", 1
         ))));
-        assert!(admits(stranger, mappers.gid, Some(&mappers), || None));
-        assert!(admits(stranger, nobody, Some(&mappers), || Some(user(
+        assert!(admits((stranger, mappers.gid), Some(&mappers), || None));
+        assert!(admits((stranger, nobody), Some(&mappers), || Some(user(
             "modbus", 1
         ))));
-        assert!(admits(stranger, nobody, Some(&mappers), || Some(user(
+        assert!(admits((stranger, nobody), Some(&mappers), || Some(user(
             "other", 70_000
         ))));
     }
