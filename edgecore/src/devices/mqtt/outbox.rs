@@ -164,6 +164,19 @@ mod tests {
     }
 
     #[test]
+    fn many_in_flight_are_sent_again_in_the_order_of_their_numbers() {
+        let mut outbox = Outbox::default();
+        let names: Vec<String> = (0..50).map(|number| number.to_string()).collect();
+        for (name, packet) in names.iter().zip(1..) {
+            outbox.push(message(name, None));
+            outbox.next();
+            outbox.sent(packet);
+        }
+        outbox.lost();
+        assert_eq!(topics(&mut outbox), names);
+    }
+
+    #[test]
     fn without_room_answers_stay_and_the_rest_is_dropped() {
         let mut outbox = Outbox::default();
         while outbox.push(message("document", None)) {}
