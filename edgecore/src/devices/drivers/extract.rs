@@ -51,7 +51,7 @@ pub(crate) enum Find {
     /// The first match of a path.
     Path(Path),
     /// What a template makes of it.
-    Template(Template),
+    Template(Box<Template>),
 }
 
 impl Find {
@@ -69,7 +69,7 @@ impl Find {
                 Err(why) => settings.blame("path", &why).unwrap_or(Self::Whole),
             },
             (None, Some(template)) => match Template::parse(&template) {
-                Ok(template) => Self::Template(template),
+                Ok(template) => Self::Template(Box::new(template)),
                 Err(why) => settings.blame("template", &why).unwrap_or(Self::Whole),
             },
         }

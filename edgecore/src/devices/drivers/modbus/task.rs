@@ -303,11 +303,12 @@ impl Task {
             let span = (property.address, 1);
             match self.wire.read(unit, property.table, span, timing).await {
                 Ok(Words::Registers(words)) => before = words.first().copied().unwrap_or_default(),
-                Ok(Words::Bits(_)) => return Err(Outcome::Unreachable),
                 Err(Failure::Exception(code)) => {
                     return Err(Outcome::Refused(Failure::Exception(code).to_string()));
                 }
-                Err(Failure::Silent | Failure::Away(_)) => return Err(Outcome::Unreachable),
+                Ok(Words::Bits(_)) | Err(Failure::Silent | Failure::Away(_)) => {
+                    return Err(Outcome::Unreachable);
+                }
             }
         }
         let words = property.layout.registers(value, before);

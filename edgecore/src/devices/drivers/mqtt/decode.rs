@@ -101,12 +101,11 @@ impl Listener {
             Err(why) => Err(why.clone()),
         };
         let observation = match (value, retained) {
-            (Ok(None), _) => return None,
             (Ok(Some(value)), false) => Observation::Value(value),
             (Ok(Some(value)), true) => Observation::Retained(value),
             (Err(why), false) => Observation::Fault(format!("{}: {why}", source.topic)),
-            // Old news: it must not spoil a value that is held.
-            (Err(_), true) => return None,
+            // A retained fault is old news: it must not spoil a value that is held.
+            (Ok(None), _) | (Err(_), true) => return None,
         };
         let clue = payload.as_ref().ok().map(|payload| source.clue(payload));
         Some(Heard::Seen {
