@@ -1,6 +1,11 @@
 //! The steps of the demo that are about a device: examples/thermostat.
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -41,6 +46,7 @@ async fn wire(testbed: &Testbed, edge: &EdgeMachine) -> Result<()> {
         &credentials,
         format!("namespaces: [default]\nusername: {DRIVER}\npassword: {PASSWORD}\n"),
     )?;
+    fs::set_permissions(&credentials, fs::Permissions::from_mode(0o600))?;
     let path = edge.machine.file("/etc/tombolo/edgecore.yaml");
     let config = fs::read_to_string(&path)?;
     fs::write(
@@ -52,8 +58,7 @@ async fn wire(testbed: &Testbed, edge: &EdgeMachine) -> Result<()> {
     let script = example("thermostat.sh").display().to_string();
     let words = [script.as_str(), "hall", "-u", THERMOSTAT, "-P", PASSWORD].map(str::to_owned);
     edge.machine.install(
-        Service::new("thermostat", std::path::Path::new("/bin/sh"), words)
-            .with_env("PATH", "/usr/bin:/bin".to_owned()),
+        Service::new("thermostat", Path::new("/bin/sh"), words).with_env("PATH", "/usr/bin:/bin".to_owned()),
     )?;
     containerd::import(&edge.machine, &testbed.cache, &testbed.cache.image("mosquitto")?).await
 }
