@@ -74,6 +74,29 @@ impl Report {
         })
     }
 
+    /// Whether it names a property and leaves its value as it is: the node has it from before its boot, and
+    /// does not say again what may be old.
+    pub(super) fn leaves_some(&self) -> bool {
+        self.said.twins.iter().any(|twin| twin.reported.is_none())
+    }
+
+    /// With the values that it leaves, as the status shows them.
+    pub(super) fn over(&self, shown: &[Twin]) -> Self {
+        let mut filled = self.clone();
+        let left = filled
+            .said
+            .twins
+            .iter_mut()
+            .filter(|twin| twin.reported.is_none());
+        for twin in left {
+            let same = shown
+                .iter()
+                .find(|other| other.property_name == twin.property_name);
+            twin.reported = same.and_then(|same| same.reported.clone());
+        }
+        filled
+    }
+
     /// The device's state, if the node says one.
     pub(super) fn state(&self) -> Option<&str> {
         self.said.state.as_deref()
@@ -165,6 +188,12 @@ pub(super) fn created(device: &KnownDevice, report: Option<&Report>) -> Value {
     })
 }
 
+/// The twins of a status, as an answer has them; none that cannot be read.
+pub(super) fn twins(answer: &[u8]) -> Vec<Twin> {
+    let mut answer: Value = serde_json::from_slice(answer).unwrap_or_default();
+    serde_json::from_value(answer["status"]["twins"].take()).unwrap_or_default()
+}
+
 /// A merge patch of that very status, at that very revision.
 pub(super) fn patched(device: &KnownDevice, report: &Report, base: &Base, adopt: bool) -> Value {
     let mut metadata = json!({
@@ -247,6 +276,22 @@ pub(super) mod tests {
         let none = patched(&pump(), &report(&said, &[]), &base, true);
         assert_eq!(none["status"]["twins"], json!([]), "the list is written, empty");
         assert_eq!(none["metadata"]["ownerReferences"][0]["uid"], "u");
+    }
+
+    #[test]
+    fn a_value_that_the_node_leaves_stays_as_it_is_shown() {
+        let said =
+            json!({ "twins": [twin("t", "2", "9"), { "propertyName": "old" }, { "propertyName": "new" }] });
+        let said = report(&said, &["t", "old", "new"]);
+        assert!(said.leaves_some());
+        let answer = json!({ "status": { "twins": [twin("t", "1", "1"), twin("old", "7", "1"), twin("x", "8", "1")] } });
+        let filled = said.over(&twins(answer.to_string().as_bytes()));
+        assert_eq!(
+            filled.status()["twins"],
+            json!([twin("t", "2", "9"), twin("old", "7", "1"), { "propertyName": "new" }])
+        );
+        assert_eq!(filled.values, said.values, "what was said is the same");
+        assert_eq!(twins(b"{}"), []);
     }
 
     #[test]

@@ -9,6 +9,7 @@
 //! **Invariant:** a write names the revision that it goes over. What is not this session's own is read
 //! before, and the Lease after that, so that an older session never writes over a newer one.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -23,7 +24,7 @@ use super::Devices;
 use super::events::About;
 use super::judge::{Found, Verdict, judge};
 use super::pace::DevicePace;
-use super::report::{Base, Report, created, patched, state_patch};
+use super::report::{Base, Report, created, patched, state_patch, twins};
 use crate::cluster::{Actor, ApiError, Call, Content, KnownDevice, WriteError, status_entry};
 use crate::reported::Shown;
 
@@ -225,6 +226,14 @@ impl DeviceWriter {
                 Some(base) => (Some(base), false),
                 None => self.read_base(device).await?,
             };
+            let (report, over) = match over {
+                Some(over) if report.leaves_some() => {
+                    let (report, over) = self.fill(device, report, over).await?;
+                    (report, Some(over))
+                }
+                over => (Cow::Borrowed(report), over),
+            };
+            let report = report.as_ref();
             let result = match over {
                 Some(over) => self.patch(device, &patched(device, report, &over, adopt)).await,
                 None => self.create(device, report).await,
@@ -242,6 +251,29 @@ impl DeviceWriter {
             },
             not_final,
         ))
+    }
+
+    /// The report with the values that it leaves, and the status that they were read from; the Lease is read
+    /// after it.
+    async fn fill<'a>(
+        &self,
+        device: &KnownDevice,
+        report: &'a Report,
+        over: Base,
+    ) -> Result<(Cow<'a, Report>, Base), WriteError> {
+        let cluster = &self.devices.inner.cluster;
+        let call = Call::get(path(&device.key, "devicestatuses"));
+        let found = match cluster.api().call(Actor::Cloudcore, call).await {
+            Ok(found) => found,
+            // The write will find the same.
+            Err(error) if error.is_not_found() => return Ok((Cow::Borrowed(report), over)),
+            Err(error) => return Err(error.into()),
+        };
+        cluster.holds_node(&self.node).await?;
+        Ok(match Base::of(&found).filter(|base| base.uid == over.uid) {
+            Some(base) => (Cow::Owned(report.over(&twins(&found))), base),
+            None => (Cow::Borrowed(report), over),
+        })
     }
 
     fn own_base(&self, uid: &str) -> Option<Base> {

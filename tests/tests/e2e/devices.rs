@@ -195,7 +195,9 @@ async fn what_a_device_says_while_the_link_is_cut_survives_the_power_and_arrives
     apply(testbed, &pump("well", site.machine.name())).await?;
     served(&site, "well").await?;
     report(&site, "well", "pressure", "1").await?;
+    report(&site, "well", "speed", "90").await?;
     until_shown(testbed, "well", "pressure", "1").await?;
+    until_shown(testbed, "well", "speed", "90").await?;
 
     site.machine.cut()?;
     // Accepted is what was answered: the answer comes when it is on the disk.
@@ -212,6 +214,8 @@ async fn what_a_device_says_while_the_link_is_cut_survives_the_power_and_arrives
     until_shown(testbed, "well", "pressure", "3").await?;
     report(&site, "well", "pressure", "4").await?;
     until_shown(testbed, "well", "pressure", "4").await?;
+    // What was not said again since the boot is not taken away.
+    until_shown(testbed, "well", "speed", "90").await?;
     forget(testbed, "well").await?;
     world.retire(site).await
 }
