@@ -32,10 +32,10 @@ pub(crate) use budgets::written;
 pub use devices::{DEFAULT_JOURNAL_DIR, Devices};
 pub use labels::{InvalidLabel, InvalidTaint, Taint, TaintEffect, check_label};
 pub use mistakes::{Mistake, Mistakes, nearest};
-pub use mqtt::{Broker, Mqtt};
 pub use proxy::{InvalidProxy, Proxy, ProxyPasswordError};
 
 use crate::devices::dmi::DmiConfig;
+use crate::devices::mqtt::Mqtt;
 use crate::node::document::Identity;
 use crate::pods::cgroups::CgroupDriver;
 use fields::Fields;

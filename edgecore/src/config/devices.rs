@@ -5,8 +5,9 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
+use super::Config;
 use super::fields::absolute_path;
-use super::{Config, nearest};
+use super::mistakes::unknown;
 use crate::devices::drivers::{self, Allowed, DriversConfig};
 
 /// On tmpfs: it outlives the process, and costs no flash.
@@ -50,7 +51,7 @@ pub(super) fn read(value: &Value) -> Result<Devices, Vec<String>> {
                 Ok(topics) => devices.topics = topics,
                 Err(found) => bad.extend(found.into_iter().map(|text| format!("topics: {text}"))),
             },
-            other => bad.push(unknown(other)),
+            other => bad.push(unknown(other, &KEYS)),
         }
     }
     if bad.is_empty() { Ok(devices) } else { Err(bad) }
@@ -94,25 +95,12 @@ fn is_filter(text: &str) -> bool {
 impl Config {
     /// What the drivers need to know of the node.
     pub fn drivers(&self) -> DriversConfig {
-        let broker = &self.mqtt.address;
-        let own = || format!("edgecore-{}", self.node_name);
         DriversConfig {
-            broker: drivers::Broker {
-                host: broker.host.clone(),
-                port: broker.port,
-                tls: broker.tls,
-            },
-            client_id: self.mqtt.client_id.clone().unwrap_or_else(own),
+            broker: self.mqtt.address.clone(),
+            client_id: self.mqtt.client_id(self.node_name.as_ref()),
             topics: Allowed::new(self.devices.topics.clone()),
             credentials: PathBuf::from(drivers::CREDENTIALS),
         }
-    }
-}
-
-fn unknown(key: &str) -> String {
-    match nearest(key, &KEYS) {
-        Some(near) => format!("{key} is not known; did you mean {near}?"),
-        None => format!("{key} is not known; the keys are {}", KEYS.join(", ")),
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde_json::Value;
 
 use super::fields::{Read, absolute_path};
-use super::nearest;
+use super::mistakes::unknown;
 use crate::devices::dmi::DmiConfig;
 
 const KEYS: [&str; 2] = ["socket", "group"];
@@ -20,7 +20,7 @@ pub(super) fn read(value: &Value) -> Read<DmiConfig> {
         let read = match key.as_str() {
             "socket" => absolute_path(value).map(|path| config.socket = PathBuf::from(path)),
             "group" => group(value).map(|group| config.group = group),
-            _ => Err(vec![unknown(key)]),
+            _ => Err(vec![unknown(key, &KEYS)]),
         };
         bad.extend(read.err().into_iter().flatten());
     }
@@ -31,14 +31,6 @@ fn group(value: &Value) -> Read<String> {
     let group = value.as_str().filter(|group| !group.is_empty());
     let group = group.ok_or_else(|| vec![format!("group must be the name of a group, not {value}")])?;
     Ok(group.to_owned())
-}
-
-fn unknown(key: &str) -> String {
-    let hint = nearest(key, &KEYS).map_or_else(
-        || format!("the keys are {}", KEYS.join(", ")),
-        |near| format!("did you mean {near}?"),
-    );
-    format!("{key} is not known; {hint}")
 }
 
 #[cfg(test)]

@@ -50,6 +50,14 @@ pub fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
         .map(|(_, near)| near)
 }
 
+/// What is said of a key that is none of these.
+pub(super) fn unknown(key: &str, known: &[&str]) -> String {
+    match nearest(key, known) {
+        Some(near) => format!("{key} is not known; did you mean {near}?"),
+        None => format!("{key} is not known; the keys are {}", known.join(", ")),
+    }
+}
+
 /// Edit distance; a key written in one word counts as the same with underscores.
 fn score(word: &str, candidate: &str) -> usize {
     if word == candidate.replace('_', "") {

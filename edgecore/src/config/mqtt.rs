@@ -5,64 +5,15 @@ use std::path::PathBuf;
 use serde_json::Value;
 
 use super::Address;
+use crate::devices::Broker;
+use crate::devices::mqtt::{Mqtt, PORT};
 
-/// The port of brokers without encryption.
-const PORT: u16 = 1883;
 /// The port of brokers with it.
 const TLS_PORT: u16 = 8883;
 /// Where credentials lie that are given by name alone.
 const CREDENTIALS_DIR: &str = "/etc/tombolo/device-credentials";
 /// The keys.
 const KEYS: [&str; 3] = ["address", "credentials", "client_id"];
-
-/// The broker, as the node reaches it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mqtt {
-    /// Where it is: on the node itself by default. A node without a broker notices one that is
-    /// installed later, and until then asks a closed port now and then.
-    pub address: Broker,
-    /// A file with user and password, and for TLS the broker's CA and the node's certificate.
-    pub credentials: Option<PathBuf>,
-    /// The name of the node's session; `edgecore-` and the node's name by default.
-    pub client_id: Option<String>,
-}
-
-/// A broker's address.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Broker {
-    /// A DNS name or an IP address, without brackets.
-    pub host: String,
-    /// The port.
-    pub port: u16,
-    /// Whether the connection is encrypted.
-    pub tls: bool,
-}
-
-impl Default for Mqtt {
-    fn default() -> Self {
-        let address = Broker {
-            host: "127.0.0.1".to_owned(),
-            port: PORT,
-            tls: false,
-        };
-        Self {
-            address,
-            credentials: None,
-            client_id: None,
-        }
-    }
-}
-
-impl std::fmt::Display for Broker {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let scheme = if self.tls { "mqtts" } else { "mqtt" };
-        let address = Address {
-            host: self.host.clone(),
-            port: self.port,
-        };
-        write!(f, "{scheme}://{address}")
-    }
-}
 
 /// Reads the value of `mqtt`: a mapping of `address`, `credentials` and `client_id`.
 pub(super) fn read(value: &Value) -> Result<Mqtt, Vec<String>> {

@@ -14,6 +14,7 @@
 //!
 //! **Invariant:** a carrier hears "accepted" only when the journal has the value.
 
+mod broker;
 mod core;
 pub mod dmi;
 pub mod drivers;
@@ -23,6 +24,7 @@ mod seam;
 mod served;
 mod twin;
 
+pub use broker::{Broker, NotABroker};
 pub use core::{Cluster, Core, Ground, OpenError, Source};
 pub use seam::{
     Clue, Observation, Origin, Refused, Report, Seen, Standing, Told, TwinChange, TwinView, Twins, Wish,

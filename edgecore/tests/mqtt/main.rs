@@ -13,7 +13,7 @@ mod twins;
 use std::sync::Arc;
 use std::time::Duration;
 
-use edgecore::config::Mqtt;
+use edgecore::devices::mqtt::Mqtt;
 use edgecore::devices::mqtt::{Counted, Counters, Setup, run};
 use edgecore::devices::{Clue, Observation, Origin, Report, Seen};
 use protocol::clock::Clock;

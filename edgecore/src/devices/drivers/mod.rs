@@ -33,9 +33,9 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-pub use mqtt::{Allowed, Broker, NotABroker};
+pub use mqtt::Allowed;
 
-use super::Twins;
+use super::{Broker, Twins};
 use modbus::Modbus;
 use mqtt::{Mqtt, MqttConfig};
 

@@ -83,7 +83,7 @@ enum News {
 }
 
 impl News {
-    fn tell(self, broker: &crate::config::Broker, lost: &Lost, stood: bool) -> Self {
+    fn tell(self, broker: &crate::devices::Broker, lost: &Lost, stood: bool) -> Self {
         match (self, stood) {
             (_, true) => {
                 warn!(%broker, why = %lost, "lost the MQTT broker");

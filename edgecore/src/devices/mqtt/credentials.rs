@@ -12,7 +12,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use serde::Deserialize;
 use thiserror::Error;
 
-use crate::config::Mqtt;
+use super::Mqtt;
 
 /// Why there is nothing to connect with.
 #[derive(Debug, Error)]
@@ -86,10 +86,7 @@ impl Access {
                 host.clone()
             },
             port: config.address.port,
-            client_id: config
-                .client_id
-                .clone()
-                .unwrap_or_else(|| format!("edgecore-{node}")),
+            client_id: config.client_id(node),
             login: credentials
                 .username
                 .map(|user| (user, credentials.password.unwrap_or_default())),

@@ -27,16 +27,57 @@ mod topic;
 mod wire;
 mod work;
 
+use std::path::PathBuf;
 use std::sync::Arc;
+
+use super::Broker;
 
 pub use client::run;
 pub use counters::{Counted, Counters};
+
+/// The port of brokers without encryption.
+pub(crate) const PORT: u16 = 1883;
+
+/// The broker, as the node reaches it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mqtt {
+    /// Where it is: on the node itself by default. A node without a broker notices one that is
+    /// installed later, and until then asks a closed port now and then.
+    pub address: Broker,
+    /// A file with user and password, and for TLS the broker's CA and the node's certificate.
+    pub credentials: Option<PathBuf>,
+    /// The name of the node's session; `edgecore-` and the node's name by default.
+    pub client_id: Option<String>,
+}
+
+impl Default for Mqtt {
+    fn default() -> Self {
+        let address = Broker {
+            host: "127.0.0.1".to_owned(),
+            port: PORT,
+            tls: false,
+        };
+        Self {
+            address,
+            credentials: None,
+            client_id: None,
+        }
+    }
+}
+
+impl Mqtt {
+    /// The name of this node's session.
+    pub fn client_id(&self, node: &str) -> String {
+        let own = || format!("edgecore-{node}");
+        self.client_id.clone().unwrap_or_else(own)
+    }
+}
 
 /// What a bridge needs to begin with.
 #[derive(Clone, Debug)]
 pub struct Setup {
     /// Where the broker is.
-    pub config: crate::config::Mqtt,
+    pub config: Mqtt,
     /// The node's name.
     pub node: String,
     /// Where it counts.

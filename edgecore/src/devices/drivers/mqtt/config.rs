@@ -22,9 +22,8 @@ use crate::devices::drivers::extract::{Find, Path, Shape};
 use crate::devices::drivers::settings::Settings;
 use crate::devices::drivers::template::Template;
 use crate::devices::drivers::writing::Manner;
-use crate::devices::{Access, Served, ServedProperty};
+use crate::devices::{Access, Broker, Served, ServedProperty};
 
-use super::broker::Broker;
 use super::topics::{Allowed, resolve};
 
 /// A broker, and as whom it is spoken to. Devices of all namespaces share a connection: brokers that

@@ -18,8 +18,8 @@ use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::broker::Broker;
 use super::encode::Message;
+use crate::devices::Broker;
 use crate::devices::drivers::credentials::Credentials;
 
 /// Larger messages are refused by the broker, which knows this number.

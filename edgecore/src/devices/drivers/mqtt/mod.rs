@@ -10,7 +10,6 @@
 //! **Invariant:** a retained message is old news: it counts while nothing newer is known, except where
 //! it says whether a device is there.
 
-mod broker;
 mod config;
 mod decode;
 mod encode;
@@ -28,12 +27,11 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::sync::watch;
 
-pub use broker::{Broker, NotABroker};
 pub use topics::Allowed;
 
 use super::credentials::{self, Credentials};
 use super::driver::{Driver, Hands, Reading, Units};
-use crate::devices::Served;
+use crate::devices::{Broker, Served};
 use config::{Endpoint, Settled};
 
 /// What the driver needs to know of the node.
