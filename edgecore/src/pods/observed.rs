@@ -13,6 +13,9 @@ use k8s_openapi::api::core::v1::{Container, Lifecycle};
 use super::{container_config as made, sandbox_config, termination};
 use crate::runtime::{Runtime, RuntimeError};
 
+/// The exit code of a process that `SIGKILL` ended.
+const KILLED: i32 = 137;
+
 /// What runs, or ran, for one pod UID.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PodObserved {
@@ -144,6 +147,14 @@ impl PodObserved {
     }
 }
 
+impl ContainerObserved {
+    /// Whether the runtime may still add that it ran out of memory: it was killed, and nobody says why.
+    /// containerd hears of the end and of the lack of memory on two ways, and either may come first.
+    pub fn may_lack_memory(&self) -> bool {
+        self.run == Run::Exited && self.exit_code == KILLED && self.reason == "Error"
+    }
+}
+
 impl Run {
     /// Whether a process may be alive.
     pub const fn may_run(self) -> bool {
@@ -165,6 +176,13 @@ impl Run {
 pub struct Memory {
     ended: BTreeMap<String, ContainerObserved>,
     addresses: BTreeMap<String, Vec<String>>,
+}
+
+impl Memory {
+    /// The container is asked for again: of its end there may be more to know.
+    pub fn doubt(&mut self, id: &str) {
+        self.ended.remove(id);
+    }
 }
 
 /// Asks the runtime for everything that carries the pod's UID.

@@ -144,6 +144,15 @@ impl FakeRuntime {
         self.world.lock().exits.remove(name);
     }
 
+    /// Adds to the end of what ran under this name that it had no memory left, as the runtime does late.
+    pub(crate) fn lacked_memory(&self, name: &str) {
+        let mut world = self.world.lock();
+        let named = |s: &api::ContainerStatus| s.labels.get(NAME).is_some_and(|own| own == name);
+        for (_, status) in world.containers.values_mut().filter(|(_, s)| named(s)) {
+            "OOMKilled".clone_into(&mut status.reason);
+        }
+    }
+
     /// Makes whatever runs under this name end now.
     pub(crate) fn end(&self, name: &str, code: i32) {
         let mut world = self.world.lock();

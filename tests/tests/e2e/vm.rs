@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 use tests::{
@@ -198,6 +198,22 @@ async fn in_a_vm_pods_are_limited_as_the_kubelet_limits_them(world: &World) -> R
 
 async fn in_a_vm_a_container_out_of_memory_ends_as_a_whole(world: &World) -> Result<()> {
     let (testbed, _) = world.with_vm().await?;
+    // containerd reads of the lack of memory in the container's cgroup, which goes with the container:
+    // now and then, on a slow machine, it never knows.
+    for round in 1..=3 {
+        let (reason, code) = run_out_of_memory(testbed).await?;
+        ensure!(code == 137, "the container ended with {reason:?}, {code}");
+        match reason.as_deref() {
+            Some("OOMKilled") => return Ok(()),
+            Some("Error") => println!("round {round}: the runtime did not tell why"),
+            other => bail!("the container ended with {other:?}"),
+        }
+    }
+    bail!("no container of three was said to be OOMKilled")
+}
+
+/// How a pod ends whose container takes more memory than it may.
+async fn run_out_of_memory(testbed: &Testbed) -> Result<(Option<String>, i32)> {
     let mut greedy = limited("vm-greedy", json!({ "limits": { "memory": "24Mi" } }));
     greedy["metadata"]["labels"]["of"] = json!("greed");
     greedy["spec"]["restartPolicy"] = json!("Never");
@@ -209,18 +225,15 @@ async fn in_a_vm_a_container_out_of_memory_ends_as_a_whole(world: &World) -> Res
         "(sleep 2; exec busybox tail /dev/zero) & while true; do sleep 1; done"
     ]);
     apply(testbed, &greedy).await?;
-    let reason = until("the greedy pod OOMKilled", SLOW, || async {
+    let end = until("the end of the greedy pod", SLOW, || async {
         let found = pods::list(&testbed.client(), "default", "of=greed").await?;
         let ended = found.first().and_then(ended);
         Ok(Look::from_option(ended, || pods::table(&found)))
     })
     .await?;
-    ensure!(
-        reason == (Some("OOMKilled".to_owned()), 137),
-        "the container ended with {reason:?}"
-    );
     delete(testbed, &["pod", "vm-greedy"]).await?;
-    pods::until_gone(&testbed.client(), "of=greed", SLOW).await
+    pods::until_gone(&testbed.client(), "of=greed", SLOW).await?;
+    Ok(end)
 }
 
 fn ended(pod: &Pod) -> Option<(Option<String>, i32)> {

@@ -9,6 +9,7 @@
 mod act;
 mod ground;
 mod hooking;
+mod looking;
 mod probing;
 mod settle;
 mod stop;
@@ -30,7 +31,7 @@ use super::desired::DesiredPod;
 use super::events::Tone;
 use super::kit::Kit;
 use super::lifecycle::{self, History, Outcome, Plan, Stage, Step, View};
-use super::observed::{self, Memory, PodObserved, Run};
+use super::observed::{Memory, PodObserved, Run};
 use super::spec;
 use super::status::{self, End, Waiting};
 use super::volumes::Mounted;
@@ -282,11 +283,6 @@ impl Worker {
         let (reason, message) = overdue();
         self.kit.events.pod(self.pod(), Tone::Normal, &reason, &message);
         self.end_it(Some((reason, message)))
-    }
-
-    async fn look(&mut self) -> Result<(), crate::runtime::RuntimeError> {
-        self.observed = observed::observe(self.kit.runtime.as_ref(), &self.uid, &mut self.memory).await?;
-        Ok(())
     }
 
     /// Draws the conclusions of an observation.

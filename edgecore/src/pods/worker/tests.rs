@@ -2,6 +2,7 @@
 
 mod beside;
 mod hooks;
+mod late;
 mod sidecars;
 
 use serde_json::{Value, json};
