@@ -1,3 +1,5 @@
+//! Reports that outlive restarts, and leave the disk when the cloud has them.
+
 use super::*;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use protocol::transport::Stream;

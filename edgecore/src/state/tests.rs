@@ -1,3 +1,5 @@
+//! State that outlives restarts and is told to its readers.
+
 use super::*;
 use crate::pods::seams::PodSource as _;
 use crate::pods::spec::{Lookup, Objects as _};

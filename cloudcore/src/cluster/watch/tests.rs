@@ -1,3 +1,5 @@
+//! Lists and watches as servers of several ages answer them.
+
 use std::sync::Arc;
 
 use http_body_util::Full;

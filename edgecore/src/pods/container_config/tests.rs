@@ -1,3 +1,5 @@
+//! Containers, told to the runtime as the kubelet tells them.
+
 use std::path::Path;
 
 use k8s_cri::v1::{Mount, MountPropagation};

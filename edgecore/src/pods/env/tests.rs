@@ -1,3 +1,5 @@
+//! Environments, held against what the kubelet makes of the same pods.
+
 use super::super::spec::testing::{FakeObjects, container, facts, pod};
 use super::*;
 

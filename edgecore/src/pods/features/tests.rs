@@ -1,3 +1,5 @@
+//! What of a spec passes, and what is refused by its path.
+
 use super::*;
 use serde_json::json;
 

@@ -1,3 +1,5 @@
+//! Hooks, against servers and commands of the test's own.
+
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;

@@ -1,3 +1,5 @@
+//! Pulls, back-offs and what is said of them, against the runtime in memory.
+
 use super::super::spec::testing::{container, pod};
 use super::*;
 use crate::runtime::fake::FakeRuntime;

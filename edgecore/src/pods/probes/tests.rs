@@ -1,3 +1,5 @@
+//! Probes in virtual time.
+
 use tokio::time::{advance, timeout};
 
 use super::super::spec::testing::container;

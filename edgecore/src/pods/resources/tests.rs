@@ -1,3 +1,5 @@
+//! The kubelet's numbers for the same pods.
+
 use super::*;
 
 fn pod(containers: &str) -> Pod {

@@ -1,3 +1,5 @@
+//! Whose word counts, and the safe defaults.
+
 use super::super::spec::testing::{container as container_of, facts, pod};
 use super::*;
 use NamespaceMode::{Container as OwnEach, Node, Pod as Shared};

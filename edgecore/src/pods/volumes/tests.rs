@@ -1,3 +1,5 @@
+//! Volumes of a pod from mount to unmount, on a real disk.
+
 use std::time::SystemTime;
 
 use futures::future::BoxFuture;

@@ -1,3 +1,5 @@
+//! Slices, against a systemd of the test's own on a socket.
+
 use std::os::unix::net::UnixListener;
 use std::thread::{JoinHandle, spawn};
 

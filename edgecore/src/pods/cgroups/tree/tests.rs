@@ -1,3 +1,5 @@
+//! Cgroups of pods, in a directory that looks like the kernel's.
+
 use super::super::hierarchy::Mount;
 use super::super::systemd::testing::FakeSystemd;
 use super::*;

@@ -1,3 +1,5 @@
+//! Pull secrets as they are written, and the images that they count for.
+
 use k8s_openapi::ByteString;
 use serde_json::{Value, json};
 

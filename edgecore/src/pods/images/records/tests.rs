@@ -1,3 +1,5 @@
+//! Who gets an image that a login was shown for.
+
 use super::*;
 
 const IMAGE: &str = "r.example.com/app:1";

@@ -1,3 +1,5 @@
+//! The health service, answering, refusing and silent.
+
 use std::convert::Infallible;
 use std::future::{Ready, ready};
 use std::task::{Context, Poll};

@@ -1,3 +1,5 @@
+//! Answers, headers and redirects of a real server.
+
 use std::sync::Arc;
 
 use rcgen::{CertifiedKey, generate_simple_self_signed};

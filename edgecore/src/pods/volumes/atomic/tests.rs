@@ -1,3 +1,5 @@
+//! Names, modes, owners and any history of payloads, on a real disk.
+
 use std::os::unix::fs::{MetadataExt as _, symlink};
 
 use proptest::prelude::*;

@@ -1,3 +1,5 @@
+//! Payloads of every source, and what is said of what is missing.
+
 use super::super::super::spec::testing::{FakeObjects, facts, pod};
 use super::*;
 

@@ -1,3 +1,5 @@
+//! Tokens over their life: renewed, kept, forgotten.
+
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use super::*;

@@ -1,0 +1,331 @@
+//! The calls, as CRI has them.
+
+use futures::FutureExt;
+use k8s_cri::v1 as api;
+use tonic::Code;
+
+use super::world::{World, condition, created, image, listed_container, listed_sandbox, matches};
+use super::{FakeRuntime, NAME, UID};
+use crate::runtime::{Call, Events, Labels, Runtime, RuntimeError};
+
+impl FakeRuntime {
+    fn with<T>(
+        &self,
+        call: &'static str,
+        what: &str,
+        act: impl FnOnce(&mut World) -> Result<T, RuntimeError>,
+    ) -> Call<'static, T>
+    where
+        T: Send + 'static,
+    {
+        let mut world = self.world.lock();
+        let result = world.enter(call, what).and_then(|()| act(&mut world));
+        async move {
+            // A real runtime takes a moment; let others run.
+            tokio::task::yield_now().await;
+            result
+        }
+        .boxed()
+    }
+}
+
+impl Runtime for FakeRuntime {
+    fn version(&self) -> Call<'_, api::VersionResponse> {
+        self.with("Version", "", |_| {
+            Ok(api::VersionResponse {
+                version: "0.1.0".to_owned(),
+                runtime_name: "fake".to_owned(),
+                runtime_version: "1".to_owned(),
+                runtime_api_version: "v1".to_owned(),
+            })
+        })
+    }
+
+    fn status(&self, _verbose: bool) -> Call<'_, api::StatusResponse> {
+        self.with("Status", "", |_| {
+            let conditions = vec![condition("RuntimeReady"), condition("NetworkReady")];
+            let status = Some(api::RuntimeStatus { conditions });
+            Ok(api::StatusResponse {
+                status,
+                ..Default::default()
+            })
+        })
+    }
+
+    fn runtime_config(&self) -> Call<'_, api::RuntimeConfigResponse> {
+        let call = "RuntimeConfig";
+        self.with(call, "", |world| {
+            let driver = world.driver.ok_or(RuntimeError::Unimplemented { call })?;
+            let cgroup_driver = driver as i32;
+            let linux = Some(api::LinuxRuntimeConfiguration { cgroup_driver });
+            Ok(api::RuntimeConfigResponse { linux })
+        })
+    }
+
+    fn update_runtime_config(&self, _pod_cidr: String) -> Call<'_, ()> {
+        self.with("UpdateRuntimeConfig", "", |_| Ok(()))
+    }
+
+    fn events(&self) -> Call<'_, Events> {
+        let call = "GetContainerEvents";
+        self.with(call, "", |_| {
+            Err::<Events, _>(RuntimeError::Unimplemented { call })
+        })
+    }
+
+    fn run_sandbox(&self, config: api::PodSandboxConfig, handler: String) -> Call<'_, String> {
+        let metadata = config.metadata.clone().unwrap_or_default();
+        self.with("RunPodSandbox", &metadata.name.clone(), |world| {
+            let id = world.id("sandbox");
+            let ip = format!("10.86.0.{}", world.next % 250 + 2);
+            let status = api::PodSandboxStatus {
+                id: id.clone(),
+                metadata: Some(metadata),
+                state: api::PodSandboxState::SandboxReady as i32,
+                created_at: world.tick(),
+                network: Some(api::PodSandboxNetworkStatus {
+                    ip,
+                    additional_ips: Vec::new(),
+                }),
+                labels: config.labels,
+                annotations: config.annotations,
+                runtime_handler: handler,
+                linux: None,
+            };
+            world.sandboxes.insert(id.clone(), status);
+            Ok(id)
+        })
+    }
+
+    fn stop_sandbox(&self, id: &str) -> Call<'_, ()> {
+        self.with("StopPodSandbox", id, |world| {
+            let inside: Vec<_> = world
+                .containers
+                .iter()
+                .filter(|(_, (s, _))| s == id)
+                .map(|(c, _)| c.clone())
+                .collect();
+            for container in inside {
+                world.exit(&container, 137);
+            }
+            if let Some(sandbox) = world.sandboxes.get_mut(id) {
+                sandbox.state = api::PodSandboxState::SandboxNotready as i32;
+            }
+            Ok(())
+        })
+    }
+
+    fn remove_sandbox(&self, id: &str) -> Call<'_, ()> {
+        self.with("RemovePodSandbox", id, |world| {
+            world.sandboxes.remove(id);
+            world.containers.retain(|_, (sandbox, _)| sandbox != id);
+            Ok(())
+        })
+    }
+
+    fn sandbox_status(&self, id: &str) -> Call<'_, api::PodSandboxStatus> {
+        let call = "PodSandboxStatus";
+        self.with(call, id, |world| {
+            world
+                .sandboxes
+                .get(id)
+                .cloned()
+                .ok_or_else(|| World::missing(call, id))
+        })
+    }
+
+    fn list_sandboxes(&self, labels: Labels) -> Call<'_, Vec<api::PodSandbox>> {
+        self.with("ListPodSandbox", "", |world| {
+            let all = world.sandboxes.values().filter(|s| matches(&s.labels, &labels));
+            Ok(all.map(listed_sandbox).collect())
+        })
+    }
+
+    fn create_container(
+        &self,
+        sandbox: &str,
+        config: api::ContainerConfig,
+        _sandbox_config: api::PodSandboxConfig,
+    ) -> Call<'_, String> {
+        let call = "CreateContainer";
+        let name = config.metadata.clone().unwrap_or_default().name;
+        self.with(call, &name, |world| {
+            let ready = world
+                .sandboxes
+                .get(sandbox)
+                .is_some_and(|s| s.state == api::PodSandboxState::SandboxReady as i32);
+            if !ready {
+                world
+                    .violations
+                    .push(format!("{name} created in a sandbox that is not ready"));
+                return Err(World::missing(call, sandbox));
+            }
+            let id = world.id("container");
+            let status = created(world, &id, config);
+            world.containers.insert(id.clone(), (sandbox.to_owned(), status));
+            Ok(id)
+        })
+    }
+
+    fn start_container(&self, id: &str) -> Call<'_, ()> {
+        let call = "StartContainer";
+        let name = self
+            .world
+            .lock()
+            .containers
+            .get(id)
+            .map(|(_, s)| s.labels[NAME].clone());
+        self.with(call, &name.clone().unwrap_or_default(), |world| {
+            let now = world.tick();
+            let running = api::ContainerState::ContainerRunning as i32;
+            let labels = match world.containers.get(id) {
+                Some((_, status)) => status.labels.clone(),
+                None => return Err(World::missing(call, id)),
+            };
+            if world.unstartable.contains(&labels[NAME]) {
+                world.exit(id, 128);
+                return Err(World::refused(call, "no such program"));
+            }
+            let same = |s: &api::ContainerStatus| {
+                s.state == running
+                    && s.labels.get(UID) == labels.get(UID)
+                    && s.labels.get(NAME) == labels.get(NAME)
+            };
+            if world.containers.values().any(|(_, s)| same(s)) {
+                world
+                    .violations
+                    .push(format!("two instances of {}", labels[NAME]));
+            }
+            if let Some((_, status)) = world.containers.get_mut(id) {
+                status.state = running;
+                status.started_at = now;
+            }
+            if let Some(code) = name.and_then(|n| world.exits.get(&n).copied()) {
+                world.exit(id, code);
+            }
+            Ok(())
+        })
+    }
+
+    fn stop_container(&self, id: &str, grace_seconds: i64) -> Call<'_, ()> {
+        self.with("StopContainer", &format!("{id} {grace_seconds}"), |world| {
+            world.exit(id, if grace_seconds == 0 { 137 } else { 143 });
+            Ok(())
+        })
+    }
+
+    fn remove_container(&self, id: &str) -> Call<'_, ()> {
+        self.with("RemoveContainer", id, |world| {
+            world.containers.remove(id);
+            Ok(())
+        })
+    }
+
+    fn container_status(&self, id: &str) -> Call<'_, api::ContainerStatus> {
+        let call = "ContainerStatus";
+        self.with(call, id, |world| {
+            let found = world.containers.get(id).map(|(_, status)| status.clone());
+            found.ok_or_else(|| World::missing(call, id))
+        })
+    }
+
+    fn list_containers(&self, labels: Labels) -> Call<'_, Vec<api::Container>> {
+        self.with("ListContainers", "", |world| {
+            let all = world
+                .containers
+                .values()
+                .filter(|(_, s)| matches(&s.labels, &labels));
+            Ok(all
+                .map(|(sandbox, status)| listed_container(sandbox, status))
+                .collect())
+        })
+    }
+
+    fn update_container(&self, id: &str, _: api::LinuxContainerResources) -> Call<'_, ()> {
+        self.with("UpdateContainerResources", id, |_| Ok(()))
+    }
+
+    fn reopen_log(&self, id: &str) -> Call<'_, ()> {
+        self.with("ReopenContainerLog", id, |_| Ok(()))
+    }
+
+    fn exec_sync(&self, _: &str, command: Vec<String>, _: i64) -> Call<'_, api::ExecSyncResponse> {
+        let first = command.into_iter().next().unwrap_or_default();
+        let known = self.world.lock().exec.get(&first).copied();
+        let (exit_code, takes) = known.unwrap_or_default();
+        let answer = self.with("ExecSync", &first, |_| {
+            Ok(api::ExecSyncResponse {
+                exit_code,
+                ..Default::default()
+            })
+        });
+        async move {
+            if !takes.is_zero() {
+                tokio::time::sleep(takes).await;
+            }
+            answer.await
+        }
+        .boxed()
+    }
+
+    fn image_status(&self, name: &str) -> Call<'_, Option<api::Image>> {
+        self.with("ImageStatus", name, |world| {
+            Ok(world
+                .images
+                .contains(name.trim_start_matches("sha256:"))
+                .then(|| image(name)))
+        })
+    }
+
+    fn pull_image(&self, pull: api::PullImageRequest) -> Call<'_, String> {
+        let call = "PullImage";
+        let name = pull.image.unwrap_or_default().image;
+        self.with(call, &name.clone(), |world| {
+            if !world.registry.contains(&name) {
+                let message = format!("failed to resolve reference {name:?}: not found");
+                return Err(RuntimeError::NotFound { call, message });
+            }
+            let user = pull.auth.map(|auth| auth.username);
+            if world
+                .private
+                .get(&name)
+                .is_some_and(|owner| Some(owner) != user.as_ref())
+            {
+                let (code, message) = (Code::Unknown, "pull access denied".to_owned());
+                return Err(RuntimeError::Refused { call, code, message });
+            }
+            world.images.insert(name.clone());
+            Ok(format!("sha256:{name}"))
+        })
+    }
+
+    fn list_images(&self) -> Call<'_, Vec<api::Image>> {
+        self.with("ListImages", "", |world| {
+            Ok(world.images.iter().map(|i| image(i)).collect())
+        })
+    }
+
+    fn remove_image(&self, name: &str) -> Call<'_, ()> {
+        self.with("RemoveImage", name, |world| {
+            world
+                .images
+                .retain(|known| known != name && image(known).id != name);
+            Ok(())
+        })
+    }
+
+    fn image_fs_info(&self) -> Call<'_, api::ImageFsInfoResponse> {
+        let place = api::FilesystemUsage {
+            fs_id: Some(api::FilesystemIdentifier {
+                mountpoint: "/images".to_owned(),
+            }),
+            ..Default::default()
+        };
+        self.with("ImageFsInfo", "", |_| {
+            Ok(api::ImageFsInfoResponse {
+                image_filesystems: vec![place],
+                ..Default::default()
+            })
+        })
+    }
+}

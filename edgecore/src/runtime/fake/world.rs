@@ -1,0 +1,146 @@
+//! What the fake holds, and the shapes in which it is asked for.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::time::Duration;
+
+use k8s_cri::v1 as api;
+use tonic::Code;
+
+use crate::runtime::{Labels, RuntimeError};
+
+#[derive(Default)]
+pub(super) struct World {
+    pub(super) next: u64,
+    pub(super) clock: i64,
+    pub(super) down: bool,
+    pub(super) driver: Option<api::CgroupDriver>,
+    pub(super) sandboxes: BTreeMap<String, api::PodSandboxStatus>,
+    pub(super) containers: BTreeMap<String, (String, api::ContainerStatus)>,
+    pub(super) images: BTreeSet<String>,
+    pub(super) registry: BTreeSet<String>,
+    pub(super) private: BTreeMap<String, String>,
+    pub(super) exits: HashMap<String, i32>,
+    pub(super) unstartable: BTreeSet<String>,
+    pub(super) exec: HashMap<String, (i32, Duration)>,
+    pub(super) failures: HashMap<&'static str, VecDeque<RuntimeError>>,
+    pub(super) calls: Vec<String>,
+    pub(super) violations: Vec<String>,
+}
+
+impl World {
+    pub(super) fn tick(&mut self) -> i64 {
+        self.clock += 1_000_000;
+        1_700_000_000_000_000_000 + self.clock
+    }
+
+    pub(super) fn id(&mut self, what: &str) -> String {
+        self.next += 1;
+        format!("{what}{:060}", self.next)
+    }
+
+    pub(super) fn enter(&mut self, call: &'static str, what: &str) -> Result<(), RuntimeError> {
+        self.calls.push(format!("{call} {what}").trim_end().to_owned());
+        if self.down {
+            return Err(RuntimeError::Unavailable {
+                call,
+                message: "down".to_owned(),
+            });
+        }
+        match self.failures.get_mut(call).and_then(VecDeque::pop_front) {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn exit(&mut self, id: &str, code: i32) {
+        let now = self.tick();
+        if let Some((_, status)) = self.containers.get_mut(id) {
+            if status.state == api::ContainerState::ContainerExited as i32 {
+                return;
+            }
+            status.state = api::ContainerState::ContainerExited as i32;
+            status.finished_at = now;
+            status.exit_code = code;
+            status.reason = if code == 0 { "Completed" } else { "Error" }.to_owned();
+        }
+    }
+
+    pub(super) fn refused(call: &'static str, message: &str) -> RuntimeError {
+        RuntimeError::Refused {
+            call,
+            code: Code::Unknown,
+            message: message.to_owned(),
+        }
+    }
+
+    pub(super) fn missing(call: &'static str, id: &str) -> RuntimeError {
+        RuntimeError::NotFound {
+            call,
+            message: format!("{id} does not exist"),
+        }
+    }
+}
+
+pub(super) fn matches(labels: &HashMap<String, String>, wanted: &Labels) -> bool {
+    wanted.iter().all(|(key, value)| labels.get(key) == Some(value))
+}
+
+pub(super) fn condition(name: &str) -> api::RuntimeCondition {
+    api::RuntimeCondition {
+        r#type: name.to_owned(),
+        status: true,
+        ..Default::default()
+    }
+}
+
+pub(super) fn image(name: &str) -> api::Image {
+    api::Image {
+        id: format!("sha256:{name}"),
+        repo_tags: vec![name.to_owned()],
+        size: 1,
+        ..Default::default()
+    }
+}
+
+pub(super) fn created(world: &mut World, id: &str, config: api::ContainerConfig) -> api::ContainerStatus {
+    let image = config.image.unwrap_or_default();
+    api::ContainerStatus {
+        id: id.to_owned(),
+        metadata: config.metadata,
+        state: api::ContainerState::ContainerCreated as i32,
+        created_at: world.tick(),
+        image_ref: image.image.clone(),
+        image: Some(image),
+        labels: config.labels,
+        annotations: config.annotations,
+        log_path: config.log_path,
+        ..Default::default()
+    }
+}
+
+pub(super) fn listed_sandbox(status: &api::PodSandboxStatus) -> api::PodSandbox {
+    api::PodSandbox {
+        id: status.id.clone(),
+        metadata: status.metadata.clone(),
+        state: status.state,
+        created_at: status.created_at,
+        labels: status.labels.clone(),
+        annotations: status.annotations.clone(),
+        runtime_handler: status.runtime_handler.clone(),
+    }
+}
+
+pub(super) fn listed_container(sandbox: &str, status: &api::ContainerStatus) -> api::Container {
+    api::Container {
+        id: status.id.clone(),
+        pod_sandbox_id: sandbox.to_owned(),
+        metadata: status.metadata.clone(),
+        image: status.image.clone(),
+        image_ref: status.image_ref.clone(),
+        state: status.state,
+        created_at: status.created_at,
+        labels: status.labels.clone(),
+        annotations: status.annotations.clone(),
+        image_id: status.image_id.clone(),
+    }
+}
