@@ -146,12 +146,8 @@ impl Cluster {
         let Some(session) = session else {
             return Ok(());
         };
-        let lease: Value = self.as_node(node, Call::get(path(node))).await?;
-        if fence::holder(&lease) == Some(session.as_str()) {
-            Ok(())
-        } else {
-            Err(WriteError::Superseded { node: node.clone() })
-        }
+        let found: Result<Value, _> = self.as_node(node, Call::get(path(node))).await;
+        held_by(found, node, &session)
     }
 
     /// After a conflict: the rules say what it means.
@@ -221,5 +217,39 @@ fn call(node: &NodeName, write: LeaseWrite) -> Call {
     match write {
         LeaseWrite::Create(lease) => Call::post(LEASES, lease.to_string().into_bytes()),
         LeaseWrite::Replace(lease) => Call::put(path(node), lease.to_string().into_bytes()),
+    }
+}
+
+/// What the answer to a look at the Lease means for this session's writes.
+fn held_by(found: Result<Value, WriteError>, node: &NodeName, session: &str) -> Result<(), WriteError> {
+    match found {
+        Ok(lease) if fence::holder(&lease) == Some(session) => Ok(()),
+        Ok(_) => Err(WriteError::Superseded { node: node.clone() }),
+        // Somebody deleted it, and the next renewal makes it again: what is to be written is not gone with it.
+        Err(error) if error.is_not_found() => Err(WriteError::Unlisted {
+            what: "the node's Lease",
+        }),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_that_was_deleted_makes_a_report_wait_and_never_end() {
+        let node: NodeName = "edge-1".parse().unwrap();
+        let missing = WriteError::Api(ApiError::Refused {
+            action: "GET the Lease".to_owned(),
+            code: 404,
+            reason: "NotFound".to_owned(),
+            message: String::new(),
+            retry_after: None,
+        });
+        assert!(missing.is_permanent());
+        let error = held_by(Err(missing), &node, "session").unwrap_err();
+        assert!(!error.is_permanent(), "{error}");
+        assert_eq!(error.code(), 503);
     }
 }
