@@ -10,32 +10,53 @@ use std::collections::BTreeSet;
 use std::error::Error;
 use std::sync::Arc;
 
-use protocol::devices::{API_VERSION, Device, DeviceModel};
+use protocol::devices::{API_VERSION, Device, DeviceIdentity, DeviceModel};
 use protocol::name::NodeName;
 use protocol::object::{Digest, Kind, ObjectKey, Revision, canonical};
 use serde::Deserialize;
 use tracing::{debug, info, warn};
 
 use super::api::{Actor, ApiError};
-use super::index::{DeviceEntry, StatusEntry};
+use super::index::{DeviceEntry, Index, StatusEntry};
 use super::thin::ThinMeta;
 use super::watch::{Sink, Source, follow};
 use super::{BoxError, Cluster, WriteError};
 
 /// A device with what is known of its model and its status.
 #[derive(Clone, Debug)]
-pub(crate) struct KnownDevice {
-    pub(crate) key: ObjectKey,
-    pub(crate) uid: String,
-    pub(crate) node: String,
-    pub(crate) model: Option<ObjectKey>,
+pub struct KnownDevice {
+    /// The device.
+    pub key: ObjectKey,
+    /// Its uid.
+    pub uid: String,
+    /// The node that serves it; empty while there is none.
+    pub node: String,
+    /// Its model, if it names one.
+    pub model: Option<ObjectKey>,
     /// The state that the Device itself shows.
-    pub(crate) state: Option<String>,
-    pub(crate) status: Option<StatusEntry>,
+    pub state: Option<String>,
+    /// The status that bears its name, whosesoever.
+    pub status: Option<StatusEntry>,
     /// What it and its model say.
-    pub(crate) content: (Digest, Option<Digest>),
+    pub content: (Digest, Option<Digest>),
     /// Whether a session of its node is here.
-    pub(crate) is_here: bool,
+    pub is_here: bool,
+}
+
+impl KnownDevice {
+    /// A device as an index has it.
+    pub fn of(index: &Index, key: &ObjectKey) -> Option<Self> {
+        Some(known(index, key, index.device(key)?))
+    }
+
+    /// Which device it is.
+    pub fn identity(&self) -> DeviceIdentity {
+        DeviceIdentity {
+            namespace: self.key.namespace.clone(),
+            name: self.key.name.clone(),
+            uid: self.uid.clone(),
+        }
+    }
 }
 
 impl Cluster {
@@ -66,9 +87,7 @@ impl Cluster {
 
     /// A device as the watch has it.
     pub(crate) fn known_device(&self, key: &ObjectKey) -> Option<KnownDevice> {
-        let index = self.inner.index.read();
-        let entry = index.device(key)?;
-        Some(known(&index, key, entry))
+        KnownDevice::of(&self.inner.index.read(), key)
     }
 
     /// Every device that is bound to an edge node of ours; none before all statuses are known.
@@ -95,6 +114,12 @@ impl Cluster {
         Some((serde_json::from_slice(&device.body.json().ok()?).ok()?, model))
     }
 
+    /// A model, read in full.
+    pub(crate) fn read_model(&self, key: &ObjectKey) -> Option<DeviceModel> {
+        let model = self.inner.index.read().device_model(key).cloned()?;
+        serde_json::from_slice(&model.body.json().ok()?).ok()
+    }
+
     /// Whether the cluster has devices at all, and the watch knows them.
     pub(crate) fn has_devices(&self) -> bool {
         self.inner.synced.borrow().lists_of(Kind::Device) > 0
@@ -109,7 +134,7 @@ impl Cluster {
 
     /// The status that a write made or found, so that the watch's delay costs nothing.
     pub(crate) fn saw_status(&self, device: &ObjectKey, status: StatusEntry) {
-        self.inner.index.write().put_status(device, status);
+        self.inner.index.write().put_status(device, status, false);
     }
 
     /// Before a write over what a newer session of the node may have written.
@@ -162,13 +187,20 @@ impl Cluster {
         self.inner.index.write().statuses_relisted(&BTreeSet::new());
     }
 
+    /// What the watch would tell of a status that somebody wrote.
+    pub(crate) fn told_status(&self, device: &ObjectKey, status: &serde_json::Value) {
+        let status = status_entry(status.to_string().as_bytes());
+        let mut index = self.inner.index.write();
+        index.put_status(device, status.unwrap_or_default(), false);
+    }
+
     /// What the watch would tell of a status that is deleted.
     pub(crate) fn told_status_gone(&self, device: &ObjectKey, uid: &str) {
         self.inner.index.write().remove_status(device, uid);
     }
 }
 
-fn known(index: &super::index::Index, key: &ObjectKey, entry: &DeviceEntry) -> KnownDevice {
+fn known(index: &Index, key: &ObjectKey, entry: &DeviceEntry) -> KnownDevice {
     KnownDevice {
         key: key.clone(),
         uid: entry.object.version.uid.clone(),
@@ -198,6 +230,8 @@ struct OwnedMeta {
     #[serde(default)]
     uid: String,
     #[serde(default)]
+    resource_version: String,
+    #[serde(default)]
     owner_references: Vec<Owner>,
 }
 
@@ -210,12 +244,13 @@ struct Owner {
 }
 
 /// What a status is, from its metadata.
-pub(crate) fn status_entry(json: &[u8]) -> Option<StatusEntry> {
+pub fn status_entry(json: &[u8]) -> Option<StatusEntry> {
     let Owned { metadata } = serde_json::from_slice(json).ok()?;
     let is_device = |owner: &Owner| owner.kind == "Device" && owner.controller == Some(true);
     let owner = metadata.owner_references.into_iter().find(is_device);
     Some(StatusEntry {
         uid: metadata.uid,
+        revision: Revision(metadata.resource_version.parse().unwrap_or_default()),
         device: owner.map(|owner| owner.uid).unwrap_or_default(),
     })
 }
@@ -245,7 +280,8 @@ impl Sink for StatusSink {
     fn put(&mut self, meta: &ThinMeta<'_>, object: &[u8]) {
         let device = device_of(meta);
         if let Some(status) = status_entry(object) {
-            self.cluster.saw_status(&device, status);
+            let mut index = self.cluster.inner.index.write();
+            index.put_status(&device, status, self.listing);
         }
         if self.listing {
             self.seen.insert(device);

@@ -50,7 +50,7 @@ use tracing::warn;
 
 pub use api::{Actor, Api, ApiError, Call, Content, Impersonation};
 pub use connect::{ConnectError, Found, Right, cluster_id, examine, find};
-pub(crate) use devices::{KnownDevice, status_entry};
+pub use devices::{KnownDevice, status_entry};
 pub use document::DocumentError;
 pub use feed::{Dirty, NodeFeed};
 pub use fence::Fence;

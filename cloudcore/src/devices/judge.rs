@@ -5,14 +5,16 @@ use protocol::name::NodeName;
 
 /// What is known of the device that bears a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Found<'a> {
-    pub(super) uid: &'a str,
-    pub(super) node: &'a str,
+pub struct Found<'a> {
+    /// Its uid.
+    pub uid: &'a str,
+    /// Its node; empty if it has none.
+    pub node: &'a str,
 }
 
 /// What becomes of a report.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub enum Verdict {
     /// It is written.
     Fits,
     /// There is no such device any more.
@@ -23,7 +25,8 @@ pub(super) enum Verdict {
     AnotherNode(String),
 }
 
-pub(super) fn judge(found: Option<Found<'_>>, device: &DeviceIdentity, node: &NodeName) -> Verdict {
+/// Whether this node may report of that device, given the one that bears its name.
+pub fn judge(found: Option<Found<'_>>, device: &DeviceIdentity, node: &NodeName) -> Verdict {
     match found {
         None => Verdict::Gone,
         Some(found) if found.uid != device.uid => Verdict::AnotherUid(found.uid.to_owned()),

@@ -15,7 +15,7 @@ use tracing::{debug, warn};
 
 use super::Devices;
 use super::events::About;
-use super::writer::create_call;
+use super::status::create_empty;
 use crate::cluster::{Actor, KnownDevice};
 
 /// How long changes gather before they are looked at: a model often comes just after its device.
@@ -122,7 +122,7 @@ impl Devices {
             return true;
         };
         self.inner.turns.turn(&node).await;
-        let call = create_call(device, None);
+        let call = create_empty(device);
         match self.inner.cluster.api().call(Actor::Cloudcore, call).await {
             Ok(_) => true,
             Err(error) if error.is_conflict() => true,
@@ -168,6 +168,7 @@ async fn due(at: Option<Instant>) {
 #[cfg(test)]
 mod tests {
     use protocol::devices::check::Reason;
+    use protocol::object::Revision;
 
     use super::super::report::tests::pump;
     use super::*;
@@ -185,6 +186,7 @@ mod tests {
         let mut done = pump();
         done.status = Some(StatusEntry {
             uid: "s".into(),
+            revision: Revision(1),
             device: "u".into(),
         });
         assert!(plan(vec![done], &mut missing, now).create.is_empty() && missing.is_empty());

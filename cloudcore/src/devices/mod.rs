@@ -13,11 +13,15 @@
 //! **Invariant:** nothing is written of a device but by the session of the node that its
 //! `spec.nodeName` names, and `status.extensions` is never touched.
 
+pub mod attempt;
+pub mod document;
 mod events;
-mod judge;
+pub mod judge;
 mod keep;
-mod pace;
-mod report;
+pub mod pace;
+pub mod report;
+pub mod shown;
+mod status;
 mod turns;
 mod writer;
 

@@ -155,18 +155,20 @@ impl Pace {
 
 /// When the next changed value of one device may be written.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct DevicePace {
+pub struct DevicePace {
     spent: Option<Instant>,
 }
 
 impl DevicePace {
-    pub(super) fn due(&self, now: Instant) -> Instant {
+    /// When the next write may be made.
+    pub fn due(&self, now: Instant) -> Instant {
         self.spent
             .and_then(|spent| spent.checked_sub(DEVICE_EARLY))
             .unwrap_or(now)
     }
 
-    pub(super) fn take(&mut self, now: Instant) {
+    /// A write was made.
+    pub fn take(&mut self, now: Instant) {
         self.spent = Some(self.spent.unwrap_or(now).max(now) + DEVICE_EVERY);
     }
 }

@@ -1,26 +1,16 @@
-//! What a node says of a device, and the documents that show it. Pure.
+//! What a node says of a device, as far as the cluster shows it. Pure.
 //!
-//! **Invariant:** of the twins only those stay whose property the Device has, and all of these go
-//! into every write: what is not in the newest report is not in the status.
+//! **Invariant:** of the twins only those stay whose property the Device or its model has, and all of
+//! these go into every write: what is not in the newest report is not in the status.
 
 use std::collections::BTreeSet;
 
-use protocol::devices::{API_VERSION, Device, DeviceStatusStatus, Twin, TwinValue};
-use protocol::object::{Digest, ObjectKey};
+use protocol::devices::{Device, DeviceModel, DeviceStatusStatus, Twin, TwinValue};
+use protocol::object::Digest;
 use serde_json::{Map, Value, json};
-
-use crate::cluster::KnownDevice;
 
 /// All values of a device, with their names and metadata.
 const MOST_BYTES: usize = 256 * 1024;
-/// The longest value of a label.
-const LABEL: usize = 63;
-/// Which node the device is at.
-const NODE_LABEL: &str = "tombolo.dev/node";
-/// Which model it has.
-const MODEL_LABEL: &str = "tombolo.dev/model";
-/// The values at a glance: the columns of `kubectl get` know no lists.
-const VALUES: &str = "tombolo.dev/values";
 /// What a glance takes in, and of one value.
 const GLANCE: usize = 160;
 const GLANCE_VALUE: usize = 32;
@@ -29,21 +19,21 @@ const TIMES: [&str; 3] = ["timestamp", "deviceTimestamp", "version"];
 
 /// A report that was read.
 #[derive(Clone, Debug)]
-pub(super) struct Report {
+pub struct Report {
     said: DeviceStatusStatus,
     /// Of all that is said.
-    pub(super) whole: Digest,
+    pub whole: Digest,
     /// Of all but when it was seen.
-    pub(super) values: Digest,
+    pub values: Digest,
 }
 
 impl Report {
-    /// Reads what a node said, as far as the device has such properties.
+    /// Reads what a node said, as far as the device or its model has such properties.
     ///
     /// # Errors
     ///
     /// Why it cannot be read; it never will be.
-    pub(super) fn read(payload: &[u8], device: &Device) -> Result<Self, String> {
+    pub fn read(payload: &[u8], device: &Device, model: Option<&DeviceModel>) -> Result<Self, String> {
         if payload.len() > MOST_BYTES {
             let size = payload.len();
             return Err(format!(
@@ -53,14 +43,15 @@ impl Report {
         let mut said: DeviceStatusStatus =
             serde_json::from_slice(payload).map_err(|error| format!("the report cannot be read: {error}"))?;
         said.extensions = None;
-        let declared: BTreeSet<&str> = device
-            .spec
-            .properties
-            .iter()
-            .map(|property| property.name.as_str())
-            .collect();
+        let has = names(device, model);
         said.twins
-            .retain(|twin| declared.contains(twin.property_name.as_str()));
+            .retain(|twin| has.contains(twin.property_name.as_str()));
+        let named: BTreeSet<&str> = said
+            .twins
+            .iter()
+            .map(|twin| twin.property_name.as_str())
+            .collect();
+        said.left.retain(|name, _| named.contains(name.as_str()));
         let digest = |said: &DeviceStatusStatus| Digest::of(json!(said).to_string().as_bytes());
         let values = DeviceStatusStatus {
             twins: said.twins.iter().map(timeless).collect(),
@@ -74,36 +65,39 @@ impl Report {
         })
     }
 
-    /// Whether it names a property and leaves its value as it is: the node has it from before its boot, and
-    /// does not say again what may be old.
-    pub(super) fn leaves_some(&self) -> bool {
-        self.said.twins.iter().any(|twin| twin.reported.is_none())
+    /// Whether there are values that the node has from before its boot, and does not say again.
+    pub fn leaves_some(&self) -> bool {
+        !self.said.left.is_empty()
     }
 
-    /// With the values that it leaves, as the status shows them.
-    pub(super) fn over(&self, shown: &[Twin]) -> Self {
+    /// With the values that it leaves: the newer one of what the status shows and what the node has.
+    pub fn over(&self, shown: &[Twin]) -> Self {
         let mut filled = self.clone();
-        let left = filled
-            .said
-            .twins
-            .iter_mut()
-            .filter(|twin| twin.reported.is_none());
-        for twin in left {
+        let left = std::mem::take(&mut filled.said.left);
+        for twin in &mut filled.said.twins {
+            let Some(left) = left.get(&twin.property_name) else {
+                continue;
+            };
             let same = shown
                 .iter()
                 .find(|other| other.property_name == twin.property_name);
-            twin.reported = same.and_then(|same| same.reported.clone());
+            twin.reported = Some(newer(same.and_then(|same| same.reported.as_ref()), left));
         }
         filled
     }
 
+    /// The twins, as they are written.
+    pub fn twins(&self) -> &[Twin] {
+        &self.said.twins
+    }
+
     /// The device's state, if the node says one.
-    pub(super) fn state(&self) -> Option<&str> {
+    pub fn state(&self) -> Option<&str> {
         self.said.state.as_deref()
     }
 
     /// The values at a glance, as `kubectl get devicestatus` shows them.
-    fn glance(&self) -> String {
+    pub fn glance(&self) -> String {
         let mut text = String::new();
         for twin in &self.said.twins {
             let Some(reported) = &twin.reported else { continue };
@@ -125,7 +119,7 @@ impl Report {
     }
 
     /// The status as it is written: lists whole, and nothing else touched.
-    fn status(&self) -> Value {
+    pub fn status(&self) -> Value {
         let mut status = Map::new();
         status.insert("twins".into(), json!(self.said.twins));
         if let Some(state) = &self.said.state {
@@ -136,6 +130,38 @@ impl Report {
         }
         Value::Object(status)
     }
+}
+
+/// Every property of a device, whoever lists it.
+fn names<'a>(device: &'a Device, model: Option<&'a DeviceModel>) -> BTreeSet<&'a str> {
+    let own = device
+        .spec
+        .properties
+        .iter()
+        .map(|property| property.name.as_str());
+    let of_model = model.into_iter().flat_map(|model| &model.spec.properties);
+    own.chain(of_model.map(|property| property.name.as_str()))
+        .collect()
+}
+
+/// What is shown of a value from before a boot. Versions grow with every value of a device, at whatever
+/// node; what is older than the boot is not good any more.
+fn newer(shown: Option<&TwinValue>, left: &TwinValue) -> TwinValue {
+    let version = |value: &TwinValue| {
+        value
+            .metadata
+            .get("version")
+            .and_then(|text| text.parse::<u64>().ok())
+    };
+    let Some(shown) = shown.filter(|shown| version(shown) > version(left)) else {
+        return left.clone();
+    };
+    let mut shown = shown.clone();
+    let quality = shown.metadata.entry("quality".to_owned()).or_default();
+    if quality != "error" {
+        "stale".clone_into(quality);
+    }
+    shown
 }
 
 fn timeless(twin: &Twin) -> Twin {
@@ -151,211 +177,5 @@ fn timeless(twin: &Twin) -> Twin {
     }
 }
 
-/// The status that a write goes over.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Base {
-    pub(super) uid: String,
-    pub(super) revision: String,
-}
-
-impl Base {
-    /// The status as an answer has it.
-    pub(super) fn of(answer: &[u8]) -> Option<Self> {
-        let answer: Value = serde_json::from_slice(answer).ok()?;
-        let text = |field: &str| answer["metadata"][field].as_str().map(str::to_owned);
-        Some(Self {
-            uid: text("uid")?,
-            revision: text("resourceVersion")?,
-        })
-    }
-}
-
-/// A `DeviceStatus` for a device, with what was reported if anything was.
-pub(super) fn created(device: &KnownDevice, report: Option<&Report>) -> Value {
-    let ObjectKey { namespace, name, .. } = &device.key;
-    let mut labels = labels(device);
-    labels.retain(|_, value| !value.is_null());
-    json!({
-        "apiVersion": API_VERSION,
-        "kind": "DeviceStatus",
-        "metadata": {
-            "namespace": namespace, "name": name,
-            "labels": labels, "ownerReferences": [owner(device)],
-            "annotations": { VALUES: report.map(Report::glance).unwrap_or_default() },
-        },
-        "spec": {},
-        "status": report.map_or_else(|| json!({ "twins": [] }), Report::status),
-    })
-}
-
-/// The twins of a status, as an answer has them; none that cannot be read.
-pub(super) fn twins(answer: &[u8]) -> Vec<Twin> {
-    let mut answer: Value = serde_json::from_slice(answer).unwrap_or_default();
-    serde_json::from_value(answer["status"]["twins"].take()).unwrap_or_default()
-}
-
-/// A merge patch of that very status, at that very revision.
-pub(super) fn patched(device: &KnownDevice, report: &Report, base: &Base, adopt: bool) -> Value {
-    let mut metadata = json!({
-        "uid": base.uid, "resourceVersion": base.revision, "labels": labels(device),
-        "annotations": { VALUES: report.glance() },
-    });
-    if adopt {
-        metadata["ownerReferences"] = json!([owner(device)]);
-    }
-    json!({ "metadata": metadata, "status": report.status() })
-}
-
-/// A merge patch of the Device itself, which shows its state at a glance.
-pub(super) fn state_patch(device: &KnownDevice, state: &str) -> Value {
-    json!({ "metadata": { "uid": device.uid }, "status": { "state": state } })
-}
-
-fn owner(device: &KnownDevice) -> Value {
-    json!({
-        "apiVersion": API_VERSION, "kind": "Device", "name": device.key.name, "uid": device.uid,
-        "controller": true, "blockOwnerDeletion": false,
-    })
-}
-
-/// Labels to select by; a name that is too long for one is null, which takes the label away.
-fn labels(device: &KnownDevice) -> Map<String, Value> {
-    let fits = |name: &str| (!name.is_empty() && name.len() <= LABEL).then(|| name.to_owned());
-    let model = device.model.as_ref().and_then(|model| fits(&model.name));
-    let labels = [(NODE_LABEL, fits(&device.node)), (MODEL_LABEL, model)];
-    labels
-        .into_iter()
-        .map(|(label, value)| (label.to_owned(), json!(value)))
-        .collect()
-}
-
 #[cfg(test)]
-pub(super) mod tests {
-    use protocol::object::Kind;
-
-    use super::*;
-
-    pub(in super::super) fn pump() -> KnownDevice {
-        KnownDevice {
-            key: ObjectKey::new(Kind::Device, "n", "pump"),
-            uid: "u".into(),
-            node: "e1".into(),
-            model: Some(ObjectKey::new(Kind::DeviceModel, "n", "m")),
-            state: None,
-            status: None,
-            content: (Digest::of(b""), None),
-            is_here: true,
-        }
-    }
-
-    fn device(properties: &[&str]) -> Device {
-        let properties: Vec<Value> = properties.iter().map(|name| json!({ "name": name })).collect();
-        serde_json::from_value(json!({ "spec": { "properties": properties } })).unwrap()
-    }
-
-    fn twin(name: &str, value: &str, at: &str) -> Value {
-        json!({ "propertyName": name, "reported": { "value": value, "metadata": { "timestamp": at, "quality": "good" } } })
-    }
-
-    fn report(status: &Value, properties: &[&str]) -> Report {
-        Report::read(status.to_string().as_bytes(), &device(properties)).unwrap()
-    }
-
-    #[test]
-    fn a_property_that_the_device_has_not_leaves_the_twins() {
-        let said = json!({ "twins": [twin("t", "1", "1"), twin("gone", "2", "1")], "state": "online" });
-        let base = Base {
-            uid: "s".into(),
-            revision: "7".into(),
-        };
-        let patch = patched(&pump(), &report(&said, &["t", "other"]), &base, false);
-        assert_eq!(patch["status"]["twins"], json!([twin("t", "1", "1")]));
-        assert_eq!(patch["status"]["state"], "online");
-        assert_eq!(patch["metadata"]["resourceVersion"], "7");
-        assert!(patch["metadata"].get("ownerReferences").is_none());
-        let none = patched(&pump(), &report(&said, &[]), &base, true);
-        assert_eq!(none["status"]["twins"], json!([]), "the list is written, empty");
-        assert_eq!(none["metadata"]["ownerReferences"][0]["uid"], "u");
-    }
-
-    #[test]
-    fn a_value_that_the_node_leaves_stays_as_it_is_shown() {
-        let said =
-            json!({ "twins": [twin("t", "2", "9"), { "propertyName": "old" }, { "propertyName": "new" }] });
-        let said = report(&said, &["t", "old", "new"]);
-        assert!(said.leaves_some());
-        let answer = json!({ "status": { "twins": [twin("t", "1", "1"), twin("old", "7", "1"), twin("x", "8", "1")] } });
-        let filled = said.over(&twins(answer.to_string().as_bytes()));
-        assert_eq!(
-            filled.status()["twins"],
-            json!([twin("t", "2", "9"), twin("old", "7", "1"), { "propertyName": "new" }])
-        );
-        assert_eq!(filled.values, said.values, "what was said is the same");
-        assert_eq!(twins(b"{}"), []);
-    }
-
-    #[test]
-    fn the_glance_names_each_value_and_has_an_end() {
-        let twins: Vec<Value> = (0..100)
-            .map(|number| twin(&format!("p{number}"), "1\n2", "1"))
-            .collect();
-        let names: Vec<String> = (0..100).map(|number| format!("p{number}")).collect();
-        let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        let glance = report(&json!({ "twins": twins }), &names).glance();
-        assert!(
-            glance.starts_with("p0=12 p1=12 ") && glance.ends_with(" …"),
-            "{glance}"
-        );
-        assert!(glance.len() <= GLANCE + " …".len());
-    }
-
-    #[test]
-    fn extensions_are_never_written() {
-        let said = json!({ "twins": [], "extensions": { "x": 1 } });
-        let created = created(&pump(), Some(&report(&said, &[])));
-        assert_eq!(created["status"], json!({ "twins": [] }));
-    }
-
-    #[test]
-    fn times_alone_are_no_change_of_a_value() {
-        let at = |time: &str, value: &str| {
-            report(
-                &json!({ "twins": [twin("t", value, time)], "lastOnlineTime": time }),
-                &["t"],
-            )
-        };
-        let (first, later, other) = (at("1", "a"), at("2", "a"), at("1", "b"));
-        assert_ne!(first.whole, later.whole);
-        assert_eq!(first.values, later.values);
-        assert_ne!(first.values, other.values);
-    }
-
-    #[test]
-    fn what_cannot_be_read_is_said() {
-        for bad in ["[", r#"{"twins":{}}"#] {
-            assert!(Report::read(bad.as_bytes(), &device(&[])).is_err(), "{bad}");
-        }
-        let large = format!("{{\"state\":\"{}\"}}", "x".repeat(MOST_BYTES));
-        assert!(
-            Report::read(large.as_bytes(), &device(&[]))
-                .unwrap_err()
-                .contains("larger")
-        );
-    }
-
-    #[test]
-    fn a_status_belongs_to_its_device_and_says_where_it_is() {
-        let made = created(&pump(), None);
-        assert_eq!(
-            made["metadata"]["labels"],
-            json!({ "tombolo.dev/node": "e1", "tombolo.dev/model": "m" })
-        );
-        assert_eq!(made["metadata"]["ownerReferences"][0]["controller"], true);
-        let mut long = pump();
-        long.node = "x".repeat(64);
-        assert_eq!(
-            created(&long, None)["metadata"]["labels"],
-            json!({ "tombolo.dev/model": "m" })
-        );
-    }
-}
+pub(super) mod tests;

@@ -202,6 +202,12 @@ impl World {
         }
     }
 
+    /// What the watch tells of the status as it is.
+    fn watch(&self) {
+        let status = self.server.object(STATUS).unwrap();
+        self.cluster.told_status(&key(), &status);
+    }
+
     fn twins(&self) -> Value {
         self.server.object(STATUS).unwrap()["status"]["twins"].clone()
     }
@@ -247,7 +253,7 @@ async fn a_first_report_makes_the_status_and_later_ones_cost_one_request() {
             assert_eq!(world.server.object(DEVICE).unwrap()["status"]["state"], "online");
             assert_eq!(
                 world.server.take_requests(),
-                ["GET devicestatuses", "POST n", "PATCH devices"]
+                ["GET devicestatuses", "GET devices", "POST n", "PATCH devices"]
             );
             world.device("e1", &["t"]);
             writer.write(&pump(), &report(2)).await.unwrap();
@@ -354,10 +360,11 @@ async fn what_others_keep_in_the_status_stays_and_their_writes_are_looked_at_fir
             writer.write(&pump(), &report(2)).await.unwrap();
             let requests = world.server.take_requests();
             assert_eq!(
-                requests[..3],
+                requests[..4],
                 [
                     "PATCH devicestatuses",
                     "GET devicestatuses",
+                    "GET devices",
                     "PATCH devicestatuses"
                 ]
             );
@@ -365,6 +372,77 @@ async fn what_others_keep_in_the_status_stays_and_their_writes_are_looked_at_fir
             assert_eq!(
                 (&status["extensions"], &status["twins"]),
                 (&json!({ "mine": 1 }), &json!([twin(2)]))
+            );
+        })
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_another_writer_changed_is_set_right_at_the_pace_of_the_device() {
+    let world = World::new();
+    let writer = world.devices.writer(node());
+    world
+        .run(async {
+            writer.write(&pump(), &report(1)).await.unwrap();
+            world.watch();
+            assert_eq!(writer.shown(&pump(), &report(1)), Shown::Same);
+            let start = Instant::now();
+            let mut states = Vec::new();
+            for _ in 0..10 {
+                let mut status = world.server.object(STATUS).unwrap();
+                status["status"] =
+                    json!({ "twins": [twin(7)], "state": "broken", "extensions": { "mine": 1 } });
+                world.server.put(STATUS, status);
+                world.watch();
+                let Shown::Other(state) = writer.shown(&pump(), &report(1)) else {
+                    panic!("another writer's value counts as ours");
+                };
+                assert!(!states.contains(&state), "each edit is opposed anew");
+                states.push(state);
+                writer.write(&pump(), &report(1)).await.unwrap();
+                let status = world.server.object(STATUS).unwrap()["status"].clone();
+                assert_eq!(
+                    (&status["twins"], &status["state"]),
+                    (&json!([twin(1)]), &json!("online"))
+                );
+                assert_eq!(status["extensions"], json!({ "mine": 1 }));
+                assert_eq!(writer.shown(&pump(), &report(1)), Shown::Same);
+            }
+            assert!(start.elapsed() > Duration::from_secs(9), "{:?}", start.elapsed());
+        })
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_node_has_from_before_its_boot_makes_a_deleted_status_whole_and_costs_one_look() {
+    let world = World::new();
+    world.device("e1", &["t", "u"]);
+    let writer = world.devices.writer(node());
+    let said = |value: u64| {
+        let before = json!({ "value": "5", "metadata": { "version": "3", "quality": "stale" } });
+        let twins = json!([twin(value), { "propertyName": "u" }]);
+        json!({ "twins": twins, "left": { "u": before }, "state": "online" })
+            .to_string()
+            .into_bytes()
+    };
+    let shown = |world: &World| world.twins()[1]["reported"].clone();
+    world
+        .run(async {
+            writer.write(&pump(), &said(1)).await.unwrap();
+            assert_eq!(shown(&world)["value"], "5", "there was nothing newer");
+            assert_eq!(shown(&world)["metadata"]["quality"], "stale");
+            world.device("e1", &["t", "u"]);
+            world.server.take_requests();
+            writer.write(&pump(), &said(2)).await.unwrap();
+            assert_eq!(world.server.take_requests()[0], "PATCH devicestatuses");
+            assert_eq!(shown(&world)["value"], "5");
+            let uid = world.server.object(STATUS).unwrap()["metadata"]["uid"].clone();
+            world.server.state.lock().objects.remove(STATUS);
+            world.cluster.told_status_gone(&key(), uid.as_str().unwrap());
+            writer.write(&pump(), &said(2)).await.unwrap();
+            assert_eq!(
+                (&world.twins()[0], &shown(&world)["value"]),
+                (&twin(2), &json!("5"))
             );
         })
         .await;
@@ -393,6 +471,28 @@ async fn a_node_that_has_not_the_device_is_refused_for_good_and_the_device_says_
             );
             assert_eq!(state.events.len(), 2, "it is said again once a minute");
             assert_eq!(state.events[1]["count"], 5);
+        })
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_lags_lets_no_former_node_write_over_what_the_new_one_said() {
+    let world = World::new();
+    let (former, new) = (
+        world.devices.writer(node()),
+        world.devices.writer("e2".parse().unwrap()),
+    );
+    world
+        .run(async {
+            former.write(&pump(), &report(1)).await.unwrap();
+            // The device has moved; only the API server and the new node's replica know.
+            let mut device = world.server.object(DEVICE).unwrap();
+            device["spec"]["nodeName"] = json!("e2");
+            world.server.put(DEVICE, device);
+            new.write(&pump(), &report(2)).await.unwrap();
+            let error = former.write(&pump(), &report(3)).await.unwrap_err();
+            assert!(matches!(error, WriteError::AnotherNode { .. }), "{error}");
+            assert_eq!(world.twins(), json!([twin(2)]));
         })
         .await;
 }

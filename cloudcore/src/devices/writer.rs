@@ -9,43 +9,36 @@
 //! **Invariant:** a write names the revision that it goes over. What is not this session's own is read
 //! before, and the Lease after that, so that an older session never writes over a newer one.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use parking_lot::Mutex;
-use protocol::devices::{API_VERSION, Device, DeviceIdentity};
+use protocol::devices::{API_VERSION, Device, DeviceIdentity, DeviceModel};
 use protocol::name::NodeName;
 use protocol::object::{Digest, Kind, ObjectKey};
 use tokio::time::{Instant, sleep_until};
 use tracing::debug;
 
 use super::Devices;
+use super::document::state_patch;
 use super::events::About;
 use super::judge::{Found, Verdict, judge};
 use super::pace::DevicePace;
-use super::report::{Base, Report, created, patched, state_patch, twins};
-use crate::cluster::{Actor, ApiError, Call, Content, KnownDevice, WriteError, status_entry};
+use super::report::Report;
+use super::shown::{Written, compare};
+use crate::cluster::{Actor, Call, Cluster, Content, KnownDevice, WriteError};
 use crate::reported::Shown;
-
-/// How long a value that did not change is not written again, though it was seen again.
-const UNCHANGED: Duration = Duration::from_mins(1);
-/// Conflicts in a row after which the outbox may try again later.
-const TRIES: usize = 3;
-
-/// What this session wrote last of one device.
-#[derive(Clone, Debug)]
-struct Written {
-    base: Base,
-    whole: Digest,
-    values: Digest,
-    at: Instant,
-}
 
 #[derive(Debug, Default)]
 struct Past {
     pace: DevicePace,
     written: Option<Written>,
+}
+
+/// A device that a report may be written of, and its model.
+pub(super) struct Admitted {
+    known: KnownDevice,
+    spec: Device,
+    model: Option<DeviceModel>,
 }
 
 /// The devices of one session.
@@ -85,19 +78,17 @@ impl DeviceWriter {
         let cluster = &self.devices.inner.cluster;
         let known = cluster.known_device(&key_of(device));
         let known = known.filter(|known| judge(Some(found(known)), device, &self.node) == Verdict::Fits);
-        let Some((known, (spec, _))) =
+        let Some((known, (spec, model))) =
             known.and_then(|known| Some((known, cluster.read_device(&key_of(device))?)))
         else {
             return Shown::Nothing;
         };
-        let Ok(report) = Report::read(payload, &spec) else {
+        let Ok(report) = Report::read(payload, &spec, model.as_ref()) else {
             return Shown::Nothing;
         };
         let past = self.past.lock();
         let written = past.get(&device.uid).and_then(|past| past.written.as_ref());
-        let there =
-            written.filter(|written| known.status.is_some_and(|status| status.uid == written.base.uid));
-        compare(&report, there, Instant::now())
+        compare(&report, written, known.status.as_ref(), Instant::now())
     }
 
     /// Writes a report, as soon as its turn has come.
@@ -115,20 +106,21 @@ impl DeviceWriter {
             sleep_until(due).await;
         }
         self.devices.inner.turns.turn(&self.node).await;
-        let (known, spec) = self.admit(device).await?;
-        let report = Report::read(payload, &spec).map_err(|text| WriteError::Unreadable {
-            what: format!("device {}/{}", device.namespace, device.name),
+        let Admitted { known, spec, model } = self.admit(device).await?;
+        let report = Report::read(payload, &spec, model.as_ref()).map_err(|text| WriteError::Unreadable {
+            what: named(device),
             text,
         })?;
-        let base = self.write_status(&known, &report).await?;
-        self.wrote(device, base, &report);
+        let own = self.written(&device.uid);
+        let written = self.write_status(&known, &report, own.as_ref()).await?;
+        self.wrote(device, written);
         self.show_state(&known, &report).await;
         Ok(())
     }
 
     /// The device, if it is this node's to report of. What a watch says against a node is asked again:
     /// it may lag behind the one that told the node.
-    async fn admit(&self, device: &DeviceIdentity) -> Result<(KnownDevice, Device), WriteError> {
+    async fn admit(&self, device: &DeviceIdentity) -> Result<Admitted, WriteError> {
         let cluster = &self.devices.inner.cluster;
         let key = key_of(device);
         if !cluster.has_devices() {
@@ -136,18 +128,21 @@ impl DeviceWriter {
         }
         if let Some(known) = cluster.known_device(&key)
             && judge(Some(found(&known)), device, &self.node) == Verdict::Fits
-            && let Some((spec, _)) = cluster.read_device(&key)
+            && let Some((spec, model)) = cluster.read_device(&key)
         {
-            return Ok((known, spec));
+            return Ok(Admitted { known, spec, model });
         }
         if !crate::cluster::is_path_segment(&key.namespace) || !crate::cluster::is_path_segment(&key.name) {
             return Err(WriteError::Gone { what: named(device) });
         }
-        let now: Option<Device> = match cluster
-            .api()
-            .call_as(Actor::Cloudcore, Call::get(path(&key, "devices")))
-            .await
-        {
+        self.ask_whose(device).await
+    }
+
+    /// The device as the API server has it now, if it is this node's to report of.
+    pub(super) async fn ask_whose(&self, device: &DeviceIdentity) -> Result<Admitted, WriteError> {
+        let key = key_of(device);
+        let call = Call::get(path(&key, "devices"));
+        let now: Option<Device> = match self.cluster().api().call_as(Actor::Cloudcore, call).await {
             Ok(now) => Some(now),
             Err(error) if error.is_not_found() => None,
             Err(error) => return Err(error.into()),
@@ -160,7 +155,7 @@ impl DeviceWriter {
         device: &DeviceIdentity,
         key: &ObjectKey,
         now: Option<Device>,
-    ) -> Result<(KnownDevice, Device), WriteError> {
+    ) -> Result<Admitted, WriteError> {
         let uid = now
             .as_ref()
             .and_then(|now| now.metadata.uid.clone())
@@ -189,7 +184,8 @@ impl DeviceWriter {
                     node,
                     model,
                 };
-                return Ok((known, spec));
+                let model = known.model.as_ref().and_then(|key| cluster.read_model(key));
+                return Ok(Admitted { known, spec, model });
             }
             (Verdict::Fits | Verdict::Gone, _) => WriteError::Gone { what: named(device) },
             (Verdict::AnotherUid(found), _) => WriteError::AnotherUid {
@@ -218,136 +214,32 @@ impl DeviceWriter {
         self.devices.inner.events.say(about, "ReportRefused", &message);
     }
 
-    async fn write_status(&self, device: &KnownDevice, report: &Report) -> Result<Base, WriteError> {
-        let mut last = None;
-        let mut base = self.own_base(&device.uid);
-        for _ in 0..TRIES {
-            let (over, adopt) = match base.take() {
-                Some(base) => (Some(base), false),
-                None => self.read_base(device).await?,
-            };
-            let (report, over) = match over {
-                Some(over) if report.leaves_some() => {
-                    let (report, over) = self.fill(device, report, over).await?;
-                    (report, Some(over))
-                }
-                over => (Cow::Borrowed(report), over),
-            };
-            let report = report.as_ref();
-            let result = match over {
-                Some(over) => self.patch(device, &patched(device, report, &over, adopt)).await,
-                None => self.create(device, report).await,
-            };
-            match result {
-                Ok(base) => return Ok(base),
-                // Another writer was faster, or it was deleted a moment ago: looked at again.
-                Err(WriteError::Api(error)) if is_stale(&error) => last = Some(error),
-                Err(error) => return Err(error),
-            }
-        }
-        Err(last.map_or(
-            WriteError::Unlisted {
-                what: "device statuses",
-            },
-            not_final,
-        ))
+    pub(super) fn cluster(&self) -> &Cluster {
+        &self.devices.inner.cluster
     }
 
-    /// The report with the values that it leaves, and the status that they were read from; the Lease is read
-    /// after it.
-    async fn fill<'a>(
-        &self,
-        device: &KnownDevice,
-        report: &'a Report,
-        over: Base,
-    ) -> Result<(Cow<'a, Report>, Base), WriteError> {
-        let cluster = &self.devices.inner.cluster;
-        let call = Call::get(path(&device.key, "devicestatuses"));
-        let found = match cluster.api().call(Actor::Cloudcore, call).await {
-            Ok(found) => found,
-            // The write will find the same.
-            Err(error) if error.is_not_found() => return Ok((Cow::Borrowed(report), over)),
-            Err(error) => return Err(error.into()),
-        };
-        cluster.holds_node(&self.node).await?;
-        Ok(match Base::of(&found).filter(|base| base.uid == over.uid) {
-            Some(base) => (Cow::Owned(report.over(&twins(&found))), base),
-            None => (Cow::Borrowed(report), over),
-        })
+    pub(super) const fn node(&self) -> &NodeName {
+        &self.node
     }
 
-    fn own_base(&self, uid: &str) -> Option<Base> {
-        let past = self.past.lock();
-        Some(past.get(uid)?.written.as_ref()?.base.clone())
+    /// What was written last of a device.
+    fn written(&self, uid: &str) -> Option<Written> {
+        self.past.lock().get(uid)?.written.clone()
     }
 
-    /// The status as it is now, and whether it has no owner yet; the Lease is read after it.
-    async fn read_base(&self, device: &KnownDevice) -> Result<(Option<Base>, bool), WriteError> {
-        let cluster = &self.devices.inner.cluster;
-        let call = Call::get(path(&device.key, "devicestatuses")).only_metadata();
-        let found = match cluster.api().call(Actor::Cloudcore, call).await {
-            Ok(found) => Some(found),
-            Err(error) if error.is_not_found() => None,
-            Err(error) => return Err(error.into()),
-        };
-        cluster.holds_node(&self.node).await?;
-        let Some(found) = found else {
-            return Ok((None, false));
-        };
-        let owner = status_entry(&found)
-            .map(|status| status.device)
-            .unwrap_or_default();
-        if !owner.is_empty() && owner != device.uid {
-            // The garbage collector is about to take it away.
-            return Err(WriteError::Unlisted {
-                what: "the status of an earlier device of that name",
-            });
-        }
-        Ok((Base::of(&found), owner.is_empty()))
-    }
-
-    async fn patch(&self, device: &KnownDevice, patch: &serde_json::Value) -> Result<Base, WriteError> {
-        let at = path(&device.key, "devicestatuses");
-        let call = Call::patch(at, Content::MergePatch, patch.to_string().into_bytes());
-        self.request(device, call).await
-    }
-
-    async fn create(&self, device: &KnownDevice, report: &Report) -> Result<Base, WriteError> {
-        self.request(device, create_call(device, Some(report))).await
-    }
-
-    async fn request(&self, device: &KnownDevice, call: Call) -> Result<Base, WriteError> {
-        let cluster = &self.devices.inner.cluster;
-        let answer = cluster.api().call(Actor::Cloudcore, call.only_metadata()).await?;
-        if let Some(status) = status_entry(&answer) {
-            cluster.saw_status(&device.key, status);
-        }
-        Base::of(&answer).ok_or(WriteError::Unlisted {
-            what: "the revision of a device status",
-        })
-    }
-
-    fn wrote(&self, device: &DeviceIdentity, base: Base, report: &Report) {
-        let now = Instant::now();
+    fn wrote(&self, device: &DeviceIdentity, written: Written) {
         let mut past = self.past.lock();
         let past = past.entry(device.uid.clone()).or_default();
-        past.pace.take(now);
-        past.written = Some(Written {
-            base,
-            whole: report.whole,
-            values: report.values,
-            at: now,
-        });
+        past.pace.take(Instant::now());
+        past.written = Some(written);
     }
 
     /// Shows a state that changed on the Device itself. It is a copy: failing costs the glance alone.
     async fn show_state(&self, device: &KnownDevice, report: &Report) {
-        let Some(state) = report
-            .state()
-            .filter(|state| device.state.as_deref() != Some(*state))
-        else {
+        let state = report.state();
+        if device.state.as_deref() == state {
             return;
-        };
+        }
         let patch = state_patch(device, state).to_string().into_bytes();
         let call = Call::patch(path(&device.key, "devices"), Content::MergePatch, patch);
         self.devices.inner.turns.turn(&self.node).await;
@@ -356,15 +248,6 @@ impl DeviceWriter {
             debug!(device = %device.key, error = &error as &dyn std::error::Error, "its state is not shown on the Device");
         }
     }
-}
-
-/// The creation of a status.
-pub(super) fn create_call(device: &KnownDevice, report: Option<&Report>) -> Call {
-    let collection = format!(
-        "/apis/{API_VERSION}/namespaces/{}/devicestatuses",
-        device.key.namespace
-    );
-    Call::post(collection, created(device, report).to_string().into_bytes()).only_metadata()
 }
 
 const fn found(known: &KnownDevice) -> Found<'_> {
@@ -376,30 +259,4 @@ const fn found(known: &KnownDevice) -> Found<'_> {
 
 fn named(device: &DeviceIdentity) -> String {
     format!("device {}/{}", device.namespace, device.name)
-}
-
-/// A status that bears another uid by now is called invalid.
-const fn is_stale(error: &ApiError) -> bool {
-    error.is_conflict() || error.is_not_found() || error.code() == 422
-}
-
-/// That a status or its kind is away is no word about the device.
-fn not_final(error: ApiError) -> WriteError {
-    if error.is_not_found() {
-        WriteError::Unlisted {
-            what: "device statuses",
-        }
-    } else {
-        error.into()
-    }
-}
-
-/// What is shown, given what was written last into the status that is there.
-fn compare(report: &Report, written: Option<&Written>, now: Instant) -> Shown {
-    match written {
-        None => Shown::Other(Digest::of(b"none")),
-        Some(written) if written.whole == report.whole => Shown::Same,
-        Some(written) if written.values == report.values && now - written.at < UNCHANGED => Shown::Same,
-        Some(written) => Shown::Other(written.whole),
-    }
 }

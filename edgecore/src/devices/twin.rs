@@ -113,9 +113,9 @@ pub(crate) struct Reported {
     /// A mapper said it, so that no cycle holds it.
     #[serde(rename = "m", default, skip_serializing_if = "is_default")]
     pub(crate) mapper: bool,
-    /// It was read from flash after a boot: the cluster has it, or something newer.
-    #[serde(rename = "b", default, skip_serializing_if = "is_default")]
-    pub(crate) recalled: bool,
+    /// The value was read from flash after a boot, with this version: the cluster may have something newer.
+    #[serde(rename = "b", default, skip_serializing_if = "Option::is_none")]
+    pub(crate) recalled: Option<u64>,
 }
 
 /// What a property should be.
@@ -212,6 +212,8 @@ pub(crate) struct Outcome {
 pub(crate) struct Twin {
     slots: BTreeMap<Arc<str>, Slot>,
     stood: Stood,
+    /// The state that the cluster was told last, and when it was.
+    stood_told: Option<(DeviceState, i64)>,
     bytes: usize,
     /// The cluster must hear of more than values.
     hear: bool,
@@ -251,8 +253,8 @@ impl Twin {
             ..Self::default()
         };
         for (name, kept) in kept {
-            // What is from flash alone is not told again, nor that there is nothing else.
-            twin.hear |= kept.reported.as_ref().is_some_and(|reported| !reported.recalled);
+            // Also what is from flash alone: the cluster shows it as good until it hears of the boot.
+            twin.hear |= kept.reported.is_some();
             twin.put(name, Some(kept), now.mono);
         }
         twin

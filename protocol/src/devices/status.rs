@@ -38,6 +38,11 @@ pub struct DeviceStatusStatus {
     /// What others keep here; never written by a node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub extensions: Option<FreeForm>,
+    /// What the node has from before its boot, by property: shown as `stale` unless the cluster has
+    /// something newer. Between a node and cloudcore alone; in no manifest.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[cfg_attr(feature = "schema", schemars(skip))]
+    pub left: BTreeMap<String, TwinValue>,
 }
 
 /// One property, as reported and as wished for.

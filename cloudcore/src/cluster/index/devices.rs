@@ -51,10 +51,12 @@ impl DeviceEntry {
 }
 
 /// A `DeviceStatus`, as far as it matters whose it is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StatusEntry {
     /// Its uid.
     pub uid: String,
+    /// Its revision: another one than that of the last write is another writer's.
+    pub revision: Revision,
     /// The uid of the device that it belongs to.
     pub device: String,
 }
@@ -148,8 +150,13 @@ impl Devices {
                     .map(|model| (entry.node.as_str(), model.clone())),
             );
         }
+        // With a model its devices change: which of their properties count.
         let users = self.of_model.get(key).into_iter().flatten();
-        concerned.extend(users.filter_map(|user| Some((self.by_key.get(user)?.node.as_str(), key.clone()))));
+        let of_user = |user: &ObjectKey| Some((self.by_key.get(user)?.node.as_str(), user.clone()));
+        for (node, user) in users.filter_map(of_user) {
+            concerned.push((node, key.clone()));
+            concerned.push((node, user));
+        }
         concerned
     }
 }
@@ -221,11 +228,17 @@ impl Index {
         });
     }
 
-    /// The status of a device is there, under the device's key.
-    pub fn put_status(&mut self, device: &ObjectKey, status: StatusEntry) {
-        let uid = status.uid.clone();
-        let before = self.devices.statuses.insert(device.clone(), status);
-        if before.is_some_and(|before| before.uid != uid) {
+    /// The status of a device is so, under the device's key. Something older is believed of a list alone (a
+    /// restored cluster): a write's answer often comes before the watch's word of an earlier one.
+    pub fn put_status(&mut self, device: &ObjectKey, status: StatusEntry, listing: bool) {
+        let held = self.devices.statuses.get(device);
+        let newer = |held: &StatusEntry| held.uid == status.uid && held.revision > status.revision;
+        if !listing && held.is_some_and(newer) {
+            return;
+        }
+        let is_other = held.is_some_and(|held| *held != status);
+        self.devices.statuses.insert(device.clone(), status);
+        if is_other {
             self.mark_device(device);
         }
     }

@@ -65,7 +65,7 @@ fn recall(reported: Arc<Reported>) -> Arc<Reported> {
     };
     Arc::new(Reported {
         quality,
-        recalled: true,
+        recalled: Some(reported.recalled.unwrap_or(reported.version)),
         ..Arc::unwrap_or_clone(reported)
     })
 }

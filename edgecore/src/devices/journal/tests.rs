@@ -87,7 +87,7 @@ fn rows_of_flash_are_stale_and_recalled_and_bad_ones_are_counted() {
     let recalled = read_rows(rows);
     assert_eq!(recalled.skipped, 2);
     let reported = recalled.devices["u"].kept["a/b"].reported.clone().unwrap();
-    assert!(reported.recalled && reported.quality == crate::devices::twin::Quality::Stale);
+    assert!(reported.recalled.is_some() && reported.quality == crate::devices::twin::Quality::Stale);
     assert_eq!(recalled.devices["u"].stood, Some(Stood::default()));
 }
 

@@ -23,7 +23,6 @@ pub(super) fn state(twin: &Twin, rules: &Rules, state: DeviceState, now: Moment)
     } else {
         changed(twin, rules, now, |_, kept| aged(kept, now))
     };
-    outcome.hear |= state != before.state;
     outcome.stood = Some(Stood {
         state,
         said: state != DeviceState::Unknown,

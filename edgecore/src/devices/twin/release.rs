@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use protocol::devices::DeviceState;
+
 use super::{Moment, Reported, Rules, Slot, Twin};
 
 /// A value that is said again is told again after this, for its time.
@@ -13,7 +15,7 @@ impl Twin {
     /// Moves what is due into what the cluster hears; whether it is to be told. `held` says whether
     /// cycles count: while there is no link they spare nothing.
     pub(crate) fn release(&mut self, rules: &Rules, now: Moment, held: bool) -> bool {
-        let mut tell = std::mem::take(&mut self.hear);
+        let mut tell = std::mem::take(&mut self.hear) | self.release_state(rules, now, held);
         for (name, slot) in &mut self.slots {
             if slot.kept.reported.is_none() {
                 tell |= slot.released.take().is_some();
@@ -30,6 +32,24 @@ impl Twin {
         tell
     }
 
+    fn release_state(&mut self, rules: &Rules, now: Moment, held: bool) -> bool {
+        if self.state_due(rules, held).is_none_or(|due| now.mono < due) {
+            return false;
+        }
+        let first = self.stood_told.replace((self.stood.state, now.mono)).is_none();
+        // That nobody knows anything is no news.
+        !(first && self.stood.state == DeviceState::Unknown)
+    }
+
+    /// When the cluster may hear of a state that it has not heard of.
+    fn state_due(&self, rules: &Rules, held: bool) -> Option<i64> {
+        let Some((told, at)) = self.stood_told else {
+            return Some(i64::MIN);
+        };
+        let cycle = if held { rules.state_cycle() } else { 0 };
+        (told != self.stood.state).then(|| at.saturating_add(cycle))
+    }
+
     /// When there is something to do although nothing happens: the next cycle that ends with
     /// something to tell, the next value to go stale, the next wish to end.
     pub(crate) fn next_due(&self, rules: &Rules, now: Moment, held: bool) -> Option<i64> {
@@ -41,7 +61,9 @@ impl Twin {
             [released, stale, ends].into_iter().flatten().min()
         };
         let hear = self.hear.then_some(now.mono);
-        self.slots.iter().filter_map(due).chain(hear).min()
+        let state = self.state_due(rules, held).map(|due| due.max(now.mono));
+        let slots = self.slots.iter().filter_map(due);
+        slots.chain(hear).chain(state).min()
     }
 }
 
@@ -55,7 +77,7 @@ impl Slot {
         if Arc::ptr_eq(reported, released) || reported == released {
             return None;
         }
-        if released.recalled {
+        if released.recalled.is_some() {
             return Some(i64::MIN);
         }
         if reported.is_again(released) {
@@ -80,6 +102,6 @@ impl Slot {
     fn is_fresh(&self) -> bool {
         self.released
             .as_deref()
-            .is_some_and(|Reported { recalled, .. }| !recalled)
+            .is_some_and(|Reported { recalled, .. }| recalled.is_none())
     }
 }

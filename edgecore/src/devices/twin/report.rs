@@ -39,9 +39,7 @@ pub(super) fn merge(twin: &Twin, rules: &Rules, report: &Report, now: Moment) ->
     let heard = draft.work.values().any(|(_, heard)| *heard);
     let mut outcome = draft.outcome();
     if heard {
-        let stood = seen_now(twin.stood(), now);
-        outcome.hear |= stood.state != twin.stood().state;
-        outcome.stood = Some(stood);
+        outcome.stood = Some(seen_now(twin.stood(), now));
     }
     outcome.told = Some(draft.told(report.origin, &report.event_id));
     Ok(outcome)

@@ -109,6 +109,11 @@ impl Rules {
         cycle.map_or(0, |cycle| i64::try_from(cycle.as_millis()).unwrap_or(i64::MAX))
     }
 
+    /// How long the cluster is not told of another state, in ms.
+    pub(crate) fn state_cycle(&self) -> i64 {
+        self.served.state_report.report_cycle.unwrap_or_default().max(0)
+    }
+
     /// Whether an accepted value must be on flash whatever the link does.
     pub(crate) fn is_durable(&self, name: &str) -> bool {
         self.property(name).is_some_and(|property| property.durable)

@@ -218,9 +218,10 @@ fn without_a_cycle_a_value_goes_stale_only_when_the_device_does() {
     bench.says("target", "5");
     bench.passes(86_400_000);
     assert_eq!(bench.quality("target"), Quality::Good);
-    let outcome = bench.does(Event::State(DeviceState::Offline));
+    bench.twin.release(&bench.rules, bench.now, true);
+    bench.does(Event::State(DeviceState::Offline));
     assert_eq!(bench.quality("target"), Quality::Stale);
-    assert!(outcome.hear);
+    assert!(bench.twin.release(&bench.rules, bench.now, true));
 }
 
 #[test]
@@ -264,6 +265,41 @@ fn the_first_change_goes_at_once_and_the_newest_at_the_end_of_the_cycle() {
 }
 
 #[test]
+fn a_state_that_changes_often_goes_once_a_cycle_and_not_at_all_where_it_is_not_wanted() {
+    let cycle = |device: &mut Value| device["spec"]["stateReport"] = json!({"reportCycle": 5_000});
+    let mut bench = Bench::new(rules_of(cycle));
+    let told = |bench: &mut Bench| {
+        let told = bench.twin.release(&bench.rules, bench.now, true);
+        (told, bench.twin.status(&bench.rules).state)
+    };
+    assert_eq!(told(&mut bench), (false, Some("unknown".to_owned())));
+    bench.passes(5_000);
+    bench.does(Event::State(DeviceState::Online));
+    assert_eq!(
+        told(&mut bench),
+        (true, Some("online".to_owned())),
+        "the first at once"
+    );
+    for state in [DeviceState::Offline, DeviceState::Online, DeviceState::Unhealthy] {
+        bench.passes(1_000);
+        bench.does(Event::State(state));
+        assert_eq!(told(&mut bench), (false, Some("online".to_owned())));
+    }
+    let due = bench.twin.next_due(&bench.rules, bench.now, true);
+    assert_eq!(due, Some(bench.now.mono + 2_000));
+    bench.passes(2_000);
+    assert_eq!(
+        told(&mut bench),
+        (true, Some("unhealthy".to_owned())),
+        "the newest at its end"
+    );
+    let never = |device: &mut Value| device["spec"]["stateReport"] = json!({"reportToCloud": false});
+    bench.rules = rules_of(never);
+    let status = bench.twin.status(&bench.rules);
+    assert_eq!((status.state, status.last_online_time), (None, None));
+}
+
+#[test]
 fn no_cycle_holds_a_mapper_or_a_node_without_a_link() {
     let mut bench = Bench::new(rules());
     for text in ["1", "2"] {
@@ -297,7 +333,7 @@ fn the_same_value_again_is_told_once_a_minute() {
 }
 
 #[test]
-fn what_is_read_from_flash_is_not_told_again() {
+fn what_is_read_from_flash_is_told_as_left_from_before() {
     let mut bench = Bench::new(rules());
     bench.says("target", "5");
     let kept: Vec<_> = bench
@@ -307,17 +343,34 @@ fn what_is_read_from_flash_is_not_told_again() {
         .collect();
     let recalled = kept.into_iter().map(|(name, mut kept)| {
         if let Some(reported) = &mut kept.reported {
-            Arc::make_mut(reported).recalled = true;
+            let reported = Arc::make_mut(reported);
+            reported.recalled = Some(reported.version);
         }
         (name, kept)
     });
     bench.twin = Twin::recall(recalled, None, bench.now);
-    assert!(!bench.twin.release(&bench.rules, bench.now, true));
+    assert!(bench.twin.release(&bench.rules, bench.now, true));
     assert_eq!(bench.heard("target"), None);
-    let named = &bench.twin.status(&bench.rules).twins[0];
+    let status = bench.twin.status(&bench.rules);
+    let named = &status.twins[0];
     assert_eq!((named.property_name.as_str(), &named.reported), ("target", &None));
+    let left = status.left["target"].clone();
+    assert_eq!(left.value, "5");
+    let fault = report(vec![seen(
+        "target",
+        Observation::Fault("it is silent".to_owned()),
+    )]);
+    bench.does(Event::Report(&fault));
+    bench.twin.release(&bench.rules, bench.now, true);
+    let faulty = &bench.twin.status(&bench.rules).left["target"];
+    assert_eq!(
+        (&faulty.metadata["version"], faulty.metadata["quality"].as_str()),
+        (&left.metadata["version"], "error"),
+        "a fault makes an old value no newer"
+    );
     bench.says("target", "5");
     assert_eq!(bench.heard("target").as_deref(), Some("5"));
+    assert!(bench.twin.status(&bench.rules).left.is_empty());
 }
 
 #[test]

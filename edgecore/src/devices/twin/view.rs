@@ -30,10 +30,11 @@ impl Twin {
 
     /// What the cluster hears: what was released, of what the model has.
     ///
-    /// A property that is not in it has no value. One that is, without a value, has one from before a
-    /// boot: the cluster knows it at least as well, and should leave it as it is.
+    /// A property that is not in it has no value. A value from before a boot is among those that are
+    /// left: the cluster may have a newer one, and only it can tell.
     pub(crate) fn status(&self, rules: &Rules) -> DeviceStatusStatus {
         let served = rules.served.properties.iter();
+        let mut left = BTreeMap::new();
         let twins = served.filter_map(|property| {
             let slot = self.slots.get(property.name.as_str())?;
             let type_ = type_of(rules, &property.name, &slot.kept);
@@ -44,20 +45,29 @@ impl Twin {
             if released.is_none() && wish.is_none() {
                 return None;
             }
-            let reported = released.filter(|reported| !reported.recalled);
+            let mut reported = released.map(|reported| actual(reported, &type_));
+            if let Some(version) = released.and_then(|reported| reported.recalled)
+                && let Some(mut before) = reported.take()
+            {
+                before.metadata.insert("version".to_owned(), version.to_string());
+                left.insert(property.name.clone(), before);
+            }
             Some(protocol::devices::Twin {
                 property_name: property.name.clone(),
-                reported: reported.map(|reported| actual(reported, &type_)),
+                reported,
                 observed_desired: wish.map(|wish| expected(wish, &type_)),
             })
         });
+        let twins = twins.collect();
         let stood = self.stood();
+        let state = self.stood_told.map_or(stood.state, |(state, _)| state);
         let told = rules.served.state_report.report_to_cloud != Some(false);
         DeviceStatusStatus {
-            twins: twins.collect(),
-            state: told.then(|| stood.state.name().to_owned()),
+            twins,
+            state: told.then(|| state.name().to_owned()),
             last_online_time: stood.last_online.filter(|_| told).and_then(rfc3339),
             extensions: None,
+            left,
         }
     }
 }

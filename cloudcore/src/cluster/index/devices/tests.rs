@@ -82,15 +82,16 @@ fn a_node_holds_its_devices_and_the_models_that_these_name() {
 }
 
 #[test]
-fn a_model_edit_reaches_the_nodes_of_its_devices() {
+fn a_model_edit_reaches_the_nodes_of_its_devices_and_concerns_these_too() {
     let (mut index, first, second) = attached();
     index.put_device(device("d", "e1", "m"));
     first.take();
     index.put(model("m"));
-    assert_eq!(first.take(), BTreeSet::from([model_key("m")]));
+    let both = BTreeSet::from([device_key("d"), model_key("m")]);
+    assert_eq!(first.take(), both);
     assert!(second.take().is_empty());
     index.remove(&model_key("m"));
-    assert_eq!(first.take(), BTreeSet::from([model_key("m")]));
+    assert_eq!(first.take(), both);
     assert_eq!(held(&index, "e1"), [device_key("d")]);
 }
 
@@ -154,19 +155,44 @@ fn what_a_list_lacks_is_removed_from_its_node() {
 #[test]
 fn whoever_reports_of_a_device_hears_when_its_status_is_deleted() {
     let (mut index, first, _) = attached();
-    let status = |uid: &str| StatusEntry {
-        uid: uid.into(),
-        device: "u-d".into(),
-    };
     index.put_device(device("d", "e1", "m"));
     first.take();
-    index.put_status(&device_key("d"), status("1"));
+    index.put_status(&device_key("d"), status("1", 1), false);
     assert!(first.take().is_empty(), "it is the first");
     index.remove_status(&device_key("d"), "0");
     assert!(first.take().is_empty(), "a late word of an earlier one");
     index.remove_status(&device_key("d"), "1");
     assert!(first.take().contains(&device_key("d")));
-    index.put_status(&device_key("d"), status("2"));
+    index.put_status(&device_key("d"), status("2", 2), false);
     index.statuses_relisted(&BTreeSet::new());
     assert!(first.take().contains(&device_key("d")) && index.statuses_listed());
+}
+
+fn status(uid: &str, revision: u64) -> StatusEntry {
+    StatusEntry {
+        uid: uid.into(),
+        revision: Revision(revision),
+        device: "u-d".into(),
+    }
+}
+
+#[test]
+fn a_status_that_another_writer_changed_or_deleted_is_told_to_its_node() {
+    let (mut index, first, second) = attached();
+    index.put_device(device("d", "e1", "m"));
+    index.put_status(&device_key("d"), status("s", 7), false);
+    first.take();
+    let told = |feed: &Dirty| feed.take().contains(&device_key("d"));
+    index.put_status(&device_key("d"), status("s", 7), false);
+    assert!(!told(&first), "the watch says what a write's answer said");
+    index.put_status(&device_key("d"), status("s", 8), false);
+    assert!(told(&first));
+    index.put_status(&device_key("d"), status("s", 7), false);
+    assert!(!told(&first), "a late word");
+    assert_eq!(index.device_status(&device_key("d")), Some(&status("s", 8)));
+    index.put_status(&device_key("d"), status("s", 3), true);
+    assert!(told(&first), "a cluster that was restored");
+    index.remove_status(&device_key("d"), "s");
+    assert!(told(&first));
+    assert!(!told(&second));
 }

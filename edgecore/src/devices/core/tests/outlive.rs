@@ -23,7 +23,7 @@ async fn an_accepted_value_survives_kill_9_without_any_flash() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_a_power_cut_what_flash_has_is_stale_and_is_not_told_again() {
+async fn after_a_power_cut_what_flash_has_is_stale_and_told_as_left_from_before() {
     let node = Node::new();
     let run = node.start().await;
     run.says("count", "7").await.unwrap();
@@ -33,15 +33,20 @@ async fn after_a_power_cut_what_flash_has_is_stale_and_is_not_told_again() {
     node.dir.boot("two");
     let run = node.start().await;
     assert_eq!(run.actual("count"), Some(("7".to_owned(), "stale".to_owned())));
+    let left = || {
+        let told = node.cloud.told.lock();
+        let last = told.last().unwrap();
+        (last.twins[0].reported.clone(), last.left["count"].clone())
+    };
     pass(60.0).await;
-    assert!(node.cloud.told.lock().is_empty());
+    let (reported, before) = left();
+    assert_eq!((reported, before.value.as_str()), (None, "7"));
+    assert_eq!(before.metadata["quality"], "stale");
     run.kill();
+    node.cloud.told.lock().clear();
     let run = node.start().await;
     pass(1.0).await;
-    assert!(
-        node.cloud.told.lock().is_empty(),
-        "nor after a restart in that boot"
-    );
+    assert_eq!(left(), (None, before), "and so after a restart in that boot");
     run.says("alarm", "1").await.unwrap();
     pass(1.0).await;
     assert_eq!(

@@ -1,0 +1,110 @@
+//! The documents that show a device: its `DeviceStatus`, and the state on the Device itself. Pure.
+//!
+//! **Invariant:** `status.extensions` is never named, so that what others keep there stays.
+
+use protocol::devices::{API_VERSION, Twin};
+use protocol::object::ObjectKey;
+use serde_json::{Map, Value, json};
+
+use super::report::Report;
+use crate::cluster::{KnownDevice, StatusEntry};
+
+/// The longest value of a label.
+const LABEL: usize = 63;
+/// Which node the device is at.
+const NODE_LABEL: &str = "tombolo.dev/node";
+/// Which model it has.
+const MODEL_LABEL: &str = "tombolo.dev/model";
+/// The values at a glance: the columns of `kubectl get` know no lists.
+const VALUES: &str = "tombolo.dev/values";
+
+/// The status that a write goes over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Base {
+    /// Its uid.
+    pub uid: String,
+    /// Its revision.
+    pub revision: String,
+}
+
+impl Base {
+    /// The status as an answer has it.
+    pub fn of(answer: &[u8]) -> Option<Self> {
+        let answer: Value = serde_json::from_slice(answer).ok()?;
+        let text = |field: &str| answer["metadata"][field].as_str().map(str::to_owned);
+        Some(Self {
+            uid: text("uid")?,
+            revision: text("resourceVersion")?,
+        })
+    }
+
+    /// Whether a status is this very one, unchanged.
+    pub fn is(&self, there: &StatusEntry) -> bool {
+        self.uid == there.uid && self.revision.parse() == Ok(there.revision.0)
+    }
+}
+
+/// A `DeviceStatus` for a device, with what was reported if anything was.
+pub fn created(device: &KnownDevice, report: Option<&Report>) -> Value {
+    let ObjectKey { namespace, name, .. } = &device.key;
+    let mut labels = labels(device);
+    labels.retain(|_, value| !value.is_null());
+    json!({
+        "apiVersion": API_VERSION,
+        "kind": "DeviceStatus",
+        "metadata": {
+            "namespace": namespace, "name": name,
+            "labels": labels, "ownerReferences": [owner(device)],
+            "annotations": { VALUES: report.map(Report::glance).unwrap_or_default() },
+        },
+        "spec": {},
+        "status": report.map_or_else(|| json!({ "twins": [] }), Report::status),
+    })
+}
+
+/// The twins of a status, as an answer has them; none that cannot be read.
+pub fn twins(answer: &[u8]) -> Vec<Twin> {
+    let mut answer: Value = serde_json::from_slice(answer).unwrap_or_default();
+    serde_json::from_value(answer["status"]["twins"].take()).unwrap_or_default()
+}
+
+/// A merge patch of that very status, at that very revision.
+pub fn patched(device: &KnownDevice, report: &Report, base: &Base, adopt: bool) -> Value {
+    let mut metadata = json!({
+        "uid": base.uid, "resourceVersion": base.revision, "labels": labels(device),
+        "annotations": { VALUES: report.glance() },
+    });
+    if adopt {
+        metadata["ownerReferences"] = json!([owner(device)]);
+    }
+    let mut status = report.status();
+    if report.state().is_none() {
+        // The state is not to be shown any more; one from before would stay for ever.
+        status["state"] = Value::Null;
+        status["lastOnlineTime"] = Value::Null;
+    }
+    json!({ "metadata": metadata, "status": status })
+}
+
+/// A merge patch of the Device itself, which shows its state at a glance.
+pub fn state_patch(device: &KnownDevice, state: Option<&str>) -> Value {
+    json!({ "metadata": { "uid": device.uid }, "status": { "state": state } })
+}
+
+fn owner(device: &KnownDevice) -> Value {
+    json!({
+        "apiVersion": API_VERSION, "kind": "Device", "name": device.key.name, "uid": device.uid,
+        "controller": true, "blockOwnerDeletion": false,
+    })
+}
+
+/// Labels to select by; a name that is too long for one is null, which takes the label away.
+fn labels(device: &KnownDevice) -> Map<String, Value> {
+    let fits = |name: &str| (!name.is_empty() && name.len() <= LABEL).then(|| name.to_owned());
+    let model = device.model.as_ref().and_then(|model| fits(&model.name));
+    let labels = [(NODE_LABEL, fits(&device.node)), (MODEL_LABEL, model)];
+    labels
+        .into_iter()
+        .map(|(label, value)| (label.to_owned(), json!(value)))
+        .collect()
+}

@@ -1,0 +1,108 @@
+//! Writing one `DeviceStatus`: the requests that an [`Attempt`] asks for.
+
+use protocol::devices::API_VERSION;
+use serde_json::Value;
+use tokio::time::Instant;
+
+use super::attempt::{Ask, Attempt, Earlier};
+use super::document::{Base, created};
+use super::report::Report;
+use super::shown::Written;
+use super::writer::{DeviceWriter, path};
+use crate::cluster::{Actor, ApiError, Call, Content, KnownDevice, WriteError, status_entry};
+
+impl DeviceWriter {
+    /// Writes a report into the status of its device.
+    pub(super) async fn write_status(
+        &self,
+        device: &KnownDevice,
+        report: &Report,
+        own: Option<&Written>,
+    ) -> Result<Written, WriteError> {
+        let mut attempt = Attempt::new(device, report);
+        let mut ask = attempt.first(own);
+        loop {
+            let call = match ask {
+                Ask::Look { values } => {
+                    let found = self.look(device, values).await?;
+                    ask = attempt.after_look(found.as_deref()).map_err(earlier)?;
+                    continue;
+                }
+                Ask::Patch(patch) => {
+                    let at = path(&device.key, "devicestatuses");
+                    Call::patch(at, Content::MergePatch, patch.to_string().into_bytes())
+                }
+                Ask::Create(status) => create_call(device, &status),
+            };
+            match self.request(device, call).await {
+                Ok(base) => return Ok(Written::new(base, attempt.filled(), report, Instant::now())),
+                Err(WriteError::Api(error)) if is_stale(&error) => match attempt.after_conflict() {
+                    Some(next) => ask = next,
+                    None => return Err(not_final(error)),
+                },
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// The status as it is now; then whether the node, and then whether the device is still ours.
+    async fn look(&self, device: &KnownDevice, values: bool) -> Result<Option<Vec<u8>>, WriteError> {
+        let cluster = self.cluster();
+        let call = Call::get(path(&device.key, "devicestatuses"));
+        let call = if values { call } else { call.only_metadata() };
+        let found = match cluster.api().call(Actor::Cloudcore, call).await {
+            Ok(found) => Some(found.to_vec()),
+            Err(error) if error.is_not_found() => None,
+            Err(error) => return Err(error.into()),
+        };
+        cluster.holds_node(self.node()).await?;
+        self.ask_whose(&device.identity()).await?;
+        Ok(found)
+    }
+
+    async fn request(&self, device: &KnownDevice, call: Call) -> Result<Base, WriteError> {
+        let cluster = self.cluster();
+        let answer = cluster.api().call(Actor::Cloudcore, call.only_metadata()).await?;
+        if let Some(status) = status_entry(&answer) {
+            cluster.saw_status(&device.key, status);
+        }
+        Base::of(&answer).ok_or(WriteError::Unlisted {
+            what: "the revision of a device status",
+        })
+    }
+}
+
+const fn earlier(_: Earlier) -> WriteError {
+    WriteError::Unlisted {
+        what: "the status of an earlier device of that name",
+    }
+}
+
+/// The creation of a status of a device that has said nothing yet.
+pub(super) fn create_empty(device: &KnownDevice) -> Call {
+    create_call(device, &created(device, None))
+}
+
+fn create_call(device: &KnownDevice, status: &Value) -> Call {
+    let collection = format!(
+        "/apis/{API_VERSION}/namespaces/{}/devicestatuses",
+        device.key.namespace
+    );
+    Call::post(collection, status.to_string().into_bytes()).only_metadata()
+}
+
+/// A status that bears another uid by now is called invalid.
+const fn is_stale(error: &ApiError) -> bool {
+    error.is_conflict() || error.is_not_found() || error.code() == 422
+}
+
+/// That a status or its kind is away is no word about the device.
+fn not_final(error: ApiError) -> WriteError {
+    if error.is_not_found() {
+        WriteError::Unlisted {
+            what: "device statuses",
+        }
+    } else {
+        error.into()
+    }
+}
