@@ -14,6 +14,7 @@
 
 use protocol::devices::Twin;
 use serde_json::Value;
+use tokio::time::Instant;
 
 use super::document::{Base, created, patched, twins};
 use super::report::Report;
@@ -43,16 +44,18 @@ pub struct Earlier;
 
 /// A write under way.
 #[derive(Debug)]
-pub struct Attempt<'a> {
-    device: &'a KnownDevice,
-    report: &'a Report,
+pub struct Attempt {
+    /// The device.
+    pub device: KnownDevice,
+    /// What its node says.
+    pub report: Report,
     looks: usize,
     filled: Option<Vec<Twin>>,
 }
 
-impl<'a> Attempt<'a> {
+impl Attempt {
     /// A write of a report of a device.
-    pub const fn new(device: &'a KnownDevice, report: &'a Report) -> Self {
+    pub const fn new(device: KnownDevice, report: Report) -> Self {
         Self {
             device,
             report,
@@ -94,7 +97,7 @@ impl<'a> Attempt<'a> {
             return Err(Earlier);
         }
         let shown = if self.report.leaves_some() {
-            twins(found)
+            twins(found, &self.device.node)
         } else {
             Vec::new()
         };
@@ -107,9 +110,9 @@ impl<'a> Attempt<'a> {
         (self.looks < TRIES).then(|| self.look())
     }
 
-    /// The twins as they were written, if the node had left some of them to what was shown.
-    pub fn filled(self) -> Option<Vec<Twin>> {
-        self.filled
+    /// It was written, and the status is so now.
+    pub fn written(&mut self, base: Base, now: Instant) -> Written {
+        Written::new(base, self.filled.take(), &self.report, now)
     }
 
     fn look(&mut self) -> Ask {
@@ -121,10 +124,10 @@ impl<'a> Attempt<'a> {
 
     fn write(&mut self, base: Option<&Base>, shown: &[Twin], adopt: bool) -> Ask {
         let filled = self.report.leaves_some().then(|| self.report.over(shown));
-        let whole = filled.as_ref().unwrap_or(self.report);
+        let whole = filled.as_ref().unwrap_or(&self.report);
         let ask = match base {
-            Some(base) => Ask::Patch(patched(self.device, whole, base, adopt)),
-            None => Ask::Create(created(self.device, Some(whole))),
+            Some(base) => Ask::Patch(patched(&self.device, whole, base, adopt)),
+            None => Ask::Create(created(&self.device, Some(whole))),
         };
         self.filled = filled.map(|filled| filled.twins().to_vec());
         ask

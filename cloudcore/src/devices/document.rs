@@ -62,9 +62,13 @@ pub fn created(device: &KnownDevice, report: Option<&Report>) -> Value {
     })
 }
 
-/// The twins of a status, as an answer has them; none that cannot be read.
-pub fn twins(answer: &[u8]) -> Vec<Twin> {
+/// The twins of a status, as an answer has them; none that cannot be read, or that another node said.
+pub fn twins(answer: &[u8], node: &str) -> Vec<Twin> {
     let mut answer: Value = serde_json::from_slice(answer).unwrap_or_default();
+    let by = answer["metadata"]["labels"][NODE_LABEL].as_str();
+    if by.is_some_and(|by| by != node) {
+        return Vec::new();
+    }
     serde_json::from_value(answer["status"]["twins"].take()).unwrap_or_default()
 }
 

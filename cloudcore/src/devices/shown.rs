@@ -28,7 +28,7 @@ pub struct Written {
 
 impl Written {
     /// A report was written.
-    pub const fn new(base: Base, filled: Option<Vec<Twin>>, report: &Report, now: Instant) -> Self {
+    pub(super) const fn new(base: Base, filled: Option<Vec<Twin>>, report: &Report, now: Instant) -> Self {
         Self {
             base,
             filled,

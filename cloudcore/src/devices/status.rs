@@ -6,36 +6,33 @@ use tokio::time::Instant;
 
 use super::attempt::{Ask, Attempt, Earlier};
 use super::document::{Base, created};
-use super::report::Report;
 use super::shown::Written;
 use super::writer::{DeviceWriter, path};
 use crate::cluster::{Actor, ApiError, Call, Content, KnownDevice, WriteError, status_entry};
 
 impl DeviceWriter {
-    /// Writes a report into the status of its device.
+    /// Writes a report into the status of its device, given what this session wrote last.
     pub(super) async fn write_status(
         &self,
-        device: &KnownDevice,
-        report: &Report,
+        attempt: &mut Attempt,
         own: Option<&Written>,
     ) -> Result<Written, WriteError> {
-        let mut attempt = Attempt::new(device, report);
         let mut ask = attempt.first(own);
         loop {
             let call = match ask {
                 Ask::Look { values } => {
-                    let found = self.look(device, values).await?;
+                    let found = self.look(&attempt.device, values).await?;
                     ask = attempt.after_look(found.as_deref()).map_err(earlier)?;
                     continue;
                 }
                 Ask::Patch(patch) => {
-                    let at = path(&device.key, "devicestatuses");
+                    let at = path(&attempt.device.key, "devicestatuses");
                     Call::patch(at, Content::MergePatch, patch.to_string().into_bytes())
                 }
-                Ask::Create(status) => create_call(device, &status),
+                Ask::Create(status) => create_call(&attempt.device, &status),
             };
-            match self.request(device, call).await {
-                Ok(base) => return Ok(Written::new(base, attempt.filled(), report, Instant::now())),
+            match self.request(&attempt.device, call).await {
+                Ok(base) => return Ok(attempt.written(base, Instant::now())),
                 Err(WriteError::Api(error)) if is_stale(&error) => match attempt.after_conflict() {
                     Some(next) => ask = next,
                     None => return Err(not_final(error)),

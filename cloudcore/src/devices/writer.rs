@@ -19,6 +19,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::debug;
 
 use super::Devices;
+use super::attempt::Attempt;
 use super::document::state_patch;
 use super::events::About;
 use super::judge::{Found, Verdict, judge};
@@ -112,9 +113,10 @@ impl DeviceWriter {
             text,
         })?;
         let own = self.written(&device.uid);
-        let written = self.write_status(&known, &report, own.as_ref()).await?;
+        let mut attempt = Attempt::new(known, report);
+        let written = self.write_status(&mut attempt, own.as_ref()).await?;
         self.wrote(device, written);
-        self.show_state(&known, &report).await;
+        self.show_state(&attempt.device, &attempt.report).await;
         Ok(())
     }
 

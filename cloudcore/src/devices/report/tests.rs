@@ -83,7 +83,7 @@ fn of_a_value_from_before_a_boot_the_newer_one_is_shown_and_it_is_stale() {
         shown("older", aged("2", 6, "good")), shown("newer", aged("8", 6, "good")),
         shown("same", aged("3", 6, "good")), shown("broken", aged("2", 6, "error")), twin("x", "8", "1"),
     ] } });
-    let filled = said.over(&twins(answer.to_string().as_bytes()));
+    let filled = said.over(&twins(answer.to_string().as_bytes(), "e1"));
     assert_eq!(
         filled.status()["twins"],
         json!([
@@ -97,7 +97,10 @@ fn of_a_value_from_before_a_boot_the_newer_one_is_shown_and_it_is_stale() {
     );
     assert!(!filled.leaves_some() && filled.status().get("left").is_none());
     assert_eq!(filled.values, said.values, "what was said is the same");
-    assert_eq!(twins(b"{}"), []);
+    assert_eq!(twins(b"{}", "e1"), []);
+    let mut moved = answer;
+    moved["metadata"] = json!({ "labels": { "tombolo.dev/node": "e2" } });
+    assert_eq!(twins(moved.to_string().as_bytes(), "e1"), [], "another node counts by another clock");
 }
 
 #[test]
