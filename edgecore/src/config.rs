@@ -31,7 +31,7 @@ pub use budgets::Budget;
 pub(crate) use budgets::written;
 pub use devices::{DEFAULT_JOURNAL_DIR, Devices};
 pub use labels::{InvalidLabel, InvalidTaint, Taint, TaintEffect, check_label};
-pub use mistakes::{Mistake, Mistakes, nearest};
+pub use mistakes::{Mistake, Mistakes};
 pub use proxy::{InvalidProxy, Proxy, ProxyPasswordError};
 
 use crate::devices::dmi::DmiConfig;

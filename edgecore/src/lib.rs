@@ -1,9 +1,11 @@
 //! The node agent of Tombolo: a Kubernetes node over a link that comes and goes.
 
+mod backoff;
 pub mod cli;
 pub mod config;
 pub mod devices;
 pub mod identity;
+mod nearest;
 pub mod network;
 pub mod node;
 pub mod pods;

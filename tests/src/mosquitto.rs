@@ -2,7 +2,7 @@
 //!
 //! Its users and their password are the testbed's; everything else is `manifests/mosquitto`.
 
-use std::{fs, path::Path, time::Duration};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 
@@ -130,6 +130,7 @@ fn tell_edgecore(edge: &EdgeMachine) -> Result<()> {
         fs::create_dir_all(parent)?;
     }
     fs::write(&path, format!("username: {EDGECORE}\npassword: {PASSWORD}\n"))?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
     let path = edge.machine.file("/etc/tombolo/edgecore.yaml");
     let Ok(config) = fs::read_to_string(&path) else {
         return Ok(());

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use protocol::class::Class;
 
-use super::nearest;
+use crate::nearest::nearest;
 
 /// The classes that may have a budget.
 const CLASSES: [Class; 2] = [Class::Interactive, Class::Bulk];

@@ -7,9 +7,10 @@ use protocol::name::NodeName;
 use serde_json::{Map, Value};
 
 use super::labels::{check_value, is_dns_name};
+use crate::nearest::nearest;
 use crate::pods::cgroups::CgroupDriver;
 
-use super::{Address, Mistake, Mistakes, PodCidr, Proxy, RuntimeEndpoint, Taint, check_label, nearest};
+use super::{Address, Mistake, Mistakes, PodCidr, Proxy, RuntimeEndpoint, Taint, check_label};
 
 /// The mapping of the file, emptied key by key.
 pub(super) struct Fields<'a> {

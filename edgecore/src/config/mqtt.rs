@@ -4,14 +4,9 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
-use super::Address;
-use crate::devices::Broker;
-use crate::devices::mqtt::{Mqtt, PORT};
+use crate::devices::drivers::CREDENTIALS;
+use crate::devices::mqtt::Mqtt;
 
-/// The port of brokers with it.
-const TLS_PORT: u16 = 8883;
-/// Where credentials lie that are given by name alone.
-const CREDENTIALS_DIR: &str = "/etc/tombolo/device-credentials";
 /// The keys.
 const KEYS: [&str; 3] = ["address", "credentials", "client_id"];
 
@@ -26,7 +21,13 @@ pub(super) fn read(value: &Value) -> Result<Mqtt, Vec<String>> {
             .filter(|text| !text.is_empty())
             .ok_or_else(|| format!("{key} must be text, not {value}"));
         let read = text.and_then(|text| match key.as_str() {
-            "address" => broker(text).map(|address| mqtt.address = address),
+            "address" => match text.parse() {
+                Ok(address) => {
+                    mqtt.address = address;
+                    Ok(())
+                }
+                Err(error) => Err(format!("address: {error}")),
+            },
             "credentials" => credentials(text).map(|path| mqtt.credentials = Some(path)),
             "client_id" => {
                 mqtt.client_id = Some(text.to_owned());
@@ -39,27 +40,6 @@ pub(super) fn read(value: &Value) -> Result<Mqtt, Vec<String>> {
     if bad.is_empty() { Ok(mqtt) } else { Err(bad) }
 }
 
-fn broker(text: &str) -> Result<Broker, String> {
-    let (tls, place) = match text.split_once("://") {
-        Some(("mqtt", place)) => (false, place),
-        Some(("mqtts", place)) => (true, place),
-        None => (false, text),
-        Some((scheme, _)) => return Err(format!("address: {scheme} is not mqtt or mqtts")),
-    };
-    let address: Address = place.parse().map_err(|error| format!("address: {error}"))?;
-    let names_port = text.ends_with(&format!(":{}", address.port)) && !address.host.ends_with(text);
-    let port = match (names_port, tls) {
-        (true, _) => address.port,
-        (false, true) => TLS_PORT,
-        (false, false) => PORT,
-    };
-    Ok(Broker {
-        host: address.host,
-        port,
-        tls,
-    })
-}
-
 /// A name stands for a file beside those of the devices.
 fn credentials(text: &str) -> Result<PathBuf, String> {
     if text.split('/').any(|part| part == "..") {
@@ -70,10 +50,10 @@ fn credentials(text: &str) -> Result<PathBuf, String> {
     }
     if text.contains('/') {
         return Err(format!(
-            "credentials: \"{text}\" must be an absolute path, or the name of a file in {CREDENTIALS_DIR}"
+            "credentials: \"{text}\" must be an absolute path, or the name of a file in {CREDENTIALS}"
         ));
     }
-    Ok(PathBuf::from(CREDENTIALS_DIR).join(text))
+    Ok(PathBuf::from(CREDENTIALS).join(text))
 }
 
 #[cfg(test)]
@@ -100,6 +80,7 @@ mod tests {
         assert_eq!(address("mqtts://broker:1884"), "mqtts://broker:1884");
         assert_eq!(address("[::1]:1885"), "mqtt://[::1]:1885");
         assert_eq!(address("::1"), "mqtt://[::1]:1883");
+        assert_eq!(address("ssl://broker"), "mqtts://broker:8883");
     }
 
     #[test]
@@ -120,7 +101,10 @@ mod tests {
     fn what_is_wrong_is_named_all_at_once() {
         let told = of(r#"{"address": "http://x", "client": "y", "client_id": 7}"#).unwrap_err();
         let told = told.join("; ");
-        assert!(told.contains("http is not mqtt or mqtts"), "{told}");
+        assert!(
+            told.contains("address: \"http://x\"; write mqtt://host:1883"),
+            "{told}"
+        );
         assert!(
             told.contains("client is not known; write address, credentials, client_id"),
             "{told}"

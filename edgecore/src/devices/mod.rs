@@ -16,12 +16,14 @@
 
 mod broker;
 mod core;
+mod credentials;
 pub mod dmi;
 pub mod drivers;
 mod journal;
 pub mod mqtt;
 mod seam;
 mod served;
+mod tls;
 mod twin;
 
 pub use broker::{Broker, NotABroker};

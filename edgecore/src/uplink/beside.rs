@@ -20,12 +20,13 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::backoff::Backoff;
 use super::dial::DialError;
 use super::ended::Ended;
 use super::greet::Greeted;
+use super::pace::pace;
 use super::probes::Probes;
 use super::{Address, Uplink};
+use crate::backoff::Backoff;
 
 /// Edges of a replica that lost its API server do not all leave at once.
 const DEGRADED_SPREAD: Duration = Duration::from_secs(5);
@@ -88,7 +89,7 @@ impl<'a> Doubt<'a> {
                 Err(failed) => failed,
             };
             tracing::debug!(%address, error = %failed, "the second connection failed too");
-            let own = backoff.pause(Duration::ZERO, rand::random::<f64>());
+            let own = backoff.pause(pace(Duration::ZERO), rand::random());
             let pause = failed.retry_after().unwrap_or(own);
             tokio::select! {
                 () = self.passed(Health::Silent) => return None,

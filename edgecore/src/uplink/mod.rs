@@ -19,7 +19,6 @@
 //! of its loops has seen the stop.
 
 mod api;
-mod backoff;
 mod beats;
 mod beside;
 mod budget;
@@ -28,6 +27,7 @@ mod dial;
 mod ended;
 pub(crate) mod enrolment;
 mod greet;
+mod pace;
 mod probes;
 mod pulse;
 mod race;
@@ -49,16 +49,17 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
+use crate::backoff::Backoff;
 use crate::config::Address;
 use crate::identity::Identity;
 use crate::reported::Reporter;
 
-pub use backoff::Backoff;
 pub use budget::{BudgetState, Budgets, Spent};
 pub use desired::{DesiredFlow, FlowError};
 pub use dial::{Dial, DialError, Dialer, Dialling, Renewing};
 pub use ended::Ended;
 pub use enrolment::RenewError;
+use pace::pace;
 pub use reach::{ReachError, reach};
 pub use server_time::ServerTime;
 pub use state::LinkState;
@@ -185,7 +186,7 @@ impl Uplink {
                 last_good = Instant::now();
                 next -= 1;
             }
-            let own = backoff.pause(last_good.elapsed(), rand::random::<f64>());
+            let own = backoff.pause(pace(last_good.elapsed()), rand::random());
             let pause = ended.retry_after().unwrap_or(own);
             self.offline(address, &ended, pause);
             tokio::select! {

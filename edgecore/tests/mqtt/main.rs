@@ -393,7 +393,7 @@ async fn the_shipped_settings_let_a_device_speak_for_itself_alone() {
     let mut credentials = std::path::PathBuf::new();
     let broker = Broker::with(|port, dir| {
         credentials = dir.join("broker");
-        std::fs::write(&credentials, "username: edgecore\npassword: secret\n").unwrap();
+        pki::private(&credentials, "username: edgecore\npassword: secret\n");
         shipped(port, dir, &["edgecore", "device/lamp", "device/pump"])
     })
     .await;
@@ -459,7 +459,7 @@ async fn over_tls_both_ends_show_certificates() {
     // Whom to trust is known, but without a certificate of its own the node is not let in.
     let alone = credentials.with_file_name("alone");
     let all = std::fs::read_to_string(&credentials).unwrap();
-    std::fs::write(&alone, all.lines().next().unwrap()).unwrap();
+    pki::private(&alone, all.lines().next().unwrap());
     config.credentials = Some(alone);
     let without = Bridge::begin(config.clone(), &twins);
     sleep(Duration::from_secs(1)).await;

@@ -1,5 +1,6 @@
 //! A certificate authority, a broker's certificate and the node's, as files.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
@@ -29,6 +30,12 @@ pub(crate) fn write(dir: &Path) -> PathBuf {
         of("node.pem"),
         of("node.key")
     );
-    std::fs::write(&path, text).unwrap();
+    private(&path, &text);
     path
+}
+
+/// A file that its owner alone may read, as credentials must be.
+pub(crate) fn private(path: &Path, text: &str) {
+    std::fs::write(path, text).unwrap();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
 }

@@ -11,8 +11,6 @@
 //!
 //! **Invariant:** a device that is wrong, hangs or talks nonsense costs its own values and no others.
 
-mod backoff;
-mod credentials;
 mod driver;
 mod extract;
 #[cfg(test)]
@@ -21,6 +19,7 @@ mod fleet;
 mod modbus;
 mod mqtt;
 mod outgoing;
+mod pace;
 mod settings;
 mod template;
 mod wishes;
@@ -35,12 +34,12 @@ use tracing::warn;
 
 pub use mqtt::Allowed;
 
-use super::{Broker, Twins};
+use super::{Broker, Twins, credentials};
 use modbus::Modbus;
 use mqtt::{Mqtt, MqttConfig};
 
 /// Where device credentials are, unless a test says otherwise.
-pub const CREDENTIALS: &str = "/etc/tombolo/device-credentials";
+pub const CREDENTIALS: &str = credentials::DIRECTORY;
 
 /// What the drivers need to know of the node.
 #[derive(Clone, Debug)]

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use protocol::devices::FreeForm;
 
-use crate::config::nearest;
+use crate::nearest::nearest;
 
 /// One mapping of settings.
 pub(crate) struct Settings {

@@ -3,11 +3,14 @@
 use std::time::Duration;
 
 use super::wire::{Lost, Session, Version};
+use crate::backoff::{Backoff, Pace};
 
-/// The first pause is at most this long: a broker that restarts is back soon.
-const FIRST: Duration = Duration::from_millis(200);
-/// The longest pause: asking a closed port on the node itself costs next to nothing.
-const LONGEST: Duration = Duration::from_secs(30);
+/// A broker that restarts is back soon, and asking a closed port on the node itself costs next to nothing.
+const PACE: Pace = Pace {
+    first: Duration::from_millis(200),
+    longest: Duration::from_secs(30),
+    sure: 0.5,
+};
 /// A connection that lasted so long was a good one. A shorter one may have been taken over by a
 /// client of the same name, and two such clients must not throw each other out without a pause.
 const GOOD: Duration = Duration::from_secs(5);
@@ -19,7 +22,7 @@ pub(super) struct Dial {
     pub(super) version: Version,
     /// With the old session or without.
     pub(super) session: Session,
-    failures: u32,
+    backoff: Backoff,
 }
 
 impl Default for Dial {
@@ -27,7 +30,7 @@ impl Default for Dial {
         Self {
             version: Version::Five,
             session: Session::Resumed,
-            failures: 0,
+            backoff: Backoff::default(),
         }
     }
 }
@@ -53,11 +56,9 @@ impl Dial {
             (Lost::HungUp | Lost::Broken(_), _) => {}
         }
         if stood.is_some_and(|stood| stood >= GOOD) {
-            self.failures = 0;
+            self.backoff.reset();
         }
-        let most = FIRST.saturating_mul(1 << self.failures.min(16)).min(LONGEST);
-        self.failures = self.failures.saturating_add(1);
-        most.mul_f64(f64::midpoint(dice.clamp(0.0, 1.0), 1.0))
+        self.backoff.pause(PACE, dice)
     }
 }
 
@@ -80,8 +81,8 @@ mod tests {
             [200, 400, 800, 1600, 3200, 6400, 12_800, 25_600, 30_000, 30_000]
         );
         let short = dial.lost(&refused(), Some(Duration::from_secs(1)), 1.0);
-        assert_eq!(short, LONGEST, "it may have been taken over");
-        assert_eq!(dial.lost(&refused(), Some(GOOD), 0.0), FIRST / 2);
+        assert_eq!(short, PACE.longest, "it may have been taken over");
+        assert_eq!(dial.lost(&refused(), Some(GOOD), 0.0), PACE.first / 2);
     }
 
     #[test]

@@ -31,12 +31,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::Broker;
+use super::broker::PORT;
 
 pub use client::run;
 pub use counters::{Counted, Counters};
-
-/// The port of brokers without encryption.
-pub(crate) const PORT: u16 = 1883;
 
 /// The broker, as the node reaches it.
 #[derive(Clone, Debug, PartialEq, Eq)]

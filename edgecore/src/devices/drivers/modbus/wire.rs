@@ -16,7 +16,8 @@ use tokio_serial::{DataBits, SerialPortBuilderExt, StopBits};
 use tracing::{info, warn};
 
 use super::config::{Endpoint, Line, Parity, Table, Timing};
-use crate::devices::drivers::backoff::Backoff;
+use crate::backoff::Backoff;
+use crate::devices::drivers::pace::pause;
 
 /// How long a connection may take.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -250,7 +251,7 @@ impl Wire {
     fn failed(&mut self, why: &str) {
         self.failures = self.failures.saturating_add(1);
         if self.failures >= PATIENCE {
-            let wait = self.backoff.failed();
+            let wait = pause(&mut self.backoff);
             warn!(endpoint = %self.endpoint, why, ?wait, "a Modbus endpoint does not work");
             self.away = Some((Instant::now() + wait, why.to_owned()));
         }

@@ -1,8 +1,6 @@
 //! One connection to a broker: MQTT 5, pumped by a task of its own, so that whoever waits for something
 //! else never holds up a keep-alive.
 
-use std::io::BufReader;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,17 +8,13 @@ use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{Filter, Packet, Publish, RetainForwardRule};
 use rumqttc::v5::{AsyncClient, Event as Raw, EventLoop, MqttOptions};
 use rumqttc::{TlsConfiguration, Transport};
-use rustls::crypto::ring;
-use rustls::{ClientConfig, RootCertStore};
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
-use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::encode::Message;
 use crate::devices::Broker;
-use crate::devices::drivers::credentials::Credentials;
+use crate::devices::credentials::Credentials;
+use crate::devices::tls::{self, NoTls};
 
 /// Larger messages are refused by the broker, which knows this number.
 const MAX_PACKET: u32 = 256 * 1024;
@@ -32,8 +26,6 @@ const WAITING: usize = 512;
 const REQUESTS: usize = 4096;
 /// The most topics of one SUBSCRIBE.
 const TOPICS: usize = 100;
-/// Where Debian, Alpine and most others keep the authorities of the system.
-const SYSTEM_AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
 
 /// What happens on a connection.
 #[derive(Debug)]
@@ -49,11 +41,6 @@ pub(crate) enum Event {
     Down(String),
 }
 
-/// Why a connection cannot even be tried.
-#[derive(Debug, Error)]
-#[error("TLS to the broker: {0}")]
-pub(crate) struct NoTls(String);
-
 /// One connection; ends with [`Event::Down`].
 pub(crate) struct Link {
     client: AsyncClient,
@@ -68,17 +55,17 @@ impl Link {
         client_id: &str,
         credentials: Option<&Credentials>,
     ) -> Result<Self, NoTls> {
-        let mut options = MqttOptions::new(client_id, &broker.host, broker.port);
+        let mut options = MqttOptions::new(client_id, broker.bracketed(), broker.port);
         options.set_clean_start(false);
         options.set_session_expiry_interval(Some(SESSION_EXPIRY));
         options.set_max_packet_size(Some(MAX_PACKET));
         options.set_keep_alive(Duration::from_secs(20));
         options.set_connection_timeout(10);
-        if let Some((user, password)) = login(credentials) {
+        if let Some((user, password)) = credentials.and_then(Credentials::login) {
             options.set_credentials(user, password);
         }
         if broker.tls {
-            let tls = tls(credentials)?;
+            let tls = tls::client(credentials)?;
             options.set_transport(Transport::Tls(TlsConfiguration::Rustls(Arc::new(tls))));
         }
         let (client, event_loop) = AsyncClient::new(options, REQUESTS);
@@ -146,12 +133,6 @@ impl Link {
     }
 }
 
-fn login(credentials: Option<&Credentials>) -> Option<(String, String)> {
-    let credentials = credentials?;
-    let user = credentials.username.clone()?;
-    Some((user, credentials.password.clone().unwrap_or_default()))
-}
-
 async fn run(mut event_loop: EventLoop, events: mpsc::Sender<Event>) {
     loop {
         let event = match event_loop.poll().await {
@@ -170,33 +151,4 @@ async fn run(mut event_loop: EventLoop, events: mpsc::Sender<Event>) {
             return;
         }
     }
-}
-
-fn tls(credentials: Option<&Credentials>) -> Result<ClientConfig, NoTls> {
-    let authorities = credentials
-        .and_then(|credentials| credentials.ca.as_deref())
-        .unwrap_or(Path::new(SYSTEM_AUTHORITIES));
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(certificates(authorities)?);
-    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| NoTls(error.to_string()))?
-        .with_root_certificates(roots);
-    let own = credentials.and_then(|own| Some((own.certificate.as_deref()?, own.key.as_deref()?)));
-    let Some((certificate, key)) = own else {
-        return Ok(config.with_no_client_auth());
-    };
-    let key =
-        PrivateKeyDer::from_pem_file(key).map_err(|error| NoTls(format!("{}: {error}", key.display())))?;
-    config
-        .with_client_auth_cert(certificates(certificate)?, key)
-        .map_err(|error| NoTls(error.to_string()))
-}
-
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, NoTls> {
-    let wrong = |error: String| NoTls(format!("{}: {error}", path.display()));
-    let file = std::fs::File::open(path).map_err(|error| wrong(error.to_string()))?;
-    CertificateDer::pem_reader_iter(BufReader::new(file))
-        .collect::<Result<_, _>>()
-        .map_err(|error| wrong(error.to_string()))
 }

@@ -29,8 +29,8 @@ use tokio::sync::watch;
 
 pub use topics::Allowed;
 
-use super::credentials::{self, Credentials};
 use super::driver::{Driver, Hands, Reading, Units};
+use crate::devices::credentials::{self, Credentials};
 use crate::devices::{Broker, Served};
 use config::{Endpoint, Settled};
 

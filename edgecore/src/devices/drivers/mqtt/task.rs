@@ -17,10 +17,11 @@ use super::decode::{Heard, Routes};
 use super::encode::message;
 use super::link::{Event, Link};
 use super::presence::Presence;
-use crate::devices::drivers::backoff::Backoff;
-use crate::devices::drivers::credentials::Credentials;
+use crate::backoff::Backoff;
+use crate::devices::credentials::Credentials;
 use crate::devices::drivers::driver::{Hands, Units};
 use crate::devices::drivers::outgoing::Outgoing;
+use crate::devices::drivers::pace::pause;
 use crate::devices::drivers::wishes::{Due, Outcome, Wishes};
 use crate::devices::{Clue, Observation};
 
@@ -287,7 +288,7 @@ impl Task {
         if self.up.is_some_and(|up| up.elapsed() >= LASTING) {
             self.backoff.reset();
         }
-        let wait = self.backoff.failed();
+        let wait = pause(&mut self.backoff);
         warn!(why, ?wait, "the broker is not there");
         self.link = None;
         let now = Instant::now();
