@@ -154,6 +154,7 @@ impl Cluster {
             cluster: self.clone(),
             seen: BTreeSet::new(),
             listing: false,
+            failing: false,
         };
         let never = tokio::sync::Notify::new();
         follow(self.api(), Actor::Cloudcore, &source, &mut sink, &never).await;
@@ -259,6 +260,7 @@ struct StatusSink {
     cluster: Cluster,
     seen: BTreeSet<ObjectKey>,
     listing: bool,
+    failing: bool,
 }
 
 impl StatusSink {
@@ -300,7 +302,7 @@ impl Sink for StatusSink {
     }
 
     fn listed(&mut self, revision: Revision) {
-        self.listing = false;
+        (self.listing, self.failing) = (false, false);
         let seen = std::mem::take(&mut self.seen);
         self.cluster.inner.index.write().statuses_relisted(&seen);
         info!(%revision, "listed the statuses of devices");
@@ -310,10 +312,15 @@ impl Sink for StatusSink {
     fn at(&mut self, _: Revision) {}
 
     fn failed(&mut self, error: &ApiError) -> bool {
-        debug!(
-            error = error as &dyn Error,
-            "the watch of device statuses failed, will be tried again"
-        );
+        let error = error as &dyn Error;
+        if std::mem::replace(&mut self.failing, true) {
+            debug!(error, "watch of device statuses failed again");
+        } else {
+            warn!(
+                error,
+                "device statuses cannot be watched: what devices report is not shown until they can"
+            );
+        }
         true
     }
 }

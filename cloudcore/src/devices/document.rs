@@ -102,9 +102,16 @@ fn owner(device: &KnownDevice) -> Value {
     })
 }
 
-/// Labels to select by; a name that is too long for one is null, which takes the label away.
+/// Whether the API server takes this for a label's value.
+fn is_label(value: &str) -> bool {
+    let ends = |c: char| c.is_ascii_alphanumeric();
+    let inner = |c: char| ends(c) || matches!(c, '-' | '_' | '.');
+    value.len() <= LABEL && value.starts_with(ends) && value.ends_with(ends) && value.chars().all(inner)
+}
+
+/// Labels to select by; a name that cannot be one is null, which takes the label away.
 fn labels(device: &KnownDevice) -> Map<String, Value> {
-    let fits = |name: &str| (!name.is_empty() && name.len() <= LABEL).then(|| name.to_owned());
+    let fits = |name: &str| is_label(name).then(|| name.to_owned());
     let model = device.model.as_ref().and_then(|model| fits(&model.name));
     let labels = [(NODE_LABEL, fits(&device.node)), (MODEL_LABEL, model)];
     labels

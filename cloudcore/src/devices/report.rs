@@ -9,8 +9,6 @@ use protocol::devices::{Device, DeviceModel, DeviceStatusStatus, Twin, TwinValue
 use protocol::object::Digest;
 use serde_json::{Map, Value, json};
 
-/// All values of a device, with their names and metadata.
-const MOST_BYTES: usize = 256 * 1024;
 /// What a glance takes in, and of one value.
 const GLANCE: usize = 160;
 const GLANCE_VALUE: usize = 32;
@@ -34,12 +32,6 @@ impl Report {
     ///
     /// Why it cannot be read; it never will be.
     pub fn read(payload: &[u8], device: &Device, model: Option<&DeviceModel>) -> Result<Self, String> {
-        if payload.len() > MOST_BYTES {
-            let size = payload.len();
-            return Err(format!(
-                "a report of {size} bytes is larger than the {MOST_BYTES} allowed"
-            ));
-        }
         let mut said: DeviceStatusStatus =
             serde_json::from_slice(payload).map_err(|error| format!("the report cannot be read: {error}"))?;
         said.extensions = None;
@@ -71,6 +63,7 @@ impl Report {
     }
 
     /// With the values that it leaves: the newer one of what the status shows and what the node has.
+    #[must_use]
     pub fn over(&self, shown: &[Twin]) -> Self {
         let mut filled = self.clone();
         let left = std::mem::take(&mut filled.said.left);

@@ -33,6 +33,21 @@ use crate::reported::Shown;
 struct Past {
     pace: DevicePace,
     written: Option<Written>,
+    /// The state that was written last on the Device, and what it replaced.
+    stated: Option<(Option<String>, Option<String>)>,
+}
+
+impl Past {
+    /// Whether the Device shows the state, or drops it in silence, as a CRD without that field does: it
+    /// would be written again and again.
+    fn shows_state(&mut self, known: &KnownDevice, report: &Report) -> bool {
+        if known.state.as_deref() == report.state() {
+            self.stated = None;
+            return true;
+        }
+        let stated = self.stated.as_ref();
+        stated.is_some_and(|(over, state)| *over == known.state && state.as_deref() == report.state())
+    }
 }
 
 /// A device that a report may be written of, and its model.
@@ -87,9 +102,20 @@ impl DeviceWriter {
         let Ok(report) = Report::read(payload, &spec, model.as_ref()) else {
             return Shown::Nothing;
         };
-        let past = self.past.lock();
-        let written = past.get(&device.uid).and_then(|past| past.written.as_ref());
-        compare(&report, written, known.status.as_ref(), Instant::now())
+        let mut past = self.past.lock();
+        let Some(past) = past.get_mut(&device.uid) else {
+            return compare(&report, None, known.status.as_ref(), Instant::now());
+        };
+        let shown = compare(
+            &report,
+            past.written.as_ref(),
+            known.status.as_ref(),
+            Instant::now(),
+        );
+        if shown == Shown::Same && !past.shows_state(&known, &report) {
+            return Shown::Other(Digest::of(b"another state"));
+        }
+        shown
     }
 
     /// Writes a report, as soon as its turn has come.
@@ -108,15 +134,17 @@ impl DeviceWriter {
         }
         self.devices.inner.turns.turn(&self.node).await;
         let Admitted { known, spec, model } = self.admit(device).await?;
-        let report = Report::read(payload, &spec, model.as_ref()).map_err(|text| WriteError::Unreadable {
-            what: named(device),
-            text,
+        let report = Report::read(payload, &spec, model.as_ref()).map_err(|text| {
+            let what = named(device);
+            let error = WriteError::Unreadable { what, text };
+            self.refuse(device, &known.uid, &error);
+            error
         })?;
         let own = self.written(&device.uid);
         let mut attempt = Attempt::new(known, report);
         let written = self.write_status(&mut attempt, own.as_ref()).await?;
+        self.show_state(&attempt.device, &attempt.report).await?;
         self.wrote(device, written);
-        self.show_state(&attempt.device, &attempt.report).await;
         Ok(())
     }
 
@@ -236,19 +264,33 @@ impl DeviceWriter {
         past.written = Some(written);
     }
 
-    /// Shows a state that changed on the Device itself. It is a copy: failing costs the glance alone.
-    async fn show_state(&self, device: &KnownDevice, report: &Report) {
-        let state = report.state();
-        if device.state.as_deref() == state {
-            return;
+    /// Shows a state that changed on the Device itself. What the API server cannot take just now is
+    /// tried again with the report: an offline device says nothing more.
+    async fn show_state(&self, device: &KnownDevice, report: &Report) -> Result<(), WriteError> {
+        let uid = &device.uid;
+        if self
+            .past
+            .lock()
+            .entry(uid.clone())
+            .or_default()
+            .shows_state(device, report)
+        {
+            return Ok(());
         }
+        let state = report.state();
         let patch = state_patch(device, state).to_string().into_bytes();
         let call = Call::patch(path(&device.key, "devices"), Content::MergePatch, patch);
         self.devices.inner.turns.turn(&self.node).await;
         let api = self.devices.inner.cluster.api();
         if let Err(error) = api.call(Actor::Cloudcore, call.only_metadata()).await {
             debug!(device = %device.key, error = &error as &dyn std::error::Error, "its state is not shown on the Device");
+            if error.may_pass() {
+                return Err(error.into());
+            }
         }
+        let stated = (device.state.clone(), state.map(str::to_owned));
+        self.past.lock().entry(uid.clone()).or_default().stated = Some(stated);
+        Ok(())
     }
 }
 

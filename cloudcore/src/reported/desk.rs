@@ -23,6 +23,9 @@ use super::{Refusal, Shown};
 /// Writes of one node at a time: its burst must not take the API server from other nodes.
 const PARALLEL: usize = 16;
 
+/// Reports of one node that are written again at a time; each holds its payload until its turn.
+const REPEATS: usize = 32;
+
 /// A write to carry out. Answer with [`Desk::done`].
 #[derive(Clone, Debug)]
 pub struct Job {
@@ -44,6 +47,10 @@ pub struct Desk {
     held: Vec<Write>,
     /// Begun, and not yet handed out.
     ready: VecDeque<Job>,
+    /// Writes under way that only repeat.
+    repeats: usize,
+    /// To be looked at when fewer are.
+    later: BTreeSet<OutboxKey>,
     /// Could not be written again, for now.
     failed: BTreeSet<OutboxKey>,
 }
@@ -101,6 +108,7 @@ impl Desk {
             debug!(%key, text = refusal.text, "refused");
         }
         let repeat_failed = seq.is_none() && result.is_err();
+        self.repeats -= usize::from(seq.is_none());
         if repeat_failed {
             self.memory.not_written(&key);
         }
@@ -117,6 +125,11 @@ impl Desk {
             }
             // Another writer may have come in while this one was under way.
             None => self.repeat_if_needed(&key, shown),
+        }
+        while self.repeats < REPEATS
+            && let Some(next) = self.later.pop_first()
+        {
+            self.repeat_if_needed(&next, shown);
         }
     }
 
@@ -156,6 +169,7 @@ impl Desk {
     }
 
     fn begin(&mut self, seq: Option<Seq>, key: OutboxKey, payload: Vec<u8>) {
+        self.repeats += usize::from(seq.is_none());
         self.busy.insert(key.clone());
         self.ready.push_back(Job { seq, key, payload });
     }
@@ -163,6 +177,10 @@ impl Desk {
     /// Writes a value again that another writer has replaced.
     fn repeat_if_needed(&mut self, key: &OutboxKey, shown: Look<'_>) {
         if self.busy.contains(key) {
+            return;
+        }
+        if self.repeats >= REPEATS {
+            self.later.insert(key.clone());
             return;
         }
         let Some(payload) = self.memory.payload(key) else {
@@ -189,5 +207,38 @@ fn outcome(result: Result<(), Refusal>) -> Outcome {
     match result {
         Ok(()) => Outcome::Committed,
         Err(Refusal { code, text }) => Outcome::Refused { code, text },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::object::{Digest, Kind};
+    use protocol::reported::PodIdentity;
+
+    use super::*;
+
+    #[test]
+    fn what_somebody_changed_of_everything_is_written_again_a_few_at_a_time() {
+        let mut desk = Desk::new();
+        let mut changed = BTreeSet::new();
+        for name in (0..100).map(|index| format!("p{index}")) {
+            changed.insert(ObjectKey::new(Kind::Pod, "n", &name));
+            let (namespace, uid) = ("n".to_owned(), "u".to_owned());
+            let pod = PodIdentity { namespace, name, uid };
+            desk.memory.remember(&OutboxKey::Pod(pod), b"{}");
+        }
+        let mut written = BTreeSet::new();
+        let other = Shown::Other(Digest::of(b"theirs"));
+        desk.changed(&changed, &|_, _| other);
+        let mut under_way = VecDeque::new();
+        loop {
+            under_way.extend(std::iter::from_fn(|| desk.poll_job(&|_, _| other)));
+            assert!(under_way.len() <= REPEATS, "{}", under_way.len());
+            let Some(job) = under_way.pop_front() else { break };
+            written.insert(job.key.clone());
+            let shown = |key: &OutboxKey, _: &[u8]| if written.contains(key) { Shown::Same } else { other };
+            desk.done(job, Ok(()), &shown);
+        }
+        assert_eq!(written.len(), 100);
     }
 }

@@ -81,6 +81,11 @@ impl ApiError {
         self.code() == 403
     }
 
+    /// Whether the same request may be taken later.
+    pub const fn may_pass(&self) -> bool {
+        matches!(self.code(), 0 | 409 | 429 | 500..)
+    }
+
     /// Whether the server answered at all: a refusal shows that it is alive.
     pub const fn answered(&self) -> bool {
         matches!(

@@ -100,7 +100,11 @@ fn of_a_value_from_before_a_boot_the_newer_one_is_shown_and_it_is_stale() {
     assert_eq!(twins(b"{}", "e1"), []);
     let mut moved = answer;
     moved["metadata"] = json!({ "labels": { "tombolo.dev/node": "e2" } });
-    assert_eq!(twins(moved.to_string().as_bytes(), "e1"), [], "another node counts by another clock");
+    assert_eq!(
+        twins(moved.to_string().as_bytes(), "e1"),
+        [],
+        "another node counts by another clock"
+    );
 }
 
 #[test]
@@ -160,12 +164,17 @@ fn what_cannot_be_read_is_said() {
     for bad in ["[", r#"{"twins":{}}"#] {
         assert!(Report::read(bad.as_bytes(), &device(&[]), None).is_err(), "{bad}");
     }
-    let large = format!("{{\"state\":\"{}\"}}", "x".repeat(MOST_BYTES));
-    assert!(
-        Report::read(large.as_bytes(), &device(&[]), None)
-            .unwrap_err()
-            .contains("larger")
-    );
+}
+
+#[test]
+fn a_model_whose_name_is_no_label_leaves_the_status_without_that_label() {
+    let mut pump = pump();
+    for (name, fits) in [("Thermostat v2", false), ("-t", false), ("t.1_a-B", true)] {
+        pump.model = Some(ObjectKey::new(Kind::DeviceModel, "n", name));
+        let made = created(&pump, None);
+        let label = &made["metadata"]["labels"]["tombolo.dev/model"];
+        assert_eq!(label.as_str(), fits.then_some(name), "{name}");
+    }
 }
 
 #[test]
