@@ -1,4 +1,4 @@
-# Everything that is done with this tree. `make` alone lists it.
+# Everything that is done with this tree. `make` alone lists it. What is needed: CONTRIBUTING.md.
 #
 #   SETUP=no   install nothing; fail with the command for what is missing
 #   T=name     e2e, oracle: only the tests and cases whose name contains it
@@ -18,6 +18,8 @@ BUILT := target/$(TARGET)/release
 
 help: ## List what can be made
 	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+	@echo
+	@echo '  build, lint, unit and sim need Rust 1.95 or later; the others Go 1.26 or later and root besides, on Debian 12.'
 
 setup: ## Install what the testbed needs, and build the Kubernetes programs into a cache
 	@tests/control-plane/setup.sh

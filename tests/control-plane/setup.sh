@@ -89,11 +89,25 @@ release_services() {
   trap - EXIT
 }
 
+# Rust and Go, in the versions that the manifests ask for. Go may fetch a newer self for a module: it is asked there.
 tools() {
-  local tool
-  for tool in cargo go; do
-    command -v "$tool" >/dev/null || die "$tool is not installed; install Rust 1.95 and Go 1.26 or later"
-  done
+  local rust go found
+  rust=$(sed -n 's/^rust-version = "\(.*\)"$/\1/p' ../../Cargo.toml)
+  go=$(sed -n 's/^go \([0-9.]*\)$/\1/p' kubernetes/go.mod)
+  at_least cargo "Rust $rust" https://rustup.rs "$(cargo --version 2>&1)"
+  at_least rustc "Rust $rust" https://rustup.rs "$(rustc --version 2>&1)"
+  found=$(cd kubernetes && go env GOVERSION 2>/dev/null) || found=$(cd / && go version 2>&1) || true
+  at_least go "Go ${go%.0}" https://go.dev/dl "$found"
+}
+
+# at_least PROGRAM WANTED WHERE SAID: ends unless the version in SAID is at least that in WANTED ("NAME VERSION").
+at_least() {
+  local program=$1 wanted=$2 where=$3 found
+  local remedy="$wanted or later is needed; install it from $where (Debian 12's own is older)"
+  command -v "$program" >/dev/null || die "$program is not in PATH: $remedy"
+  found=$(grep -oE '[0-9]+(\.[0-9]+)+' <<<"$4" | head -n 1) || die "$program does not tell its version: $4"
+  [ "$(printf '%s\n' "${wanted#* }" "$found" | sort -V | head -n 1)" = "${wanted#* }" ] ||
+    die "$program is $found: $remedy"
 }
 
 build_kubernetes() (
@@ -260,8 +274,8 @@ if [ "${1:-}" = --run ]; then
   exit
 fi
 
-packages
 tools
+packages
 part containerd "$CONTAINERD" build_containerd
 part runc "$RUNC" build_runc
 part etcd "$ETCD" build_etcd
