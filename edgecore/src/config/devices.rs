@@ -1,6 +1,7 @@
-//! Where what devices say is kept, and which topics they may use.
+//! Where what devices say is kept, which topics they may use, and where they may push.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use serde_json::Value;
@@ -14,7 +15,7 @@ use crate::devices::drivers::{self, Allowed, DriversConfig};
 pub const DEFAULT_JOURNAL_DIR: &str = "/run/tombolo/devices";
 
 /// The keys of `devices`.
-const KEYS: [&str; 2] = ["journal_dir", "topics"];
+const KEYS: [&str; 3] = ["http_listen", "journal_dir", "topics"];
 
 /// What the operator wants of the devices of this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +25,9 @@ pub struct Devices {
     /// The MQTT topics that each namespace's devices may use, as filters; `*` stands for every
     /// namespace. None by default: who may write a Device shall not read and write all of the broker.
     pub topics: BTreeMap<String, Vec<String>>,
+    /// Where devices may push what they say over HTTP. Nowhere by default: a port that nobody asked
+    /// for is nobody's to look after.
+    pub http_listen: Option<SocketAddr>,
 }
 
 impl Default for Devices {
@@ -31,6 +35,7 @@ impl Default for Devices {
         Self {
             journal_dir: PathBuf::from(DEFAULT_JOURNAL_DIR),
             topics: BTreeMap::new(),
+            http_listen: None,
         }
     }
 }
@@ -50,6 +55,10 @@ pub(super) fn read(value: &Value) -> Result<Devices, Vec<String>> {
             "topics" => match topics(value) {
                 Ok(topics) => devices.topics = topics,
                 Err(found) => bad.extend(found.into_iter().map(|text| format!("topics: {text}"))),
+            },
+            "http_listen" => match http_listen(value) {
+                Ok(address) => devices.http_listen = Some(address),
+                Err(text) => bad.push(format!("http_listen: {text}")),
             },
             other => bad.push(unknown(other, &KEYS)),
         }
@@ -81,6 +90,13 @@ fn topics(value: &Value) -> Result<BTreeMap<String, Vec<String>>, Vec<String>> {
     if bad.is_empty() { Ok(good) } else { Err(bad) }
 }
 
+fn http_listen(value: &Value) -> Result<SocketAddr, String> {
+    let address = value.as_str().and_then(|text| text.parse::<SocketAddr>().ok());
+    address.filter(|address| address.port() != 0).ok_or_else(|| {
+        format!("{value} must be an IP address of this node and a port, such as \"10.86.0.1:8090\" or \"[::]:8090\"")
+    })
+}
+
 /// Topics that begin with `$` are the broker's and the node's own.
 fn is_filter(text: &str) -> bool {
     let levels: Vec<&str> = text.split('/').collect();
@@ -100,6 +116,7 @@ impl Config {
             client_id: self.mqtt.client_id(self.node_name.as_ref()),
             topics: Allowed::new(self.devices.topics.clone()),
             credentials: PathBuf::from(drivers::CREDENTIALS),
+            http_listen: self.devices.http_listen,
         }
     }
 }
@@ -134,6 +151,28 @@ mod tests {
             assert!(told[0].contains("is no filter"), "{told:?}");
         }
         assert!(read(&json!({"topics": ["a/#"]})).is_err());
+    }
+
+    #[test]
+    fn devices_push_nowhere_unless_it_is_said_where() {
+        assert_eq!(read(&json!({})).unwrap().http_listen, None);
+        for text in ["0.0.0.0:8090", "[::1]:8090"] {
+            let chosen = read(&json!({ "http_listen": text })).unwrap();
+            assert_eq!(chosen.http_listen.unwrap().to_string(), text);
+        }
+        for value in [
+            json!("8090"),
+            json!(8090),
+            json!("localhost:8090"),
+            json!("10.0.0.1:0"),
+            json!(true),
+        ] {
+            let told = read(&json!({ "http_listen": value })).unwrap_err();
+            assert!(
+                told[0].contains("must be an IP address of this node and a port"),
+                "{told:?}"
+            );
+        }
     }
 
     #[test]

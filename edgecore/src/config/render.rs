@@ -144,6 +144,9 @@ fn devices(out: &mut String, config: &Config, default: &Config) {
     if !given.is_empty() {
         keys.push(format!("topics: {{{}}}", given.join(", ")));
     }
+    if let Some(listen) = config.devices.http_listen {
+        keys.push(format!("http_listen: {}", quoted(&listen)));
+    }
     line(
         out,
         "devices",

@@ -26,7 +26,7 @@ fn every_key_is_read_into_its_type() {
          runtime_endpoint: /run/crio/crio.sock\ncgroup_root: /machine-e1\ncgroup_driver: systemd\ncluster_dns: 10.96.0.10\n\
          cluster_domain: corp.local\npod_cidr: 10.99.0.0/24\nlabels: {site: north, line: \"7\"}\n\
          taints: []\nmax_pods: 30\nzone: plant-1\nregion: eu\n\
-         budgets: {interactive: {day: 500Mi}}\ndevices: {journal_dir: /mnt/ram, topics: {hall: ['zigbee2mqtt/#']}}\n\
+         budgets: {interactive: {day: 500Mi}}\ndevices: {journal_dir: /mnt/ram, topics: {hall: ['zigbee2mqtt/#']}, http_listen: '10.0.0.1:8090'}\n\
          dmi: {socket: /run/dmi.sock, group: plant}\n\
          mqtt: {address: 'mqtts://broker', credentials: broker}\n",
     )

@@ -1,4 +1,5 @@
-//! The drivers against the real thing: a mosquitto of the test's own, and simulated Modbus slaves.
+//! The drivers against the real thing: a mosquitto of the test's own, simulated Modbus slaves, and web
+//! servers that answer as devices do.
 
 #![allow(
     clippy::unwrap_used,
@@ -8,11 +9,14 @@
 
 mod broker;
 #[path = "../../src/devices/drivers/fake.rs"]
-#[expect(dead_code, reason = "shared with the unit tests, which use more of it")]
 mod fake;
+mod folder;
+mod http;
 mod modbus;
 mod mqtt;
 mod node;
+mod push;
+mod server;
 mod slave;
 
 /// So that the fake twins find the crate's types where they find them in the crate itself.

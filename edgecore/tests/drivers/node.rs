@@ -1,6 +1,7 @@
 //! The drivers of one node, with twins that remember.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,11 +29,22 @@ impl Node {
 
     /// As well, with credentials in this folder.
     pub(crate) fn with(broker: u16, credentials: &Path, manifests: impl IntoIterator<Item = Value>) -> Self {
+        Self::listening(broker, credentials, None, manifests)
+    }
+
+    /// As well, with a place where devices may push.
+    pub(crate) fn listening(
+        broker: u16,
+        credentials: &Path,
+        listen: Option<SocketAddr>,
+        manifests: impl IntoIterator<Item = Value>,
+    ) -> Self {
         let config = DriversConfig {
             broker: format!("mqtt://127.0.0.1:{broker}").parse().unwrap(),
             client_id: "edgecore-n1".to_owned(),
             topics: Allowed::new(BTreeMap::from([("*".to_owned(), vec!["#".to_owned()])])),
             credentials: credentials.to_owned(),
+            http_listen: listen,
         };
         let (twins, stop, mut tasks) = (FakeTwins::new(), CancellationToken::new(), JoinSet::new());
         twins.serve(manifests);

@@ -1,4 +1,4 @@
-//! Drivers without code: devices that speak MQTT in their own way, or Modbus.
+//! Drivers without code: devices that speak MQTT in their own way, Modbus or HTTP.
 //!
 //! What it is: settings of a Device read into types that cannot be wrong, pure decoders and encoders,
 //! one small task per connection. What it is not: a mapper; those speak DMI (`edgecore/src/devices/dmi`)
@@ -16,6 +16,7 @@ mod extract;
 #[cfg(test)]
 mod fake;
 mod fleet;
+mod http;
 mod modbus;
 mod mqtt;
 mod outgoing;
@@ -25,6 +26,7 @@ mod template;
 mod wishes;
 mod writing;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -34,6 +36,7 @@ use tracing::warn;
 
 pub use mqtt::Allowed;
 
+use self::http::{Http, Push};
 use super::{Broker, Twins, credentials};
 use modbus::Modbus;
 use mqtt::{Mqtt, MqttConfig};
@@ -52,11 +55,20 @@ pub struct DriversConfig {
     pub topics: Allowed,
     /// Where device credentials are; [`CREDENTIALS`].
     pub credentials: PathBuf,
+    /// Where devices may push what they say over HTTP; nowhere by default.
+    pub http_listen: Option<SocketAddr>,
 }
 
 /// Serves the devices of all drivers until it is told to stop.
 pub async fn run(config: DriversConfig, twins: Arc<dyn Twins>, stop: CancellationToken) {
     let mut fleets = JoinSet::new();
+    let http = Http {
+        credentials: config.credentials.clone(),
+    };
+    let push = Push {
+        credentials: config.credentials.clone(),
+        listen: config.http_listen,
+    };
     let mqtt = Mqtt::new(MqttConfig {
         broker: config.broker,
         client_id: config.client_id,
@@ -64,6 +76,8 @@ pub async fn run(config: DriversConfig, twins: Arc<dyn Twins>, stop: Cancellatio
         credentials: config.credentials,
     });
     fleets.spawn(fleet::run(Arc::new(mqtt), Arc::clone(&twins), stop.clone()));
+    fleets.spawn(fleet::run(Arc::new(http), Arc::clone(&twins), stop.clone()));
+    fleets.spawn(fleet::run(Arc::new(push), Arc::clone(&twins), stop.clone()));
     fleets.spawn(fleet::run(Arc::new(Modbus), Arc::clone(&twins), stop));
     while let Some(ended) = fleets.join_next().await {
         if let Err(error) = ended {

@@ -1,18 +1,21 @@
 //! Templates of operators, bounded in time and size.
 //!
 //! minijinja without statements that bind names (`set`, `with`, `macro`): without a name nothing can be
-//! doubled over and over. Fuel bounds the steps, a writer the output.
+//! doubled over and over. Fuel bounds the steps and all that they make, 64 bytes for each; what would be
+//! too large is not even begun. A writer bounds the output.
 
 use std::fmt;
 use std::io::{self, Write};
 
-use minijinja::value::Serde;
-use minijinja::{Environment, Error, ErrorKind, UndefinedBehavior, context, filters};
+use minijinja::value::{Serde, ValueKind};
+use minijinja::{
+    Environment, Error, ErrorKind, Output, State, UndefinedBehavior, context, escape_formatter, filters,
+};
 use serde_json::Value;
 
 /// A longer template is refused.
 const LONGEST: usize = 2048;
-/// The most steps of one rendering.
+/// The most steps of one rendering, and with them some 320 kB of everything that it makes on its way.
 const FUEL: u64 = 5_000;
 /// The most bytes that one rendering makes.
 const MOST: usize = 64 * 1024;
@@ -70,6 +73,7 @@ fn environment() -> Environment<'static> {
     let mut environment = Environment::empty();
     environment.set_fuel(Some(FUEL));
     environment.set_undefined_behavior(UndefinedBehavior::Lenient);
+    environment.set_formatter(as_json);
     environment.add_filter("abs", filters::abs);
     environment.add_filter("bool", filters::bool);
     environment.add_filter("default", filters::default);
@@ -84,6 +88,17 @@ fn environment() -> Environment<'static> {
     environment.add_filter("trim", filters::trim);
     environment.add_filter("upper", filters::upper);
     environment
+}
+
+/// Switches and nothing are written as JSON has them: `True`, as by default, no device understands.
+fn as_json(out: &mut Output<'_>, state: &mut State<'_, '_>, value: &minijinja::Value) -> Result<(), Error> {
+    let word = match (value.kind(), value.is_true()) {
+        (ValueKind::Bool, true) => "true",
+        (ValueKind::Bool, false) => "false",
+        (ValueKind::None, _) => "null",
+        (_, _) => return escape_formatter(out, state, value),
+    };
+    Ok(out.write_str(word)?)
 }
 
 /// As the usual one, within bounds.
@@ -165,6 +180,11 @@ mod tests {
             ("{{ value ~ value }}", big.clone()),
             ("{{ value | replace('x', value) }}", big),
             ("{{ 'x' * 900000 }}", String::new()),
+            ("{{ ('x' * 90000000) | length }}", String::new()),
+            (
+                "{{ [value ~ 1, value ~ 2, value ~ 3, value ~ 4, value ~ 5, value ~ 6] | length }}",
+                "x".repeat(60 * 1024),
+            ),
         ] {
             assert!(render(template, &value).is_err(), "{template}");
         }
@@ -192,6 +212,8 @@ mod tests {
             render("{{ (value | float * 1.8 + 32) | round(1) }}", "21.5").as_deref(),
             Ok("70.7")
         );
+        assert_eq!(render("{{ json }}", "true").as_deref(), Ok("true"));
+        assert_eq!(render("{{ json.a }}", r#"{"a": null}"#).as_deref(), Ok("null"));
         assert_eq!(render("{{ (value | split(','))[1] }}", "1,2").as_deref(), Ok("2"));
         assert_eq!(
             render("{% if json.on %}ON{% else %}OFF{% endif %}", r#"{"on": false}"#).as_deref(),

@@ -125,6 +125,13 @@ impl Wishes {
         }
     }
 
+    /// Whether a property was written and has yet to say so.
+    pub(crate) fn is_awaited(&self, device: &DeviceName, property: &str) -> bool {
+        let properties = self.devices.get(device);
+        let found = properties.and_then(|properties| properties.get(property));
+        found.is_some_and(|(_, writing)| writing.is_awaited())
+    }
+
     /// Every device that is served.
     pub(crate) fn devices(&self) -> Vec<DeviceName> {
         self.devices.keys().cloned().collect()

@@ -124,6 +124,13 @@ impl Writing {
         }
     }
 
+    /// Whether the device was reached and has yet to report the value.
+    pub(crate) fn is_awaited(&self) -> bool {
+        self.effort
+            .as_ref()
+            .is_some_and(|effort| effort.reached.is_some())
+    }
+
     /// Nobody was reached.
     pub(crate) fn unreachable(&mut self, now: Instant) {
         if let Some(effort) = &mut self.effort {
