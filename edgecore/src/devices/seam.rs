@@ -72,6 +72,8 @@ pub struct Clue {
     pub device_timestamp: Option<String>,
     /// The type that the sender gave.
     pub type_: Option<String>,
+    /// What is to be known of a value that is good all the same; empty if nothing is.
+    pub note: String,
 }
 
 /// What a property should be, as the node sees it now: the newest change of cluster and site.
@@ -83,6 +85,8 @@ pub struct Wish {
     pub version: u64,
     /// Whether the last report equals it, by type and tolerance.
     pub met: bool,
+    /// Whether any report since it was wished for has equalled it: what differs now was changed later.
+    pub done: bool,
 }
 
 /// One property of a twin, as local clients see it.

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use protocol::devices::check::cannot_be_set;
 use protocol::devices::{
     AccessMode, Desired, Device, DeviceIdentity, DeviceMethod, DeviceModel, DeviceName, FreeForm,
     ModelProperty, PropertyType, PushMethod, StateReport, VisitorConfig,
@@ -124,6 +125,12 @@ pub fn merge(device: &Device, model: Option<&DeviceModel>) -> Served {
         serve_property(&unset, Some(property))
     }));
     let protocol = device.spec.protocol.clone().unwrap_or_default();
+    for property in &mut properties {
+        // What a driver cannot carry out nobody on the site may wish for, and the cluster in vain.
+        if cannot_be_set(&protocol.protocol_name, &[Some(&property.visitor)]).is_some() {
+            property.access = Access::ReadOnly;
+        }
+    }
     Served {
         identity: DeviceIdentity {
             namespace: metadata.namespace.clone().unwrap_or_default(),
@@ -249,6 +256,29 @@ mod tests {
         assert_eq!(temperature.type_, Some(PropertyType::Int));
         // The device does not name it, the model has it: it is a property all the same.
         assert!(served.property("humidity").unwrap().declared);
+    }
+
+    #[test]
+    fn what_a_driver_cannot_set_is_read_alone() {
+        let access = |protocol: &str, visitor: serde_json::Value| {
+            let device = device(serde_json::json!({
+                "metadata": {"name": "s1", "namespace": "hall", "uid": "u"},
+                "spec": {
+                    "protocol": {"protocolName": protocol},
+                    "properties": [{"name": "p", "visitors": {"configData": visitor}}]
+                }
+            }));
+            merge(&device, None).properties[0].access
+        };
+        let read = serde_json::json!({"read": {"path": "$.a"}, "register": "InputRegister"});
+        let mut both = read.clone();
+        both["write"] = serde_json::json!({"topic": "t"});
+        for protocol in ["tombolo/mqtt", "tombolo/http"] {
+            assert_eq!(access(protocol, read.clone()), Access::ReadOnly, "{protocol}");
+            assert_eq!(access(protocol, both.clone()), Access::ReadWrite, "{protocol}");
+        }
+        assert_eq!(access("tombolo/modbus", both), Access::ReadOnly);
+        assert_eq!(access("modbus", read), Access::ReadWrite);
     }
 
     #[test]

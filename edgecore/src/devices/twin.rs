@@ -136,6 +136,9 @@ pub(crate) struct Wished {
     /// When it ends, ms since 1970.
     #[serde(rename = "e", default, skip_serializing_if = "is_default")]
     pub(crate) expires: Option<i64>,
+    /// The device has said it: what it says otherwise later was changed there, and stays.
+    #[serde(rename = "d", default, skip_serializing_if = "is_default")]
+    pub(crate) done: bool,
 }
 
 /// What the cluster's manifest said last: a wish counts when this changes.
@@ -311,6 +314,7 @@ impl Twin {
                 value: wished.value.to_string(),
                 version: wished.version,
                 met: rules.is_met(name, kept),
+                done: wished.done,
             };
             Some((name.to_string(), wish))
         };

@@ -178,6 +178,7 @@ impl Twins for Fake {
                 value: view.expected.unwrap_or_default().value,
                 version: 1,
                 met: !unmet.contains_key(&name),
+                done: false,
             };
             (name, wish)
         };

@@ -8,6 +8,7 @@ use base64::Engine;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
+use super::FreeForm;
 use super::device::{Desired, Device, DeviceProperty};
 use super::model::{AccessMode, DeviceModel, ModelProperty, PropertyType};
 
@@ -60,6 +61,30 @@ pub struct Finding {
     pub message: String,
 }
 
+/// Whether a protocol's name is one of ours, known or not.
+pub fn is_ours(protocol: &str) -> bool {
+    protocol.starts_with(OURS)
+}
+
+/// Why a driver of ours cannot set a property, by its visitor's settings; none if it can, or if the
+/// protocol is a mapper's. Of several settings the first that has a key counts.
+pub fn cannot_be_set(protocol: &str, visitors: &[Option<&FreeForm>]) -> Option<&'static str> {
+    let mut visitors = visitors.iter().flatten();
+    let mut setting = |key| visitors.find_map(|visitor| visitor.get(key));
+    match protocol {
+        "tombolo/mqtt" | "tombolo/http" => {
+            let given = setting("write").is_some_and(|write| !write.is_null());
+            (!given).then_some("visitors.configData has no write")
+        }
+        "tombolo/modbus" => {
+            let table = setting("register")?.as_str()?.to_ascii_lowercase();
+            let fixed = table.starts_with("input") || table.starts_with("discrete");
+            fixed.then_some("visitors.configData.register is one that can only be read")
+        }
+        _ => None,
+    }
+}
+
 /// What is wrong with a device, given its model if there is one.
 pub fn check(device: &Device, model: Option<&DeviceModel>) -> Vec<Finding> {
     let mut findings = check_protocol(device);
@@ -68,9 +93,27 @@ pub fn check(device: &Device, model: Option<&DeviceModel>) -> Vec<Finding> {
         return findings;
     };
     for property in &device.spec.properties {
-        findings.extend(check_property(model, property));
+        let found = check_property(model, property);
+        findings.extend(found.or_else(|| check_visitor(device, model, property)));
     }
     findings
+}
+
+/// A wish that no driver can carry out is not delivered either.
+fn check_visitor(device: &Device, model: &DeviceModel, property: &DeviceProperty) -> Option<Finding> {
+    let wish = property.desired.as_ref()?;
+    let modelled = model.property(&property.name);
+    let visitors = [
+        property.visitors.as_ref(),
+        modelled.and_then(|modelled| modelled.visitors.as_ref()),
+    ];
+    let visitors = visitors.map(|visitor| visitor.and_then(|visitor| visitor.config_data.as_ref()));
+    let protocol = device.spec.protocol.as_ref()?;
+    let why = cannot_be_set(&protocol.protocol_name, &visitors)?;
+    (!wish.value.is_empty()).then(|| Finding {
+        reason: Reason::DesiredRefused,
+        message: format!("the desired value of {} is not delivered: {why}", property.name),
+    })
 }
 
 fn model_missing(device: &Device) -> Finding {

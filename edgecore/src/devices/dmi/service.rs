@@ -142,6 +142,7 @@ fn report(request: dmi::ReportDeviceStatusRequest) -> Report {
             clue: Clue {
                 device_timestamp: said("timestamp"),
                 type_: said("type"),
+                ..Clue::default()
             },
             observation: Observation::Value(reported.value),
         })

@@ -62,6 +62,7 @@ impl FakeTwins {
             value: value.to_owned(),
             version: 1,
             met: false,
+            done: false,
         };
         let mut wishes = self.wishes.lock();
         wishes

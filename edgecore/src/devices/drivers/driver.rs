@@ -24,6 +24,11 @@ pub(crate) trait Driver: Send + Sync + 'static {
     /// The `protocolName` of its devices.
     fn protocol(&self) -> &'static str;
 
+    /// Whether devices of this `protocolName` are its.
+    fn serves(&self, protocol: &str) -> bool {
+        protocol == self.protocol()
+    }
+
     /// The settings of a device.
     fn read(&self, served: &Served) -> Reading<Self::Endpoint, Self::Device>;
 

@@ -62,6 +62,7 @@ impl FakeTwins {
             value: value.to_owned(),
             version,
             met: false,
+            done: false,
         };
         let mut inner = self.inner.lock();
         let of_device = inner.wishes.entry(device.clone()).or_default();

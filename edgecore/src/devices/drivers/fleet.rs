@@ -83,7 +83,7 @@ impl<D: Driver> Fleet<D> {
         let devices = self.hands.twins.devices();
         let mine: BTreeMap<_, _> = devices
             .iter()
-            .filter(|(_, served)| served.protocol == self.driver.protocol())
+            .filter(|(_, served)| self.driver.serves(&served.protocol))
             .collect();
         let gone: Vec<_> = self
             .known

@@ -20,8 +20,10 @@ mod http;
 mod modbus;
 mod mqtt;
 mod outgoing;
+mod overruns;
 mod pace;
 mod settings;
+mod stranger;
 mod template;
 mod wishes;
 mod writing;
@@ -40,6 +42,7 @@ use self::http::{Http, Push};
 use super::{Broker, Twins, credentials};
 use modbus::Modbus;
 use mqtt::{Mqtt, MqttConfig};
+use stranger::Stranger;
 
 /// Where device credentials are, unless a test says otherwise.
 pub const CREDENTIALS: &str = credentials::DIRECTORY;
@@ -76,6 +79,7 @@ pub async fn run(config: DriversConfig, twins: Arc<dyn Twins>, stop: Cancellatio
         credentials: config.credentials,
     });
     fleets.spawn(fleet::run(Arc::new(mqtt), Arc::clone(&twins), stop.clone()));
+    fleets.spawn(fleet::run(Arc::new(Stranger), Arc::clone(&twins), stop.clone()));
     fleets.spawn(fleet::run(Arc::new(http), Arc::clone(&twins), stop.clone()));
     fleets.spawn(fleet::run(Arc::new(push), Arc::clone(&twins), stop.clone()));
     fleets.spawn(fleet::run(Arc::new(Modbus), Arc::clone(&twins), stop));

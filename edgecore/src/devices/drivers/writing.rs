@@ -151,8 +151,10 @@ impl Writing {
         let new = self.version != Some(wish.version);
         self.version = Some(wish.version);
         if new {
-            // The last report may be older than what was written since.
-            self.effort = (!wish.met || self.in_doubt).then(|| Effort::begin(now));
+            // One that the device has fulfilled was written by an earlier run: it is as any other that a
+            // person has changed since. The last report may be older than what was written since.
+            let unmet = !wish.met && (!wish.done || manner.enforce);
+            self.effort = (unmet || self.in_doubt).then(|| Effort::begin(now));
             return;
         }
         let unsent_doubt = self.in_doubt
@@ -183,6 +185,7 @@ mod tests {
             value: value.to_owned(),
             version,
             met,
+            done: false,
         }
     }
 
@@ -285,6 +288,27 @@ mod tests {
                 after
             );
         }
+    }
+
+    #[test]
+    fn what_was_changed_by_hand_while_edgecore_was_away_stays_unless_the_property_is_enforced() {
+        let enforce = Manner {
+            enforce: true,
+            ..MANNER
+        };
+        let done = Wish {
+            done: true,
+            ..wish("ON", 1, false)
+        };
+        for (manner, first) in [(MANNER, Step::Wait(None)), (enforce, Step::Write("ON".into()))] {
+            let (mut writing, now) = (Writing::default(), Instant::now());
+            assert_eq!(writing.next(Some(&done), manner, now), first);
+        }
+        // Another wish is another matter.
+        let (mut writing, now) = (Writing::default(), Instant::now());
+        let _ = writing.next(Some(&done), MANNER, now);
+        let next = writing.next(Some(&wish("OFF", 2, false)), MANNER, now);
+        assert_eq!(next, Step::Write("OFF".into()));
     }
 
     #[test]

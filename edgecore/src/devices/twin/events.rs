@@ -184,6 +184,7 @@ fn wished(said: &Manifest, expires: Option<i64>, now: Moment) -> Wished {
         version: now.version,
         local: false,
         expires,
+        done: false,
     }
 }
 

@@ -67,6 +67,11 @@ impl Draft<'_> {
             Observation::Value(value) => {
                 within(&seen.property, value.len(), MAX_VALUE)?;
                 let (quality, reason) = self.rules.quality(&seen.property, value);
+                let reason = if quality == Quality::Good {
+                    seen.clue.note.clone()
+                } else {
+                    reason
+                };
                 let reported = self.reported(value, &seen.clue, origin);
                 kept.reported = Some(Arc::new(Reported {
                     quality,
@@ -166,6 +171,7 @@ impl Draft<'_> {
             version: self.now.version,
             local: true,
             expires: None,
+            done: false,
         }));
         Ok(())
     }
@@ -179,7 +185,14 @@ impl Draft<'_> {
             .unwrap_or_default()
     }
 
-    pub(super) fn put(&mut self, name: &str, kept: Kept, heard: bool) {
+    pub(super) fn put(&mut self, name: &str, mut kept: Kept, heard: bool) {
+        let open = kept.wish.as_ref().is_some_and(|wish| !wish.done);
+        if open
+            && self.rules.is_met(name, &kept)
+            && let Some(wish) = &mut kept.wish
+        {
+            Arc::make_mut(wish).done = true;
+        }
         match self.work.get_mut(name) {
             Some(entry) => *entry = (kept, heard || entry.1),
             None => {

@@ -140,6 +140,43 @@ fn what_does_not_fit_is_found_property_by_property() {
 }
 
 #[test]
+fn a_wish_that_no_driver_can_carry_out_is_found() {
+    let model = model(&json!([
+        { "name": "a" }, { "name": "b", "visitors": { "configData": { "write": { "topic": "t" } } } }, { "name": "c" },
+    ]));
+    let with = |protocol: &str, visitor: Value| {
+        let wished = |name: &str, visitor: &Value| json!({ "name": name, "desired": { "value": "1" }, "visitors": { "configData": visitor } });
+        let device = device(&json!({
+            "deviceModelRef": { "name": "m" },
+            "protocol": { "protocolName": protocol },
+            "properties": [wished("a", &visitor), wished("b", &visitor), { "name": "c", "desired": { "value": "" } }],
+        }));
+        check(&device, Some(&model))
+            .into_iter()
+            .map(|finding| finding.message)
+            .collect::<Vec<_>>()
+    };
+    let refused = "the desired value of a is not delivered: visitors.configData has no write";
+    for protocol in ["tombolo/mqtt", "tombolo/http"] {
+        assert_eq!(
+            with(protocol, json!({ "read": { "topic": "t" } })),
+            [refused],
+            "{protocol}"
+        );
+        assert!(
+            with(protocol, json!({ "write": { "topic": "t" } })).is_empty(),
+            "{protocol}"
+        );
+    }
+    assert_eq!(
+        with("tombolo/modbus", json!({ "register": "DiscreteInputRegister" })).len(),
+        2
+    );
+    assert!(with("tombolo/modbus", json!({ "register": "HoldingRegister" })).is_empty());
+    assert!(with("modbus", json!({})).is_empty(), "a mapper knows best");
+}
+
+#[test]
 fn what_only_a_mapper_does_is_not_asked_of_a_device_without_one() {
     let model = model(&json!([{ "name": "t" }]));
     let device = device(&json!({

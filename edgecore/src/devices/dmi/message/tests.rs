@@ -63,6 +63,7 @@ fn what_mappers_follow_without_asking_is_always_there() {
         value: "30".to_owned(),
         version: 1,
         met: false,
+        done: false,
     };
     let sent = device(&served(), &BTreeMap::from([("temperature".to_owned(), wish)]));
     let spec = sent.spec.unwrap();

@@ -47,7 +47,7 @@ pub(crate) fn observe(
     });
     let clue = Clue {
         device_timestamp: source.time.as_ref().and_then(|path| payload.at(path)),
-        type_: None,
+        ..Clue::default()
     };
     match value {
         Ok(None) => None,

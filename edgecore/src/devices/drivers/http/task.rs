@@ -19,12 +19,11 @@ use crate::backoff::Backoff;
 use crate::devices::drivers::driver::{Hands, Units};
 use crate::devices::drivers::extract::Payload;
 use crate::devices::drivers::outgoing::Outgoing;
+use crate::devices::drivers::overruns::Overruns;
 use crate::devices::drivers::pace::pause;
 use crate::devices::drivers::wishes::{Due, Outcome, Wishes};
 use crate::devices::{Clue, Observation};
 
-/// How often skipped cycles are told of at most.
-const TELL: Duration = Duration::from_mins(1);
 /// How long reports may take at the end.
 const GRACE: Duration = Duration::from_secs(1);
 
@@ -42,7 +41,7 @@ pub(super) struct Task {
     backoff: Backoff,
     /// Until when the server is left alone, and why.
     away: Option<(Instant, String)>,
-    told: (Instant, u64),
+    overruns: Overruns,
 }
 
 impl Task {
@@ -64,7 +63,7 @@ impl Task {
             bad: BTreeMap::new(),
             backoff: Backoff::default(),
             away: None,
-            told: (Instant::now(), 0),
+            overruns: Overruns::new(Instant::now()),
         }
     }
 
@@ -253,7 +252,9 @@ impl Task {
         if let Some(bad) = self.bad.get_mut(device) {
             bad.remove(property);
         }
-        self.outgoing.seen(device, property, observation, clue);
+        let note = self.overruns.note().to_owned();
+        self.outgoing
+            .seen(device, property, observation, Clue { note, ..clue });
     }
 
     fn fault(&mut self, device: &DeviceName, property: &str, why: String) {
@@ -330,16 +331,13 @@ impl Task {
     }
 
     fn tell_overruns(&mut self) {
-        let (at, told) = self.told;
-        let overruns = self.polls.overruns();
-        if overruns > told && at.elapsed() >= TELL {
+        if let Some(cycles) = self.overruns.count(self.polls.overruns(), Instant::now()) {
             warn!(
                 reason = "PollOverrun",
-                cycles = overruns - told,
+                cycles,
                 server = %self.endpoint.place,
                 "cycles were skipped: the server is too slow for them"
             );
-            self.told = (Instant::now(), overruns);
         }
     }
 }

@@ -17,11 +17,10 @@ use super::rounds::Rounds;
 use super::wire::{Failure, Wire, Words};
 use crate::devices::drivers::driver::{Hands, Units};
 use crate::devices::drivers::outgoing::Outgoing;
+use crate::devices::drivers::overruns::Overruns;
 use crate::devices::drivers::wishes::{Due, Outcome, Wishes};
 use crate::devices::{Clue, Observation};
 
-/// How often skipped cycles are told of at most.
-const TELL: Duration = Duration::from_mins(1);
 /// How long reports may take at the end.
 const GRACE: Duration = Duration::from_secs(1);
 
@@ -37,7 +36,7 @@ pub(super) struct Task {
     bad: BTreeMap<DeviceName, BTreeSet<String>>,
     /// The devices that did not answer last time.
     lost: BTreeSet<DeviceName>,
-    told: (Instant, u64),
+    overruns: Overruns,
 }
 
 impl Task {
@@ -52,7 +51,7 @@ impl Task {
             rounds: Rounds::default(),
             bad: BTreeMap::new(),
             lost: BTreeSet::new(),
-            told: (Instant::now(), 0),
+            overruns: Overruns::new(Instant::now()),
         }
     }
 
@@ -210,8 +209,12 @@ impl Task {
         if let Some(bad) = self.bad.get_mut(device) {
             bad.remove(property);
         }
+        let clue = Clue {
+            note: self.overruns.note().to_owned(),
+            ..Clue::default()
+        };
         self.outgoing
-            .seen(device, property, Observation::Value(value), Clue::default());
+            .seen(device, property, Observation::Value(value), clue);
     }
 
     fn fault(&mut self, device: &DeviceName, property: &str, why: String) {
@@ -332,15 +335,11 @@ impl Task {
     }
 
     fn tell_overruns(&mut self) {
-        let (at, told) = self.told;
-        let overruns = self.rounds.overruns();
-        if overruns > told && at.elapsed() >= TELL {
+        if let Some(cycles) = self.overruns.count(self.rounds.overruns(), Instant::now()) {
             warn!(
                 reason = "PollOverrun",
-                cycles = overruns - told,
-                "cycles were skipped: the bus is too slow for them"
+                cycles, "cycles were skipped: the bus is too slow for them"
             );
-            self.told = (Instant::now(), overruns);
         }
     }
 }

@@ -141,7 +141,7 @@ impl Source {
         let time = self.time.as_ref().and_then(|path| payload.at(path));
         Clue {
             device_timestamp: time,
-            type_: None,
+            ..Clue::default()
         }
     }
 }

@@ -183,6 +183,7 @@ fn said(property: &str, entry: RawEntry<'_>, seen: &mut Vec<Seen>) -> Result<(),
             clue: Clue {
                 device_timestamp: timestamp.map(text).transpose()?,
                 type_: type_.clone(),
+                ..Clue::default()
             },
         });
     }

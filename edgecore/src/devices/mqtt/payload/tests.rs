@@ -54,6 +54,7 @@ fn an_update_as_clients_of_kubeedge_send_it_is_read() {
     let clue = |timestamp: &str, type_: &str| Clue {
         device_timestamp: Some(timestamp.to_owned()),
         type_: Some(type_.to_owned()),
+        ..Clue::default()
     };
     assert_eq!(
         update.seen,
