@@ -9,6 +9,9 @@ use std::{
 use anyhow::Result;
 use serde::{Serialize, Serializer};
 
+/// Below this a tenth says something.
+const FEW: f64 = 10.0;
+
 /// What a figure counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub(crate) enum Unit {
@@ -16,13 +19,17 @@ pub(crate) enum Unit {
     Milliseconds,
     #[serde(rename = "bytes")]
     Bytes,
+    #[serde(rename = "1/s")]
+    PerSecond,
 }
 
 impl Unit {
     fn show(self, value: Option<f64>) -> String {
         match (self, value) {
             (_, None) => String::from("-"),
+            (Self::Milliseconds, Some(value)) if value < FEW => format!("{value:.1} ms"),
             (Self::Milliseconds, Some(value)) => format!("{value:.0} ms"),
+            (Self::PerSecond, Some(value)) => format!("{value:.0} /s"),
             (Self::Bytes, Some(value)) if value < 1e6 => format!("{:.1} kB", value / 1e3),
             (Self::Bytes, Some(value)) => format!("{:.1} MB", value / 1e6),
         }
@@ -60,14 +67,17 @@ pub(crate) fn milliseconds(took: Duration) -> f64 {
     took.as_secs_f64() * 1e3
 }
 
-/// Fractions of a millisecond are noise, and of a byte nonsense.
+/// Smaller fractions of a millisecond are noise, and of a byte nonsense.
 #[expect(
     clippy::cast_possible_truncation,
     reason = "milliseconds and bytes of real programs fit"
 )]
 #[expect(clippy::ref_option, reason = "serde hands the field over like this")]
 fn whole<S: Serializer>(value: &Option<f64>, serializer: S) -> Result<S::Ok, S::Error> {
-    value.map(|value| value.round() as i64).serialize(serializer)
+    match value {
+        Some(value) if *value < FEW => serializer.serialize_f64((value * 10.0).round() / 10.0),
+        value => value.map(|value| value.round() as i64).serialize(serializer),
+    }
 }
 
 /// The value below which `rank` percent of the samples lie; one of the samples, none interpolated.

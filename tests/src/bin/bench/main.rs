@@ -4,6 +4,7 @@
 //! behind, however it ends.
 
 mod burst;
+mod devices;
 mod figures;
 mod floor;
 mod follow;
@@ -62,6 +63,8 @@ enum Group {
     Burst,
     /// `deployment10` and `configmap_to_file`
     Workload,
+    /// What devices cost, with --settle as the rest before it
+    Devices,
 }
 
 const HELP: &str = "\
@@ -90,12 +93,22 @@ What is measured (w1 is a node with the stock kubelet, e1 an edge node):
                           edgecore renews once a day
   flash_bytes_day.pods10  what the agent has the kernel write to the disk during --settle
                           with ten pods, as bytes a day
+  twin_updates_per_s      accepted updates of 100 devices with 10 properties, 200 bytes
+                          each: those whose result has come to their sender
+  twin_latency_1000.p99   at 1000 updates a second, from the publish to the document at
+                          a listener on the node
+  twin_report_to_cr.p50   10 devices at 1/s: from the publish to the DeviceStatus
+  edgecore_rss.devices100 VmRSS after --settle, with those devices and no pods
+  flash_bytes_day.devices100
+                          100 counters at 1/s: what edgecore has the kernel write to the
+                          disk during --settle, as bytes a day
 
 Columns:
   ours
   kubelet  the stock kubelet's figure from the same run
   floor    the container runtime alone (run sandbox, create container, start container),
-           measured in turn with the other two, on a device of its own
+           measured in turn with the other two, on a device of its own; with devices
+           the same load with a stub in edgecore's place that answers and keeps nothing
 
 The table is printed, and written to target/bench.json in bytes and milliseconds, with null
 where there is no such figure. Nothing else should run on the machine meanwhile. With the
@@ -111,6 +124,7 @@ fn span(text: &str) -> Result<Duration, String> {
 
 fn main() -> ExitCode {
     tests::enter();
+    devices::enter();
     let args = Args::parse();
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
@@ -141,12 +155,16 @@ async fn run(args: &Args) -> Result<()> {
 }
 
 async fn measure(testbed: &Testbed, args: &Args) -> Result<Vec<Figure>> {
+    stage::cloudcore(testbed).await?;
+    if args.only == Some(Group::Devices) {
+        return Box::pin(devices::measure(testbed, args.settle)).await;
+    }
     let stage = stage::Stage::build(testbed).await?;
     match args.only {
         Some(Group::Starts) => return starts::measure(&stage, args.pods).await,
         Some(Group::Burst) => return burst::measure(&stage).await,
         Some(Group::Workload) => return Box::pin(workload::measure(&stage)).await,
-        None => {}
+        Some(Group::Devices) | None => {}
     }
     // Memory first: the bar is about programs that have just started.
     let before = Reading::of_wire(&stage.edge.machine).await?;
@@ -166,6 +184,8 @@ async fn measure(testbed: &Testbed, args: &Args) -> Result<Vec<Figure>> {
     figures.push(Figure::ours("idle_bytes_day.quic", Unit::Bytes, idle));
     figures.push(wire::websocket(&stage, args.settle).await?);
     figures.extend(bytes);
+    drop(stage);
+    figures.extend(Box::pin(devices::measure(testbed, args.settle)).await?);
     Ok(figures)
 }
 

@@ -115,7 +115,7 @@ async fn disperse(stage: &Stage<'_>) -> Result<()> {
 }
 
 /// The resident bytes of a machine's service.
-async fn service(machine: &Machine, name: &str) -> Result<f64> {
+pub(crate) async fn service(machine: &Machine, name: &str) -> Result<f64> {
     let status = service_file(machine, name, "status").await?;
     resident(&status).with_context(|| format!("{name} of {}", machine.name()))
 }

@@ -34,14 +34,17 @@ pub(crate) async fn cluster() -> Result<Testbed> {
     .await
 }
 
+pub(crate) async fn cloudcore(testbed: &Testbed) -> Result<()> {
+    step("helm install cloudcore", async {
+        cloudcore::load_image(testbed).await?;
+        cloudcore::install(testbed, &[]).await?;
+        cloudcore::available(testbed).await
+    })
+    .await
+}
+
 impl<'a> Stage<'a> {
     pub(crate) async fn build(testbed: &'a Testbed) -> Result<Self> {
-        step("helm install cloudcore", async {
-            cloudcore::load_image(testbed).await?;
-            cloudcore::install(testbed, &[]).await?;
-            cloudcore::available(testbed).await
-        })
-        .await?;
         let edge = step("an edge node", join(testbed)).await?;
         let bare = step("a device with containerd alone", bare(testbed, &edge)).await?;
         let nodes = testbed.kubectl(["get", "nodes", "-o", "wide"]).await?;
