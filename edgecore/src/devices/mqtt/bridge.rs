@@ -176,10 +176,10 @@ impl Bridge {
         }
     }
 
-    /// The next message for the broker, unless `most` are with the connection already.
-    pub(super) fn next_outgoing(&mut self, most: usize, now: i64) -> Option<Outgoing> {
+    /// The next message for the broker; the caller says with [`sent`](Self::sent) how it is numbered.
+    pub(super) fn next_outgoing(&mut self, now: i64) -> Option<Outgoing> {
         let largest = self.largest?;
-        while self.outbox.handed_over() < most {
+        loop {
             let next = self.outbox.peek()?;
             if next.topic.len() + next.payload.len() + answers::PACKET_OVERHEAD <= largest {
                 return self.outbox.next();
@@ -188,7 +188,6 @@ impl Bridge {
             let instead = answers::instead(next, now);
             self.outbox.replace(instead);
         }
-        None
     }
 
     /// The number of the next message that may be acknowledged.

@@ -8,7 +8,7 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 use protocol::clock::Clock;
-use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::sync::{broadcast, watch};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -30,12 +30,10 @@ use crate::devices::{Told, Twins};
 
 /// How many devices are worked on at once.
 const MOST_JOBS: usize = 1024;
-/// How many messages lie with the connection, so that acknowledgements do not wait behind many.
-const MOST_HANDED_OVER: usize = 512;
-/// How many acknowledgements lie with the connection; with the messages fewer than its queue holds.
-const MOST_ACKS: usize = 1024;
 /// How many events are taken before what follows from them is sent.
 const MOST_EVENTS: usize = 64;
+/// How many jobs end, and how much is heard, before more is read and written.
+const MOST_AT_ONCE: usize = 256;
 /// How long a farewell may take.
 const FAREWELL: Duration = Duration::from_millis(300);
 
@@ -116,7 +114,6 @@ struct Shell {
     was_connected: bool,
     /// Whether this process knows that its subscriptions stand.
     subscribed: bool,
-    acks: usize,
 }
 
 impl Shell {
@@ -133,13 +130,15 @@ impl Shell {
             since: None,
             was_connected: false,
             subscribed: false,
-            acks: 0,
         }
     }
 
     /// One connection, to its end.
     async fn session(&mut self, wire: &mut Wire) -> Lost {
         loop {
+            if !self.catch_up() {
+                return ended();
+            }
             if let Err(lost) = self.pump(wire) {
                 return lost;
             }
@@ -152,7 +151,7 @@ impl Shell {
                 Some(done) = self.jobs.next(), if !self.jobs.is_empty() => self.done(done),
                 told = self.told.recv() => {
                     if !self.hear(told) {
-                        return Lost::Broken("the twins have ended".to_owned());
+                        return ended();
                     }
                 }
                 Ok(()) = self.changed.changed() => self.call_the_roll(),
@@ -181,25 +180,47 @@ impl Shell {
     /// The connection is gone; returns for how long it stood.
     fn lost(&mut self) -> Option<Duration> {
         self.bridge.lost();
-        self.acks = 0;
         self.since.take().map(|since| since.elapsed())
     }
 
-    /// Hands over what is due, without waiting. The bounds are such that there is always room; if
-    /// there were none, numbers and messages would no longer match.
-    fn pump(&mut self, wire: &Wire) -> Result<(), Lost> {
-        self.begin_jobs();
+    /// Hands over what is due, without waiting.
+    fn pump(&mut self, wire: &mut Wire) -> Result<(), Lost> {
         let now = self.now();
-        while let Some(outgoing) = self.bridge.next_outgoing(MOST_HANDED_OVER, now) {
-            wire.publish(outgoing)?;
-        }
-        while self.acks < MOST_ACKS
-            && let Some(packet) = self.bridge.next_ack()
+        while wire.has_room()
+            && let Some(outgoing) = self.bridge.next_outgoing(now)
         {
+            let packet = wire.publish(outgoing)?;
+            self.bridge.sent(packet);
+        }
+        while let Some(packet) = self.bridge.next_ack() {
             wire.acknowledge(packet)?;
-            self.acks += 1;
         }
         Ok(())
+    }
+
+    /// Does what needs no waiting, so that all that follows from it goes out together. Most jobs end
+    /// as they begin. False when there will be no more to hear.
+    fn catch_up(&mut self) -> bool {
+        self.begin_jobs();
+        for _ in 0..MOST_AT_ONCE {
+            let Some(Some(done)) = self.jobs.next().now_or_never() else {
+                break;
+            };
+            self.done(done);
+            self.begin_jobs();
+        }
+        for _ in 0..MOST_AT_ONCE {
+            let told = match self.told.try_recv() {
+                Ok(told) => Ok(told),
+                Err(TryRecvError::Empty) => break,
+                Err(TryRecvError::Lagged(missed)) => Err(RecvError::Lagged(missed)),
+                Err(TryRecvError::Closed) => Err(RecvError::Closed),
+            };
+            if !self.hear(told) {
+                return false;
+            }
+        }
+        true
     }
 
     fn begin_jobs(&mut self) {
@@ -222,7 +243,7 @@ impl Shell {
         Ok(())
     }
 
-    fn event(&mut self, wire: &Wire, event: Event) -> Result<(), Lost> {
+    fn event(&mut self, wire: &mut Wire, event: Event) -> Result<(), Lost> {
         match event {
             Event::Up {
                 session_present,
@@ -241,17 +262,14 @@ impl Shell {
                     );
                 }
             }
-            Event::Sent(packet) => self.bridge.sent(packet),
             Event::Acknowledged(packet) => self.bridge.acknowledged(packet),
-            Event::AckSent => self.acks = self.acks.saturating_sub(1),
-            Event::Other => {}
         }
         Ok(())
     }
 
     /// What an earlier process subscribed to may be less than what this one reads, or may never have
     /// arrived; so the first connection of a process subscribes even where a session is present.
-    fn up(&mut self, wire: &Wire, session_present: bool, largest: usize) -> Result<(), Lost> {
+    fn up(&mut self, wire: &mut Wire, session_present: bool, largest: usize) -> Result<(), Lost> {
         info!(session_present, "the MQTT broker answers");
         if std::mem::replace(&mut self.was_connected, true) {
             count(&self.counters.reconnects);
@@ -333,6 +351,10 @@ impl Shell {
     fn now(&self) -> i64 {
         i64::try_from(self.clock.now_millis()).unwrap_or(i64::MAX)
     }
+}
+
+fn ended() -> Lost {
+    Lost::Broken("the twins have ended".to_owned())
 }
 
 /// The session stays, and with it what was not acknowledged.

@@ -52,11 +52,8 @@ impl Access {
         })
     }
 
-    /// How the connection is made, if it is to be encrypted.
-    pub(super) fn tls(&self) -> Option<rumqttc::Transport> {
-        let config = Arc::clone(self.tls.as_ref()?);
-        Some(rumqttc::Transport::tls_with_config(
-            rumqttc::TlsConfiguration::Rustls(config),
-        ))
+    /// How the connection is encrypted, if it is to be.
+    pub(super) fn tls(&self) -> Option<Arc<ClientConfig>> {
+        self.tls.clone()
     }
 }

@@ -21,6 +21,7 @@ mod credentials;
 mod dial;
 mod lanes;
 mod outbox;
+mod packets;
 mod payload;
 mod roll;
 mod topic;

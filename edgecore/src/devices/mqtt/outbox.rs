@@ -86,11 +86,6 @@ impl Outbox {
         Some(outgoing)
     }
 
-    /// How many were handed over and not sent yet.
-    pub(super) fn handed_over(&self) -> usize {
-        self.handed_over.len()
-    }
-
     /// The oldest one that was handed over went out under this number.
     pub(super) fn sent(&mut self, packet: u16) {
         if let Some(sent) = self.handed_over.pop_front() {

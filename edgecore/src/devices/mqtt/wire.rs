@@ -1,33 +1,47 @@
 //! One connection to the broker, over MQTT 5 or, where the broker knows no better, 3.1.1.
 //!
-//! A connection lives once: after a loss another is made. What the library would keep for its own
-//! reconnects the bridge keeps already, and knows what of it answers which message.
+//! A connection lives once: after a loss another is made, and what has to be said again the bridge
+//! knows. Of the library it takes the packets alone: its own loop makes a system call for each packet,
+//! and at ten thousand updates a second that is most of the work. Here all that is ready goes out with
+//! one write, and what has come is read in large pieces.
 
+use std::collections::HashSet;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use futures::StreamExt;
-use futures::stream::{self, BoxStream};
-use rumqttc::v5;
+use bytes::{Buf, BytesMut};
+use futures::future::{BoxFuture, FutureExt, poll_fn};
+use rustls_pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
+use tokio_rustls::TlsConnector;
+use tokio_util::io::poll_read_buf;
 
 use super::bridge::Message;
 use super::credentials::Access;
 use super::outbox::Outgoing;
+use super::packets::Incoming;
 
 /// The largest packet that is taken; with the library's own 10 KiB, one larger message stops
 /// everything, as the broker delivers it again at each reconnect.
 pub(super) const LARGEST: u32 = 256 << 10;
 /// How many messages the broker may have delivered and not seen acknowledged.
-const MOST_IN: u16 = 4096;
-/// The same the other way; each costs memory from the start.
-const MOST_OUT: u16 = 1024;
-/// How many requests lie with the connection: few, so that acknowledgements do not wait long.
-const QUEUE: usize = 2048;
+pub(super) const MOST_IN: u16 = 4096;
+/// The same the other way.
+pub(super) const MOST_OUT: u16 = 1024;
 /// How long the broker keeps the session of a node that is away.
-const SESSION: Duration = Duration::from_hours(24);
+pub(super) const SESSION: Duration = Duration::from_hours(24);
 /// How soon a broker that is silently gone is noticed, about.
-const KEEP_ALIVE: Duration = Duration::from_secs(20);
+pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(20);
 /// How long a broker may take to answer a connection.
 const ANSWER: Duration = Duration::from_secs(5);
+/// How much is read at once.
+const READ: usize = 32 << 10;
+/// So much waits to be written at most, so that acknowledgements do not wait behind it for long.
+const WRITE: usize = 256 << 10;
 
 /// Which version of the protocol is spoken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,14 +78,8 @@ pub(super) enum Event {
         /// Whether the broker refused any.
         refused: bool,
     },
-    /// The oldest message that was published went out under this number.
-    Sent(u16),
     /// The broker has what was sent under this number.
     Acknowledged(u16),
-    /// An acknowledgement went out.
-    AckSent,
-    /// Nothing that matters here.
-    Other,
 }
 
 /// Why a connection ended.
@@ -91,288 +99,245 @@ pub(super) enum Lost {
     Broken(String),
 }
 
-enum Client {
-    Five(v5::AsyncClient),
-    Three(rumqttc::AsyncClient),
-}
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 /// A connection.
 pub(super) struct Wire {
-    client: Client,
-    events: BoxStream<'static, Result<Event, Lost>>,
+    state: State,
+}
+
+enum State {
+    Opening(BoxFuture<'static, Result<Box<Open>, Lost>>),
+    Open(Box<Open>),
+    Ended,
+}
+
+/// A connection that stands.
+struct Open {
+    version: Version,
+    stream: Box<dyn Stream>,
+    input: BytesMut,
+    output: BytesMut,
+    /// What was written may still lie in the encryption.
+    unflushed: bool,
+    number: u16,
+    in_flight: HashSet<u16>,
+    most: usize,
+    beat: Interval,
+    /// It was asked for a sign of life, and gave none yet.
+    asked: bool,
 }
 
 impl Wire {
     /// Begins to connect; the first event says how it went.
     pub(super) fn connect(version: Version, session: Session, access: &Access) -> Self {
-        match version {
-            Version::Five => Self::five(session, access),
-            Version::Three => Self::three(session, access),
+        let access = access.clone();
+        let opening = async move {
+            let open = Open::begin(version, session, &access);
+            let late = || Err(Lost::Broken("the broker does not answer".to_owned()));
+            timeout(ANSWER, open).await.unwrap_or_else(|_| late())
+        };
+        Self {
+            state: State::Opening(opening.boxed()),
         }
     }
 
-    /// What happened next. Loses nothing when it is dropped.
+    /// What happened next; writes what there is to write meanwhile. Loses nothing when it is dropped.
     pub(super) async fn next(&mut self) -> Result<Event, Lost> {
-        let ended = || Err(Lost::Broken("the connection has ended".to_owned()));
-        self.events.next().await.unwrap_or_else(ended)
+        let next = match &mut self.state {
+            State::Opening(opening) => match opening.await {
+                Ok(mut open) => {
+                    let up = open.next().await;
+                    self.state = State::Open(open);
+                    up
+                }
+                Err(lost) => Err(lost),
+            },
+            State::Open(open) => open.next().await,
+            State::Ended => Err(Lost::HungUp),
+        };
+        if next.is_err() {
+            self.state = State::Ended;
+        }
+        next
     }
 
-    /// Publishes a message.
-    pub(super) fn publish(&self, outgoing: Outgoing) -> Result<(), Lost> {
+    /// Whether another message may be published now.
+    pub(super) fn has_room(&self) -> bool {
+        matches!(&self.state, State::Open(open) if open.in_flight.len() < open.most && open.output.len() < WRITE)
+    }
+
+    /// Publishes a message, and returns its number.
+    pub(super) fn publish(&mut self, outgoing: Outgoing) -> Result<u16, Lost> {
+        let open = self.open()?;
+        let packet = open.number();
         let Outgoing { topic, payload, .. } = outgoing;
-        match &self.client {
-            Client::Five(client) => client
-                .try_publish(topic, v5::mqttbytes::QoS::AtLeastOnce, false, payload)
-                .map_err(|error| no_room(&error)),
-            Client::Three(client) => client
-                .try_publish(topic, rumqttc::QoS::AtLeastOnce, false, payload)
-                .map_err(|error| no_room(&error)),
-        }
+        open.version.publish(packet, (topic, payload), &mut open.output)?;
+        Ok(packet)
     }
 
     /// Acknowledges a message.
-    pub(super) fn acknowledge(&self, packet: u16) -> Result<(), Lost> {
-        match &self.client {
-            Client::Five(client) => {
-                let of = v5::mqttbytes::v5::Publish {
-                    qos: v5::mqttbytes::QoS::AtLeastOnce,
-                    pkid: packet,
-                    ..Default::default()
-                };
-                client.try_ack(&of).map_err(|error| no_room(&error))
-            }
-            Client::Three(client) => {
-                let mut of = rumqttc::Publish::new("", rumqttc::QoS::AtLeastOnce, Vec::new());
-                of.pkid = packet;
-                client.try_ack(&of).map_err(|error| no_room(&error))
-            }
-        }
+    pub(super) fn acknowledge(&mut self, packet: u16) -> Result<(), Lost> {
+        let open = self.open()?;
+        open.version.acknowledge(packet, &mut open.output)
     }
 
     /// Subscribes; what the broker had kept comes only with a subscription that is new.
-    pub(super) fn subscribe(&self, filters: impl Iterator<Item = String>) -> Result<(), Lost> {
-        use v5::mqttbytes::v5::{Filter, RetainForwardRule};
-        match &self.client {
-            Client::Five(client) => {
-                let filters = filters.map(|path| Filter {
-                    path,
-                    qos: v5::mqttbytes::QoS::AtLeastOnce,
-                    retain_forward_rule: RetainForwardRule::OnNewSubscribe,
-                    ..Default::default()
-                });
-                client
-                    .try_subscribe_many(filters)
-                    .map_err(|error| no_room(&error))
-            }
-            Client::Three(client) => {
-                let filter = |path| rumqttc::SubscribeFilter::new(path, rumqttc::QoS::AtLeastOnce);
-                client
-                    .try_subscribe_many(filters.map(filter))
-                    .map_err(|error| no_room(&error))
-            }
-        }
+    pub(super) fn subscribe(&mut self, filters: impl Iterator<Item = String>) -> Result<(), Lost> {
+        let open = self.open()?;
+        let packet = open.number();
+        open.version.subscribe(packet, filters, &mut open.output)
     }
 
     /// Takes leave; the session stays.
-    pub(super) fn disconnect(&self) -> Result<(), Lost> {
-        match &self.client {
-            Client::Five(client) => client.try_disconnect().map_err(|error| no_room(&error)),
-            Client::Three(client) => client.try_disconnect().map_err(|error| no_room(&error)),
-        }
+    pub(super) fn disconnect(&mut self) -> Result<(), Lost> {
+        let open = self.open()?;
+        open.version.leave(&mut open.output)
     }
 
-    fn five(session: Session, access: &Access) -> Self {
-        let mut options = v5::MqttOptions::new(&access.client_id, &access.host, access.port);
-        let mut network = rumqttc::NetworkOptions::new();
-        network.set_tcp_nodelay(true);
-        network.set_connection_timeout(ANSWER.as_secs());
-        options
-            .set_keep_alive(KEEP_ALIVE)
-            .set_connection_timeout(ANSWER.as_secs())
-            .set_network_options(network)
-            .set_manual_acks(true)
-            .set_clean_start(session == Session::Clean)
-            .set_session_expiry_interval(u32::try_from(SESSION.as_secs()).ok())
-            .set_receive_maximum(Some(MOST_IN))
-            .set_max_packet_size(Some(LARGEST))
-            .set_outgoing_inflight_upper_limit(MOST_OUT);
-        if let Some((user, password)) = &access.login {
-            options.set_credentials(user, password);
+    fn open(&mut self) -> Result<&mut Open, Lost> {
+        match &mut self.state {
+            State::Open(open) => Ok(open),
+            State::Opening(_) | State::Ended => Err(Lost::HungUp),
         }
-        if let Some(tls) = access.tls() {
-            options.set_transport(tls);
-        }
-        let (client, events) = v5::AsyncClient::new(options, QUEUE);
-        let events = stream::unfold(events, |mut events| async {
-            let event = events
-                .poll()
+    }
+}
+
+impl Open {
+    /// Asks for a connection, and returns when the broker has begun to answer.
+    async fn begin(version: Version, session: Session, access: &Access) -> Result<Box<Self>, Lost> {
+        let mut open = Box::new(Self {
+            version,
+            stream: dial(access)
                 .await
-                .map(of_five)
-                .map_err(|error| lost_five(&error));
-            Some((event, events))
+                .map_err(|error| Lost::Broken(error.to_string()))?,
+            input: BytesMut::new(),
+            output: BytesMut::new(),
+            unflushed: false,
+            number: 0,
+            in_flight: HashSet::new(),
+            most: usize::from(MOST_OUT),
+            beat: interval(KEEP_ALIVE),
+            asked: false,
         });
-        Self {
-            client: Client::Five(client),
-            events: events.boxed(),
+        open.beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // The first tick comes at once.
+        open.beat.tick().await;
+        version.connect(session, access, &mut open.output)?;
+        while open.input.len() < 4 {
+            poll_fn(|context| open.poll_move(context)).await?;
+        }
+        Ok(open)
+    }
+
+    async fn next(&mut self) -> Result<Event, Lost> {
+        loop {
+            while let Some(incoming) = self.version.read(&mut self.input)? {
+                self.asked = false;
+                if let Some(event) = self.take(incoming) {
+                    return Ok(event);
+                }
+            }
+            let is_due = poll_fn(|context| {
+                if self.beat.poll_tick(context).is_ready() {
+                    return Poll::Ready(Ok(true));
+                }
+                self.poll_move(context).map_ok(|()| false)
+            });
+            if is_due.await? {
+                if std::mem::replace(&mut self.asked, true) {
+                    return Err(Lost::Broken("the broker is silent".to_owned()));
+                }
+                self.version.ping(&mut self.output)?;
+            }
         }
     }
 
-    fn three(session: Session, access: &Access) -> Self {
-        let mut options = rumqttc::MqttOptions::new(&access.client_id, &access.host, access.port);
-        options
-            .set_keep_alive(KEEP_ALIVE)
-            .set_manual_acks(true)
-            .set_clean_session(session == Session::Clean)
-            .set_max_packet_size(LARGEST as usize, LARGEST as usize)
-            .set_inflight(MOST_OUT);
-        if let Some((user, password)) = &access.login {
-            options.set_credentials(user, password);
+    fn take(&mut self, incoming: Incoming) -> Option<Event> {
+        Some(match incoming {
+            Incoming::Up {
+                session_present,
+                largest,
+                most,
+            } => {
+                self.most = usize::from(most);
+                Event::Up {
+                    session_present,
+                    largest,
+                }
+            }
+            Incoming::Message(message) => Event::Message(message),
+            Incoming::Subscribed { packet, refused } => {
+                self.in_flight.remove(&packet);
+                Event::Subscribed { refused }
+            }
+            Incoming::Acknowledged(packet) => {
+                self.in_flight.remove(&packet);
+                Event::Acknowledged(packet)
+            }
+            Incoming::Alive => return None,
+        })
+    }
+
+    /// Writes what there is, and is ready when something was read.
+    fn poll_move(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Lost>> {
+        if let Poll::Ready(Err(error)) = self.poll_write(context) {
+            return Poll::Ready(Err(lost(&error)));
         }
-        if let Some(tls) = access.tls() {
-            options.set_transport(tls);
+        self.input.reserve(READ);
+        let read = poll_read_buf(Pin::new(&mut *self.stream), context, &mut self.input);
+        Poll::Ready(match ready!(read) {
+            Ok(0) => Err(Lost::HungUp),
+            Ok(_) => Ok(()),
+            Err(error) => Err(lost(&error)),
+        })
+    }
+
+    fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.output.is_empty() {
+            let written = ready!(Pin::new(&mut *self.stream).poll_write(context, &self.output))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.output.advance(written);
+            self.unflushed = true;
         }
-        let (client, mut events) = rumqttc::AsyncClient::new(options, QUEUE);
-        let mut network = rumqttc::NetworkOptions::new();
-        network.set_tcp_nodelay(true);
-        network.set_connection_timeout(ANSWER.as_secs());
-        events.set_network_options(network);
-        let events = stream::unfold(events, |mut events| async {
-            let event = events
-                .poll()
-                .await
-                .map(of_three)
-                .map_err(|error| lost_three(&error));
-            Some((event, events))
-        });
-        Self {
-            client: Client::Three(client),
-            events: events.boxed(),
+        if self.unflushed {
+            ready!(Pin::new(&mut *self.stream).poll_flush(context))?;
+            self.unflushed = false;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// A number that is not in use: a broker need not acknowledge in order.
+    fn number(&mut self) -> u16 {
+        loop {
+            self.number = self.number.checked_add(1).unwrap_or(1);
+            if self.in_flight.insert(self.number) {
+                return self.number;
+            }
         }
     }
 }
 
-/// The caller's own bounds prevent it.
-fn no_room(error: &impl std::fmt::Display) -> Lost {
-    Lost::Broken(format!("the connection takes no more: {error}"))
-}
-
-/// The last of the filters is for a number of the broker's own, which it may keep to itself.
-fn refused<T>(codes: &[T], is_good: impl Fn(&T) -> bool) -> bool {
-    codes
-        .split_last()
-        .is_none_or(|(_, codes)| !codes.iter().all(is_good))
-}
-
-#[expect(
-    clippy::wildcard_enum_match_arm,
-    reason = "a new kind of packet is nothing that was asked for"
-)]
-fn of_five(event: v5::Event) -> Event {
-    use v5::mqttbytes::v5::{Packet, SubscribeReasonCode};
-    match event {
-        v5::Event::Incoming(Packet::ConnAck(ack)) => Event::Up {
-            session_present: ack.session_present,
-            largest: ack
-                .properties
-                .and_then(|properties| properties.max_packet_size)
-                .map_or(LARGEST as usize, |size| size as usize),
-        },
-        v5::Event::Incoming(Packet::Publish(publish)) => {
-            let wants_ack = publish.qos != v5::mqttbytes::QoS::AtMostOnce;
-            Event::Message(Message {
-                topic: String::from_utf8_lossy(&publish.topic).into_owned(),
-                payload: publish.payload,
-                packet: wants_ack.then_some(publish.pkid),
-                repeat: publish.dup,
-                retained: publish.retain,
-            })
-        }
-        v5::Event::Incoming(Packet::SubAck(ack)) => Event::Subscribed {
-            refused: refused(&ack.return_codes, |code| {
-                matches!(code, SubscribeReasonCode::Success(_))
-            }),
-        },
-        v5::Event::Incoming(Packet::PubAck(ack)) => Event::Acknowledged(ack.pkid),
-        v5::Event::Outgoing(rumqttc::Outgoing::Publish(packet)) => Event::Sent(packet),
-        v5::Event::Outgoing(rumqttc::Outgoing::PubAck(_)) => Event::AckSent,
-        _ => Event::Other,
+fn lost(error: &io::Error) -> Lost {
+    match error.kind() {
+        io::ErrorKind::ConnectionReset
+        | io::ErrorKind::ConnectionAborted
+        | io::ErrorKind::BrokenPipe
+        | io::ErrorKind::UnexpectedEof => Lost::HungUp,
+        _ => Lost::Broken(error.to_string()),
     }
 }
 
-#[expect(
-    clippy::wildcard_enum_match_arm,
-    reason = "a new kind of packet is nothing that was asked for"
-)]
-fn of_three(event: rumqttc::Event) -> Event {
-    use rumqttc::{Packet, SubscribeReasonCode};
-    match event {
-        rumqttc::Event::Incoming(Packet::ConnAck(ack)) => Event::Up {
-            session_present: ack.session_present,
-            largest: LARGEST as usize,
-        },
-        rumqttc::Event::Incoming(Packet::Publish(publish)) => {
-            let wants_ack = publish.qos != rumqttc::QoS::AtMostOnce;
-            Event::Message(Message {
-                topic: publish.topic,
-                payload: publish.payload,
-                packet: wants_ack.then_some(publish.pkid),
-                repeat: publish.dup,
-                retained: publish.retain,
-            })
-        }
-        rumqttc::Event::Incoming(Packet::SubAck(ack)) => Event::Subscribed {
-            refused: refused(&ack.return_codes, |code| {
-                matches!(code, SubscribeReasonCode::Success(_))
-            }),
-        },
-        rumqttc::Event::Incoming(Packet::PubAck(ack)) => Event::Acknowledged(ack.pkid),
-        rumqttc::Event::Outgoing(rumqttc::Outgoing::Publish(packet)) => Event::Sent(packet),
-        rumqttc::Event::Outgoing(rumqttc::Outgoing::PubAck(_)) => Event::AckSent,
-        _ => Event::Other,
-    }
-}
-
-#[expect(
-    clippy::wildcard_enum_match_arm,
-    reason = "every other reason is the same to the bridge"
-)]
-fn lost_five(error: &v5::ConnectionError) -> Lost {
-    use v5::mqttbytes::Error;
-    use v5::mqttbytes::v5::ConnectReturnCode as Code;
-    use v5::{ConnectionError, StateError};
-    match error {
-        ConnectionError::MqttState(
-            StateError::IncomingPacketTooLarge { .. }
-            | StateError::Deserialization(Error::PayloadSizeLimitExceeded { .. }),
-        ) => Lost::TooLarge,
-        ConnectionError::MqttState(
-            StateError::ConnectionAborted | StateError::Deserialization(Error::Io(_)),
-        ) => Lost::HungUp,
-        // A broker of 3.1.1 answers in its own version, or hangs up.
-        ConnectionError::ConnectionRefused(
-            Code::RefusedProtocolVersion | Code::UnsupportedProtocolVersion,
-        )
-        | ConnectionError::NotConnAck(_)
-        | ConnectionError::MqttState(StateError::Deserialization(_)) => Lost::Version,
-        ConnectionError::MqttState(error) => Lost::Broken(error.to_string()),
-        error => Lost::Broken(error.to_string()),
-    }
-}
-
-#[expect(
-    clippy::wildcard_enum_match_arm,
-    reason = "every other reason is the same to the bridge"
-)]
-fn lost_three(error: &rumqttc::ConnectionError) -> Lost {
-    use rumqttc::{ConnectReturnCode, ConnectionError, Error, StateError};
-    match error {
-        ConnectionError::MqttState(StateError::Deserialization(Error::PayloadSizeLimitExceeded(_))) => {
-            Lost::TooLarge
-        }
-        ConnectionError::MqttState(StateError::ConnectionAborted | StateError::Io(_)) => Lost::HungUp,
-        ConnectionError::ConnectionRefused(ConnectReturnCode::RefusedProtocolVersion)
-        | ConnectionError::NotConnAck(_)
-        | ConnectionError::MqttState(StateError::Deserialization(_)) => Lost::Version,
-        error => Lost::Broken(error.to_string()),
-    }
+async fn dial(access: &Access) -> io::Result<Box<dyn Stream>> {
+    let stream = TcpStream::connect(format!("{}:{}", access.host, access.port)).await?;
+    stream.set_nodelay(true)?;
+    let Some(config) = access.tls() else {
+        return Ok(Box::new(stream));
+    };
+    let host = access.host.trim_start_matches('[').trim_end_matches(']');
+    let host = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
+    Ok(Box::new(TlsConnector::from(config).connect(host, stream).await?))
 }

@@ -10,7 +10,6 @@ use crate::devices::mqtt::answers::Wishes;
 use crate::devices::{Refused, Standing, TwinChange, TwinView};
 
 const UPDATE: &str = "$hw/events/device/hall/lamp/twin/update";
-const ROOM: usize = 1000;
 
 fn bridge() -> Bridge {
     let mut bridge = Bridge::new("pump-7".to_owned(), Arc::default());
@@ -82,7 +81,7 @@ fn work(bridge: &mut Bridge) -> usize {
 
 /// Everything that is due to be published: the end of the topic and the mark.
 fn published(bridge: &mut Bridge) -> Vec<(String, Value)> {
-    let next = || bridge.next_outgoing(ROOM, 5);
+    let next = || bridge.next_outgoing(5);
     std::iter::from_fn(next)
         .map(|outgoing| {
             let payload: Value = serde_json::from_slice(&outgoing.payload).unwrap();
@@ -155,10 +154,7 @@ fn after_a_loss_the_result_goes_out_again_and_the_repeat_is_acknowledged_with_it
     published(&mut bridge);
     bridge.sent(1);
     bridge.lost();
-    assert!(
-        bridge.next_outgoing(ROOM, 5).is_none(),
-        "there is nobody to send it to"
-    );
+    assert!(bridge.next_outgoing(5).is_none(), "there is nobody to send it to");
     bridge.connected(true, 256 << 10);
     bridge.message(
         &Message {
