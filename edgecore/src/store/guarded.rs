@@ -91,7 +91,7 @@ impl Store for Guarded {
 }
 
 /// What a batch takes on the disk: each value in the log or in a file, and the log again when it is tidied.
-fn bytes_of(batch: &Batch) -> u64 {
+pub(super) fn bytes_of(batch: &Batch) -> u64 {
     let bytes = batch.ops().iter().map(|(_, key, op)| match op {
         Op::Put(value) => key.len() + value.len(),
         Op::Delete => key.len(),

@@ -9,6 +9,9 @@
 //!  (cloned, async)       group commit     full disk             └──► <root>/objects/<name>/<aa>/<hash>   large ones
 //! ```
 //!
+//! In front of the database of what the node has to say is a short log of its own, since its commits
+//! are small and many.
+//!
 //! What it does not do: encode values, watch for changes, or repair on its own while running.
 //!
 //! **Invariant:** what [`Store::commit`] has returned `Ok` for survives a power cut at any later instant,
@@ -27,6 +30,7 @@ mod sled_store;
 mod space;
 #[cfg(test)]
 mod suite;
+mod tail;
 
 use bytes::Bytes;
 use std::{fmt, io, path::PathBuf, sync::Arc};

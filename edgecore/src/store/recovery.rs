@@ -28,6 +28,7 @@ use super::{
     guarded::Guarded,
     place::{Place, remove_all},
     space::Space,
+    tail::Tail,
 };
 use attempt::{Attempt, attempt, is_damage};
 use nix::fcntl::{Flock, FlockArg};
@@ -39,6 +40,8 @@ use std::{
     sync::Arc,
 };
 
+/// The database of what the node has to say: small commits, and many of them.
+const SAYS: &str = "outbox";
 /// The key of a store's epoch in [`Table::Meta`].
 const EPOCH: &str = "epoch";
 /// Dropped rows that are named one by one.
@@ -101,7 +104,7 @@ pub fn open_stores(root: &Path) -> Result<Stores, StoreError> {
     let lock = RootLock::take(root)?;
     let space = Arc::new(Space::of(root.to_owned()));
     let (meta, told, epoch) = open_guarded(root, "meta", &space)?;
-    let (outbox, also_told, _) = open_guarded(root, "outbox", &space)?;
+    let (outbox, also_told, _) = open_guarded(root, SAYS, &space)?;
     Ok(Stores {
         meta,
         outbox,
@@ -115,7 +118,13 @@ fn open_guarded(root: &Path, name: &str, space: &Arc<Space>) -> Result<(Db, Vec<
     let place = Place::new(root, name);
     let opened = with_room(&place, space)?;
     let store = Guarded::new(place, Arc::clone(space), opened.store);
-    let db = Db::start(name, store).map_err(StoreError::io("start a thread for", root))?;
+    let started = if name == SAYS {
+        let path = root.join(name).with_extension("tail");
+        Db::start(name, Tail::open(&path, store, Some(Arc::clone(space)))?)
+    } else {
+        Db::start(name, store)
+    };
+    let db = started.map_err(StoreError::io("start a thread for", root))?;
     Ok((db, opened.incidents, opened.epoch))
 }
 

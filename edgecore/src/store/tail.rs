@@ -1,0 +1,391 @@
+//! A short log in front of a database, so that a small commit writes little.
+//!
+//! The engine writes about three times what a batch holds, and content files besides. Devices of a node
+//! without a link commit twice a second, nearly the same each time: that would be gigabytes a day. Here a
+//! commit is one frame at the end of a file, packed with an earlier frame as dictionary, and one sync. Only
+//! the newest of each key goes into the database: when the file has grown, and at the next open.
+//!
+//! ```text
+//! commit ──frame──► <root>/<name>.tail ──newest of each key──► database ──► the file starts again
+//! ```
+//!
+//! A frame is its length, its number, its kind, a digest of all that, and the packed changes. A power cut
+//! leaves the last one torn; that one was not acknowledged. Reading ends at the first frame that is not
+//! whole, or whose number is not the next: what may lie behind is of an earlier life of the file, and in the
+//! database.
+//!
+//! **Invariant:** the database and the frames, in order, are what was committed, at every instant.
+
+use super::{
+    Batch, MAX_BATCH_BYTES, MAX_OPS, Op, Store, StoreError, Table, guarded::bytes_of, objects::sync_dir,
+    space::Space,
+};
+use bytes::Bytes;
+use std::{
+    collections::BTreeMap,
+    fs::{File, OpenOptions},
+    io,
+    os::unix::fs::{FileExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// A file that is larger goes into the database.
+const MOST_BYTES: u64 = 4 * 1024 * 1024;
+/// So do more keys than this, or more in their values: they are held in memory.
+const MOST_KEYS: usize = 4096;
+const MOST_HELD: usize = 1536 * 1024;
+/// A batch that holds more goes there at once: packing it is worth little.
+const MOST_OF_BATCH: usize = 512 * 1024;
+/// The changes of a frame that are worth being a dictionary, and how much of them is.
+const WORTH: usize = 1024;
+const DICTIONARY: usize = 64 * 1024;
+/// Fast, and with a dictionary as good as any.
+const LEVEL: i32 = 1;
+
+const HEAD: usize = 4 + 8 + 1 + DIGEST;
+const DIGEST: usize = 16;
+const PLAIN: u8 = 0;
+const WITH_DICTIONARY: u8 = 1;
+
+/// A database behind its short log.
+pub(super) struct Tail<S> {
+    store: S,
+    space: Option<Arc<Space>>,
+    path: PathBuf,
+    file: File,
+    len: u64,
+    /// The number of the next frame.
+    next: u64,
+    dictionary: Vec<u8>,
+    pending: BTreeMap<(Table, String), Pending>,
+    broken: bool,
+}
+
+/// The newest change of a key.
+struct Pending {
+    op: Op,
+    /// The database has the key.
+    is_old: bool,
+}
+
+impl<S: Store> Tail<S> {
+    /// Puts the log at `path` in front of a database, and what it holds into it.
+    pub(super) fn open(path: &Path, store: S, space: Option<Arc<Space>>) -> Result<Self, StoreError> {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path)
+            .map_err(StoreError::io("open", path))?;
+        path.parent().map_or(Ok(()), sync_dir)?;
+        let mut tail = Self {
+            store,
+            space,
+            path: path.to_owned(),
+            file,
+            len: 0,
+            // Never the number that frames of an earlier life go on with.
+            next: u64::from(rand::random::<u32>()) << 24,
+            dictionary: Vec::new(),
+            pending: BTreeMap::new(),
+            broken: false,
+        };
+        tail.read()?;
+        // On a full disk the database stays as it is, and the log in front of it.
+        tail.fold_if_there_is_room()?;
+        Ok(tail)
+    }
+
+    fn read(&mut self) -> Result<(), StoreError> {
+        let mut bytes = Vec::new();
+        io::Read::read_to_end(&mut self.file, &mut bytes).map_err(StoreError::io("read", &self.path))?;
+        let mut expected = None;
+        while let Some((number, kind, packed)) =
+            frame(&bytes[usize::try_from(self.len).unwrap_or(usize::MAX)..])
+        {
+            let is_next = expected.is_none_or(|expected| number == expected);
+            let Some(raw) = is_next.then(|| self.unpack(kind, packed)).flatten() else {
+                break;
+            };
+            let Some(batch) = decode(&raw) else { break };
+            self.len += (HEAD + packed.len()) as u64;
+            self.learn(&raw);
+            self.take(&batch);
+            self.next = number + 1;
+            expected = Some(self.next);
+        }
+        let rest = bytes.len() as u64 - self.len;
+        if rest > 0 {
+            self.cut(self.len)?;
+            tracing::info!(path = %self.path.display(), rest, "the end of a log is not whole; it was not acknowledged");
+        }
+        Ok(())
+    }
+
+    fn unpack(&self, kind: u8, packed: &[u8]) -> Option<Vec<u8>> {
+        let dictionary = if kind == WITH_DICTIONARY {
+            &*self.dictionary
+        } else {
+            &[]
+        };
+        let size = usize::try_from(zstd::zstd_safe::get_frame_content_size(packed).ok()??).ok()?;
+        let mut unpacker = zstd::bulk::Decompressor::with_dictionary(dictionary).ok()?;
+        unpacker.decompress(packed, size.min(4 * MOST_OF_BATCH)).ok()
+    }
+
+    fn pack(&self, raw: &[u8]) -> io::Result<Vec<u8>> {
+        let kind = if self.dictionary.is_empty() {
+            PLAIN
+        } else {
+            WITH_DICTIONARY
+        };
+        let packed = zstd::bulk::Compressor::with_dictionary(LEVEL, &self.dictionary)?.compress(raw)?;
+        let len = u32::try_from(packed.len()).map_err(io::Error::other)?;
+        let mut frame = Vec::with_capacity(HEAD + packed.len());
+        frame.extend(len.to_le_bytes());
+        frame.extend(self.next.to_le_bytes());
+        frame.push(kind);
+        frame.extend(digest(&frame, &packed));
+        frame.extend(packed);
+        Ok(frame)
+    }
+
+    /// The first frame that is large enough is the dictionary of all that follow.
+    fn learn(&mut self, raw: &[u8]) {
+        if self.dictionary.is_empty() && raw.len() >= WORTH {
+            self.dictionary = raw[..raw.len().min(DICTIONARY)].to_vec();
+        }
+    }
+
+    /// Takes a batch in, whose frame is on the disk.
+    fn take(&mut self, batch: &Batch) {
+        for (table, key, op) in batch.ops() {
+            let place = (*table, key.clone());
+            let is_old = match self.pending.get(&place) {
+                Some(before) => before.is_old,
+                // One that cannot be read is there as well.
+                None => self.store.get(*table, key).map_or(true, |value| value.is_some()),
+            };
+            // What came and went since the last time need not go through the database.
+            if matches!(op, Op::Delete) && !is_old {
+                self.pending.remove(&place);
+            } else {
+                self.pending.insert(
+                    place,
+                    Pending {
+                        op: op.clone(),
+                        is_old,
+                    },
+                );
+            }
+        }
+    }
+
+    /// Puts what is pending into the database, and begins the file anew.
+    fn fold(&mut self) -> Result<(), StoreError> {
+        if let Err(error) = self.put_all() {
+            // Some of it may be there now.
+            for pending in self.pending.values_mut() {
+                pending.is_old = true;
+            }
+            return Err(error);
+        }
+        self.pending.clear();
+        self.dictionary = Vec::new();
+        self.len = 0;
+        self.cut(0)
+    }
+
+    fn put_all(&mut self) -> Result<(), StoreError> {
+        let (mut batch, mut weight) = (Batch::new(), 0);
+        for ((table, key), pending) in &self.pending {
+            let more = key.len() + value_of(&pending.op).map_or(0, Bytes::len);
+            if batch.len() == MAX_OPS || (weight + more > MAX_BATCH_BYTES && !batch.is_empty()) {
+                self.store.commit(&batch)?;
+                (batch, weight) = (Batch::new(), 0);
+            }
+            batch.push(*table, key.clone(), pending.op.clone());
+            weight += more;
+        }
+        self.store.commit(&batch)
+    }
+
+    fn fold_if_there_is_room(&mut self) -> Result<(), StoreError> {
+        match self.fold() {
+            Err(error) if error.is_full() => Ok(()),
+            folded => folded,
+        }
+    }
+
+    fn cut(&self, len: u64) -> Result<(), StoreError> {
+        self.file
+            .set_len(len)
+            .map_err(StoreError::io("shorten", &self.path))
+    }
+
+    fn write(&mut self, batch: &Batch) -> Result<(), StoreError> {
+        if let Some(space) = &self.space {
+            space.check(bytes_of(batch))?;
+        }
+        let raw = encode(batch);
+        let frame = self
+            .pack(&raw)
+            .map_err(StoreError::io("pack a frame of", &self.path))?;
+        if let Err(error) = self.file.write_all_at(&frame, self.len) {
+            let error = StoreError::io("write", &self.path)(error);
+            let cut = self.cut(self.len);
+            return Err(match (&self.space, cut) {
+                (Some(space), Ok(())) if error.is_full() => space.full(),
+                _ => error,
+            });
+        }
+        self.file
+            .sync_data()
+            .map_err(StoreError::io("sync", &self.path))?;
+        self.len += frame.len() as u64;
+        self.next += 1;
+        self.learn(&raw);
+        Ok(())
+    }
+
+    fn commit_checked(&mut self, batch: &Batch) -> Result<(), StoreError> {
+        if weight(batch.ops().iter().map(|(_, _, op)| op)) > MOST_OF_BATCH {
+            self.fold()?;
+            return self.store.commit(batch);
+        }
+        self.write(batch)?;
+        self.take(batch);
+        let held = weight(self.pending.values().map(|pending| &pending.op));
+        if self.len > MOST_BYTES || self.pending.len() > MOST_KEYS || held > MOST_HELD {
+            // The batch is durable as it is.
+            return self.fold_if_there_is_room();
+        }
+        Ok(())
+    }
+}
+
+fn weight<'a>(ops: impl Iterator<Item = &'a Op>) -> usize {
+    ops.filter_map(value_of).map(Bytes::len).sum()
+}
+
+impl<S: Store> Store for Tail<S> {
+    fn get(&self, table: Table, key: &str) -> Result<Option<Bytes>, StoreError> {
+        match self.pending.get(&(table, key.to_owned())) {
+            Some(pending) => Ok(value_of(&pending.op).cloned()),
+            None => self.store.get(table, key),
+        }
+    }
+
+    fn scan(
+        &self,
+        table: Table,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<(String, Bytes)>, StoreError> {
+        let mine = || {
+            let mine = self.pending.range((table, String::new())..);
+            mine.take_while(|((of, _), _)| *of == table)
+                .filter(|((_, key), _)| after.is_none_or(|after| key.as_str() > after))
+        };
+        // Enough that what is left of them fills the answer, whatever was deleted.
+        let rows = self
+            .store
+            .scan(table, after, limit.saturating_add(mine().count()))?;
+        let mut rows: BTreeMap<String, Bytes> = rows.into_iter().collect();
+        for ((_, key), pending) in mine() {
+            match value_of(&pending.op) {
+                Some(value) => rows.insert(key.clone(), value.clone()),
+                None => rows.remove(key),
+            };
+        }
+        Ok(rows.into_iter().take(limit).collect())
+    }
+
+    fn commit(&mut self, batch: &Batch) -> Result<(), StoreError> {
+        if self.broken {
+            return Err(StoreError::Stopped);
+        }
+        batch.check()?;
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let done = self.commit_checked(batch);
+        self.broken = done
+            .as_ref()
+            .is_err_and(|error| error.breaks() && !error.is_full());
+        done
+    }
+}
+
+const fn value_of(op: &Op) -> Option<&Bytes> {
+    match op {
+        Op::Put(value) => Some(value),
+        Op::Delete => None,
+    }
+}
+
+fn digest(head: &[u8], packed: &[u8]) -> [u8; DIGEST] {
+    let mut hasher = blake3::Hasher::new();
+    let mut out = [0; DIGEST];
+    hasher.update(head).update(packed).finalize_xof().fill(&mut out);
+    out
+}
+
+/// The first frame's number, kind and contents, if it is whole.
+fn frame(bytes: &[u8]) -> Option<(u64, u8, &[u8])> {
+    let (head, rest) = bytes.split_at_checked(HEAD)?;
+    let (fields, written) = head.split_last_chunk::<DIGEST>()?;
+    let len = u32::from_le_bytes(fields[..4].try_into().ok()?);
+    let packed = rest.get(..usize::try_from(len).ok()?)?;
+    let number = u64::from_le_bytes(fields[4..12].try_into().ok()?);
+    (*written == digest(fields, packed)).then_some((number, fields[12], packed))
+}
+
+fn encode(batch: &Batch) -> Vec<u8> {
+    let mut out = Vec::new();
+    for (table, key, op) in batch.ops() {
+        part(&mut out, table.as_str().as_bytes());
+        part(&mut out, key.as_bytes());
+        out.push(u8::from(value_of(op).is_some()));
+        if let Some(value) = value_of(op) {
+            part(&mut out, value);
+        }
+    }
+    out
+}
+
+/// A length, then so many bytes; nothing that a batch holds is longer than four gigabytes.
+fn part(out: &mut Vec<u8>, bytes: &[u8]) {
+    out.extend(u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_le_bytes());
+    out.extend(bytes);
+}
+
+fn decode(mut raw: &[u8]) -> Option<Batch> {
+    let mut batch = Batch::new();
+    while !raw.is_empty() {
+        let table = std::str::from_utf8(next(&mut raw)?).ok()?;
+        let table = Table::ALL.into_iter().find(|known| known.as_str() == table)?;
+        let key = std::str::from_utf8(next(&mut raw)?).ok()?.to_owned();
+        let (is_put, rest) = raw.split_first()?;
+        raw = rest;
+        let op = match is_put {
+            0 => Op::Delete,
+            _ => Op::Put(Bytes::copy_from_slice(next(&mut raw)?)),
+        };
+        batch.push(table, key, op);
+    }
+    Some(batch)
+}
+
+fn next<'a>(raw: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let (len, rest) = raw.split_first_chunk::<4>()?;
+    let (part, rest) = rest.split_at_checked(usize::try_from(u32::from_le_bytes(*len)).ok()?)?;
+    *raw = rest;
+    Some(part)
+}
+
+#[cfg(test)]
+mod tests;

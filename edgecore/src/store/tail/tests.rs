@@ -1,0 +1,250 @@
+//! What a short log must keep, whatever happens to its end.
+
+use std::fs;
+
+use proptest::prelude::*;
+
+use super::super::{MemoryStore, suite::Scratch};
+use super::*;
+
+/// A database that outlives the log in front of it, as one on disk does.
+#[derive(Clone, Default)]
+struct Kept(Arc<parking_lot::Mutex<MemoryStore>>);
+
+impl Store for Kept {
+    fn get(&self, table: Table, key: &str) -> Result<Option<Bytes>, StoreError> {
+        self.0.lock().get(table, key)
+    }
+
+    fn scan(
+        &self,
+        table: Table,
+        after: Option<&str>,
+        most: usize,
+    ) -> Result<Vec<(String, Bytes)>, StoreError> {
+        self.0.lock().scan(table, after, most)
+    }
+
+    fn commit(&mut self, batch: &Batch) -> Result<(), StoreError> {
+        self.0.lock().commit(batch)
+    }
+}
+
+fn tail(root: &Scratch, kept: &Kept) -> Tail<Kept> {
+    Tail::open(&root.path().join("outbox.tail"), kept.clone(), None).unwrap()
+}
+
+fn one(key: &str, value: &str) -> Batch {
+    Batch::new().put(Table::Device, key, value.to_owned())
+}
+
+fn rows(store: &impl Store) -> Vec<(String, Bytes)> {
+    store.scan(Table::Device, None, 1000).unwrap()
+}
+
+#[test]
+fn what_was_committed_is_there_after_a_kill_and_a_torn_end_costs_that_end_alone() {
+    let root = Scratch::new();
+    let path = root.path().join("outbox.tail");
+    let long = "x".repeat(3000);
+    let mut ends = vec![0];
+    {
+        let mut open = tail(&root, &Kept::default());
+        for number in 0..8 {
+            open.commit(&one(&format!("k{}", number % 5), &format!("{long}{number}")))
+                .unwrap();
+            ends.push(usize::try_from(open.len).unwrap());
+        }
+    }
+    let whole = fs::read(&path).unwrap();
+    for cut in 0..=whole.len() {
+        fs::write(&path, &whole[..cut]).unwrap();
+        let kept = Kept::default();
+        let open = tail(&root, &kept);
+        let complete = ends.iter().filter(|end| **end <= cut).count() - 1;
+        let mut model = MemoryStore::new();
+        for number in 0..complete {
+            model
+                .commit(&one(&format!("k{}", number % 5), &format!("{long}{number}")))
+                .unwrap();
+        }
+        assert_eq!(rows(&open), rows(&model), "cut at {cut}");
+        assert_eq!(rows(&kept), rows(&model), "it is in the database once it is open");
+        assert_eq!(fs::read(&path).unwrap().len(), 0);
+    }
+}
+
+#[test]
+fn any_flipped_bit_ends_the_reading_and_what_is_behind_is_not_taken() {
+    let root = Scratch::new();
+    let path = root.path().join("outbox.tail");
+    let mut first = 0;
+    {
+        let mut open = tail(&root, &Kept::default());
+        for number in 0..3 {
+            open.commit(&one("k", &number.to_string())).unwrap();
+            if number == 0 {
+                first = usize::try_from(open.len).unwrap();
+            }
+        }
+    }
+    let whole = fs::read(&path).unwrap();
+    for at in first..2 * first {
+        let mut flipped = whole.clone();
+        flipped[at] ^= 4;
+        fs::write(&path, flipped).unwrap();
+        let open = tail(&root, &Kept::default());
+        assert_eq!(open.get(Table::Device, "k").unwrap().unwrap(), "0", "byte {at}");
+    }
+}
+
+#[test]
+fn frames_of_an_earlier_life_of_the_file_are_not_taken_for_new_ones() {
+    let root = Scratch::new();
+    let path = root.path().join("outbox.tail");
+    let kept = Kept::default();
+    let mut open = tail(&root, &kept);
+    for number in 0..4 {
+        open.commit(&one("k", &format!("old {number}"))).unwrap();
+    }
+    let old = fs::read(&path).unwrap();
+    open.fold().unwrap();
+    open.commit(&one("k", "new 4")).unwrap();
+    drop(open);
+    // The power went before the shortening was on the disk, and after the new frame was.
+    let mut mixed = fs::read(&path).unwrap();
+    mixed.extend(&old[mixed.len()..]);
+    fs::write(&path, mixed).unwrap();
+    let open = tail(&root, &kept);
+    assert_eq!(open.get(Table::Device, "k").unwrap().unwrap(), "new 4");
+}
+
+#[test]
+fn rounds_that_are_alike_cost_a_fraction_of_what_they_say() {
+    let root = Scratch::new();
+    let mut open = tail(&root, &Kept::default());
+    let mut said = 0;
+    for round in 0..50 {
+        let mut batch = Batch::new();
+        for device in 0..50 {
+            let value = format!(
+                r#"{{"twins":[{{"propertyName":"p0","reported":{{"value":"{round}","metadata":{{"timestamp":"17{round:011}","version":"{}","type":"string","quality":"good"}}}}}}],"state":"online"}}"#,
+                round * 100 + device
+            );
+            said += value.len() as u64;
+            batch.push(
+                Table::Outbox,
+                format!("{:020}", round * 50 + device),
+                Op::Put(value.into()),
+            );
+            if round > 0 {
+                batch.push(
+                    Table::Outbox,
+                    format!("{:020}", (round - 1) * 50 + device),
+                    Op::Delete,
+                );
+            }
+        }
+        open.commit(&batch).unwrap();
+    }
+    assert!(open.len * 8 < said, "{} bytes for {said}", open.len);
+    assert_eq!(open.pending.len(), 50, "what came and went is not held");
+}
+
+/// A database that takes so many batches more.
+struct Nearly(Kept, usize);
+
+impl Store for Nearly {
+    fn get(&self, table: Table, key: &str) -> Result<Option<Bytes>, StoreError> {
+        self.0.get(table, key)
+    }
+
+    fn scan(
+        &self,
+        table: Table,
+        after: Option<&str>,
+        most: usize,
+    ) -> Result<Vec<(String, Bytes)>, StoreError> {
+        self.0.scan(table, after, most)
+    }
+
+    fn commit(&mut self, batch: &Batch) -> Result<(), StoreError> {
+        self.1 = self.1.checked_sub(1).ok_or(StoreError::Full {
+            path: PathBuf::new(),
+            free: 0,
+        })?;
+        self.0.commit(batch)
+    }
+}
+
+#[test]
+fn a_full_disk_costs_nothing_that_was_committed_and_the_log_goes_on() {
+    let (root, kept) = (Scratch::new(), Kept::default());
+    let path = root.path().join("outbox.tail");
+    tail(&root, &kept).commit(&one("a", "1")).unwrap();
+    let mut open = Tail::open(&path, Nearly(kept.clone(), 0), None).unwrap();
+    assert_eq!(open.get(Table::Device, "a").unwrap().unwrap(), "1");
+    open.commit(&one("b", "2")).unwrap();
+    drop(open);
+    assert_eq!(rows(&tail(&root, &kept)).len(), 2);
+    assert_eq!(rows(&kept).len(), 2);
+}
+
+#[test]
+fn what_a_full_disk_let_half_through_can_still_be_deleted() {
+    let (root, kept) = (Scratch::new(), Kept::default());
+    let path = root.path().join("outbox.tail");
+    let mut open = Tail::open(&path, Nearly(kept.clone(), 2), None).unwrap();
+    for key in ["a", "b"] {
+        open.commit(&one(key, &"x".repeat(200 * 1024))).unwrap();
+    }
+    // Two batches are due, and there is room for one.
+    assert!(open.fold().unwrap_err().is_full());
+    assert_eq!(rows(&kept).len(), 1);
+    open.store.1 = usize::MAX;
+    open.commit(&Batch::new().delete(Table::Device, "a")).unwrap();
+    open.fold().unwrap();
+    assert_eq!(rows(&kept).len(), 1);
+    assert!(kept.get(Table::Device, "a").unwrap().is_none());
+}
+
+fn change() -> impl Strategy<Value = (u8, u8, Option<u16>)> {
+    (0..2_u8, 0..12_u8, proptest::option::weighted(0.7, 0..3000_u16))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn with_a_log_in_front_it_is_the_same_store(
+        batches in proptest::collection::vec((proptest::collection::vec(change(), 1..6), 0..6_u8), 1..20),
+        page in 1..5_usize,
+    ) {
+        let (root, kept) = (Scratch::new(), Kept::default());
+        let (mut open, mut model) = (tail(&root, &kept), MemoryStore::new());
+        for (changes, then) in batches {
+            let mut batch = Batch::new();
+            for (table, key, len) in changes {
+                let op = len.map_or(Op::Delete, |len| Op::Put(vec![key; len.into()].into()));
+                batch.push([Table::Device, Table::Outbox][usize::from(table)], format!("k{key}"), op);
+            }
+            open.commit(&batch).unwrap();
+            model.commit(&batch).unwrap();
+            match then {
+                0 => open.fold().unwrap(),
+                1 => { drop(open); open = tail(&root, &kept); }
+                _ => {}
+            }
+            for table in [Table::Device, Table::Outbox] {
+                let (mut after, mut all) = (None::<String>, Vec::new());
+                loop {
+                    let rows = open.scan(table, after.as_deref(), page).unwrap();
+                    let Some((last, _)) = rows.last() else { break };
+                    after = Some(last.clone());
+                    all.extend(rows);
+                }
+                prop_assert_eq!(all, model.scan(table, None, 1000).unwrap());
+            }
+            prop_assert_eq!(open.get(Table::Device, "k1").unwrap(), model.get(Table::Device, "k1").unwrap());
+        }
+    }
+}
