@@ -322,7 +322,7 @@ async fn a_device_is_written_once_a_second() {
             }
             let lasted = start.elapsed();
             assert!(
-                lasted >= Duration::from_millis(8_700) && lasted < Duration::from_secs(10),
+                lasted >= Duration::from_millis(7_800) && lasted < Duration::from_secs(10),
                 "{lasted:?}"
             );
         })
