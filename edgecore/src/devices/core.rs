@@ -19,6 +19,7 @@ mod entry;
 mod flusher;
 mod keeper;
 mod seams;
+mod stage;
 #[cfg(test)]
 mod tests;
 mod versions;
@@ -47,6 +48,7 @@ use catalog::Catalog;
 use versions::Versions;
 
 pub use seams::{Cluster, Source};
+pub use stage::{Accepted, FlashRound, Now, Stage};
 
 /// Reports that a slow listener may be behind: half a second of the most that a node takes.
 const TOLD: usize = 4_096;

@@ -41,6 +41,8 @@ pub(crate) struct Contents {
     pub(crate) head: u64,
     pub(crate) objects: BTreeMap<ObjectKey, Arc<Stored>>,
     pub(crate) leases: BTreeMap<String, Value>,
+    /// `DeviceStatuses`, under the keys of their devices.
+    statuses: BTreeMap<ObjectKey, Arc<Stored>>,
     pub(crate) events: BTreeSet<String>,
 }
 
@@ -48,6 +50,7 @@ pub(crate) struct Contents {
 pub(crate) struct Api {
     pub(crate) now: Contents,
     pub(crate) log: BTreeMap<Kind, Vec<Change>>,
+    pub(crate) status_log: Vec<Change>,
     /// Grows with each restore.
     pub(crate) epoch: u64,
     pub(crate) restores: u64,
@@ -162,25 +165,95 @@ impl Api {
     /// Back to a backup. New uids stay new.
     pub(crate) fn restore(&mut self, backup: &Contents) {
         self.now = backup.clone();
-        for log in self.log.values_mut() {
+        for log in self.log.values_mut().chain([&mut self.status_log]) {
             log.retain(|change| change.revision <= backup.head);
         }
         self.restores += 1;
     }
 
-    fn store(&mut self, key: ObjectKey, mut value: Value) -> Arc<Stored> {
+    pub(crate) fn status(&self, device: &ObjectKey) -> Option<&Arc<Stored>> {
+        self.now.statuses.get(device)
+    }
+
+    pub(crate) fn statuses(&self) -> impl Iterator<Item = &Arc<Stored>> {
+        self.now.statuses.values()
+    }
+
+    pub(crate) fn create_status(
+        &mut self,
+        device: &ObjectKey,
+        mut status: Value,
+    ) -> Result<Arc<Stored>, Code> {
+        if self.now.statuses.contains_key(device) {
+            return Err(409);
+        }
+        self.uids += 1;
+        status["metadata"]["uid"] = json!(format!("u{}", self.uids));
+        Ok(self.store_status(device, status))
+    }
+
+    /// A merge patch of the whole status, with its precondition.
+    pub(crate) fn patch_device_status(
+        &mut self,
+        device: &ObjectKey,
+        patch: &Value,
+    ) -> Result<Arc<Stored>, Code> {
+        let before = Arc::clone(self.status(device).ok_or(404_u16)?);
+        for field in ["uid", "resourceVersion"] {
+            let wanted = &patch["metadata"][field];
+            if !wanted.is_null() && *wanted != before.value["metadata"][field] {
+                return Err(409);
+            }
+        }
+        let mut value = before.value.clone();
+        merge(&mut value, patch);
+        if value == before.value {
+            return Ok(before);
+        }
+        Ok(self.store_status(device, value))
+    }
+
+    pub(crate) fn delete_status(&mut self, device: &ObjectKey) -> Result<(), Code> {
+        let last = self.now.statuses.remove(device).ok_or(404_u16)?;
         self.now.head += 1;
-        value["metadata"]["resourceVersion"] = json!(self.now.head.to_string());
-        let object = Arc::new(Stored {
-            json: value.to_string().into_bytes(),
-            uid: value["metadata"]["uid"].as_str().unwrap_or_default().to_owned(),
+        self.status_log.push(Change {
             revision: self.now.head,
-            key: key.clone(),
-            value,
+            key: device.clone(),
+            object: last,
+            deleted: true,
         });
+        Ok(())
+    }
+
+    fn store_status(&mut self, device: &ObjectKey, value: Value) -> Arc<Stored> {
+        let object = self.stored(device.clone(), value);
+        self.now.statuses.insert(device.clone(), Arc::clone(&object));
+        self.status_log.push(Change {
+            revision: object.revision,
+            key: device.clone(),
+            object: Arc::clone(&object),
+            deleted: false,
+        });
+        object
+    }
+
+    fn store(&mut self, key: ObjectKey, value: Value) -> Arc<Stored> {
+        let object = self.stored(key.clone(), value);
         self.now.objects.insert(key, Arc::clone(&object));
         self.log(Arc::clone(&object), false);
         object
+    }
+
+    fn stored(&mut self, key: ObjectKey, mut value: Value) -> Arc<Stored> {
+        self.now.head += 1;
+        value["metadata"]["resourceVersion"] = json!(self.now.head.to_string());
+        Arc::new(Stored {
+            json: value.to_string().into_bytes(),
+            uid: value["metadata"]["uid"].as_str().unwrap_or_default().to_owned(),
+            revision: self.now.head,
+            key,
+            value,
+        })
     }
 
     fn log(&mut self, object: Arc<Stored>, deleted: bool) {

@@ -18,6 +18,7 @@ use protocol::name::NodeName;
 use protocol::object::{Kind, ObjectKey};
 use protocol::wire::{DesiredUp, ReportedUp};
 
+use super::devices::Pasts;
 use super::link::{Down, Up};
 use super::watches::Watch;
 use super::world::World;
@@ -73,6 +74,7 @@ pub(crate) struct ReportedHalf {
     pub(crate) desk: Desk,
     pub(crate) feed: Arc<Dirty>,
     pub(crate) ready: bool,
+    pub(crate) devices: Pasts,
     pub(crate) inbox: Vec<ReportedUp>,
     pub(crate) retry_planned: bool,
 }

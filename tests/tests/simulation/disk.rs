@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use bytes::Bytes;
 use protocol::desired::{Commit, Fences, Held, references};
 use protocol::object::{Kind, Object, ObjectKey, Version};
 use protocol::reported::{Change, PodIdentity, Seq};
@@ -15,6 +16,9 @@ pub(crate) struct Image {
     pub(crate) fences: Fences,
     pub(crate) outbox: BTreeMap<u64, Report>,
     pub(crate) reserved: u64,
+    /// The journal of devices, and up to where its versions are reserved.
+    pub(crate) devices: BTreeMap<String, Bytes>,
+    pub(crate) versions: u64,
     /// The last status of each pod.
     pub(crate) statuses: BTreeMap<String, (PodIdentity, Vec<u8>)>,
 }
@@ -32,6 +36,7 @@ pub(crate) struct Row {
 pub(crate) enum Batch {
     Desired(Box<Commit>),
     Reports(Vec<Op>),
+    Devices(Vec<(String, Option<Bytes>)>),
 }
 
 #[derive(Clone, Debug)]
@@ -66,6 +71,14 @@ impl Image {
         match batch {
             Batch::Desired(commit) => self.commit(*commit),
             Batch::Reports(ops) => ops.into_iter().for_each(|op| self.apply(op)),
+            Batch::Devices(rows) => {
+                for (key, row) in rows {
+                    match row {
+                        Some(row) => drop(self.devices.insert(key, row)),
+                        None => drop(self.devices.remove(&key)),
+                    }
+                }
+            }
         }
     }
 

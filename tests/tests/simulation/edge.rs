@@ -15,6 +15,7 @@ use protocol::name::NodeName;
 use protocol::object::{Kind, ObjectKey};
 use protocol::reported::{Outbox, OutboxKey, PodIdentity};
 
+use super::devices::{DevicePart, Journal};
 use super::disk::{Batch, Disk, Image, Op, ops};
 use super::link::{Down, Link, Pipe, Up};
 use super::objects;
@@ -42,6 +43,8 @@ pub(crate) struct Edge {
     pub(crate) disk_free_at: Duration,
     pub(crate) backup: Option<Image>,
     pub(crate) runtime: Runtime,
+    /// The log of devices: in memory, for one boot.
+    pub(crate) journal: Journal,
     pub(crate) process: Option<Process>,
     pub(crate) no_network_until: Duration,
     /// What its clock shows beside the right time, in seconds.
@@ -58,12 +61,14 @@ pub(crate) struct Process {
     pub(crate) outbox_due: Option<Duration>,
     pub(crate) pods: BTreeMap<ObjectKey, Arc<DesiredPod>>,
     pub(crate) synced: bool,
+    pub(crate) devices_synced: bool,
     pub(crate) workers: BTreeMap<String, Worker>,
     pub(crate) statuses: BTreeMap<String, (PodIdentity, Vec<u8>)>,
     /// The session's link.
     pub(crate) link: Option<u64>,
     pub(crate) dialing: Option<u64>,
     pub(crate) streams: Streams,
+    pub(crate) devices: DevicePart,
     pub(crate) beats: Beats,
     backoff: Backoff,
     good_at: Duration,
@@ -96,6 +101,7 @@ impl Edge {
             disk_free_at: Duration::ZERO,
             backup: None,
             runtime: Runtime::default(),
+            journal: Journal::default(),
             process: None,
             no_network_until: Duration::ZERO,
             clock_off: 0,
@@ -116,6 +122,8 @@ impl World {
             edge.boots += 1;
         }
         edge.life += 1;
+        let devices = self.open_devices(e);
+        let edge = &mut self.edges[e];
         let image = &edge.disk.image;
         let entries = image.outbox.values().cloned().collect();
         let (outbox, unreadable) = Outbox::load(entries, image.reserved);
@@ -137,11 +145,13 @@ impl World {
             outbox_due: None,
             pods,
             synced: false,
+            devices_synced: false,
             workers: BTreeMap::new(),
             statuses: image.statuses.clone(),
             link: None,
             dialing: None,
             streams: Streams::default(),
+            devices,
             beats: Beats::default(),
             backoff: Backoff::default(),
             good_at: now,
@@ -151,6 +161,7 @@ impl World {
         self.say(|| format!("edge {e} starts (life {life})"));
         self.say_again(e);
         self.follow(e);
+        self.refresh_devices(e);
         self.dial(e);
         self.tick(e, life);
         self.plan_comparison(e, life);
@@ -233,6 +244,7 @@ impl World {
         self.crash_edge(e);
         self.say(|| format!("edge {e}: power off"));
         self.edges[e].powered = false;
+        self.laws.devices.power_went(e);
         self.edges[e].runtime.power_off();
         let open = |(id, link): (&u64, &Link)| (link.edge == e).then_some((*id, link.edge_open));
         let links: Vec<_> = self.links.iter().filter_map(open).collect();
@@ -452,6 +464,7 @@ impl World {
         };
         self.open_desired_stream(e);
         self.open_reported_stream(e);
+        self.look_away(e);
         self.beat(e, id);
     }
 
@@ -480,6 +493,7 @@ impl World {
         self.say(|| format!("edge {e}: session on link {id} is over"));
         self.hang_up(id);
         self.end_flows(e);
+        self.look_away(e);
         self.redial(e, retry);
     }
 

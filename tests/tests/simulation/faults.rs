@@ -171,6 +171,7 @@ impl World {
         self.say(|| format!("fault: edge {e} gets an older disk"));
         // Reports are numbered anew from where the image was, and pods that ended may run again.
         self.laws.rolled_back(e);
+        self.laws.devices.rolled_back(e);
         self.edges[e].disk.image = older;
         let pause = self.dice.between(1_000, 60_000);
         self.after(pause, move |world| world.start_edge(e));
@@ -241,6 +242,7 @@ impl World {
             self.edges[e].disk.full = false;
             self.start_edge(e);
         }
+        self.wake_statuses();
         for kind in Kind::ALL {
             let keys: Vec<_> = self.api.list(kind).map(|object| object.key.clone()).collect();
             for key in &keys {

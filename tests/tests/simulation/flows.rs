@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use protocol::desired::Notice;
 use protocol::object::Kind;
-use protocol::reported::{OutboxKey, Settled, SettledAs};
+use protocol::reported::{OutboxKey, Seq, Settled, SettledAs};
 use protocol::wire::{DesiredDown, ReportedDown, ReportedUp, reported_down, reported_up};
 
 use super::disk::{Batch, Op, ops};
@@ -83,10 +83,15 @@ impl World {
         let frames: Vec<_> = std::iter::from_fn(|| process.replica.poll_transmit()).collect();
         let confirmed = process.replica.orphans_may_go() && !std::mem::replace(&mut process.synced, true);
         process.synced = process.replica.orphans_may_go();
+        let devices = process.replica.synced(Kind::Device)
+            != std::mem::replace(&mut process.devices_synced, process.replica.synced(Kind::Device));
         for frame in frames {
             if let Some(link) = link.filter(|_| stream != 0) {
                 self.send_up(link, Up::Desired(stream, Box::new(frame)));
             }
+        }
+        if devices {
+            self.refresh_devices(e);
         }
         if confirmed {
             self.say(|| format!("edge {e}: its pods are confirmed"));
@@ -120,6 +125,9 @@ impl World {
         });
         let pods = commit.puts.iter().any(|o| o.key.kind == Kind::Pod)
             || commit.removes.iter().any(|key| key.kind == Kind::Pod);
+        let is_device = |kind: Kind| matches!(kind, Kind::Device | Kind::DeviceModel);
+        let devices = commit.puts.iter().any(|o| is_device(o.key.kind))
+            || commit.removes.iter().any(|key| is_device(key.kind));
         self.write_disk(e, Batch::Desired(Box::new(commit)), move |world, written| {
             let Some(process) = &mut world.edges[e].process else {
                 return;
@@ -132,6 +140,9 @@ impl World {
             };
             if pods && written {
                 world.load_pods(e);
+            }
+            if devices && written {
+                world.refresh_devices(e);
             }
             if let Err(violation) = answered {
                 world.say(|| format!("edge {e}: the desired stream is reset: {violation}"));
@@ -215,7 +226,10 @@ impl World {
             if let (SettledAs::Committed, Some((key, payload))) = (settled.outcome, said) {
                 self.check_acknowledged(e, &key, &payload);
             }
-            batch = self.settle(e, &settled);
+            batch = match &settled.key {
+                OutboxKey::Device(device) => self.settle_device(e, device, Seq(seq), settled.outcome),
+                _ => self.settle(e, &settled),
+            };
         }
         self.write_reports(e, batch, |_| {});
         self.pump_outbox(e);

@@ -14,6 +14,7 @@ use protocol::reported::OutboxKey;
 use serde_json::{Map, Value, json};
 
 use super::api::Stored;
+use super::devices::DeviceLaws;
 use super::objects;
 use super::world::World;
 
@@ -39,6 +40,7 @@ pub(crate) struct Laws {
     images: BTreeMap<String, BTreeSet<String>>,
     /// Incarnations that an edge has removed.
     buried: BTreeMap<usize, BTreeSet<String>>,
+    pub(crate) devices: DeviceLaws,
     pub(crate) renewed: BTreeMap<String, Duration>,
     pub(crate) nodeless: BTreeMap<String, Duration>,
     pub(crate) rolled_back: bool,
@@ -112,7 +114,7 @@ impl Laws {
     }
 
     pub(crate) fn dirty_keys(keys: usize) {
-        assert!(keys <= 40, "the dirty set has {keys} keys, more than there are");
+        assert!(keys <= 60, "the dirty set has {keys} keys, more than there are");
     }
 
     pub(crate) fn unanswered(reports: usize) {
@@ -129,6 +131,7 @@ impl Laws {
 
     pub(crate) fn restored(&mut self) {
         self.is_restored = true;
+        self.devices.restored();
         self.buried.clear();
         self.authors.clear();
         self.newest.clear();
@@ -156,7 +159,15 @@ impl World {
             if strict && !is_reference {
                 let lives = self.api.lives(key, &row.version.uid);
                 // A Service goes with the last pod of its namespace.
-                let needed = key.kind != Kind::Service;
+                // A device goes when it moves, and a model with the last device that names it.
+                let needed = match key.kind {
+                    Kind::Service | Kind::DeviceModel => false,
+                    Kind::Device => self.api.get(key).is_some_and(|device| {
+                        device.value["spec"]["nodeName"] == self.edges[e].node.as_ref()
+                            && !self.laws.devices.has_moved(&device.uid)
+                    }),
+                    Kind::Pod | Kind::RuntimeClass | Kind::ConfigMap | Kind::Secret | Kind::Node => true,
+                };
                 assert!(!lives || !needed, "edge {e}: {key} was removed, but lives");
             }
             if key.kind == Kind::Pod {
@@ -257,7 +268,7 @@ impl World {
                 let key = ObjectKey::new(Kind::Pod, pod.namespace.as_str(), pod.name.as_str());
                 !self.api.lives(&key, &pod.uid)
             }
-            OutboxKey::Device(_) => false,
+            OutboxKey::Device(device) => self.was_shown(device, payload),
             OutboxKey::Event { name, .. } => self.api.now.events.contains(name),
         };
         assert!(
@@ -311,6 +322,7 @@ impl World {
         self.unequal(e)
             .or_else(|| self.unsaid(e))
             .or_else(|| self.not_running(e))
+            .or_else(|| self.devices_unsettled(e))
     }
 
     /// The edge's map against what the API server has for it.
@@ -327,6 +339,17 @@ impl World {
                     .get(&named)
                     .map_or_else(|| "absent".to_owned(), |found| version(found));
                 wanted.insert(named, found);
+            }
+        }
+        for device in self.api.list(Kind::Device) {
+            if device.value["spec"]["nodeName"] != edge.node.as_ref() {
+                continue;
+            }
+            wanted.insert(device.key.clone(), version(device));
+            let model = device.value["spec"]["deviceModelRef"]["name"].as_str();
+            let model = objects::key(Kind::DeviceModel, model.unwrap_or_default());
+            if let Some(found) = self.api.get(&model) {
+                wanted.insert(model, version(found));
             }
         }
         let services = self.api.list(Kind::Service).filter(|_| pods);

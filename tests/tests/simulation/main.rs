@@ -3,7 +3,7 @@
 //!
 //! Real: `protocol`'s publisher, replica, outbox and intake; cloudcore's index, its view, the rules of
 //! the Lease, the desk that orders reports, the order of requests of a status write, and its patches;
-//! edgecore's plan of a pod's steps and its back-off. Modelled, with the constants of the code that
+//! edgecore's plan of a pod's steps and its back-off; of devices what `devices` says. Modelled, with the constants of the code that
 //! they follow (each module says which): the waiting around these, links, the API server with its
 //! controllers, the disk, the container runtime, and a user. Not in it: transports, classes and
 //! credit, enrolment, tunnels, events, probes, real statuses, torn batches (the store's own tests).
@@ -23,6 +23,7 @@
 
 mod api;
 mod cloud;
+mod devices;
 mod dice;
 mod disk;
 mod edge;
@@ -66,6 +67,8 @@ struct Sum {
     frames: u64,
     commits: u64,
     acknowledged: u64,
+    values: u64,
+    statuses: u64,
     resets: u64,
     diverged: u64,
 }
@@ -94,7 +97,7 @@ fn main() -> ExitCode {
         }
     }
     println!(
-        "{} worlds, {:.0} node-hours in {:.1} s: {} actions, {} frames, {} commits, {} acknowledged reports, {} stream resets, {} divergences",
+        "{} worlds, {:.0} node-hours in {:.1} s: {} actions, {} frames, {} commits, {} acknowledged reports, {} values of devices in {} statuses, {} stream resets, {} divergences",
         sum.worlds,
         sum.node_time.as_secs_f64() / 3600.0,
         began.elapsed().as_secs_f64(),
@@ -102,6 +105,8 @@ fn main() -> ExitCode {
         sum.frames,
         sum.commits,
         sum.acknowledged,
+        sum.values,
+        sum.statuses,
         sum.resets,
         sum.diverged,
     );
@@ -165,6 +170,8 @@ impl Sum {
         self.frames += world.frames;
         self.commits += world.laws.commits;
         self.acknowledged += world.laws.acknowledged;
+        self.values += world.laws.devices.accepted;
+        self.statuses += world.laws.devices.written;
         self.resets += world.laws.violations;
         self.diverged += world.laws.diverged;
     }

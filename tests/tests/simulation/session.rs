@@ -12,6 +12,7 @@ use protocol::wire::{DesiredUp, ReportedUp};
 
 use super::api::Code;
 use super::cloud::{DesiredHalf, Replica, ReportedHalf, Session};
+use super::devices::Pasts;
 use super::laws::Laws;
 use super::link::Down;
 use super::watches::pod_entry;
@@ -415,6 +416,7 @@ impl World {
             desk: Desk::new(),
             feed,
             ready: false,
+            devices: Pasts::default(),
             inbox: Vec::new(),
             retry_planned: false,
         };
@@ -463,6 +465,7 @@ impl World {
             return;
         }
         self.after(REPEAT_AFTER, move |world| {
+            let now = world.instant();
             let Replica { index, sessions, .. } = &mut world.replicas[r];
             let Some(session) = sessions.get_mut(&id) else {
                 return;
@@ -471,14 +474,15 @@ impl World {
             let half = session.reported.as_mut().filter(|half| half.stream == stream);
             if let Some(half) = half {
                 half.retry_planned = false;
-                half.desk
-                    .retry(&|key: &_, payload: &[u8]| shown(index, node, key, payload));
+                let ReportedHalf { desk, devices, .. } = half;
+                desk.retry(&|key: &_, payload: &[u8]| shown(index, node, (key, payload), devices, now));
                 world.pump_reported(r, id);
             }
         });
     }
 
     pub(crate) fn pump_reported(&mut self, r: usize, id: u64) {
+        let now = self.instant();
         loop {
             let Replica { index, sessions, .. } = &mut self.replicas[r];
             let Some(session) = sessions.get_mut(&id) else {
@@ -488,15 +492,18 @@ impl World {
                 return;
             };
             let node = &session.node;
-            let look = |key: &_, payload: &[u8]| shown(index, node, key, payload);
-            let changed = half.feed.take();
+            let ReportedHalf {
+                desk, devices, feed, ..
+            } = half;
+            let look = |key: &_, payload: &[u8]| shown(index, node, (key, payload), devices, now);
+            let changed = feed.take();
             if !changed.is_empty() {
-                half.desk.changed(&changed, &look);
+                desk.changed(&changed, &look);
             }
-            let job = half.desk.poll_job(&look);
+            let job = desk.poll_job(&look);
+            Laws::unanswered(desk.unanswered());
+            let answers: Vec<_> = std::iter::from_fn(|| desk.poll_transmit()).collect();
             let stream = half.stream;
-            Laws::unanswered(half.desk.unanswered());
-            let answers: Vec<_> = std::iter::from_fn(|| half.desk.poll_transmit()).collect();
             for answer in answers {
                 self.send_down(id, Down::Reported(stream, Box::new(answer)));
             }

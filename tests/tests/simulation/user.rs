@@ -28,7 +28,9 @@ impl World {
             self.start_edge(e);
         }
         self.after(CONTROLLERS, Self::controllers);
+        self.after(CONTROLLERS, Self::collect_statuses);
         self.after(Duration::from_secs(5), Self::user);
+        self.begin_devices();
         self.plan_faults();
     }
 

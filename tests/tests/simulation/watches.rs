@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cloudcore::cluster::document::reborn;
-use cloudcore::cluster::index::{Index, Lookup, NodeEntry, PodEntry};
+use cloudcore::cluster::index::{DeviceEntry, Index, Lookup, NodeEntry, PodEntry};
+use cloudcore::cluster::status_entry;
 use protocol::desired::{AbsentReason, references};
 use protocol::name::NodeName;
 use protocol::object::{Body, Kind, ObjectKey, Revision, canonical, canonical_after};
@@ -23,6 +24,8 @@ const BOOKMARK: Duration = Duration::from_mins(1);
 pub(crate) enum Scope {
     Shared(Kind),
     Named(ObjectKey),
+    /// `DeviceStatuses`, under the keys of their devices.
+    Statuses,
 }
 
 #[derive(Debug)]
@@ -41,6 +44,7 @@ impl Scope {
         match self {
             Self::Shared(kind) => *kind,
             Self::Named(key) => key.kind,
+            Self::Statuses => Kind::Device,
         }
     }
 
@@ -48,15 +52,25 @@ impl Scope {
         match self {
             Self::Shared(kind) => *kind == key.kind,
             Self::Named(named) => named == key,
+            Self::Statuses => false,
         }
     }
 }
 
 impl World {
     pub(crate) fn start_watches(&mut self, r: usize) {
-        for kind in [Kind::Node, Kind::Service, Kind::RuntimeClass, Kind::Pod] {
+        let kinds = [
+            Kind::Node,
+            Kind::Service,
+            Kind::RuntimeClass,
+            Kind::DeviceModel,
+            Kind::Device,
+            Kind::Pod,
+        ];
+        for kind in kinds {
             self.start_watch(r, Scope::Shared(kind));
         }
+        self.start_watch(r, Scope::Statuses);
         let life = self.replicas[r].life;
         self.after(BOOKMARK, move |world| world.bookmark(r, life));
     }
@@ -111,10 +125,18 @@ impl World {
             self.after(Duration::from_millis(200), move |world| world.list(r, life, id));
             return;
         }
+        // Statuses after the first list of devices.
+        if scope == Scope::Statuses && !self.replicas[r].lists.contains_key(&Kind::Device) {
+            self.after(Duration::from_millis(200), move |world| world.list(r, life, id));
+            return;
+        }
         let wanted = scope.clone();
         self.request(
             r,
             move |world| {
+                if wanted == Scope::Statuses {
+                    return Ok((world.api.statuses().cloned().collect(), world.api.now.head));
+                }
                 let objects = world.api.list(wanted.kind());
                 let objects: Vec<Arc<Stored>> = objects.filter(|o| wanted.has(&o.key)).cloned().collect();
                 Ok((objects, world.api.now.head))
@@ -140,6 +162,12 @@ impl World {
     fn listed(&mut self, r: usize, scope: &Scope, objects: &[Arc<Stored>], head: u64) {
         let index = &mut self.replicas[r].index;
         match scope {
+            Scope::Statuses => {
+                for object in objects {
+                    put_status(index, object, true);
+                }
+                index.statuses_relisted(&objects.iter().map(|object| object.key.clone()).collect());
+            }
             Scope::Named(key) => {
                 for object in objects {
                     put_named(index, key, object);
@@ -195,6 +223,17 @@ impl World {
         }
     }
 
+    /// Some status has changed.
+    pub(crate) fn wake_statuses(&mut self) {
+        for r in 0..self.replicas.len() {
+            let of = |(id, watch): (&u64, &Watch)| (watch.scope == Scope::Statuses).then_some(*id);
+            let watch = self.replicas[r].watches.iter().find_map(of);
+            if let Some(id) = watch.filter(|_| self.replicas[r].up) {
+                self.plan_delivery(r, id);
+            }
+        }
+    }
+
     fn plan_delivery(&mut self, r: usize, id: u64) {
         let (now, most) = (self.now, if self.calm { 100 } else { self.menu.lag_ms });
         let lag = self.dice.between(1, most);
@@ -222,19 +261,25 @@ impl World {
         };
         watch.planned = false;
         let (from, scope) = (std::mem::replace(&mut watch.from, upto), watch.scope.clone());
-        let log = self
-            .api
-            .log
-            .get(&scope.kind())
-            .map(Vec::as_slice)
-            .unwrap_or_default();
+        let log = if scope == Scope::Statuses {
+            &self.api.status_log
+        } else {
+            self.api
+                .log
+                .get(&scope.kind())
+                .map(Vec::as_slice)
+                .unwrap_or_default()
+        };
         let start = log.partition_point(|change| change.revision <= from);
         let due = log[start..].iter().take_while(|change| change.revision <= upto);
-        let changes: Vec<Change> = due.filter(|change| scope.has(&change.key)).cloned().collect();
+        let shows = |change: &&Change| scope == Scope::Statuses || scope.has(&change.key);
+        let changes: Vec<Change> = due.filter(shows).cloned().collect();
         let mut lost = Vec::new();
         let index = &mut replica.index;
         for change in &changes {
             match (&scope, change.deleted) {
+                (Scope::Statuses, false) => put_status(index, &change.object, false),
+                (Scope::Statuses, true) => index.remove_status(&change.key, &change.object.uid),
                 (Scope::Named(key), false) => put_named(index, key, &change.object),
                 (Scope::Named(key), true) => {
                     index.saw_named(key, Revision(change.revision));
@@ -247,6 +292,7 @@ impl World {
             }
         }
         match &scope {
+            Scope::Statuses => {}
             Scope::Named(key) => index.saw_named(key, Revision(upto)),
             Scope::Shared(kind) => index.reached(*kind, Revision(upto)),
         }
@@ -336,6 +382,10 @@ impl World {
 }
 
 fn log_goes_on(world: &World, scope: &Scope, upto: u64) -> bool {
+    if *scope == Scope::Statuses {
+        let newest = world.api.status_log.last();
+        return newest.is_some_and(|newest| newest.revision > upto);
+    }
     let log = world.api.log.get(&scope.kind());
     let newest = log.and_then(|log| log.iter().rev().find(|change| scope.has(&change.key)));
     newest.is_some_and(|newest| newest.revision > upto)
@@ -355,6 +405,12 @@ fn put_named(index: &mut Index, key: &ObjectKey, object: &Stored) {
     index.saw_named(key, Revision(object.revision));
     if let Ok(object) = canonical(key.kind, &object.json) {
         index.resolve(key, Lookup::Present(Arc::new(object)));
+    }
+}
+
+fn put_status(index: &mut Index, object: &Stored, listing: bool) {
+    if let Some(status) = status_entry(&object.json) {
+        index.put_status(&object.key, status, listing);
     }
 }
 
@@ -385,7 +441,14 @@ pub(crate) fn put_shared(index: &mut Index, object: &Stored, listing: bool) -> b
             }
             true
         }
-        Kind::Service | Kind::RuntimeClass | Kind::DeviceModel | Kind::Device => {
+        Kind::Device => {
+            let device = serde_json::from_slice(&object.json);
+            if let (Ok(canonical), Ok(device)) = (canonical(Kind::Device, &object.json), device) {
+                index.put_device(DeviceEntry::new(Arc::new(canonical), &device));
+            }
+            true
+        }
+        Kind::Service | Kind::RuntimeClass | Kind::DeviceModel => {
             if let Ok(object) = canonical(object.key.kind, &object.json) {
                 index.put(Arc::new(object));
             }

@@ -13,35 +13,43 @@ use protocol::name::NodeName;
 use protocol::object::{Kind, ObjectKey, Revision};
 use protocol::reported::{OutboxKey, PodIdentity};
 use serde_json::{Map, Value};
+use tokio::time::Instant;
 
 use std::sync::Arc;
 
 use super::api::{Code, Stored};
-use super::cloud::Replica;
+use super::cloud::{Replica, ReportedHalf};
+use super::devices::{self, Pasts};
 use super::watches::{pod_entry, put_shared};
 use super::world::World;
 
 /// A write under way in a session.
-struct Under {
-    r: usize,
-    id: u64,
-    stream: u64,
-    node: NodeName,
+pub(crate) struct Under {
+    pub(crate) r: usize,
+    pub(crate) id: u64,
+    pub(crate) stream: u64,
+    pub(crate) node: NodeName,
     ordinal: u64,
-    job: Job,
+    pub(crate) job: Job,
     attempt: Attempt,
     current: Option<Value>,
 }
 
 /// How a write ended: done, or refused with a code, for good or not.
-type End = Result<(), (Code, bool)>;
+pub(crate) type End = Result<(), (Code, bool)>;
 
 fn pod_key(pod: &PodIdentity) -> ObjectKey {
     ObjectKey::new(Kind::Pod, pod.namespace.as_str(), pod.name.as_str())
 }
 
 /// What the API server shows of a key, as far as the replica knows.
-pub(crate) fn shown(index: &Index, node: &NodeName, key: &OutboxKey, payload: &[u8]) -> Shown {
+pub(crate) fn shown(
+    index: &Index,
+    node: &NodeName,
+    (key, payload): (&OutboxKey, &[u8]),
+    pasts: &Pasts,
+    now: Instant,
+) -> Shown {
     match key {
         OutboxKey::Node => {
             let (Some(current), Ok(document)) =
@@ -62,7 +70,8 @@ pub(crate) fn shown(index: &Index, node: &NodeName, key: &OutboxKey, payload: &[
             let patch = pod_status_patch(&current, &reported);
             compare(&patch["status"], &current["status"])
         }
-        OutboxKey::Gone(_) | OutboxKey::Device(_) | OutboxKey::Event { .. } => Shown::Nothing,
+        OutboxKey::Device(device) => devices::shown(index, node, (device, payload), pasts, now),
+        OutboxKey::Gone(_) | OutboxKey::Event { .. } => Shown::Nothing,
     }
 }
 
@@ -106,7 +115,7 @@ impl World {
                 None => self.register(under),
             },
             OutboxKey::Gone(pod) => self.delete_pod(under, pod),
-            OutboxKey::Device(_) => self.finish(under, Err((404, true))),
+            OutboxKey::Device(device) => self.write_device(under, device),
             OutboxKey::Event { name, .. } => self.request(
                 r,
                 move |world| {
@@ -317,7 +326,8 @@ impl World {
         }
     }
 
-    fn finish(&mut self, under: Under, end: End) {
+    pub(crate) fn finish(&mut self, under: Under, end: End) {
+        let now = self.instant();
         let Under {
             r,
             id,
@@ -337,8 +347,9 @@ impl World {
         let Some(half) = half.filter(|half| half.stream == stream) else {
             return;
         };
-        half.desk.done(job, result, &|key: &_, payload: &[u8]| {
-            shown(index, &node, key, payload)
+        let ReportedHalf { desk, devices, .. } = half;
+        desk.done(job, result, &|key: &_, payload: &[u8]| {
+            shown(index, &node, (key, payload), devices, now)
         });
         self.index_changed(r);
     }

@@ -19,7 +19,7 @@ pub(super) struct Catalog {
 
 impl Catalog {
     /// The devices that these objects describe. One that cannot be read keeps what it was.
-    fn served(&mut self, objects: &[Arc<Object>]) -> BTreeMap<DeviceName, Served> {
+    pub(super) fn served(&mut self, objects: &[Arc<Object>]) -> BTreeMap<DeviceName, Served> {
         let here: BTreeSet<&ObjectKey> = objects.iter().map(|object| &object.key).collect();
         self.devices.retain(|key, _| here.contains(key));
         self.models.retain(|key, _| here.contains(key));

@@ -25,7 +25,7 @@ const AFTER_FAILURE: Duration = Duration::from_secs(1);
 
 /// What a round writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Scope {
+pub(super) enum Scope {
     /// Everything.
     All,
     /// The properties that must be on flash whatever the link does.
@@ -33,15 +33,15 @@ enum Scope {
 }
 
 /// One round.
-struct Round {
+pub(super) struct Round {
     number: u64,
-    rows: Vec<(String, Op)>,
+    pub(super) rows: Vec<(String, Op)>,
     /// Dirty again if it fails.
     properties: Vec<(DeviceName, Arc<str>)>,
     standings: Vec<DeviceName>,
     deleted: Vec<String>,
-    waiters: Vec<Waiter>,
-    devices: Vec<DeviceIdentity>,
+    pub(super) waiters: Vec<Waiter>,
+    pub(super) devices: Vec<DeviceIdentity>,
 }
 
 impl Core {
@@ -145,7 +145,7 @@ impl Core {
 }
 
 impl Book {
-    fn begin_round(&mut self, scope: Scope, mono: i64) -> Round {
+    pub(super) fn begin_round(&mut self, scope: Scope, mono: i64) -> Round {
         let mut round = Round {
             number: self.gathering.number,
             rows: Vec::new(),
@@ -189,7 +189,7 @@ impl Book {
     }
 
     /// Whoever listens is told now, even if the flash has failed: the twins are what they are.
-    fn end_round(&mut self, round: Round, done: bool) {
+    pub(super) fn end_round(&mut self, round: Round, done: bool) {
         for entry in self.entries.values_mut() {
             while entry
                 .late

@@ -25,15 +25,16 @@ impl Versions {
     pub(super) async fn reserve(db: &Db, clock: &Clock) -> Result<Self, StoreError> {
         let row = db.get(Table::Meta, RESERVED).await?;
         let before = row.and_then(|row| Some(u64::from_be_bytes(row.as_ref().try_into().ok()?)));
-        let next = before
-            .unwrap_or_default()
-            .max(clock.now_millis().saturating_mul(PER_MILLISECOND));
-        let versions = Self {
-            next,
-            end: next + BLOCK,
-        };
-        write(db, versions.end).await?;
+        let (versions, end) = Self::after(before.unwrap_or_default(), clock.now_millis());
+        write(db, end).await?;
         Ok(versions)
+    }
+
+    /// A block above what was reserved before, and where it ends.
+    pub(super) fn after(before: u64, now_millis: u64) -> (Self, u64) {
+        let next = before.max(now_millis.saturating_mul(PER_MILLISECOND));
+        let end = next + BLOCK;
+        (Self { next, end }, end)
     }
 
     /// The next number; it is used up by [`Versions::used`]. None while the flash is too slow.
