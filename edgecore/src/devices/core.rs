@@ -20,6 +20,7 @@ mod flusher;
 mod keeper;
 mod seams;
 mod stage;
+mod stopped;
 #[cfg(test)]
 mod tests;
 mod versions;
@@ -82,6 +83,7 @@ pub enum OpenError {
 pub struct Core {
     ground: Ground,
     boot: Option<String>,
+    lost_power: bool,
     began: Instant,
     book: Mutex<Book>,
     catalog: Mutex<Catalog>,
@@ -106,6 +108,8 @@ impl Core {
         let flash = ground.db.scan(Table::Device).await?;
         let on_flash: BTreeSet<String> = flash.iter().map(|(key, _)| key.clone()).collect();
         let recalled = recall(&ground, this_boot.as_deref(), read_rows(flash));
+        let stopped = stopped::take(&ground.db).await?;
+        let lost_power = !stopped && !recalled.is_from_log && !on_flash.is_empty();
         if recalled.skipped > 0 {
             tracing::warn!(
                 records = recalled.skipped,
@@ -122,6 +126,7 @@ impl Core {
         );
         let core = Arc::new(Self {
             boot: this_boot,
+            lost_power,
             began: Instant::now(),
             book: Mutex::new(book),
             catalog: Mutex::default(),
@@ -144,6 +149,15 @@ impl Core {
         tokio::join!(self.follow(stop), self.keep(stop), self.flush_when_due(stop));
         self.book.lock().close();
         self.flush_all().await;
+        if let Err(error) = stopped::note(&self.ground.db).await {
+            tracing::warn!(%error, "the next start will take this stop for a power cut");
+        }
+    }
+
+    /// Whether the machine went off in the middle of the last run: of what the broker knew then it
+    /// may know less now, and deliver again what was taken long ago.
+    pub const fn lost_power(&self) -> bool {
+        self.lost_power
     }
 
     fn take(&self, name: &DeviceName, event: Event<'_>) -> Result<Taken, Refused> {

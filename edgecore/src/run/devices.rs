@@ -69,6 +69,7 @@ fn broker(parts: &Parts, twins: Arc<dyn Twins>, stop: CancellationToken) -> Carr
     let setup = mqtt::Setup {
         config: parts.config.mqtt.clone(),
         node: parts.config.node_name.to_string(),
+        lost_power: parts.devices.lost_power(),
         counters: Arc::clone(&parts.mqtt),
     };
     let clock = parts.clock.clone();

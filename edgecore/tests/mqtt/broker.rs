@@ -64,6 +64,14 @@ impl Broker {
         self.process = start(&self.dir, self.port).await;
     }
 
+    /// The most memory that it ever had.
+    pub(crate) fn peak_kib(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.process.id().unwrap());
+        let status = std::fs::read_to_string(path).unwrap();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        peak.unwrap().trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
     /// Publishes at least once.
     pub(crate) async fn publish(&self, topic: &str, payload: impl AsRef<[u8]>) {
         assert!(

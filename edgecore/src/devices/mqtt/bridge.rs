@@ -54,6 +54,11 @@ pub(super) struct Bridge {
     membership: Vec<(Arrival, String)>,
     /// The largest message that the broker takes; none while there is no broker.
     largest: Option<usize>,
+    /// What an earlier process was given and did not acknowledge comes again first, and some of it
+    /// was taken. One after the other it would make values go back to what they were before.
+    gathering: bool,
+    /// What comes again first may be older than what is known here.
+    lost_power: bool,
 }
 
 impl Bridge {
@@ -67,7 +72,16 @@ impl Bridge {
             outbox: Outbox::default(),
             membership: Vec::new(),
             largest: None,
+            gathering: true,
+            lost_power: false,
         }
+    }
+
+    /// The power failed since the last process: what the broker delivers again to this one it may have
+    /// delivered, and seen acknowledged, after it last saved what it knows. Whoever sent it and had no
+    /// answer says it again.
+    pub(super) const fn power_was_lost(&mut self) {
+        self.lost_power = true;
     }
 
     /// The node's name.
@@ -79,9 +93,16 @@ impl Bridge {
     pub(super) fn connected(&mut self, session_present: bool, largest: usize) {
         if !session_present {
             self.arrivals.forgotten();
+            self.gathering = false;
         }
         self.largest = Some(largest);
         self.counters.connected.store(true, Ordering::Relaxed);
+    }
+
+    /// The broker has answered the subscription of this process: before that it delivers what it has
+    /// to deliver again, and all of that is worked on at once.
+    pub(super) const fn gathered(&mut self) {
+        self.gathering = false;
     }
 
     /// The broker is gone.
@@ -123,7 +144,7 @@ impl Bridge {
             self.broker_dropped(&message.payload);
             return self.arrivals.finish(arrival);
         }
-        if message.retained {
+        if message.retained || self.lost_power && self.gathering && message.repeat {
             count(&self.counters.retained_ignored);
             return self.arrivals.finish(arrival);
         }
@@ -140,7 +161,8 @@ impl Bridge {
 
     /// The next thing to be done with the twins, unless too much is on its way out already.
     pub(super) fn next_job(&mut self) -> Option<Job> {
-        if self.outbox.is_crowded() {
+        let waits = self.gathering && !self.lanes.is_filling();
+        if waits || self.outbox.is_crowded() {
             return None;
         }
         self.lanes.next()

@@ -42,9 +42,13 @@ pub async fn run(setup: Setup, twins: Arc<dyn Twins>, clock: Clock, stop: Cancel
     let Setup {
         config,
         node,
+        lost_power,
         counters,
     } = setup;
     let mut shell = Shell::new(node, &counters, twins, clock);
+    if lost_power {
+        shell.bridge.power_was_lost();
+    }
     let (mut dial, mut news) = (Dial::default(), News::Nothing);
     while !stop.is_cancelled() {
         let lost = match Access::read(&config, shell.bridge.node()) {
@@ -256,6 +260,7 @@ impl Shell {
             }
             Event::Subscribed { refused } => {
                 self.subscribed = !refused;
+                self.bridge.gathered();
                 if refused {
                     warn!(
                         "the MQTT broker refused a subscription: its ACL must let edgecore read $hw/events/#"

@@ -11,7 +11,8 @@ pub struct Counters {
     pub messages_in: AtomicU64,
     /// Updates, states and questions that were not taken.
     pub refused: AtomicU64,
-    /// Messages on device topics that were old: the broker had kept them for new subscribers.
+    /// Messages on device topics that were old: the broker had kept them for new subscribers, or over
+    /// a power cut.
     pub retained_ignored: AtomicU64,
     /// Messages that the broker delivered again and that were taken before.
     pub repeats: AtomicU64,

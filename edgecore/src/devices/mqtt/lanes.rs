@@ -188,6 +188,12 @@ impl Lanes {
         Some(Job { device, work })
     }
 
+    /// Whether half of what one device or all may hold is there.
+    pub(super) fn is_filling(&self) -> bool {
+        let is_filling = |lane: &Lane| lane.bytes > MOST_OF_DEVICE / 2;
+        self.bytes > MOST / 2 || self.of_devices.values().any(is_filling)
+    }
+
     /// The work of a device was done.
     pub(super) fn done(&mut self, device: &DeviceName) {
         let Some(lane) = self.of_devices.get_mut(device) else {

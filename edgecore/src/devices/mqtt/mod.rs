@@ -79,6 +79,9 @@ pub struct Setup {
     pub config: Mqtt,
     /// The node's name.
     pub node: String,
+    /// Whether the power failed since the last connection: a broker that saves what it knows now and
+    /// then has forgotten since when it was read.
+    pub lost_power: bool,
     /// Where it counts.
     pub counters: Arc<Counters>,
 }

@@ -59,6 +59,27 @@ async fn after_a_power_cut_what_flash_has_is_stale_and_told_as_left_from_before(
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_power_cut_is_told_from_a_kill_a_stop_and_a_first_start() {
+    let node = Node::new();
+    let run = node.start().await;
+    assert!(!run.core.lost_power(), "there was nothing before");
+    run.says("alarm", "1").await.unwrap();
+    run.kill();
+    let run = node.start().await;
+    assert!(!run.core.lost_power(), "it is the same boot");
+    run.stop().await;
+    node.dir.boot("two");
+    let run = node.start().await;
+    assert!(!run.core.lost_power(), "it was stopped");
+    run.kill();
+    node.dir.boot("three");
+    let run = node.start().await;
+    assert!(run.core.lost_power());
+    run.kill();
+    assert!(!node.start().await.core.lost_power(), "once");
+}
+
+#[tokio::test(start_paused = true)]
 async fn versions_grow_over_restarts_and_boots() {
     let node = Node::new();
     let mut last = 0;
