@@ -5,6 +5,9 @@
 //! after a restart it is made again from there. It is written when the link is gone, for after a power
 //! cut the journal cannot tell what the cluster has. An older entry that is on flash stays there until
 //! a newer one is, or until the cluster has taken one.
+//!
+//! **Invariant:** flash never holds an older entry of a device than one that was sent: after a power
+//! cut it would be sent once more, and the cluster would go back to it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -12,7 +15,7 @@ use std::time::Duration;
 use prost::Message as _;
 use protocol::devices::{DeviceIdentity, DeviceStatusStatus};
 use protocol::reported::{OutboxKey, Seq, SettledAs};
-use protocol::wire::Report as Entry;
+use protocol::wire::{Report as Entry, ReportedUp, reported_up};
 use tokio::time::Instant;
 
 use super::{Book, ReportError, Reporter, entry_key};
@@ -42,6 +45,11 @@ impl Places {
         places
     }
 
+    /// Whether flash has an entry, and not the newest.
+    fn is_behind(&self, device: &DeviceIdentity) -> bool {
+        self.on_flash.contains_key(device) && self.in_memory.contains_key(device)
+    }
+
     fn is_waiting(&self) -> bool {
         !self.in_memory.is_empty() || !self.on_flash.is_empty()
     }
@@ -69,6 +77,19 @@ impl Reporter {
             book.made
         };
         self.write(mine).await
+    }
+
+    /// Writes what is about to be sent of devices of which flash has something older.
+    pub(super) async fn overtake(&self, due: &[ReportedUp]) -> Result<(), StoreError> {
+        let behind: Vec<DeviceIdentity> = {
+            let book = self.book.lock();
+            let devices = due.iter().filter_map(device_of);
+            devices.filter(|device| book.devices.is_behind(device)).collect()
+        };
+        if behind.is_empty() {
+            return Ok(());
+        }
+        self.keep_devices(Some(&behind)).await
     }
 
     /// Forgets what a device said that is not this node's any more.
@@ -158,6 +179,17 @@ impl Book {
     }
 }
 
+/// Whose report it is, if it is a device's.
+fn device_of(report: &ReportedUp) -> Option<DeviceIdentity> {
+    let Some(reported_up::Kind::Report(entry)) = &report.kind else {
+        return None;
+    };
+    match OutboxKey::from_wire(entry.key.clone())? {
+        OutboxKey::Device(device) => Some(device),
+        OutboxKey::Node | OutboxKey::Pod(_) | OutboxKey::Gone(_) | OutboxKey::Event { .. } => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use protocol::reported::RefusalCode;
@@ -240,6 +272,34 @@ mod tests {
         reporter.write_all().await.unwrap();
         assert_eq!(rows(&db).await.len(), 0);
         assert_eq!(reporter.silence_of_devices(), Duration::ZERO);
+    }
+
+    #[tokio::test]
+    async fn flash_never_has_an_older_entry_than_the_cluster_was_sent() {
+        let db = Db::in_memory();
+        let reporter = Reporter::load(db.clone()).await.unwrap();
+        drop(reporter.book.lock().outbox.connected());
+        let due = || std::iter::from_fn(|| reporter.next()).collect::<Vec<_>>();
+        reporter.device(&pump(), &status("online")).unwrap();
+        let first = due();
+        assert_eq!(first.len(), 1);
+        reporter.overtake(&first).await.unwrap();
+        assert_eq!(rows(&db).await.len(), 0, "there is nothing older");
+        reporter.keep_devices(None).await.unwrap();
+        let kept = newest(&reporter);
+        reporter.device(&pump(), &status("offline")).unwrap();
+        let settled = SettledAs::Committed;
+        reporter.book.lock().outbox.disconnected();
+        drop(reporter.book.lock().outbox.connected());
+        let second = due();
+        assert_eq!(second.len(), 1);
+        reporter.overtake(&second).await.unwrap();
+        assert!(newest(&reporter) > kept);
+        assert_eq!(rows(&db).await, [entry_key(newest(&reporter))]);
+        let newest = newest(&reporter);
+        reporter.book.lock().settle_device(&pump(), newest, settled);
+        reporter.write_all().await.unwrap();
+        assert_eq!(rows(&db).await.len(), 0);
     }
 
     #[tokio::test(start_paused = true)]

@@ -80,8 +80,10 @@ impl Reporter {
             if self.book.lock().reserves() {
                 self.write_all().await?;
             }
-            while let Some(report) = self.next() {
-                writer.write(&report).await?;
+            let due: Vec<ReportedUp> = std::iter::from_fn(|| self.next()).collect();
+            self.overtake(&due).await?;
+            for report in &due {
+                writer.write(report).await?;
             }
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
@@ -102,7 +104,7 @@ impl Reporter {
         }
     }
 
-    fn next(&self) -> Option<ReportedUp> {
+    pub(super) fn next(&self) -> Option<ReportedUp> {
         let now = self.began.elapsed();
         self.book.lock().outbox.poll_transmit(now)
     }
