@@ -28,6 +28,7 @@ pub mod edge_machine;
 pub mod ground;
 pub mod machine;
 pub mod mosquitto;
+pub mod mqtt_load;
 pub mod network;
 pub mod pods;
 pub mod programs;

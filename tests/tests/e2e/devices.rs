@@ -24,7 +24,7 @@ crate::tests![
 ];
 
 /// A node of the test's own with a broker, whose users are these devices.
-async fn site(world: &World, users: &[&str]) -> Result<EdgeMachine> {
+pub(crate) async fn site(world: &World, users: &[&str]) -> Result<EdgeMachine> {
     let testbed = world.with_cloudcore().await?;
     let device = world.device().await?;
     device.enrol(&cloudcore::token(testbed, &[]).await?, &[]).await?;
@@ -208,8 +208,8 @@ async fn what_a_device_says_while_the_link_is_cut_survives_the_power_and_arrives
     site.machine.power_off()?;
     site.machine.boot(Cable::Unplugged).await?;
     served(&site, "well").await?;
+    // Another cable than the one that was cut.
     site.machine.plug().await?;
-    site.machine.restore().await?;
     node_back(&testbed.client(), site.machine.name(), PATIENCE).await?;
     until_shown(testbed, "well", "pressure", "3").await?;
     report(&site, "well", "pressure", "4").await?;

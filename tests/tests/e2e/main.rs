@@ -8,6 +8,7 @@ mod bad_input;
 mod certificates;
 mod control;
 mod cost;
+mod counters;
 mod devices;
 mod eviction;
 mod joined;
@@ -59,6 +60,7 @@ fn main() -> Result<()> {
         transport::TESTS,
         cost::TESTS,
         devices::TESTS,
+        counters::TESTS,
         offline::TESTS,
         vm::TESTS,
     ];
