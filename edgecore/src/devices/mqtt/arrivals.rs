@@ -28,8 +28,8 @@ pub(super) struct Mark {
     pub(super) hash: [u8; 16],
     /// Whose it is; none if it is no device's.
     pub(super) device: Option<DeviceName>,
-    /// Whether its sender marks its messages so that no two are alike.
-    pub(super) unique: bool,
+    /// By what its sender tells it from its other messages, if by anything.
+    pub(super) said: Option<[u8; 16]>,
 }
 
 /// What becomes of a message that came.
@@ -48,6 +48,8 @@ struct Recent {
     /// In which connection it came last.
     connection: u64,
     acknowledged: bool,
+    /// It came as a repeat, and was taken all the same.
+    taken_again: bool,
 }
 
 #[derive(Debug)]
@@ -90,6 +92,7 @@ impl Arrivals {
             mark,
             connection: self.connection,
             acknowledged: false,
+            taken_again: repeat,
         });
         Admission::New(arrival)
     }
@@ -132,7 +135,16 @@ impl Arrivals {
         self.next
     }
 
+    /// Repeats come in the order of what they repeat: whatever follows one of the same device that was
+    /// taken again must be taken again too, else the older value would stay.
     fn known(&mut self, mark: &Mark) -> Option<Arrival> {
+        let connection = self.connection;
+        let is_before = |recent: &Recent| {
+            recent.taken_again && recent.connection == connection && recent.mark.device == mark.device
+        };
+        if self.recent.iter().any(is_before) {
+            return None;
+        }
         self.unacknowledged(mark).or_else(|| self.acknowledged(mark))
     }
 
@@ -151,179 +163,26 @@ impl Arrivals {
     }
 
     /// An acknowledgement may have been lost with the connection. But a device that only ever says
-    /// on and off says again what it said before: unless its messages are marked, only its newest
-    /// one passes for a repeat.
+    /// on and off says again what it said before: unless its message bears a mark that no other of
+    /// them bears, only its newest one passes for a repeat. What is taken twice does no harm, for what
+    /// was said after it is taken again too; what is not taken is lost.
     fn acknowledged(&self, mark: &Mark) -> Option<Arrival> {
         let mut of_device = self
             .recent
             .iter()
             .rev()
             .filter(|recent| recent.mark.device == mark.device);
-        let found = if mark.unique {
-            of_device.find(|recent| recent.mark.hash == mark.hash)?
-        } else {
-            of_device.next().filter(|recent| recent.mark.hash == mark.hash)?
-        };
+        let mut alike = of_device
+            .clone()
+            .filter(|recent| mark.said.is_some() && recent.mark.said == mark.said);
+        let found = match (alike.next(), alike.next()) {
+            (Some(only), None) => Some(only),
+            _ => of_device.next(),
+        }
+        .filter(|recent| recent.mark.hash == mark.hash)?;
         found.acknowledged.then_some(found.arrival)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn mark(text: u8) -> Mark {
-        Mark {
-            hash: [text; 16],
-            device: Some(DeviceName::new("a", "b")),
-            unique: false,
-        }
-    }
-
-    fn marked(text: u8) -> Mark {
-        Mark {
-            unique: true,
-            ..mark(text)
-        }
-    }
-
-    fn new(admission: Admission) -> Arrival {
-        match admission {
-            Admission::New(arrival) => arrival,
-            Admission::Known => panic!("it was taken for a repeat"),
-        }
-    }
-
-    fn acks(arrivals: &mut Arrivals) -> Vec<u16> {
-        std::iter::from_fn(|| arrivals.poll_ack()).collect()
-    }
-
-    #[test]
-    fn acknowledgements_leave_in_order_of_arrival() {
-        let mut arrivals = Arrivals::default();
-        let first = new(arrivals.admit(Some(1), false, mark(1)));
-        let second = new(arrivals.admit(Some(2), false, mark(2)));
-        arrivals.finish(second);
-        assert!(acks(&mut arrivals).is_empty());
-        arrivals.finish(first);
-        assert_eq!(acks(&mut arrivals), [1, 2]);
-    }
-
-    #[test]
-    fn a_repeat_of_what_is_still_being_worked_on_waits_for_it() {
-        let mut arrivals = Arrivals::default();
-        let first = new(arrivals.admit(Some(1), false, mark(1)));
-        arrivals.lost();
-        assert_eq!(arrivals.admit(Some(7), true, mark(1)), Admission::Known);
-        assert!(acks(&mut arrivals).is_empty(), "it is not journaled yet");
-        arrivals.finish(first);
-        assert_eq!(acks(&mut arrivals), [7]);
-    }
-
-    #[test]
-    fn a_repeat_whose_acknowledgement_was_lost_is_only_acknowledged() {
-        let mut arrivals = Arrivals::default();
-        for text in [1, 2] {
-            let arrival = new(arrivals.admit(Some(u16::from(text)), false, marked(text)));
-            arrivals.finish(arrival);
-        }
-        assert_eq!(acks(&mut arrivals), [1, 2]);
-        arrivals.lost();
-        assert_eq!(arrivals.admit(Some(3), true, marked(1)), Admission::Known);
-        assert_eq!(arrivals.admit(Some(4), true, marked(2)), Admission::Known);
-        assert_eq!(acks(&mut arrivals), [3, 4]);
-    }
-
-    #[test]
-    fn a_switch_that_says_on_again_is_not_taken_for_a_repeat_of_its_first_on() {
-        let (on, off) = (mark(1), mark(0));
-        let mut arrivals = Arrivals::default();
-        for mark in [&on, &off] {
-            let arrival = new(arrivals.admit(Some(1), false, mark.clone()));
-            arrivals.finish(arrival);
-        }
-        acks(&mut arrivals);
-        arrivals.lost();
-        // The broker had sent this one before, and it was never read here.
-        new(arrivals.admit(Some(3), true, on));
-    }
-
-    #[test]
-    fn of_three_alike_that_were_not_acknowledged_each_repeat_finds_its_own() {
-        let mut arrivals = Arrivals::default();
-        let first: Vec<Arrival> = [1, 0, 1]
-            .map(|text| new(arrivals.admit(Some(1), false, mark(text))))
-            .into();
-        arrivals.lost();
-        for (packet, text) in [(11, 1), (12, 0), (13, 1)] {
-            assert_eq!(arrivals.admit(Some(packet), true, mark(text)), Admission::Known);
-        }
-        // A fourth was on its way when the connection broke.
-        new(arrivals.admit(Some(14), true, mark(0)));
-        arrivals.finish(first[0]);
-        arrivals.finish(first[2]);
-        assert_eq!(acks(&mut arrivals), [11]);
-    }
-
-    #[test]
-    fn what_a_forgotten_session_held_explains_no_repeat() {
-        let mut arrivals = Arrivals::default();
-        new(arrivals.admit(Some(1), false, mark(1)));
-        arrivals.lost();
-        arrivals.forgotten();
-        new(arrivals.admit(Some(2), true, mark(1)));
-    }
-
-    #[test]
-    fn what_is_no_repeat_is_new_however_often_it_was_said() {
-        let mut arrivals = Arrivals::default();
-        for _ in 0..3 {
-            let arrival = new(arrivals.admit(Some(1), false, marked(1)));
-            arrivals.finish(arrival);
-            assert_eq!(acks(&mut arrivals), [1]);
-        }
-        new(arrivals.admit(None, true, marked(1)));
-    }
-
-    proptest! {
-        #[test]
-        fn nothing_unfinished_is_ever_acknowledged_and_nothing_finished_is_forgotten(
-            steps in proptest::collection::vec((0..6_u8, 0..4_u8), 1..200)
-        ) {
-            let mut arrivals = Arrivals::default();
-            // What the broker has in flight: its number, its text, whether it was delivered before.
-            let (mut packet, mut in_flight) = (0_u16, VecDeque::new());
-            let mut open: Vec<(Arrival, u16)> = Vec::new();
-            for (step, text) in steps {
-                match step {
-                    0..=2 => {
-                        packet += 1;
-                        in_flight.push_back((packet, text));
-                        open.push((new(arrivals.admit(Some(packet), false, mark(text))), packet));
-                    }
-                    3 if !open.is_empty() => {
-                        let (arrival, _) = open.swap_remove(usize::from(text) % open.len());
-                        arrivals.finish(arrival);
-                    }
-                    4 => while let Some(acknowledged) = arrivals.poll_ack() {
-                        let (first, _) = in_flight.pop_front().unwrap();
-                        prop_assert_eq!(acknowledged, first);
-                        prop_assert!(open.iter().all(|(_, packet)| *packet != first));
-                    },
-                    _ => {
-                        arrivals.lost();
-                        for (packet, text) in &in_flight {
-                            prop_assert_eq!(arrivals.admit(Some(*packet), true, mark(*text)), Admission::Known);
-                        }
-                    }
-                }
-            }
-            for (arrival, _) in open {
-                arrivals.finish(arrival);
-            }
-            prop_assert_eq!(acks(&mut arrivals).len(), in_flight.len());
-        }
-    }
-}
+mod tests;

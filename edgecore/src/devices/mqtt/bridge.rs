@@ -135,7 +135,7 @@ impl Bridge {
         let mark = Mark {
             hash: hash(message),
             device,
-            unique: matches!(&update, Some(Ok(update)) if update.marked),
+            said: update.as_ref().and_then(|update| said(update.as_ref().ok()?)),
         };
         let Admission::New(arrival) = self.arrivals.admit(message.packet, message.repeat, mark) else {
             return count(&self.counters.repeats);
@@ -360,10 +360,21 @@ pub(super) const fn has_come(state: DeviceState) -> bool {
 }
 
 fn hash(message: &Message) -> [u8; 16] {
+    hash_of(message.topic.as_bytes(), &message.payload)
+}
+
+/// By what the sender tells its updates apart, if by anything.
+fn said(update: &Update) -> Option<[u8; 16]> {
+    let time = update.timestamp.as_deref().unwrap_or_default();
+    let is_marked = !update.event_id.is_empty() || !time.is_empty();
+    is_marked.then(|| hash_of(update.event_id.as_bytes(), time.as_bytes()))
+}
+
+fn hash_of(first: &[u8], second: &[u8]) -> [u8; 16] {
     let mut hasher = blake3::Hasher::new();
-    hasher.update(message.topic.as_bytes());
+    hasher.update(first);
     hasher.update(&[0]);
-    hasher.update(&message.payload);
+    hasher.update(second);
     let mut hash = [0; 16];
     hasher.finalize_xof().fill(&mut hash);
     hash

@@ -276,7 +276,7 @@ mod tests {
         });
         Update {
             event_id: event_id.to_owned(),
-            marked: true,
+            timestamp: None,
             seen: seen.collect(),
         }
     }

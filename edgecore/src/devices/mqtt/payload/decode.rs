@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use protocol::devices::DeviceState;
 use serde::Deserialize;
-use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 use thiserror::Error;
 
@@ -20,8 +19,9 @@ const MOST_NAME: usize = 1024;
 pub(crate) struct Update {
     /// The sender's mark; empty if it gave none.
     pub(crate) event_id: String,
-    /// Whether the sender marked it so that no two of its messages are alike.
-    pub(crate) marked: bool,
+    /// When its sender says that it is, as written; none if it gave no time, or zero as clients do
+    /// that leave the field unset.
+    pub(crate) timestamp: Option<String>,
     /// What it says of the properties.
     pub(crate) seen: Vec<Seen>,
 }
@@ -61,7 +61,8 @@ impl Malformed {
 struct RawUpdate<'a> {
     #[serde(default)]
     event_id: Option<String>,
-    timestamp: Option<IgnoredAny>,
+    #[serde(borrow)]
+    timestamp: Option<&'a RawValue>,
     #[serde(borrow)]
     twin: BTreeMap<String, Option<RawEntry<'a>>>,
 }
@@ -125,7 +126,7 @@ pub(crate) fn update(payload: &[u8]) -> Result<Update, Malformed> {
         }
     }
     Ok(Update {
-        marked: !event_id.is_empty() || raw.timestamp.is_some(),
+        timestamp: raw.timestamp.and_then(time),
         event_id,
         seen,
     })
@@ -162,6 +163,12 @@ const fn bounded(what: &'static str, bytes: usize, limit: usize) -> Result<(), M
         return Err(Malformed::TooLarge { what, bytes, limit });
     }
     Ok(())
+}
+
+fn time(raw: &RawValue) -> Option<String> {
+    let text = text(raw).ok()?;
+    let is_set = text.parse().is_ok_and(|number: f64| number > 0.0);
+    is_set.then_some(text)
 }
 
 /// The wish before the value: a device that says both says that it is as it says.

@@ -50,7 +50,7 @@ fn an_update_as_clients_of_kubeedge_send_it_is_read() {
     });
     let update = update(payload.to_string().as_bytes()).unwrap();
     assert_eq!(update.event_id, "e1");
-    assert!(update.marked);
+    assert_eq!(update.timestamp.as_deref(), Some("1700000000000"));
     let clue = |timestamp: &str, type_: &str| Clue {
         device_timestamp: Some(timestamp.to_owned()),
         type_: Some(type_.to_owned()),
@@ -102,7 +102,25 @@ fn a_value_that_is_no_text_is_kept_as_it_was_written() {
         let payload = format!("{{\"twin\":{{\"p\":{{\"actual\":{{\"value\":{raw}}}}}}}}}");
         let update = update(payload.as_bytes()).unwrap();
         assert_eq!(update.seen, [seen("p", value(raw))]);
-        assert!(!update.marked, "neither mark nor time");
+        assert_eq!(update.timestamp, None);
+    }
+}
+
+#[test]
+fn a_time_that_was_left_unset_tells_no_updates_apart() {
+    for (raw, read) in [
+        ("0", None),
+        ("-1", None),
+        ("0.0", None),
+        ("null", None),
+        ("\"\"", None),
+        ("\"soon\"", None),
+        ("{}", None),
+        ("1.5", Some("1.5")),
+        ("\"17\"", Some("17")),
+    ] {
+        let payload = format!("{{\"timestamp\":{raw},\"twin\":{{}}}}");
+        assert_eq!(update(payload.as_bytes()).unwrap().timestamp.as_deref(), read, "{raw}");
     }
 }
 
