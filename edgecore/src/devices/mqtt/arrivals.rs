@@ -97,6 +97,11 @@ impl Arrivals {
         Admission::New(arrival)
     }
 
+    /// Whether a message will be acknowledged, and is not done.
+    pub(super) fn is_open(&self, arrival: Arrival) -> bool {
+        self.open.contains(&arrival)
+    }
+
     /// All that a message asked for was done.
     pub(super) fn finish(&mut self, arrival: Arrival) {
         self.open.remove(&arrival);
@@ -166,7 +171,7 @@ impl Arrivals {
     /// on and off says again what it said before: unless its message bears a mark that no other of
     /// them bears, only its newest one passes for a repeat. What is taken twice does no harm, for what
     /// was said after it is taken again too; what is not taken is lost.
-    fn acknowledged(&self, mark: &Mark) -> Option<Arrival> {
+    fn acknowledged(&mut self, mark: &Mark) -> Option<Arrival> {
         let mut of_device = self
             .recent
             .iter()
@@ -179,8 +184,10 @@ impl Arrivals {
             (Some(only), None) => Some(only),
             _ => of_device.next(),
         }
-        .filter(|recent| recent.mark.hash == mark.hash)?;
-        found.acknowledged.then_some(found.arrival)
+        .filter(|recent| recent.mark.hash == mark.hash && recent.arrival >= self.cursor)?;
+        let arrival = found.acknowledged.then_some(found.arrival)?;
+        self.cursor = arrival + 1;
+        Some(arrival)
     }
 }
 

@@ -120,6 +120,23 @@ fn what_was_said_after_a_repeat_that_is_taken_again_is_taken_again_too() {
 }
 
 #[test]
+fn a_message_explains_one_repeat_of_each_connection() {
+    let mut arrivals = Arrivals::default();
+    for text in [1, 0] {
+        let arrival = new(arrivals.admit(Some(1), false, marked(text)));
+        arrivals.finish(arrival);
+    }
+    acks(&mut arrivals);
+    for _ in 0..2 {
+        arrivals.lost();
+        assert_eq!(arrivals.admit(Some(3), true, marked(1)), Admission::Known);
+        assert_eq!(arrivals.admit(Some(4), true, marked(0)), Admission::Known);
+    }
+    // Its sender began to count anew.
+    new(arrivals.admit(Some(5), true, marked(1)));
+}
+
+#[test]
 fn of_three_alike_that_were_not_acknowledged_each_repeat_finds_its_own() {
     let mut arrivals = Arrivals::default();
     let first: Vec<Arrival> = [1, 0, 1]
@@ -159,18 +176,19 @@ fn what_is_no_repeat_is_new_however_often_it_was_said() {
 proptest! {
     #[test]
     fn whatever_acknowledgements_were_lost_the_newest_value_is_taken_last(
-        messages in proptest::collection::vec((0..3_u8, 0..3_u8), 1..12),
+        messages in proptest::collection::vec((0..3_u8, any::<bool>()), 1..12),
         (read, acknowledged, seen) in (0..12_usize, 0..12_usize, 0..12_usize),
+        is_constant in any::<bool>(),
     ) {
-        // Some senders mark nothing, some mark everything alike, some each message.
-        let marks: Vec<Mark> = (0_u8..).zip(&messages).map(|(number, (text, kind))| Mark {
-            hash: [*text, *kind, if *kind == 2 { number } else { 0 }].repeat(6)[..16].try_into().unwrap(),
-            said: match kind {
-                0 => None,
-                1 => Some([255; 16]),
-                _ => Some([number; 16]),
-            },
-            ..mark(0)
+        // Some senders mark everything alike; others each message, or none.
+        let marks: Vec<Mark> = (0_u8..).zip(&messages).map(|(number, (text, is_marked))| {
+            let said = if is_constant { Some(255) } else { is_marked.then_some(number) };
+            let hash = [*text, said.unwrap_or(254)].repeat(8);
+            Mark {
+                hash: hash.try_into().unwrap(),
+                said: said.map(|said| [said; 16]),
+                ..mark(0)
+            }
         }).collect();
         let read = read.min(messages.len());
         let (acknowledged, mut taken) = (acknowledged.min(read), Vec::new());
