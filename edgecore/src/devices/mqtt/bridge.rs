@@ -11,10 +11,16 @@
 //! ```
 //!
 //! **Invariant:** an update is acknowledged only after the twins took or refused it and the broker
-//! has acknowledged its result.
+//! has acknowledged its result. What is held is bounded, whatever clients send.
 
+mod requests;
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::vec::IntoIter;
 
 use bytes::Bytes;
 use protocol::devices::{DeviceName, DeviceState};
@@ -22,9 +28,9 @@ use protocol::devices::{DeviceName, DeviceState};
 use super::answers::{self, Done, Outcome};
 use super::arrivals::{Admission, Arrival, Arrivals, Mark};
 use super::counters::{Counters, count};
-use super::lanes::{Batch, Job, Lanes, Work};
+use super::lanes::{Job, Lanes};
 use super::outbox::{Outbox, Outgoing};
-use super::payload::{self, Malformed, Update};
+use super::payload::{self, Update};
 use super::topic::{Inbound, Outbound};
 use crate::devices::{Origin, Told};
 
@@ -50,8 +56,11 @@ pub(super) struct Bridge {
     arrivals: Arrivals,
     lanes: Lanes,
     outbox: Outbox,
+    /// What is told once there is room, in order. Messages that became one may each be answered with
+    /// the same large values, so answers are written out one by one.
+    due: VecDeque<(DeviceName, IntoIter<(Arrival, Outcome)>)>,
     /// Questions for the node's devices, with their marks.
-    membership: Vec<(Arrival, String)>,
+    questions: VecDeque<(Arrival, String)>,
     /// The largest message that the broker takes; none while there is no broker.
     largest: Option<usize>,
     /// What an earlier process was given and did not acknowledge comes again first, and some of it
@@ -70,7 +79,8 @@ impl Bridge {
             arrivals: Arrivals::default(),
             lanes: Lanes::default(),
             outbox: Outbox::default(),
-            membership: Vec::new(),
+            due: VecDeque::new(),
+            questions: VecDeque::new(),
             largest: None,
             gathering: true,
             lost_power: false,
@@ -154,7 +164,7 @@ impl Bridge {
             }
             (Some(Inbound::TwinGet(device)), _) => self.twin_get(arrival, message, &device, now),
             (Some(Inbound::StateUpdate(device)), _) => self.state_update(arrival, message, &device),
-            (Some(Inbound::MembershipGet), _) => self.membership_get(arrival, &message.payload, now),
+            (Some(Inbound::MembershipGet), _) => self.membership_get(arrival, message, now),
             (_, _) => self.arrivals.finish(arrival),
         }
     }
@@ -162,7 +172,7 @@ impl Bridge {
     /// The next thing to be done with the twins, unless too much is on its way out already.
     pub(super) fn next_job(&mut self) -> Option<Job> {
         let waits = self.gathering && !self.lanes.is_filling();
-        if waits || self.outbox.is_crowded() {
+        if waits || self.outbox.is_crowded() || !self.due.is_empty() {
             return None;
         }
         self.lanes.next()
@@ -171,10 +181,9 @@ impl Bridge {
     /// A job was done.
     pub(super) fn done(&mut self, done: Done, now: i64) {
         let Done { device, outcomes } = done;
-        for (arrival, outcome) in outcomes {
-            self.outcome(&device, arrival, (outcome, now));
-        }
         self.lanes.done(&device);
+        self.due.push_back((device, outcomes.into_iter()));
+        self.tell(now);
     }
 
     /// The twins took something that no client of the broker said.
@@ -186,9 +195,18 @@ impl Bridge {
         }
     }
 
-    /// Questions for the node's devices that came since the last time.
-    pub(super) fn take_membership(&mut self) -> Vec<(Arrival, String)> {
-        std::mem::take(&mut self.membership)
+    /// The next question for the node's devices, while there is somebody to answer and room for it.
+    pub(super) fn next_question(&mut self) -> Option<(Arrival, String)> {
+        if !self.is_connected() || self.outbox.is_filling() {
+            return None;
+        }
+        self.questions.pop_front()
+    }
+
+    /// Answers a question for the node's devices.
+    pub(super) fn membership(&mut self, arrival: Arrival, payload: Bytes) {
+        let node = self.node.clone();
+        self.answer(arrival, Outbound::MembershipGetResult(&node), payload);
     }
 
     /// Publishes something.
@@ -201,6 +219,7 @@ impl Bridge {
     /// The next message for the broker; the caller says with [`sent`](Self::sent) how it is numbered.
     pub(super) fn next_outgoing(&mut self, now: i64) -> Option<Outgoing> {
         let largest = self.largest?;
+        self.tell(now);
         loop {
             let next = self.outbox.peek()?;
             if next.topic.len() + next.payload.len() + answers::PACKET_OVERHEAD <= largest {
@@ -229,98 +248,16 @@ impl Bridge {
         }
     }
 
-    fn twin_update(
-        &mut self,
-        arrival: Arrival,
-        message: &Message,
-        (device, update): (&DeviceName, Result<Update, Malformed>),
-        now: i64,
-    ) {
-        let topic = Outbound::TwinUpdateResult(device);
-        let update = match update {
-            Ok(update) => update,
-            Err(malformed) => return self.malformed(arrival, topic, (&message.payload, &malformed), now),
-        };
-        let event_id = update.event_id.clone();
-        if self
-            .lanes
-            .push(device, Work::Update(Batch::one(arrival, update)))
-            .is_err()
+    /// Tells what is due, as far as there is room.
+    fn tell(&mut self, now: i64) {
+        while !self.outbox.is_crowded()
+            && let Some((device, mut outcomes)) = self.due.pop_front()
         {
-            self.no_room(arrival, message, topic, (&event_id, now));
-        }
-    }
-
-    fn twin_get(&mut self, arrival: Arrival, message: &Message, device: &DeviceName, now: i64) {
-        let topic = Outbound::TwinGetResult(device);
-        match payload::event_id(&message.payload) {
-            Ok(event_id) => {
-                if self
-                    .lanes
-                    .push(device, Work::Get(arrival, event_id.clone()))
-                    .is_err()
-                {
-                    self.no_room(arrival, message, topic, (&event_id, now));
-                }
-            }
-            Err(malformed) => self.malformed(arrival, topic, (&message.payload, &malformed), now),
-        }
-    }
-
-    /// There is no answer for a state that was not taken.
-    fn state_update(&mut self, arrival: Arrival, message: &Message, device: &DeviceName) {
-        let taken = match payload::state(&message.payload) {
-            Ok((_, Some(state))) => self.lanes.push(device, Work::State(arrival, state)).is_ok(),
-            Ok((_, None)) | Err(_) => false,
-        };
-        if !taken {
-            count(&self.counters.refused);
-            self.arrivals.finish(arrival);
-        }
-    }
-
-    fn membership_get(&mut self, arrival: Arrival, payload: &[u8], now: i64) {
-        match payload::event_id(payload) {
-            Ok(event_id) => self.membership.push((arrival, event_id)),
-            Err(malformed) => {
-                let node = self.node.clone();
-                self.malformed(
-                    arrival,
-                    Outbound::MembershipGetResult(&node),
-                    (payload, &malformed),
-                    now,
-                );
+            if let Some((arrival, outcome)) = outcomes.next() {
+                self.outcome(&device, arrival, (outcome, now));
+                self.due.push_front((device, outcomes));
             }
         }
-    }
-
-    fn malformed(
-        &mut self,
-        arrival: Arrival,
-        topic: Outbound<'_>,
-        (payload, malformed): (&[u8], &Malformed),
-        now: i64,
-    ) {
-        count(&self.counters.refused);
-        let event_id = payload::event_id(payload).unwrap_or_default();
-        let payload = payload::failure(&event_id, now, malformed.code(), &malformed.to_string());
-        self.answer(arrival, topic, payload);
-    }
-
-    /// What wants no acknowledgement gets no answer either: it may come faster than answers leave.
-    fn no_room(
-        &mut self,
-        arrival: Arrival,
-        message: &Message,
-        topic: Outbound<'_>,
-        (event_id, now): (&str, i64),
-    ) {
-        if message.packet.is_none() {
-            return count(&self.counters.dropped_in);
-        }
-        count(&self.counters.refused);
-        let reason = "too many messages of this device wait at the node";
-        self.answer(arrival, topic, payload::failure(event_id, now, 500, reason));
     }
 
     fn outcome(&mut self, device: &DeviceName, arrival: Arrival, (outcome, now): (Outcome, i64)) {
@@ -331,26 +268,24 @@ impl Bridge {
         if answered.iter().all(|outgoing| outgoing.answers.is_none()) {
             self.arrivals.finish(arrival);
         }
-        for outgoing in answered {
+        for mut outgoing in answered {
+            outgoing.answers = outgoing.answers.filter(|_| self.arrivals.is_open(arrival));
             self.send(outgoing);
         }
     }
 
+    /// The broker holds back those who wait for an acknowledgement. Others may ask faster than answers
+    /// leave: they are answered while there is room to spare.
     fn answer(&mut self, arrival: Arrival, topic: Outbound<'_>, payload: Bytes) {
+        let answers = self.arrivals.is_open(arrival).then_some(arrival);
+        if answers.is_none() && self.outbox.is_filling() {
+            return count(&self.counters.dropped_out);
+        }
         self.send(Outgoing {
             topic: topic.topic(),
             payload,
-            answers: Some(arrival),
+            answers,
         });
-    }
-
-    fn broker_dropped(&self, payload: &[u8]) {
-        let number = std::str::from_utf8(payload)
-            .ok()
-            .and_then(|text| text.trim().parse().ok());
-        if let Some(number) = number {
-            self.counters.broker_dropped.store(number, Ordering::Relaxed);
-        }
     }
 }
 
@@ -379,6 +314,3 @@ fn hash_of(first: &[u8], second: &[u8]) -> [u8; 16] {
     hasher.finalize_xof().fill(&mut hash);
     hash
 }
-
-#[cfg(test)]
-mod tests;

@@ -190,6 +190,7 @@ impl Shell {
     /// Hands over what is due, without waiting.
     fn pump(&mut self, wire: &mut Wire) -> Result<(), Lost> {
         let now = self.now();
+        self.answer_questions(now);
         while wire.has_room()
             && let Some(outgoing) = self.bridge.next_outgoing(now)
         {
@@ -256,7 +257,6 @@ impl Shell {
             Event::Message(message) => {
                 let now = self.now();
                 self.bridge.message(&message, now);
-                self.answer_membership(now);
             }
             Event::Subscribed { refused } => {
                 self.subscribed = !refused;
@@ -334,14 +334,12 @@ impl Shell {
         }
     }
 
-    fn answer_membership(&mut self, now: i64) {
-        for (arrival, event_id) in self.bridge.take_membership() {
-            let payload = payload::membership(&event_id, now, &members(&*self.twins));
-            self.bridge.send(Outgoing {
-                topic: Outbound::MembershipGetResult(self.bridge.node()).topic(),
-                payload,
-                answers: Some(arrival),
-            });
+    fn answer_questions(&mut self, now: i64) {
+        let mut list = None;
+        while let Some((arrival, event_id)) = self.bridge.next_question() {
+            let list = list.get_or_insert_with(|| members(&*self.twins));
+            let payload = payload::membership(&event_id, now, list);
+            self.bridge.membership(arrival, payload);
         }
     }
 

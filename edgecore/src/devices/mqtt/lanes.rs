@@ -18,6 +18,8 @@ use crate::devices::{Observation, Seen};
 const MOST_MERGED: usize = 16 << 10;
 /// How many messages become one.
 const MOST_MEMBERS: usize = 1024;
+/// How large their answers are together, each with all values at the worst.
+const MOST_ANSWERED: usize = 1 << 20;
 /// How many properties one has, so that finding each stays cheap.
 const MOST_PROPERTIES: usize = 128;
 /// How many bytes one device may have waiting.
@@ -25,7 +27,7 @@ const MOST_OF_DEVICE: usize = 4 << 20;
 /// How many bytes all may have waiting.
 const MOST: usize = 32 << 20;
 /// What a message costs beside its texts.
-const OVERHEAD: usize = 64;
+const OVERHEAD: usize = 128;
 
 /// A message that is part of an update.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -125,8 +127,12 @@ impl Batch {
 
     /// Takes another in, if both may be one.
     fn merge(&mut self, newer: Self) -> Result<(), Self> {
-        let room =
-            self.messages.len() < MOST_MEMBERS && self.seen.len() + newer.seen.len() <= MOST_PROPERTIES;
+        let stays = |held: &&Seen| newer.seen.iter().all(|seen| seen.property != held.property);
+        let stay = self.seen.iter().filter(stays).map(cost_of_seen).sum::<usize>();
+        let values = stay + newer.seen.iter().map(cost_of_seen).sum::<usize>();
+        let room = self.messages.len() < MOST_MEMBERS
+            && self.seen.len() + newer.seen.len() <= MOST_PROPERTIES
+            && (self.messages.len() + 1) * values <= MOST_ANSWERED;
         if !self.merges || !newer.merges || !room {
             return Err(newer);
         }
@@ -264,126 +270,4 @@ fn cost_of_seen(seen: &Seen) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::devices::Clue;
-
-    fn update(event_id: &str, values: &[(&str, Observation)]) -> Update {
-        let seen = values.iter().map(|(property, observation)| Seen {
-            property: (*property).to_owned(),
-            observation: observation.clone(),
-            clue: Clue::default(),
-        });
-        Update {
-            event_id: event_id.to_owned(),
-            timestamp: None,
-            seen: seen.collect(),
-        }
-    }
-
-    fn value(text: &str) -> Observation {
-        Observation::Value(text.to_owned())
-    }
-
-    fn batch(arrival: Arrival, values: &[(&str, Observation)]) -> Work {
-        Work::Update(Batch::one(arrival, update("e", values)))
-    }
-
-    fn next(lanes: &mut Lanes) -> (Vec<Arrival>, Vec<(String, Observation)>) {
-        let Some(Job {
-            work: Work::Update(batch),
-            ..
-        }) = lanes.next()
-        else {
-            panic!("no update is due");
-        };
-        let arrivals = batch.messages.iter().map(|message| message.arrival).collect();
-        let seen = batch
-            .seen
-            .into_iter()
-            .map(|seen| (seen.property, seen.observation));
-        (arrivals, seen.collect())
-    }
-
-    fn lamp() -> DeviceName {
-        DeviceName::new("hall", "lamp")
-    }
-
-    #[test]
-    fn while_a_device_is_busy_its_newest_values_wait_as_one() {
-        let mut lanes = Lanes::default();
-        lanes.push(&lamp(), batch(1, &[("a", value("1"))])).unwrap();
-        assert_eq!(next(&mut lanes).0, [1]);
-        for (arrival, property, text) in [(2, "a", "2"), (3, "b", "3"), (4, "a", "4")] {
-            lanes
-                .push(&lamp(), batch(arrival, &[(property, value(text))]))
-                .unwrap();
-        }
-        assert_eq!(lanes.next(), None, "one thing of a device at a time");
-        lanes.done(&lamp());
-        let (arrivals, seen) = next(&mut lanes);
-        assert_eq!(arrivals, [2, 3, 4]);
-        assert_eq!(seen, [("a".to_owned(), value("4")), ("b".to_owned(), value("3"))]);
-        lanes.done(&lamp());
-        assert!(lanes.is_empty());
-        assert_eq!(lanes.bytes, 0);
-    }
-
-    #[test]
-    fn wishes_states_and_questions_keep_their_place() {
-        let mut lanes = Lanes::default();
-        let wish = Observation::Wished("9".to_owned());
-        lanes.push(&lamp(), batch(1, &[("a", value("1"))])).unwrap();
-        lanes.push(&lamp(), batch(2, &[("a", wish)])).unwrap();
-        lanes.push(&lamp(), batch(3, &[("a", value("3"))])).unwrap();
-        lanes.push(&lamp(), Work::Get(4, "q".to_owned())).unwrap();
-        lanes.push(&lamp(), batch(5, &[("a", value("5"))])).unwrap();
-        let mut order = Vec::new();
-        while let Some(Job { work, device }) = lanes.next() {
-            order.push(match work {
-                Work::Update(batch) => batch.messages[0].arrival,
-                Work::State(arrival, _) | Work::Get(arrival, _) => arrival,
-            });
-            lanes.done(&device);
-        }
-        assert_eq!(order, [1, 2, 3, 4, 5]);
-    }
-
-    #[test]
-    fn a_device_that_floods_is_stopped_and_the_others_go_on() {
-        let mut lanes = Lanes::default();
-        let large = value(&"x".repeat(60_000));
-        let mut taken = 0;
-        while lanes.push(&lamp(), batch(1, &[("a", large.clone())])).is_ok() {
-            taken += 1;
-        }
-        assert!((60..80).contains(&taken), "{taken}");
-        let other = DeviceName::new("hall", "pump");
-        lanes.push(&other, batch(2, &[("a", value("1"))])).unwrap();
-        let first = lanes.next().unwrap();
-        assert_eq!(first.device, lamp());
-        assert_eq!(lanes.next().unwrap().device, other);
-        lanes.done(&lamp());
-        lanes.push(&lamp(), batch(3, &[("a", value("1"))])).unwrap();
-    }
-
-    #[test]
-    fn small_values_said_over_and_over_take_no_more_room_than_their_answers() {
-        let mut lanes = Lanes::default();
-        lanes.push(&lamp(), batch(0, &[("a", value("first"))])).unwrap();
-        lanes.next().unwrap();
-        for arrival in 1..=4000 {
-            lanes
-                .push(&lamp(), batch(arrival, &[("a", value(&"x".repeat(2000)))]))
-                .unwrap();
-        }
-        assert!(lanes.bytes < 1 << 20, "{}", lanes.bytes);
-        while let Some(job) = {
-            lanes.done(&lamp());
-            lanes.next()
-        } {
-            drop(job);
-        }
-        assert_eq!(lanes.bytes, 0);
-    }
-}
+mod tests;

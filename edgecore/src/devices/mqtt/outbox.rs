@@ -61,22 +61,27 @@ impl Outbox {
         self.waiting.len() >= CROWDED || self.bytes >= CROWDED_BYTES
     }
 
+    /// Whether what nobody waits for had better not be said.
+    pub(super) fn is_filling(&self) -> bool {
+        self.waiting.len() >= CROWDED / 2 || self.bytes >= CROWDED_BYTES / 2
+    }
+
     /// The message that would be handed over next.
     pub(super) fn peek(&self) -> Option<&Outgoing> {
         self.waiting.front().map(|(_, outgoing)| outgoing)
     }
 
-    /// Gives that message another payload, or takes it away.
-    pub(super) fn replace(&mut self, payload: Option<Bytes>) {
-        let Some((number, mut outgoing)) = self.waiting.pop_front() else {
-            return;
-        };
+    /// Gives that message another payload, or takes it away; returns what is not answered then.
+    pub(super) fn replace(&mut self, payload: Option<Bytes>) -> Option<Arrival> {
+        let (number, mut outgoing) = self.waiting.pop_front()?;
         self.bytes -= outgoing.payload.len();
-        if let Some(payload) = payload {
-            self.bytes += payload.len();
-            outgoing.payload = payload;
-            self.waiting.push_front((number, outgoing));
-        }
+        let Some(payload) = payload else {
+            return outgoing.answers;
+        };
+        self.bytes += payload.len();
+        outgoing.payload = payload;
+        self.waiting.push_front((number, outgoing));
+        None
     }
 
     /// The next message to be handed to the connection.
@@ -108,6 +113,12 @@ impl Outbox {
         for entry in again.into_iter().rev() {
             self.waiting.push_front(entry);
         }
+    }
+
+    /// How many bytes are on their way.
+    #[cfg(test)]
+    pub(super) const fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Whether nothing is on its way.

@@ -7,7 +7,10 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::devices::mqtt::answers::Wishes;
+use crate::devices::mqtt::lanes::{Batch, Work};
 use crate::devices::{Refused, Standing, TwinChange, TwinView};
+
+mod bounds;
 
 const UPDATE: &str = "$hw/events/device/hall/lamp/twin/update";
 

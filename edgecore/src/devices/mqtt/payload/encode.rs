@@ -12,6 +12,9 @@ use crate::devices::{Standing, TwinChange, TwinView};
 /// What a property's type is where nobody said: KubeEdge's own default.
 const UNTYPED: &str = "string";
 
+/// The longest reason of a failure.
+const MOST_REASON: usize = 512;
+
 #[derive(Serialize)]
 struct Message<'a, T> {
     event_id: &'a str,
@@ -43,13 +46,16 @@ pub(crate) fn result<'a>(
     write(event_id, timestamp, Rest { twin })
 }
 
-/// Something that was not taken.
+/// Something that was not taken. Reasons may repeat what was sent.
 pub(crate) fn failure(event_id: &str, timestamp: i64, code: u16, reason: &str) -> Bytes {
     #[derive(Serialize)]
     struct Rest<'a> {
         code: u16,
         reason: &'a str,
     }
+    let reason = reason
+        .get(..reason.floor_char_boundary(MOST_REASON))
+        .unwrap_or_default();
     write(event_id, timestamp, Rest { code, reason })
 }
 

@@ -120,8 +120,22 @@ fn a_time_that_was_left_unset_tells_no_updates_apart() {
         ("\"17\"", Some("17")),
     ] {
         let payload = format!("{{\"timestamp\":{raw},\"twin\":{{}}}}");
-        assert_eq!(update(payload.as_bytes()).unwrap().timestamp.as_deref(), read, "{raw}");
+        assert_eq!(
+            update(payload.as_bytes()).unwrap().timestamp.as_deref(),
+            read,
+            "{raw}"
+        );
     }
+}
+
+#[test]
+fn a_reason_does_not_repeat_all_that_was_sent() {
+    let payload = json!({ "twin": "ä".repeat(100_000) }).to_string();
+    let malformed = update(payload.as_bytes()).unwrap_err();
+    assert!(malformed.to_string().len() > 100_000);
+    let failure = failure("e", 5, malformed.code(), &malformed.to_string());
+    assert!(failure.len() < 1000, "{}", failure.len());
+    assert!(read(&failure)["reason"].as_str().unwrap().ends_with('ä'));
 }
 
 #[test]

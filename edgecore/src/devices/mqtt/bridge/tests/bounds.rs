@@ -1,0 +1,130 @@
+//! What is held stays bounded, whatever clients send and however slowly the broker takes answers.
+
+use super::*;
+
+const MEMBERSHIP: &str = "$hw/events/node/pump-7/membership/get";
+
+fn loose(topic: &str, payload: &Value) -> Message {
+    Message {
+        packet: None,
+        ..message(topic, payload, 0)
+    }
+}
+
+/// Sends everything that is due and has the broker acknowledge it; the number of answers.
+fn drain(bridge: &mut Bridge) -> usize {
+    let mut answers = 0;
+    while let Some(outgoing) = bridge.next_outgoing(ROOM, 5) {
+        answers += usize::from(outgoing.answers.is_some());
+        bridge.sent(1);
+        bridge.acknowledged(1);
+    }
+    answers
+}
+
+#[test]
+fn a_flood_of_nonsense_that_nobody_acknowledges_does_not_fill_the_outbox_nor_stop_the_others() {
+    let mut bridge = bridge();
+    for _ in 0..20_000 {
+        bridge.message(&loose(UPDATE, &json!("nonsense")), 5);
+    }
+    assert!(!bridge.outbox.is_crowded());
+    assert!(bridge.counters.read().dropped_out > 10_000);
+    bridge.message(&message(UPDATE, &update("e", "1"), 9), 5);
+    assert_eq!(work(&mut bridge), 1, "there is room left for work");
+    assert_eq!(drain(&mut bridge), 1, "nobody waits for the others");
+    assert_eq!(bridge.next_ack(), Some(9));
+}
+
+#[test]
+fn the_list_of_devices_is_written_out_only_while_there_is_room() {
+    let mut bridge = bridge();
+    for _ in 0..100 {
+        bridge.message(&loose(MEMBERSHIP, &json!({})), 5);
+    }
+    assert_eq!(bridge.counters.read().dropped_in, 84);
+    for packet in 1..=500 {
+        bridge.message(&message(MEMBERSHIP, &json!({}), packet), 5);
+    }
+    let list = Bytes::from(vec![b'x'; 150 << 10]);
+    let (mut rounds, mut acknowledged) = (0, Vec::new());
+    while !bridge.questions.is_empty() {
+        rounds += 1;
+        while let Some((arrival, _)) = bridge.next_question() {
+            bridge.membership(arrival, list.clone());
+        }
+        assert!(!bridge.outbox.is_crowded(), "there is room left for work");
+        drain(&mut bridge);
+        acknowledged.extend(std::iter::from_fn(|| bridge.next_ack()));
+    }
+    assert!(rounds > 10, "{rounds}");
+    assert_eq!(acknowledged, (1..=500).collect::<Vec<u16>>());
+    bridge.message(&message(MEMBERSHIP, &json!({}), 1), 5);
+    bridge.lost();
+    assert_eq!(bridge.next_question(), None, "there is nobody to answer");
+}
+
+#[test]
+fn many_messages_that_became_one_are_answered_as_there_is_room() {
+    let mut bridge = bridge();
+    let device = DeviceName::new("hall", "lamp");
+    let view = TwinView {
+        expected: Some(TwinValue {
+            value: "x".repeat(60_000),
+            ..TwinValue::default()
+        }),
+        ..TwinView::default()
+    };
+    let change = TwinChange {
+        last: None,
+        current: Some(view),
+    };
+    let batch = Batch::one(
+        1,
+        payload::update(update("e", "1").to_string().as_bytes()).unwrap(),
+    );
+    let told = Arc::new(Told {
+        changes: BTreeMap::from([("power".to_owned(), change)]),
+        ..Told::clone(&told(&batch))
+    });
+    bridge.message(&message(UPDATE, &update("first", "1"), 1), 5);
+    bridge.next_job();
+    for packet in 2..=1000 {
+        bridge.message(&message(UPDATE, &update("e", "1"), packet), 5);
+    }
+    let done = |bridge: &mut Bridge, messages: Vec<crate::devices::mqtt::lanes::Message>| {
+        let last = messages.len() - 1;
+        let outcomes = messages.into_iter().enumerate().map(|(at, message)| {
+            let outcome = Outcome::Reported {
+                event_id: message.event_id,
+                properties: message.properties,
+                newest: at == last,
+                told: Arc::clone(&told),
+            };
+            (message.arrival, outcome)
+        });
+        let (device, outcomes) = (device.clone(), outcomes.collect());
+        bridge.done(Done { device, outcomes }, 5);
+    };
+    bridge.done(
+        Done {
+            device: device.clone(),
+            outcomes: Vec::new(),
+        },
+        5,
+    );
+    let Some(Job {
+        work: Work::Update(batch),
+        ..
+    }) = bridge.next_job()
+    else {
+        panic!("nothing is due")
+    };
+    let count = batch.messages.len();
+    assert!(count > 900, "{count}");
+    done(&mut bridge, batch.messages);
+    assert!(bridge.outbox.bytes() < 10 << 20, "{}", bridge.outbox.bytes());
+    assert_eq!(bridge.next_job(), None);
+    assert_eq!(drain(&mut bridge), count, "each has its answer");
+    assert!(bridge.due.is_empty());
+}
