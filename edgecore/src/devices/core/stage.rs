@@ -8,7 +8,7 @@
 //! [`Core`]: super::Core
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -93,19 +93,19 @@ impl Stage {
     ///
     /// If the log cannot be read or written.
     pub fn open(
-        dir: &PathBuf,
-        boot: &str,
+        dir: &Path,
+        of_boot: &str,
         flash: Vec<(String, Bytes)>,
         reserved: u64,
         now: Now,
     ) -> std::io::Result<(Self, u64)> {
         let on_flash: BTreeSet<String> = flash.iter().map(|(key, _)| key.clone()).collect();
         let (versions, end) = Versions::after(reserved, now.wall.unsigned_abs());
-        let recalled = Log::read(dir, boot)?.unwrap_or_else(|| read_rows(flash));
+        let recalled = Log::read(dir, of_boot)?.unwrap_or_else(|| read_rows(flash));
         let ear = Arc::new(Ear::default());
         let told = broadcast::channel(1).0;
         let mut book = Book::new(recalled, &on_flash, versions, Arc::clone(&ear) as _, told);
-        let log = Log::write(dir, boot, book.lines(None))?;
+        let log = Log::write(dir, of_boot, book.lines(None))?;
         book.begin_log(log);
         let stage = Self {
             book,

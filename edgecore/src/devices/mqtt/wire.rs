@@ -322,12 +322,17 @@ impl Open {
 }
 
 fn lost(error: &io::Error) -> Lost {
-    match error.kind() {
+    let hung_up = matches!(
+        error.kind(),
         io::ErrorKind::ConnectionReset
-        | io::ErrorKind::ConnectionAborted
-        | io::ErrorKind::BrokenPipe
-        | io::ErrorKind::UnexpectedEof => Lost::HungUp,
-        _ => Lost::Broken(error.to_string()),
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::BrokenPipe
+            | io::ErrorKind::UnexpectedEof
+    );
+    if hung_up {
+        Lost::HungUp
+    } else {
+        Lost::Broken(error.to_string())
     }
 }
 

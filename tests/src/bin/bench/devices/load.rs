@@ -147,7 +147,7 @@ async fn all(plan: Plan) -> Result<Outcome> {
     while let Some(ended) = tasks.join_next().await {
         ended??;
     }
-    let cpu = (cpu()? - used).as_secs_f64() / began.elapsed().as_secs_f64();
+    let cpu = cpu()?.saturating_sub(used).as_secs_f64() / began.elapsed().as_secs_f64();
     let Notes {
         outcome,
         results,

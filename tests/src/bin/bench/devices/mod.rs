@@ -160,15 +160,14 @@ async fn observed(edge: &EdgeMachine, plan: Plan, what: &str) -> Result<Outcome>
         before.push(Used::by(machine, service).await.ok());
     }
     let outcome = step(what, site::load(edge, plan)).await?;
-    let mut used = format!("load {:.2}", outcome.cpu);
+    let mut used = vec![format!("load {:.2}", outcome.cpu)];
     for (service, before) in services.into_iter().zip(before) {
         if let Some(before) = before {
-            used += &format!(
-                ", {service} {:.2}",
-                Used::by(machine, service).await?.since(&before)
-            );
+            let since = Used::by(machine, service).await?.since(&before);
+            used.push(format!("{service} {since:.2}"));
         }
     }
+    let used = used.join(", ");
     let spread = |spread: load::Spread| {
         format!(
             "p50 {:.1} ms, p99 {:.1} ms",

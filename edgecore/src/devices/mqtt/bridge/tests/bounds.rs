@@ -14,7 +14,7 @@ fn loose(topic: &str, payload: &Value) -> Message {
 /// Sends everything that is due and has the broker acknowledge it; the number of answers.
 fn drain(bridge: &mut Bridge) -> usize {
     let mut answers = 0;
-    while let Some(outgoing) = bridge.next_outgoing(ROOM, 5) {
+    while let Some(outgoing) = bridge.next_outgoing(5) {
         answers += usize::from(outgoing.answers.is_some());
         bridge.sent(1);
         bridge.acknowledged(1);
