@@ -6,6 +6,7 @@
 //! <root>/<name>.new/           one that is being written
 //! <root>/<name>.quarantined/   the last one that was given up
 //! <root>/objects/<name>/       its content files
+//! <root>/<name>.tail           the log in front of it, where there is one
 //! ```
 //!
 //! **Invariant:** `<name>` is a whole database at any instant: another one takes its place by one exchange of

@@ -36,7 +36,7 @@ use std::{
     fs::{self, File},
     os::unix::fs::PermissionsExt,
     panic::{AssertUnwindSafe, catch_unwind},
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
@@ -119,8 +119,10 @@ fn open_guarded(root: &Path, name: &str, space: &Arc<Space>) -> Result<(Db, Vec<
     let opened = with_room(&place, space)?;
     let store = Guarded::new(place, Arc::clone(space), opened.store);
     let started = if name == SAYS {
-        let path = root.join(name).with_extension("tail");
-        Db::start(name, Tail::open(&path, store, Some(Arc::clone(space)))?)
+        Db::start(
+            name,
+            Tail::open(&tail_of(root, name), store, Some(Arc::clone(space)))?,
+        )
     } else {
         Db::start(name, store)
     };
@@ -128,9 +130,17 @@ fn open_guarded(root: &Path, name: &str, space: &Arc<Space>) -> Result<(Db, Vec<
     Ok((db, opened.incidents, opened.epoch))
 }
 
-/// Opens the database `name` below `root`. The caller holds the [`RootLock`].
+/// Opens the database `name` below `root`, with what its log holds in it. The caller holds the [`RootLock`].
 pub fn open(root: &Path, name: &str) -> Result<Opened, StoreError> {
-    open_at(&Place::new(root, name))
+    let mut opened = open_at(&Place::new(root, name))?;
+    if name == SAYS {
+        opened.store = Tail::open(&tail_of(root, name), opened.store, None)?.into_store();
+    }
+    Ok(opened)
+}
+
+fn tail_of(root: &Path, name: &str) -> PathBuf {
+    root.join(name).with_extension("tail")
 }
 
 /// Opens a database on a disk that may be full: it takes the room that was kept for that.

@@ -99,6 +99,11 @@ impl<S: Store> Tail<S> {
         Ok(tail)
     }
 
+    /// The database alone.
+    pub(super) fn into_store(self) -> S {
+        self.store
+    }
+
     fn read(&mut self) -> Result<(), StoreError> {
         let mut bytes = Vec::new();
         io::Read::read_to_end(&mut self.file, &mut bytes).map_err(StoreError::io("read", &self.path))?;
