@@ -32,8 +32,10 @@ use crate::devices::{Told, Twins};
 const MOST_JOBS: usize = 1024;
 /// How many events are taken before what follows from them is sent.
 const MOST_EVENTS: usize = 64;
-/// How many jobs end, and how much is heard, before more is read and written.
+/// How many jobs end before more is read and written.
 const MOST_AT_ONCE: usize = 256;
+/// How much is heard then: more than jobs can have told, so that nothing large is held for being unheard.
+const MOST_HEARD: usize = 4096;
 /// How long a farewell may take.
 const FAREWELL: Duration = Duration::from_millis(300);
 
@@ -214,7 +216,7 @@ impl Shell {
             self.done(done);
             self.begin_jobs();
         }
-        for _ in 0..MOST_AT_ONCE {
+        for _ in 0..MOST_HEARD {
             let told = match self.told.try_recv() {
                 Ok(told) => Ok(told),
                 Err(TryRecvError::Empty) => break,
