@@ -40,7 +40,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use crate::broker::Broker;
 use crate::speaker::Speaker;
 use crate::twins::Fake;
-use crate::{Bridge, LAMP, shipped, update};
+use crate::{Bridge, LAMP, pki, shipped, update};
 
 const PUMP: &str = "device/pump";
 /// As a user of the broker has it, for the broker's own clients.
@@ -61,7 +61,7 @@ impl Site {
         let mut credentials = PathBuf::new();
         let broker = Broker::with(|port, dir| {
             credentials = dir.join("broker");
-            std::fs::write(&credentials, "username: edgecore\npassword: secret\n").unwrap();
+            pki::private(&credentials, "username: edgecore\npassword: secret\n");
             shipped(port, dir, &["edgecore", "device/lamp", PUMP])
         })
         .await;
@@ -330,7 +330,7 @@ async fn what_a_thousand_a_second_say_while_the_node_is_away_for_half_a_minute_i
     let mut credentials = PathBuf::new();
     let broker = Broker::with(|port, dir| {
         credentials = dir.join("broker");
-        std::fs::write(&credentials, "username: edgecore\npassword: secret\n").unwrap();
+        pki::private(&credentials, "username: edgecore\npassword: secret\n");
         shipped(port, dir, &users)
     })
     .await;
