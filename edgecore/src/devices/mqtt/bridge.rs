@@ -226,8 +226,11 @@ impl Bridge {
                 return self.outbox.next();
             }
             count(&self.counters.dropped_out);
-            let instead = answers::instead(next, now);
-            self.outbox.replace(instead);
+            let room = largest.saturating_sub(next.topic.len() + answers::PACKET_OVERHEAD);
+            let instead = answers::instead(next, now).filter(|instead| instead.len() <= room);
+            if let Some(arrival) = self.outbox.replace(instead) {
+                self.arrivals.finish(arrival);
+            }
         }
     }
 

@@ -37,6 +37,20 @@ fn a_flood_of_nonsense_that_nobody_acknowledges_does_not_fill_the_outbox_nor_sto
 }
 
 #[test]
+fn what_a_broker_does_not_take_even_in_short_is_done_without_an_answer() {
+    for largest in [0, 50, 100] {
+        let mut bridge = bridge();
+        bridge.connected(true, largest);
+        bridge.message(&message(UPDATE, &update("e", "1"), 9), 5);
+        bridge.message(&message(UPDATE, &json!(1), 10), 5);
+        work(&mut bridge);
+        assert_eq!(published(&mut bridge), []);
+        assert!(bridge.outbox.is_empty());
+        assert_eq!([bridge.next_ack(), bridge.next_ack()], [Some(9), Some(10)]);
+    }
+}
+
+#[test]
 fn the_list_of_devices_is_written_out_only_while_there_is_room() {
     let mut bridge = bridge();
     for _ in 0..100 {
