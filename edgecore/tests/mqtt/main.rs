@@ -11,6 +11,7 @@ mod hostile;
 mod pki;
 mod speaker;
 mod twins;
+mod wishes;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -29,14 +29,14 @@ pub(super) struct Done {
 #[derive(Clone, Debug)]
 pub(super) enum Outcome {
     /// An update with this mark, which named these properties. Messages that became one share what
-    /// was told; `newest` is true for the last of them.
+    /// was told.
     Reported {
         /// The sender's mark.
         event_id: String,
         /// What the message named.
         properties: Vec<String>,
-        /// Whether no later message shares what was told.
-        newest: bool,
+        /// What the device should be by now; none while a later message shares what was told.
+        wishes: Option<Wishes>,
         /// What was told.
         told: Arc<Told>,
     },
@@ -48,7 +48,9 @@ pub(super) enum Outcome {
     Got(String, Option<BTreeMap<String, TwinView>>, Wishes),
 }
 
-/// What a device should be.
+/// What a device should be. It is asked for when it is told, and not taken from the report that it
+/// follows from: reports of clients and of others come on two ways, and the older wish must not be
+/// told last.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Wishes {
     /// Every property that anybody has a wish for.
@@ -73,13 +75,11 @@ pub(super) fn of(device: &DeviceName, arrival: Arrival, outcome: &Outcome, now: 
         Outcome::Reported {
             event_id,
             properties,
-            newest,
+            wishes,
             told,
         } => {
             let mut answered = of_report((arrival, event_id), properties, told);
-            if *newest {
-                answered.extend(delta_of(told));
-            }
+            answered.extend(wishes.as_ref().and_then(|wishes| delta(device, wishes, now)));
             answered
         }
         Outcome::Refused(event_id, refused) => {
@@ -118,7 +118,7 @@ pub(super) fn of(device: &DeviceName, arrival: Arrival, outcome: &Outcome, now: 
 }
 
 /// What is published of what mappers, drivers and the node itself said.
-pub(super) fn of_others(told: &Told) -> Vec<Outgoing> {
+pub(super) fn of_others(told: &Told, wishes: &Wishes) -> Vec<Outgoing> {
     let names: Vec<String> = told.changes.keys().cloned().collect();
     let mut all = Vec::new();
     if !names.is_empty() {
@@ -132,7 +132,7 @@ pub(super) fn of_others(told: &Told) -> Vec<Outgoing> {
             outgoing.answers = None;
         }
     }
-    all.extend(delta_of(told));
+    all.extend(delta(&told.device, wishes, told.timestamp));
     all
 }
 
@@ -168,15 +168,8 @@ fn of_report((arrival, event_id): (Arrival, &str), names: &[String], told: &Told
     ]
 }
 
-fn delta_of(told: &Told) -> Option<Outgoing> {
-    if told.delta.is_empty() {
-        return None;
-    }
-    let payload = payload::delta(&fresh(), told.timestamp, &told.wished, &told.delta);
-    Some(message(Outbound::TwinUpdateDelta(&told.device), payload, None))
-}
-
-fn delta(device: &DeviceName, wishes: &Wishes, now: i64) -> Option<Outgoing> {
+/// Says what a device should be and is not, if there is anything.
+pub(super) fn delta(device: &DeviceName, wishes: &Wishes, now: i64) -> Option<Outgoing> {
     if wishes.delta.is_empty() {
         return None;
     }

@@ -17,7 +17,7 @@ mod requests;
 #[cfg(test)]
 mod tests;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::vec::IntoIter;
@@ -25,7 +25,7 @@ use std::vec::IntoIter;
 use bytes::Bytes;
 use protocol::devices::{DeviceName, DeviceState};
 
-use super::answers::{self, Done, Outcome};
+use super::answers::{self, Done, Outcome, Wishes};
 use super::arrivals::{Admission, Arrival, Arrivals, Mark};
 use super::counters::{Counters, count};
 use super::lanes::{Job, Lanes};
@@ -59,6 +59,8 @@ pub(super) struct Bridge {
     /// What is told once there is room, in order. Messages that became one may each be answered with
     /// the same large values, so answers are written out one by one.
     due: VecDeque<(DeviceName, IntoIter<(Arrival, Outcome)>)>,
+    /// Devices that were not told, for want of a broker or of room, what they should be.
+    missed: BTreeSet<DeviceName>,
     /// Questions for the node's devices, with their marks.
     questions: VecDeque<(Arrival, String)>,
     /// The largest message that the broker takes; none while there is no broker.
@@ -80,6 +82,7 @@ impl Bridge {
             lanes: Lanes::default(),
             outbox: Outbox::default(),
             due: VecDeque::new(),
+            missed: BTreeSet::new(),
             questions: VecDeque::new(),
             largest: None,
             gathering: true,
@@ -186,12 +189,43 @@ impl Bridge {
         self.tell(now);
     }
 
-    /// The twins took something that no client of the broker said.
-    pub(super) fn told(&mut self, told: &Told) {
-        if told.origin != Origin::Mqtt && self.is_connected() {
-            for outgoing in answers::of_others(told) {
-                self.send(outgoing);
+    /// The twins took something that no client of the broker said; and this is what the device should
+    /// be by now.
+    pub(super) fn told(&mut self, told: &Told, wishes: &Wishes) {
+        if told.origin == Origin::Mqtt {
+            return;
+        }
+        // Answers that wait are older.
+        let mut is_told = self.is_connected() && self.due.is_empty();
+        if is_told {
+            for outgoing in answers::of_others(told, wishes) {
+                is_told &= self.send(outgoing);
             }
+        } else if self.is_connected() {
+            count(&self.counters.dropped_out);
+        }
+        if !is_told {
+            self.missed([told.device.clone()]);
+        }
+    }
+
+    /// These devices may not know what they should be.
+    pub(super) fn missed(&mut self, devices: impl IntoIterator<Item = DeviceName>) {
+        self.missed.extend(devices);
+    }
+
+    /// The next device that may not know what it should be, while there is room to say it.
+    pub(super) fn next_missed(&mut self) -> Option<DeviceName> {
+        if !self.is_connected() || !self.due.is_empty() || self.outbox.is_filling() {
+            return None;
+        }
+        self.missed.pop_first()
+    }
+
+    /// Says what a device should be and is not.
+    pub(super) fn remind(&mut self, device: &DeviceName, wishes: &Wishes, now: i64) {
+        if let Some(delta) = answers::delta(device, wishes, now) {
+            self.send(delta);
         }
     }
 
@@ -209,11 +243,13 @@ impl Bridge {
         self.answer(arrival, Outbound::MembershipGetResult(&node), payload);
     }
 
-    /// Publishes something.
-    pub(super) fn send(&mut self, outgoing: Outgoing) {
-        if !self.outbox.push(outgoing) {
+    /// Publishes something; false if there was no room for it.
+    pub(super) fn send(&mut self, outgoing: Outgoing) -> bool {
+        let is_taken = self.outbox.push(outgoing);
+        if !is_taken {
             count(&self.counters.dropped_out);
         }
+        is_taken
     }
 
     /// The next message for the broker; the caller says with [`sent`](Self::sent) how it is numbered.

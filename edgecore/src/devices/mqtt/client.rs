@@ -25,8 +25,8 @@ use super::payload::{self, Member};
 use super::roll::{Change, Roll};
 use super::topic::{Outbound, filters};
 use super::wire::{Event, Lost, Session, Wire};
-use super::work::{carry_out, members};
-use crate::devices::{Told, Twins};
+use super::work::{carry_out, members, wishes, wishes_after};
+use crate::devices::{Origin, Told, Twins};
 
 /// How many devices are worked on at once.
 const MOST_JOBS: usize = 1024;
@@ -192,6 +192,7 @@ impl Shell {
     /// Hands over what is due, without waiting.
     fn pump(&mut self, wire: &mut Wire) -> Result<(), Lost> {
         let now = self.now();
+        self.remind(now);
         self.answer_questions(now);
         while wire.has_room()
             && let Some(outgoing) = self.bridge.next_outgoing(now)
@@ -280,6 +281,9 @@ impl Shell {
         info!(session_present, "the MQTT broker answers");
         if std::mem::replace(&mut self.was_connected, true) {
             count(&self.counters.reconnects);
+        } else {
+            // What was wished while this process did not run.
+            self.bridge.missed(self.twins.devices().keys().cloned());
         }
         self.since = Some(Instant::now());
         self.bridge.connected(session_present, largest);
@@ -299,9 +303,11 @@ impl Shell {
     /// False when there will be no more.
     fn hear(&mut self, told: Result<Arc<Told>, RecvError>) -> bool {
         match told {
-            Ok(told) => self.bridge.told(&told),
+            Ok(told) if told.origin == Origin::Mqtt => {}
+            Ok(told) => self.bridge.told(&told, &wishes_after(&*self.twins, &told)),
             Err(RecvError::Lagged(missed)) => {
                 self.counters.dropped_out.fetch_add(missed, Ordering::Relaxed);
+                self.bridge.missed(self.twins.devices().keys().cloned());
             }
             Err(RecvError::Closed) => return false,
         }
@@ -333,6 +339,13 @@ impl Shell {
             let payload = payload::membership_updated(&fresh(), now, of(here), of(gone));
             let topic = Outbound::MembershipUpdated(self.bridge.node()).topic();
             self.send(topic, payload);
+        }
+    }
+
+    fn remind(&mut self, now: i64) {
+        while let Some(device) = self.bridge.next_missed() {
+            let wishes = wishes(&*self.twins, &device);
+            self.bridge.remind(&device, &wishes, now);
         }
     }
 

@@ -44,8 +44,9 @@ async fn update(twins: &dyn Twins, device: &DeviceName, batch: Batch) -> Vec<(Ar
         Ok(told) => {
             let last = batch.messages.last().map(|message| message.arrival);
             let taken = |message: Message| {
-                let newest = Some(message.arrival) == last;
-                reported(message, newest, Arc::clone(&told))
+                let is_last = Some(message.arrival) == last;
+                let wishes = is_last.then(|| wishes_after(twins, &told));
+                reported(message, wishes, Arc::clone(&told))
             };
             batch.messages.into_iter().map(taken).collect()
         }
@@ -68,7 +69,7 @@ async fn one_by_one(twins: &dyn Twins, device: &DeviceName, batch: Batch) -> Vec
     for message in &batch.messages {
         let report = report(device, message.event_id.clone(), batch.of(message));
         outcomes.push(match twins.report(report).await {
-            Ok(told) => reported(message.clone(), true, told),
+            Ok(told) => reported(message.clone(), Some(wishes_after(twins, &told)), told),
             Err(refused) => (
                 message.arrival,
                 Outcome::Refused(message.event_id.clone(), refused),
@@ -87,7 +88,7 @@ fn report(device: &DeviceName, event_id: String, seen: Vec<Seen>) -> Report {
     }
 }
 
-fn reported(message: Message, newest: bool, told: Arc<Told>) -> (Arrival, Outcome) {
+fn reported(message: Message, wishes: Option<Wishes>, told: Arc<Told>) -> (Arrival, Outcome) {
     let Message {
         arrival,
         event_id,
@@ -96,13 +97,23 @@ fn reported(message: Message, newest: bool, told: Arc<Told>) -> (Arrival, Outcom
     let outcome = Outcome::Reported {
         event_id,
         properties,
-        newest,
+        wishes,
         told,
     };
     (arrival, outcome)
 }
 
-fn wishes(twins: &dyn Twins, device: &DeviceName) -> Wishes {
+/// What a device should be, now that this was told of it.
+pub(super) fn wishes_after(twins: &dyn Twins, told: &Told) -> Wishes {
+    if told.delta.is_empty() {
+        // What was wished since is told after this.
+        return Wishes::default();
+    }
+    wishes(twins, &told.device)
+}
+
+/// What a device should be.
+pub(super) fn wishes(twins: &dyn Twins, device: &DeviceName) -> Wishes {
     let unmet = twins.wishes(device).into_iter().filter(|(_, wish)| !wish.met);
     let delta: std::collections::BTreeMap<_, _> = unmet.map(|(name, wish)| (name, wish.value)).collect();
     if delta.is_empty() {

@@ -35,6 +35,13 @@ fn update(event_id: &str, value: &str) -> Value {
     json!({"event_id": event_id, "twin": {"power": {"actual": {"value": value}}}})
 }
 
+fn unmet() -> Wishes {
+    Wishes {
+        wished: BTreeMap::new(),
+        delta: BTreeMap::from([("power".to_owned(), "ON".to_owned())]),
+    }
+}
+
 /// What the twins would tell of a batch.
 fn told(batch: &Batch) -> Arc<Told> {
     let changes = batch.seen.iter().map(|seen| {
@@ -72,7 +79,7 @@ fn work(bridge: &mut Bridge) -> usize {
         let outcome = Outcome::Reported {
             event_id: message.event_id,
             properties: message.properties,
-            newest: at == last,
+            wishes: (at == last).then(unmet),
             told: Arc::clone(&told),
         };
         (message.arrival, outcome)
@@ -244,11 +251,7 @@ fn a_state_that_is_no_state_has_no_answer_and_a_device_that_comes_hears_what_it_
             state,
             last_online: None,
         };
-        let wishes = Wishes {
-            wished: BTreeMap::new(),
-            delta: BTreeMap::from([("power".to_owned(), "ON".to_owned())]),
-        };
-        let outcomes = vec![(arrival, Outcome::Stated(state, Ok(standing), wishes))];
+        let outcomes = vec![(arrival, Outcome::Stated(state, Ok(standing), unmet()))];
         bridge.done(Done { device, outcomes }, 5);
         assert_eq!(ends(&published(&mut bridge)), told);
         assert_eq!(bridge.next_ack(), Some(packet));
@@ -288,7 +291,7 @@ fn an_answer_that_the_broker_would_not_take_is_told_shorter() {
         last: None,
         current: Some(view),
     };
-    bridge.told(&Told {
+    let told = Told {
         device: DeviceName::new("hall", "lamp"),
         event_id: "r".to_owned(),
         origin: Origin::Driver,
@@ -296,7 +299,8 @@ fn an_answer_that_the_broker_would_not_take_is_told_shorter() {
         changes: BTreeMap::from([("power".to_owned(), change)]),
         wished: BTreeMap::new(),
         delta: BTreeMap::new(),
-    });
+    };
+    bridge.told(&told, &Wishes::default());
     assert_eq!(published(&mut bridge), []);
     assert_eq!(bridge.counters.read().dropped_out, 2);
 }
@@ -312,11 +316,11 @@ fn what_others_said_is_told_and_what_came_from_here_is_not_told_twice() {
         origin,
         ..Told::clone(&told(&batch))
     };
-    bridge.told(&by(Origin::Mqtt));
+    bridge.told(&by(Origin::Mqtt), &unmet());
     assert_eq!(published(&mut bridge), []);
-    bridge.told(&by(Origin::Mapper));
+    bridge.told(&by(Origin::Mapper), &unmet());
     assert_eq!(ends(&published(&mut bridge)), ["result", "document", "delta"]);
-    bridge.told(&by(Origin::Driver));
+    bridge.told(&by(Origin::Driver), &unmet());
     assert_eq!(ends(&published(&mut bridge)), ["document", "delta"]);
 }
 

@@ -112,7 +112,7 @@ fn many_messages_that_became_one_are_answered_as_there_is_room() {
             let outcome = Outcome::Reported {
                 event_id: message.event_id,
                 properties: message.properties,
-                newest: at == last,
+                wishes: (at == last).then(Wishes::default),
                 told: Arc::clone(&told),
             };
             (message.arrival, outcome)
@@ -141,4 +141,37 @@ fn many_messages_that_became_one_are_answered_as_there_is_room() {
     assert_eq!(bridge.next_job(), None);
     assert_eq!(drain(&mut bridge), count, "each has its answer");
     assert!(bridge.due.is_empty());
+}
+
+#[test]
+fn a_wish_that_came_without_a_broker_or_without_room_is_told_once_there_is_both() {
+    let batch = Batch::one(
+        1,
+        payload::update(update("e", "1").to_string().as_bytes()).unwrap(),
+    );
+    let told = Told {
+        origin: Origin::Node,
+        ..Told::clone(&told(&batch))
+    };
+    let mut bridge = bridge();
+    bridge.lost();
+    bridge.told(&told, &unmet());
+    assert_eq!(bridge.next_missed(), None, "there is nobody to tell");
+    bridge.connected(true, 256 << 10);
+    assert_eq!(bridge.next_missed(), Some(told.device.clone()));
+    bridge.remind(&told.device, &unmet(), 5);
+    bridge.remind(&told.device, &Wishes::default(), 5);
+    assert_eq!(ends(&published(&mut bridge)), ["delta"]);
+    assert_eq!(bridge.next_missed(), None, "once");
+
+    while !bridge.missed.contains(&told.device) {
+        bridge.told(&told, &unmet());
+    }
+    assert_eq!(bridge.next_missed(), None, "there is no room");
+    for packet in 1..=8000 {
+        bridge.next_outgoing(10_000, 5);
+        bridge.sent(packet);
+        bridge.acknowledged(packet);
+    }
+    assert_eq!(bridge.next_missed(), Some(told.device));
 }
