@@ -323,25 +323,3 @@ fn what_others_said_is_told_and_what_came_from_here_is_not_told_twice() {
     bridge.told(&by(Origin::Driver), &unmet());
     assert_eq!(ends(&published(&mut bridge)), ["document", "delta"]);
 }
-
-#[test]
-fn strangers_and_floods_hurt_nobody_else() {
-    let mut bridge = bridge();
-    // Neither topic nor payload mean anything here.
-    bridge.message(&message("$hw/events/device/a/b/c/d/e/f/g", &json!(1), 1), 5);
-    assert_eq!(bridge.next_ack(), Some(1));
-    let large = update("flood", &"x".repeat(60_000));
-    for _ in 0..1000 {
-        let mut flood = message(UPDATE, &large, 0);
-        flood.packet = None;
-        bridge.message(&flood, 5);
-    }
-    assert!(bridge.counters.read().dropped_in > 900);
-    assert_eq!(published(&mut bridge), [], "a flood is not answered with another");
-    let other = "$hw/events/device/hall/pump/twin/update";
-    bridge.message(&message(other, &update("e", "1"), 2), 5);
-    let devices: Vec<_> = std::iter::from_fn(|| bridge.next_job())
-        .map(|job| job.device.name)
-        .collect();
-    assert_eq!(devices, ["lamp", "pump"]);
-}
