@@ -19,7 +19,7 @@ const MOST_MERGED: usize = 16 << 10;
 /// How many messages become one.
 const MOST_MEMBERS: usize = 1024;
 /// How large their answers are together, each with all values at the worst.
-const MOST_ANSWERED: usize = 1 << 20;
+const MOST_ANSWERED: usize = 4 << 20;
 /// How many properties one has, so that finding each stays cheap.
 const MOST_PROPERTIES: usize = 128;
 /// How many bytes one device may have waiting.

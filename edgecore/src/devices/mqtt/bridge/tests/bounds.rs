@@ -169,7 +169,7 @@ fn a_wish_that_came_without_a_broker_or_without_room_is_told_once_there_is_both(
     }
     assert_eq!(bridge.next_missed(), None, "there is no room");
     for packet in 1..=8000 {
-        bridge.next_outgoing(10_000, 5);
+        bridge.next_outgoing(5);
         bridge.sent(packet);
         bridge.acknowledged(packet);
     }
