@@ -48,7 +48,7 @@ struct Recent {
     /// In which connection it came last.
     connection: u64,
     acknowledged: bool,
-    /// It came as a repeat, and was taken all the same.
+    /// It came as a repeat in that connection, and was taken all the same.
     taken_again: bool,
 }
 
@@ -163,6 +163,7 @@ impl Arrivals {
                 && recent.mark.hash == mark.hash
         })?;
         expected.connection = connection;
+        expected.taken_again = false;
         self.cursor = expected.arrival + 1;
         Some(expected.arrival)
     }

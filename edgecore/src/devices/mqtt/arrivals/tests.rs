@@ -120,6 +120,21 @@ fn what_was_said_after_a_repeat_that_is_taken_again_is_taken_again_too() {
 }
 
 #[test]
+fn what_came_as_a_repeat_to_this_process_is_known_when_it_comes_again() {
+    let mut arrivals = Arrivals::default();
+    // An earlier process was given these.
+    for text in [1, 2] {
+        new(arrivals.admit(Some(1), true, mark(text)));
+    }
+    for _ in 0..2 {
+        arrivals.lost();
+        for text in [1, 2] {
+            assert_eq!(arrivals.admit(Some(3), true, mark(text)), Admission::Known);
+        }
+    }
+}
+
+#[test]
 fn a_message_explains_one_repeat_of_each_connection() {
     let mut arrivals = Arrivals::default();
     for text in [1, 0] {
