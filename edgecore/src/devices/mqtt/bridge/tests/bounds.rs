@@ -106,20 +106,6 @@ fn many_messages_that_became_one_are_answered_as_there_is_room() {
     for packet in 2..=1000 {
         bridge.message(&message(UPDATE, &update("e", "1"), packet), 5);
     }
-    let done = |bridge: &mut Bridge, messages: Vec<crate::devices::mqtt::lanes::Message>| {
-        let last = messages.len() - 1;
-        let outcomes = messages.into_iter().enumerate().map(|(at, message)| {
-            let outcome = Outcome::Reported {
-                event_id: message.event_id,
-                properties: message.properties,
-                wishes: (at == last).then(Wishes::default),
-                told: Arc::clone(&told),
-            };
-            (message.arrival, outcome)
-        });
-        let (device, outcomes) = (device.clone(), outcomes.collect());
-        bridge.done(Done { device, outcomes }, 5);
-    };
     bridge.done(
         Done {
             device: device.clone(),
@@ -136,7 +122,17 @@ fn many_messages_that_became_one_are_answered_as_there_is_room() {
     };
     let count = batch.messages.len();
     assert!(count > 900, "{count}");
-    done(&mut bridge, batch.messages);
+    let outcomes = batch.messages.into_iter().map(|message| {
+        let outcome = Outcome::Reported {
+            event_id: message.event_id,
+            properties: message.properties,
+            wishes: None,
+            told: Arc::clone(&told),
+        };
+        (message.arrival, outcome)
+    });
+    let outcomes = outcomes.collect();
+    bridge.done(Done { device, outcomes }, 5);
     assert!(bridge.outbox.bytes() < 10 << 20, "{}", bridge.outbox.bytes());
     assert_eq!(bridge.next_job(), None);
     assert_eq!(drain(&mut bridge), count, "each has its answer");
