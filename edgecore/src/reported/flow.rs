@@ -22,6 +22,9 @@ const IDLE: Duration = Duration::from_mins(10);
 /// How long an answered entry may stay on the disk.
 const SETTLE: Duration = Duration::from_secs(1);
 
+/// After a write that the disk had no room for.
+const AFTER_FAILURE: Duration = Duration::from_secs(5);
+
 /// Why the reported stream ended.
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -43,7 +46,7 @@ impl Reporter {
         self.connected().await?;
         let served = self.exchange(stream, stop).await;
         self.book.lock().outbox.disconnected();
-        self.write_all().await?;
+        is_written(self.write_all().await)?;
         served
     }
 
@@ -68,7 +71,8 @@ impl Reporter {
             let change = book.outbox.connected();
             book.note(change, Table::Outbox);
         }
-        self.write_all().await
+        is_written(self.write_all().await)?;
+        Ok(())
     }
 
     async fn exchange(&self, stream: Stream, stop: &CancellationToken) -> Result<(), FlowError> {
@@ -90,8 +94,8 @@ impl Reporter {
                 () = self.changed.notified() => {}
                 () = sleep(self.pause()) => {}
                 () = reached(settle_at) => {
-                    self.write_all().await?;
-                    settle_at = None;
+                    let written = is_written(self.write_all().await)?;
+                    settle_at = (!written).then(|| Instant::now() + AFTER_FAILURE);
                 }
                 frame = reader.read::<ReportedDown>() => match frame? {
                     Some(frame) => {
@@ -126,6 +130,19 @@ impl Reporter {
             }
         }
         Ok(())
+    }
+}
+
+/// Whether it is on the disk. A full disk ends no stream, for the API server can take reports all the
+/// same; but no number is used before its reservation is written.
+fn is_written(written: Result<(), StoreError>) -> Result<bool, StoreError> {
+    match written {
+        Err(error) if error.breaks() => Err(error),
+        Err(error) => {
+            tracing::warn!(%error, "changes of the outbox wait in memory");
+            Ok(false)
+        }
+        Ok(()) => Ok(true),
     }
 }
 

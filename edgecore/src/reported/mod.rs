@@ -16,7 +16,7 @@ mod flow;
 
 pub use flow::FlowError;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use k8s_openapi::api::core::v1::{Event, Node, Pod, PodStatus};
@@ -203,9 +203,9 @@ impl Reporter {
             change(&mut book);
             book.made
         };
-        self.write(mine).await?;
+        let written = self.write(mine).await;
         self.changed.notify_one();
-        Ok(())
+        Ok(written?)
     }
 
     /// Returns when change `mine` is durable. Whoever comes first writes for all.
@@ -214,19 +214,21 @@ impl Reporter {
         if *written >= mine {
             return Ok(());
         }
-        let (changes, made) = {
+        let (mut left, made) = {
             let book = self.book.lock();
-            // They stay until they are durable: whoever waits for them must not find them gone.
-            (book.unwritten.clone(), book.made)
+            (book.unwritten.len(), book.made)
         };
-        for chunk in changes.chunks(MAX_OPS) {
-            let mut batch = Batch::new();
-            for (table, key, op) in chunk {
-                batch.push(*table, key.clone(), op.clone());
+        while left > 0 {
+            // They stay until they are durable: whoever waits for them must not find them gone.
+            let batch = self.book.lock().batch(left.min(MAX_OPS));
+            let taken = batch.len();
+            if let Err(error) = self.db.commit(batch).await {
+                self.book.lock().compact();
+                return Err(error);
             }
-            self.db.commit(batch).await?;
+            self.book.lock().unwritten.drain(..taken);
+            left -= taken;
         }
-        self.book.lock().unwritten.drain(..changes.len());
         *written = made;
         Ok(())
     }
@@ -241,6 +243,26 @@ impl Book {
     fn keep(&mut self, table: Table, key: String, op: Op) {
         self.unwritten.push((table, key, op));
         self.made += 1;
+    }
+
+    /// The first changes that are not written yet.
+    fn batch(&self, most: usize) -> Batch {
+        let mut batch = Batch::new();
+        for (table, key, op) in self.unwritten.iter().take(most) {
+            batch.push(*table, key.clone(), op.clone());
+        }
+        batch
+    }
+
+    /// Leaves the last change of each key alone, so that a full disk does not fill the memory too.
+    fn compact(&mut self) {
+        let mut seen = BTreeSet::new();
+        let mut last: Vec<_> = std::mem::take(&mut self.unwritten);
+        last.reverse();
+        last.retain(|(table, key, _)| seen.insert((*table, key.clone())));
+        last.reverse();
+        last.sort_by_key(|(table, key, _)| !is_reservation(*table, key));
+        self.unwritten = last;
     }
 
     fn note(&mut self, change: Change, table: Table) {
@@ -259,7 +281,7 @@ impl Book {
     fn reserves(&self) -> bool {
         self.unwritten
             .iter()
-            .any(|(table, key, _)| *table == Table::Meta && key == RESERVED)
+            .any(|(table, key, _)| is_reservation(*table, key))
     }
 
     fn note_reservation(&mut self, reserved: Option<u64>) {
@@ -287,6 +309,10 @@ impl Book {
             self.keep(Table::PodState, uid.to_owned(), Op::Delete);
         }
     }
+}
+
+fn is_reservation(table: Table, key: &str) -> bool {
+    table == Table::Meta && key == RESERVED
 }
 
 /// Numbers in the order of the keys.

@@ -1,12 +1,18 @@
 //! Reports that outlive restarts, and leave the disk when the cloud has them.
 
 use super::*;
+use crate::store::{MemoryStore, Store};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use protocol::devices::{DeviceIdentity, DeviceStatusStatus};
 use protocol::transport::Stream;
 use protocol::wire::{
     Committed, FrameReader, FrameWriter, ReportedDown, ReportedUp, reported_down, reported_up,
 };
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
@@ -139,4 +145,112 @@ async fn a_pod_that_is_gone_is_forgotten_once_the_cluster_knows() {
     served(&reporter, 2).await;
     assert_eq!(reporter.last_status("u1"), None);
     assert!(db.scan(Table::PodState).await.unwrap().is_empty());
+}
+
+/// A disk that can be full.
+struct Fillable(MemoryStore, Arc<AtomicBool>);
+
+impl Store for Fillable {
+    fn get(&self, table: Table, key: &str) -> Result<Option<Bytes>, StoreError> {
+        self.0.get(table, key)
+    }
+
+    fn scan(
+        &self,
+        table: Table,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<(String, Bytes)>, StoreError> {
+        self.0.scan(table, after, limit)
+    }
+
+    fn commit(&mut self, batch: &Batch) -> Result<(), StoreError> {
+        if self.1.load(Ordering::Relaxed) {
+            return Err(StoreError::Full {
+                path: PathBuf::new(),
+                free: 0,
+            });
+        }
+        self.0.commit(batch)
+    }
+}
+
+fn fillable() -> (Db, Arc<AtomicBool>) {
+    let full = Arc::new(AtomicBool::new(false));
+    let db = Db::start("fillable", Fillable(MemoryStore::new(), Arc::clone(&full))).unwrap();
+    (db, full)
+}
+
+/// The cloud commits the next report.
+async fn commit_one(
+    reader: &mut FrameReader<impl AsyncRead + Unpin>,
+    writer: &mut FrameWriter<impl AsyncWrite + Unpin>,
+) -> OutboxKey {
+    let frame = reader.read::<ReportedUp>().await.unwrap().unwrap();
+    let Some(reported_up::Kind::Report(report)) = frame.kind else {
+        panic!("a report was expected")
+    };
+    let kind = Some(reported_down::Kind::Committed(Committed { seq: report.seq }));
+    writer.write(&ReportedDown { kind }).await.unwrap();
+    OutboxKey::from_wire(report.key).unwrap()
+}
+
+#[tokio::test]
+async fn a_full_disk_ends_no_stream_and_devices_are_reported_on() {
+    let (db, full) = fillable();
+    let reporter = Reporter::load(db.clone()).await.unwrap();
+    reporter.node(&Node::default()).await.unwrap();
+    reporter.pod_status(&pod(), &status("Running")).await.unwrap();
+    full.store(true, Ordering::Relaxed);
+    assert!(reporter.pod_status(&pod(), &status("Succeeded")).await.is_err());
+    let pump = DeviceIdentity {
+        namespace: "hall".to_owned(),
+        name: "pump".to_owned(),
+        uid: "u1".to_owned(),
+    };
+    let (edge, cloud) = pair();
+    let stop = CancellationToken::new();
+    let (served, ()) = tokio::join!(reporter.serve(edge, &stop), async {
+        let mut reader = FrameReader::new(cloud.recv);
+        let mut writer = FrameWriter::new(cloud.send);
+        for _ in 0..2 {
+            commit_one(&mut reader, &mut writer).await;
+        }
+        // What was answered cannot leave the disk.
+        sleep(Duration::from_millis(1_500)).await;
+        reporter.device(&pump, &DeviceStatusStatus::default()).unwrap();
+        assert!(matches!(
+            commit_one(&mut reader, &mut writer).await,
+            OutboxKey::Device(_)
+        ));
+        while reporter.pending() > 0 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(reporter.silence_of_devices(), Duration::ZERO);
+        stop.cancel();
+    });
+    served.unwrap();
+    full.store(false, Ordering::Relaxed);
+    reporter.write_all().await.unwrap();
+    assert!(db.scan(Table::Outbox).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_full_disk_fills_no_memory_and_what_came_meanwhile_is_written_in_the_end() {
+    let (db, full) = fillable();
+    let reporter = Reporter::load(db.clone()).await.unwrap();
+    reporter.node(&Node::default()).await.unwrap();
+    full.store(true, Ordering::Relaxed);
+    for n in 0..1_000 {
+        let said = reporter.pod_status(&pod(), &status(&n.to_string())).await;
+        assert!(said.is_err());
+    }
+    let is_put = |(_, _, op): &&(Table, String, Op)| matches!(op, Op::Put(_));
+    let puts = reporter.book.lock().unwritten.iter().filter(is_put).count();
+    assert!(puts <= 3, "{puts}");
+    full.store(false, Ordering::Relaxed);
+    reporter.write_all().await.unwrap();
+    assert_eq!(db.scan(Table::Outbox).await.unwrap().len(), 2);
+    let reporter = Reporter::load(db).await.unwrap();
+    assert_eq!(reporter.last_status("u1"), Some(status("999")));
 }
