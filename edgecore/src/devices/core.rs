@@ -18,6 +18,7 @@ mod catalog;
 mod entry;
 mod flusher;
 mod keeper;
+mod logged;
 mod seams;
 mod stage;
 mod stopped;
@@ -53,6 +54,28 @@ pub use stage::{Accepted, FlashRound, Now, Stage};
 
 /// Reports that a slow listener may be behind: half a second of the most that a node takes.
 const TOLD: usize = 4_096;
+
+/// How much of what is held back goes to the outbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Release {
+    /// What is due.
+    Due,
+    /// That, and what must be on flash whatever the link does.
+    Durable,
+    /// Everything, whatever its cycle: the outbox is kept.
+    Held,
+}
+
+/// Which round of the flusher somebody must wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Wait {
+    /// None.
+    Nothing,
+    /// The one that is written now.
+    Running,
+    /// The one that gathers.
+    Next,
+}
 
 /// What the twins stand on.
 pub struct Ground {
@@ -279,7 +302,7 @@ fn recall(ground: &Ground, boot: Option<&str>, flash: Recalled) -> Recalled {
     let Some(boot) = boot else { return flash };
     match Log::read(&ground.journal_dir, boot) {
         // A log without a gap holds all that flash holds, and knows what is gone.
-        Ok(Some(log)) if log.skipped == 0 => log,
+        Ok(Some(log)) if log.skipped == 0 && !log.is_behind => log,
         Ok(Some(mut log)) => {
             log.fill(flash);
             log

@@ -25,7 +25,7 @@ use std::sync::Arc;
 use super::twin::{Kept, Stood};
 
 pub(crate) use flash::{property_key, property_row, read_rows, standing_key, standing_row};
-pub(crate) use log::{Log, boot_id};
+pub(crate) use log::{Log, Lost, boot_id};
 pub(crate) use record::Line;
 
 /// What is kept of one device.
@@ -48,6 +48,8 @@ pub(crate) struct Recalled {
     pub(crate) skipped: usize,
     /// It is from the log of this boot: flash may be behind.
     pub(crate) is_from_log: bool,
+    /// That log could not be written any more at its end: flash may be ahead as well.
+    pub(crate) is_behind: bool,
 }
 
 impl Recalled {
@@ -80,15 +82,22 @@ impl Recalled {
         }
     }
 
-    /// Adds what is missing here.
-    pub(crate) fn fill(&mut self, older: Self) {
-        for (uid, rows) in older.devices {
+    /// Adds what is missing here, or older.
+    pub(crate) fn fill(&mut self, flash: Self) {
+        for (uid, rows) in flash.devices {
             let mine = self.devices.entry(uid).or_default();
             for (name, kept) in rows.kept {
-                mine.kept.entry(name).or_insert(kept);
+                let older = |mine: &Kept| mine.version() < kept.version();
+                if mine.kept.get(&name).is_none_or(older) {
+                    mine.kept.insert(name, kept);
+                }
             }
-            mine.stood = mine.stood.or(rows.stood);
+            mine.stood = if self.is_behind {
+                rows.stood.or(mine.stood)
+            } else {
+                mine.stood.or(rows.stood)
+            };
         }
-        self.skipped += older.skipped;
+        self.skipped += flash.skipped;
     }
 }

@@ -240,7 +240,16 @@ pub(crate) fn merge(twin: &Twin, rules: &Rules, event: Event<'_>, now: Moment) -
         Event::State(state) => Ok(events::state(twin, rules, state, now)),
         Event::Catalog => Ok(events::catalog(twin, rules, now)),
         Event::Tick => Ok(events::tick(twin, rules, now)),
-        Event::ClockSet { since, by } => Ok(events::clock_set(twin, since, by)),
+        Event::ClockSet { since, by } => Ok(events::clock_set(twin, since, by, now)),
+    }
+}
+
+impl Kept {
+    /// Grows with each change.
+    pub(crate) fn version(&self) -> u64 {
+        let reported = self.reported.as_ref().map(|reported| reported.version);
+        let wish = self.wish.as_ref().map(|wish| wish.version);
+        reported.max(wish).unwrap_or_default()
     }
 }
 

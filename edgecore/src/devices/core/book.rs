@@ -9,13 +9,11 @@ use tokio::sync::{broadcast, oneshot};
 use super::entry::Entry;
 use super::seams::Cluster;
 use super::versions::Versions;
-use crate::devices::journal::{Line, Log, Recalled, Rows, property_key, standing_key};
+use super::{Release, Wait};
+use crate::devices::journal::{Line, Log, Lost, Recalled, Rows, property_key, standing_key};
 use crate::devices::seam::{Refused, Standing, Told};
 use crate::devices::served::Served;
-use crate::devices::twin::{Event, Moment, Outcome, Rules, Twin, merge};
-
-/// After a log could not be written, in ms.
-const LOG_PAUSE: i64 = 60_000;
+use crate::devices::twin::{Event, Moment, Outcome, Rules, Stood, Twin, merge};
 
 pub(super) type Waiter = oneshot::Sender<Result<(), String>>;
 
@@ -36,22 +34,36 @@ pub(super) struct Gathering {
     pub(super) waiters: Vec<Waiter>,
     /// Rows of what is gone.
     pub(super) deleted: Vec<String>,
+    /// Somebody waits for want of a cluster: it must have everything.
+    pub(super) all: bool,
+}
+
+/// The round of the flusher that is written now.
+pub(super) struct Running {
+    pub(super) number: u64,
+    /// The outbox is kept too, of all devices.
+    pub(super) keeps: bool,
+    /// Whoever said once more what it writes.
+    pub(super) waiters: Vec<Waiter>,
 }
 
 /// All devices.
 pub(super) struct Book {
     pub(super) entries: BTreeMap<DeviceName, Entry>,
     /// None while it cannot be written: then everything goes to flash.
-    log: Option<Log>,
+    pub(super) log: Option<Log>,
+    /// The last one, if it could not be written, and the first round with all that it says.
+    pub(super) lost: Option<(u64, Lost)>,
     /// When a log that could not be written is tried again.
-    log_due: i64,
+    pub(super) log_due: i64,
     /// What the journal holds of devices that are not here, or not yet.
-    orphans: Recalled,
+    pub(super) orphans: Recalled,
     pub(super) versions: Versions,
     cluster: Arc<dyn Cluster>,
     pub(super) told: broadcast::Sender<Arc<Told>>,
     touched: BTreeSet<DeviceName>,
     pub(super) gathering: Gathering,
+    pub(super) running: Option<Running>,
     closed: bool,
 }
 
@@ -72,6 +84,7 @@ impl Book {
         Self {
             entries: BTreeMap::new(),
             log: None,
+            lost: None,
             log_due: i64::MIN,
             orphans: recalled,
             versions,
@@ -82,6 +95,7 @@ impl Book {
                 deleted,
                 ..Gathering::default()
             },
+            running: None,
             closed: false,
         }
     }
@@ -119,150 +133,99 @@ impl Book {
             return Err(Refused::UnknownDevice(name.clone()));
         };
         let outcome = merge(&entry.twin, &entry.rules, event, now)?;
-        let away = self.is_away();
-        self.settle(name, outcome, now, Some(away))
+        self.settle(name, outcome, now, true)
             .ok_or_else(|| Refused::UnknownDevice(name.clone()))
     }
 
-    /// Carries an outcome out: log, twin, then whoever listens. `asked` is there when somebody waits to
-    /// hear that it is accepted, and says whether flash must have it for want of a cluster.
-    fn settle(
-        &mut self,
-        name: &DeviceName,
-        outcome: Outcome,
-        now: Moment,
-        asked: Option<bool>,
-    ) -> Option<Taken> {
+    /// Carries an outcome out: log, twin, then whoever listens. `asked` says that somebody waits to
+    /// hear that it is accepted.
+    fn settle(&mut self, name: &DeviceName, outcome: Outcome, now: Moment, asked: bool) -> Option<Taken> {
         if !outcome.changes.is_empty() {
             self.versions.used();
         }
         self.log_outcome(name, &outcome);
-        let away_dirty = asked == Some(true) && self.is_any_dirty_with(name, &outcome, now);
+        // After the log: whoever has none needs flash from this one on.
+        let mut wait = Wait::Nothing;
+        if asked && self.is_away() {
+            wait = self.round_of_all(name, &outcome, now);
+            self.gathering.all |= wait == Wait::Next;
+        }
         let entry = self.entries.get_mut(name)?;
-        let mut wait = away_dirty;
         for change in &outcome.changes {
             if entry.wants_flash(change, now) {
                 entry.dirty.insert(change.name.clone());
             }
-            wait |= asked.is_some() && change.durable && entry.dirty.contains(&change.name);
+            if asked && change.durable {
+                wait = wait.max(entry.round_of(&change.name));
+            }
         }
         entry.twin.apply(&outcome, now);
         if !self.touched.contains(name) {
             self.touched.insert(name.clone());
         }
-        let receiver = wait.then(|| {
-            let (sender, receiver) = oneshot::channel();
-            self.gathering.waiters.push(sender);
-            receiver
-        });
+        let standing = entry.twin.standing();
+        let waits = self.wait_for(wait);
         let message = outcome.told.map(Arc::new);
         if let Some(message) = &message {
-            let behind = entry.late.back().map(|(round, _)| *round);
-            match (wait, behind) {
-                (false, None) => drop(self.told.send(Arc::clone(message))),
-                (true, _) => entry.late.push_back((self.gathering.number, Arc::clone(message))),
-                (false, Some(round)) => entry.late.push_back((round, Arc::clone(message))),
-            }
+            self.tell_after(name, waits.as_ref().map(|(round, _)| *round), message);
         }
         Some(Taken {
             told: message,
-            standing: entry.twin.standing(),
-            wait: receiver,
+            standing,
+            wait: waits.map(|(_, receiver)| receiver),
             wishes: outcome.wishes,
         })
     }
 
-    fn is_any_dirty_with(&self, name: &DeviceName, outcome: &Outcome, now: Moment) -> bool {
-        let entry = self.entries.get(name);
-        let news = entry.is_some_and(|entry| {
-            outcome
-                .changes
-                .iter()
-                .any(|change| entry.wants_flash(change, now))
-        });
-        news || self.entries.values().any(|entry| !entry.dirty.is_empty())
+    /// The number of the round that somebody waits for, and where he hears of its end.
+    fn wait_for(&mut self, wait: Wait) -> Option<(u64, oneshot::Receiver<Result<(), String>>)> {
+        let gathering = &mut self.gathering;
+        let (number, waiters) = match (wait, &mut self.running) {
+            (Wait::Nothing, _) => return None,
+            (Wait::Running, Some(running)) => (running.number, &mut running.waiters),
+            (Wait::Running | Wait::Next, _) => (gathering.number, &mut gathering.waiters),
+        };
+        let (sender, receiver) = oneshot::channel();
+        waiters.push(sender);
+        Some((number, receiver))
     }
 
-    fn log_outcome(&mut self, name: &DeviceName, outcome: &Outcome) {
+    /// Tells whoever listens: after that round, and after all that came before.
+    fn tell_after(&mut self, name: &DeviceName, round: Option<u64>, message: &Arc<Told>) {
         let Some(entry) = self.entries.get_mut(name) else {
             return;
         };
-        let stood = entry.stood_to_log(outcome);
-        let uid = entry.uid();
-        let changes = outcome.changes.iter();
-        let changes = changes.map(|change| Line::property(uid, &change.name, change.kept.as_ref()));
-        let lines = changes.chain(stood.map(|stood| Line::standing(uid, stood)));
-        let appended = self.log.as_mut().map(|log| log.append(lines));
-        if let Some(Err(error)) = appended {
-            self.lose_log(&error);
+        let behind = entry.late.back().map(|(round, _)| *round);
+        match round.max(behind) {
+            None => drop(self.told.send(Arc::clone(message))),
+            Some(round) => entry.late.push_back((round, Arc::clone(message))),
         }
     }
 
-    /// Flash must have everything from now on, and the log must not be read again.
-    fn lose_log(&mut self, error: &std::io::Error) {
-        tracing::error!(%error, "the journal of devices cannot be written; values go to flash");
-        if let Some(log) = self.log.take() {
-            log.abandon();
-        }
-        for entry in self.entries.values_mut() {
-            let names: Vec<_> = entry.twin.kept().map(|(name, _)| name.clone()).collect();
-            entry.dirty.extend(names);
-        }
-    }
-
-    /// Every line of a log that holds all there is.
-    pub(super) fn lines(&self, anchor: Option<i64>) -> impl Iterator<Item = Line<'_>> {
-        let devices = self.entries.values().flat_map(|entry| {
-            let uid = entry.uid();
-            let kept = entry.twin.kept();
-            let kept = kept.map(move |(name, kept)| Line::property(uid, name, Some(kept)));
-            kept.chain([Line::standing(uid, entry.twin.stood())])
+    /// Which round has all that was ever accepted, and this.
+    fn round_of_all(&self, name: &DeviceName, outcome: &Outcome, now: Moment) -> Wait {
+        let news = self.entries.get(name).is_some_and(|entry| {
+            let before = entry.twin.stood();
+            let is_other = |stood: Stood| (stood.state, stood.said) != (before.state, before.said);
+            let mut changes = outcome.changes.iter();
+            outcome.stood.is_some_and(is_other) || changes.any(|change| entry.wants_flash(change, now))
         });
-        let orphans = self.orphans.devices.iter().flat_map(|(uid, rows)| {
-            let kept = rows.kept.iter();
-            let kept = kept.map(move |(name, kept)| Line::property(uid, name, Some(kept)));
-            kept.chain(rows.stood.map(|stood| Line::standing(uid, stood)))
-        });
-        anchor.map(Line::anchor).into_iter().chain(devices).chain(orphans)
-    }
-
-    pub(super) fn begin_log(&mut self, log: Log) {
-        self.log = Some(log);
-    }
-
-    /// Whether the log should be written anew.
-    pub(super) fn wants_log(&self, mono: i64) -> bool {
-        mono >= self.log_due && self.log.as_ref().is_none_or(Log::has_grown)
-    }
-
-    /// The log could not be written.
-    pub(super) const fn retry_log_after(&mut self, mono: i64) {
-        self.log_due = mono + LOG_PAUSE;
-    }
-
-    /// Notes in the log how the clock stands.
-    pub(super) fn log_anchor(&mut self, anchor: i64) {
-        let appended = self
-            .log
-            .as_mut()
-            .map(|log| log.append([Line::anchor(anchor)].into_iter()));
-        if let Some(Err(error)) = appended {
-            self.lose_log(&error);
+        if news || self.entries.values().any(Entry::is_dirty) {
+            return Wait::Next;
+        }
+        match &self.running {
+            Some(running) if running.keeps => Wait::Running,
+            Some(_) => Wait::Next,
+            None => Wait::Nothing,
         }
     }
 
-    /// How the clock stood when the log was last written.
-    pub(super) const fn recalled_anchor(&self) -> Option<i64> {
-        self.orphans.anchor
-    }
-
-    /// Names that something happened to since the last call, and those that are due.
-    pub(super) fn names_to_see(&mut self, mono: i64) -> BTreeSet<DeviceName> {
+    /// Names that something happened to since the last call, those that are due, and those that must be
+    /// in the outbox.
+    pub(super) fn names_to_see(&mut self, mono: i64, release: Release) -> BTreeSet<DeviceName> {
         let mut names = std::mem::take(&mut self.touched);
-        let due = self
-            .entries
-            .iter()
-            .filter(|(_, entry)| entry.due.is_some_and(|due| due <= mono));
+        let is_due = |entry: &Entry| entry.due.is_some_and(|due| due <= mono) || entry.owes(release);
+        let due = self.entries.iter().filter(|(_, entry)| is_due(entry));
         names.extend(due.map(|(name, _)| name.clone()));
         names
     }
@@ -278,7 +241,13 @@ impl Book {
     }
 
     /// Lets time pass for one device, and tells the cluster what is due. True if a wish has changed.
-    pub(super) fn step(&mut self, name: &DeviceName, event: Event<'_>, now: Moment, force: bool) -> bool {
+    pub(super) fn step(
+        &mut self,
+        name: &DeviceName,
+        event: Event<'_>,
+        now: Moment,
+        release: Release,
+    ) -> bool {
         let Some(entry) = self.entries.get(name) else {
             return false;
         };
@@ -287,12 +256,12 @@ impl Book {
             && !(outcome.changes.is_empty() && !outcome.hear && outcome.stood.is_none())
         {
             wishes = outcome.wishes;
-            self.settle(name, outcome, now, None);
+            self.settle(name, outcome, now, false);
             self.touched.remove(name);
         }
         let away = self.is_away();
         if let Some(entry) = self.entries.get_mut(name) {
-            entry.tell(&*self.cluster, now, away, force);
+            entry.tell(&*self.cluster, now, away, release);
         }
         wishes
     }
@@ -325,7 +294,7 @@ impl Book {
             return;
         };
         if let Ok(outcome) = merge(&entry.twin, &entry.rules, Event::Catalog, now) {
-            self.settle(&name, outcome, now, None);
+            self.settle(&name, outcome, now, false);
         }
     }
 

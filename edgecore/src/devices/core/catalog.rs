@@ -83,6 +83,8 @@ impl Core {
 
     /// Serves the devices that are here now.
     pub(super) fn refresh(&self) {
+        // Before the list is read: what comes in between is not in it, and not gone.
+        let confirmed = self.ground.source.is_confirmed();
         let fresh = self.catalog.lock().served(&self.ground.source.objects());
         let before = Arc::clone(&self.devices.read());
         let mut now: BTreeMap<DeviceName, Arc<Served>> = BTreeMap::new();
@@ -102,7 +104,7 @@ impl Core {
             .cloned()
             .collect();
         let is_other = !changed.is_empty() || !gone.is_empty();
-        if !self.fold(changed, &gone) {
+        if !self.fold(changed, &gone, confirmed) {
             return;
         }
         if is_other {
@@ -114,7 +116,7 @@ impl Core {
     }
 
     /// False if there are no numbers left for what the cluster wants; the next change tries again.
-    fn fold(&self, changed: Vec<Arc<Served>>, gone: &[DeviceName]) -> bool {
+    fn fold(&self, changed: Vec<Arc<Served>>, gone: &[DeviceName], confirmed: bool) -> bool {
         let mut book = self.book.lock();
         for name in gone {
             book.remove(name);
@@ -128,7 +130,7 @@ impl Core {
                 }
             }
         }
-        if self.ground.source.is_confirmed() {
+        if confirmed {
             book.drop_orphans();
         }
         true

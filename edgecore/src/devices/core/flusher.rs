@@ -7,12 +7,11 @@ use protocol::devices::{DeviceIdentity, DeviceName};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::Core;
-use super::book::{Book, Waiter};
-use super::versions;
+use super::book::{Book, Running, Waiter};
+use super::{Core, Release, versions};
 use crate::devices::journal::{property_key, property_row, standing_key, standing_row};
 use crate::devices::twin::Event;
-use crate::store::{Batch, Op, Table};
+use crate::store::{Batch, MAX_KEY, MAX_VALUE, Op, Table};
 
 /// What is on tmpfs alone goes to flash no oftener than this.
 const REGULAR: Duration = Duration::from_secs(30);
@@ -35,6 +34,9 @@ pub(super) enum Scope {
 /// One round.
 pub(super) struct Round {
     number: u64,
+    scope: Scope,
+    /// The outbox is kept too, of all devices.
+    keeps: bool,
     pub(super) rows: Vec<(String, Op)>,
     /// Dirty again if it fails.
     properties: Vec<(DeviceName, Arc<str>)>,
@@ -79,11 +81,17 @@ impl Core {
         }
     }
 
+    /// A round that began while there was a link.
+    #[cfg(test)]
+    pub(super) async fn flush_durable(&self) -> bool {
+        self.flush(Scope::Durable, false).await
+    }
+
     /// One round; false if it failed.
     async fn flush(&self, scope: Scope, keep: bool) -> bool {
         let mut round = self.gather(scope, keep);
         let kept = async {
-            match (keep, scope) {
+            match (round.keeps, scope) {
                 (true, _) => self.ground.cluster.keep(None).await,
                 (false, Scope::Durable) if !round.devices.is_empty() => {
                     self.ground.cluster.keep(Some(round.devices.clone())).await
@@ -99,7 +107,7 @@ impl Core {
         }
         let done = result.is_ok();
         let waiters = std::mem::take(&mut round.waiters);
-        self.book.lock().end_round(round, done);
+        self.book.lock().end_round(round, &result);
         for waiter in waiters {
             // Whoever does not wait any more has its own reasons.
             drop(waiter.send(result.clone()));
@@ -110,18 +118,38 @@ impl Core {
     /// What is accepted here goes to the cluster even if the power fails: first into the outbox. Most
     /// of it without holding up reports, and what came meanwhile together with the round.
     fn gather(&self, scope: Scope, keep: bool) -> Round {
-        let force = keep || scope == Scope::Durable;
-        self.step(force);
+        let release = match (keep, scope) {
+            (true, _) => Release::Held,
+            (false, Scope::Durable) => Release::Durable,
+            (false, Scope::All) => Release::Due,
+        };
+        self.step(release);
         let mut book = self.book.lock();
-        if force && let Ok(now) = self.moment(&book) {
-            for name in book.names_to_see(now.mono) {
-                book.step(&name, Event::Tick, now, force);
+        // The link went away meanwhile, and somebody waits for everything.
+        let (keep, scope, release) = if book.gathering.all {
+            (true, Scope::All, Release::Held)
+        } else {
+            (keep, scope, release)
+        };
+        if release != Release::Due
+            && let Ok(now) = self.moment(&book)
+        {
+            for name in book.names_to_see(now.mono, release) {
+                book.step(&name, Event::Tick, now, release);
             }
         }
-        book.begin_round(scope, self.mono())
+        book.begin_round(scope, keep, self.mono())
     }
 
-    async fn write(&self, rows: Vec<(String, Op)>) -> Result<(), String> {
+    pub(super) async fn write(&self, mut rows: Vec<(String, Op)>) -> Result<(), String> {
+        // One of them would cost its whole batch, and all after it, again and again.
+        rows.retain(|(key, op)| {
+            let fits = fits(key, op);
+            if !fits {
+                tracing::warn!(key = %key.chars().take(80).collect::<String>(), "a record of a device is too large for the flash");
+            }
+            fits
+        });
         for chunk in rows.chunks(CHUNK) {
             let mut batch = Batch::new();
             for (key, op) in chunk {
@@ -144,18 +172,32 @@ impl Core {
     }
 }
 
+/// Whether the store takes it.
+const fn fits(key: &str, op: &Op) -> bool {
+    let len = if let Op::Put(row) = op { row.len() } else { 0 };
+    key.len() <= MAX_KEY && len <= MAX_VALUE
+}
+
 impl Book {
-    pub(super) fn begin_round(&mut self, scope: Scope, mono: i64) -> Round {
+    pub(super) fn begin_round(&mut self, scope: Scope, keeps: bool, mono: i64) -> Round {
+        let gathered = std::mem::take(&mut self.gathering);
+        self.gathering.number = gathered.number + 1;
+        self.running = Some(Running {
+            number: gathered.number,
+            keeps,
+            waiters: Vec::new(),
+        });
         let mut round = Round {
-            number: self.gathering.number,
+            number: gathered.number,
+            scope,
+            keeps,
             rows: Vec::new(),
             properties: Vec::new(),
             standings: Vec::new(),
-            deleted: std::mem::take(&mut self.gathering.deleted),
-            waiters: std::mem::take(&mut self.gathering.waiters),
+            deleted: gathered.deleted,
+            waiters: gathered.waiters,
             devices: Vec::new(),
         };
-        self.gathering.number += 1;
         let deleted = round.deleted.iter();
         round.rows.extend(deleted.map(|key| (key.clone(), Op::Delete)));
         for (name, entry) in &mut self.entries {
@@ -176,6 +218,7 @@ impl Book {
                     round.rows.push((key, Op::Delete));
                     entry.flashed.remove(&property);
                 }
+                entry.writing.insert(property.clone());
                 round.properties.push((name.clone(), property));
             }
             if scope == Scope::All
@@ -189,8 +232,14 @@ impl Book {
     }
 
     /// Whoever listens is told now, even if the flash has failed: the twins are what they are.
-    pub(super) fn end_round(&mut self, round: Round, done: bool) {
+    pub(super) fn end_round(&mut self, round: Round, result: &Result<(), String>) {
+        let running = self.running.take();
+        for waiter in running.into_iter().flat_map(|running| running.waiters) {
+            // Whoever does not wait any more has its own reasons.
+            drop(waiter.send(result.clone()));
+        }
         for entry in self.entries.values_mut() {
+            entry.writing.clear();
             while entry
                 .late
                 .front()
@@ -201,7 +250,10 @@ impl Book {
                 }
             }
         }
-        if done {
+        if result.is_ok() {
+            if round.scope == Scope::All {
+                self.is_on_flash(round.number);
+            }
             return;
         }
         for (name, property) in round.properties {

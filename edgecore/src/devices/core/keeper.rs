@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::Core;
+use super::{Core, Release};
 use crate::devices::twin::Event;
 
 /// Between two looks at what was touched: what comes in between is told once.
@@ -36,7 +36,7 @@ impl Core {
         };
         while !stop.is_cancelled() {
             self.look(&mut watch);
-            self.step(false);
+            self.step(Release::Due);
             let until = self.until_due();
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -47,9 +47,9 @@ impl Core {
         }
     }
 
-    /// Does what is due. `force` is for what must be in the outbox before it is kept.
-    pub(super) fn step(&self, force: bool) {
-        let names = self.book.lock().names_to_see(self.mono());
+    /// Does what is due.
+    pub(super) fn step(&self, release: Release) {
+        let names = self.book.lock().names_to_see(self.mono(), release);
         let mut wishes = false;
         for name in names {
             // One at a time: reports need not wait for all of them.
@@ -58,7 +58,7 @@ impl Core {
                 book.touch_all();
                 return;
             };
-            wishes |= book.step(&name, Event::Tick, now, force);
+            wishes |= book.step(&name, Event::Tick, now, release);
         }
         if wishes {
             self.changed.send_modify(|count| *count += 1);
@@ -120,7 +120,7 @@ impl Core {
             let mut book = self.book.lock();
             let Ok(now) = self.moment(&book) else { return };
             let event = Event::ClockSet { since: before, by };
-            book.step(&name, event, now, false);
+            book.step(&name, event, now, Release::Due);
         }
     }
 }

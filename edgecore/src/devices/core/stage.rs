@@ -19,6 +19,7 @@ use protocol::devices::{DeviceIdentity, DeviceName, DeviceStatusStatus};
 use protocol::object::Object;
 use tokio::sync::{broadcast, oneshot};
 
+use super::Release;
 use super::book::Book;
 use super::catalog::Catalog;
 use super::flusher::{Round, Scope};
@@ -80,6 +81,8 @@ pub struct FlashRound {
     pub rows: Vec<(String, Option<Bytes>)>,
     /// The devices whose newest report must be in the outbox's flash too, if not those of all.
     pub devices: Vec<DeviceIdentity>,
+    /// Those of all must be there.
+    pub keeps: bool,
     round: Round,
 }
 
@@ -175,9 +178,14 @@ impl Stage {
 
     /// Lets time pass; `force` is for what must be in the outbox before it is kept.
     pub fn step(&mut self, force: bool, now: Now) {
-        for name in self.book.names_to_see(now.mono) {
+        let release = match (force, self.ear.is_away()) {
+            (false, _) => Release::Due,
+            (true, false) => Release::Durable,
+            (true, true) => Release::Held,
+        };
+        for name in self.book.names_to_see(now.mono, release) {
             if let Some(moment) = self.moment(now) {
-                self.book.step(&name, Event::Tick, moment, force);
+                self.book.step(&name, Event::Tick, moment, release);
             }
         }
     }
@@ -194,8 +202,10 @@ impl Stage {
 
     /// Begins a round: of everything, or of what must be on flash whatever the link does.
     pub fn begin_round(&mut self, everything: bool, now: Now) -> FlashRound {
-        let scope = if everything { Scope::All } else { Scope::Durable };
-        let mut round = self.book.begin_round(scope, now.mono);
+        let all = std::mem::take(&mut self.book.gathering.all);
+        let keeps = all || self.ear.is_away();
+        let scope = if everything || all { Scope::All } else { Scope::Durable };
+        let mut round = self.book.begin_round(scope, keeps, now.mono);
         let rows = std::mem::take(&mut round.rows);
         let value = |op: Op| match op {
             Op::Put(value) => Some(value),
@@ -204,6 +214,7 @@ impl Stage {
         FlashRound {
             rows: rows.into_iter().map(|(key, op)| (key, value(op))).collect(),
             devices: round.devices.clone(),
+            keeps,
             round,
         }
     }
@@ -212,7 +223,7 @@ impl Stage {
     pub fn end_round(&mut self, round: FlashRound) {
         let mut round = round.round;
         let waiters = std::mem::take(&mut round.waiters);
-        self.book.end_round(round, true);
+        self.book.end_round(round, &Ok(()));
         for waiter in waiters {
             // Whoever does not wait any more has its own reasons.
             drop(waiter.send(Ok(())));

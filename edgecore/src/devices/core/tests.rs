@@ -2,12 +2,13 @@
 
 mod catalog;
 mod flash;
+mod held;
 mod model;
 mod outlive;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use futures::future::BoxFuture;
 use protocol::devices::{DeviceIdentity, DeviceStatusStatus};
@@ -60,6 +61,8 @@ impl Drop for Dir {
 #[derive(Default)]
 pub(super) struct Cloud {
     pub(super) away: AtomicBool,
+    /// How long it takes until the outbox is on flash, in ms.
+    pub(super) slow: AtomicU64,
     pub(super) told: Mutex<Vec<DeviceStatusStatus>>,
     pub(super) kept: Mutex<Vec<Option<usize>>>,
     pub(super) forgotten: Mutex<Vec<DeviceIdentity>>,
@@ -76,7 +79,10 @@ impl Cluster for Cloud {
 
     fn keep(&self, devices: Option<Vec<DeviceIdentity>>) -> BoxFuture<'_, Result<(), String>> {
         self.kept.lock().push(devices.map(|devices| devices.len()));
-        Box::pin(async { Ok(()) })
+        Box::pin(async {
+            tokio::time::sleep(Duration::from_millis(self.slow.load(Ordering::Relaxed))).await;
+            Ok(())
+        })
     }
 
     fn forget(&self, device: &DeviceIdentity) {
@@ -87,12 +93,20 @@ impl Cluster for Cloud {
 pub(super) struct Objects {
     pub(super) held: Mutex<Vec<Arc<Object>>>,
     pub(super) confirmed: AtomicBool,
+    /// What is held, and confirmed, once the list was read.
+    pub(super) late: Mutex<Option<Vec<Arc<Object>>>>,
     changed: watch::Sender<u64>,
 }
 
 impl Source for Objects {
     fn objects(&self) -> Vec<Arc<Object>> {
-        self.held.lock().clone()
+        let mut held = self.held.lock();
+        let before = held.clone();
+        if let Some(late) = self.late.lock().take() {
+            *held = late;
+            self.confirmed.store(true, Ordering::Relaxed);
+        }
+        before
     }
 
     fn changed(&self) -> watch::Receiver<u64> {
@@ -126,6 +140,10 @@ impl Objects {
             })
         };
         *self.held.lock() = objects.into_iter().enumerate().map(object).collect();
+        self.rings();
+    }
+
+    pub(super) fn rings(&self) {
         self.changed.send_modify(|count| *count += 1);
     }
 }
@@ -167,6 +185,7 @@ impl Node {
         let objects = Objects {
             held: Mutex::default(),
             confirmed: AtomicBool::new(false),
+            late: Mutex::default(),
             changed: watch::channel(0).0,
         };
         objects.set(vec![model(), device("u1", None)]);
@@ -179,7 +198,8 @@ impl Node {
         }
     }
 
-    pub(super) async fn start(&self) -> Run {
+    /// The twins, without anything that goes on by itself.
+    pub(super) async fn open(&self) -> Arc<Core> {
         let core = Core::open(Ground {
             journal_dir: self.dir.path().join("journal"),
             root: self.dir.path().to_owned(),
@@ -188,7 +208,11 @@ impl Node {
             cluster: Arc::clone(&self.cloud) as _,
             source: Arc::clone(&self.objects) as _,
         });
-        let core = core.await.unwrap();
+        core.await.unwrap()
+    }
+
+    pub(super) async fn start(&self) -> Run {
+        let core = self.open().await;
         let stop = CancellationToken::new();
         let (running, stopped) = (Arc::clone(&core), stop.clone());
         #[expect(clippy::disallowed_methods, reason = "the test owns it")]

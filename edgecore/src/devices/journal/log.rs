@@ -11,6 +11,8 @@ use super::{Line, Recalled};
 const LEAST: u64 = 4 * 1024 * 1024;
 /// A log is written anew when it has grown by this factor.
 const GROWTH: u64 = 3;
+/// The extension of a log that lacks what came last.
+const LOST: &str = "lost";
 
 /// The log of this boot, open.
 #[derive(Debug)]
@@ -23,6 +25,10 @@ pub(crate) struct Log {
     rewrite_at: u64,
     buffer: Vec<u8>,
 }
+
+/// A log that could not be written any more: all but what came last.
+#[derive(Debug)]
+pub(crate) struct Lost(PathBuf);
 
 /// The kernel's mark of this boot.
 pub(crate) fn boot_id(root: &Path) -> io::Result<String> {
@@ -41,17 +47,20 @@ impl Log {
             if other != path
                 && other
                     .extension()
-                    .is_some_and(|kind| kind == "log" || kind == "new")
+                    .is_some_and(|kind| kind == "log" || kind == "new" || kind == LOST)
+                && (other != path.with_extension(LOST) || path.exists())
             {
                 fs::remove_file(other)?;
             }
         }
-        let bytes = match fs::read(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            read => read?,
+        let (bytes, is_whole) = match (open(&path)?, open(&path.with_extension(LOST))?) {
+            (Some(bytes), _) => (bytes, true),
+            (None, Some(bytes)) => (bytes, false),
+            (None, None) => return Ok(None),
         };
         let mut recalled = Recalled {
             is_from_log: true,
+            is_behind: !is_whole,
             ..Recalled::default()
         };
         for line in bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
@@ -72,32 +81,25 @@ impl Log {
         make(dir)?;
         let path = path(dir, boot);
         let new = path.with_extension("new");
-        let mut options = OpenOptions::new();
-        let mut file = options
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&new)?;
-        let (mut buffer, mut len) = (Vec::new(), 0);
-        for line in lines {
-            line.encode(&mut buffer)?;
-            if buffer.len() >= 256 * 1024 {
-                file.write_all(&buffer)?;
-                len += buffer.len() as u64;
-                buffer.clear();
+        let written = write_lines(&new, lines).and_then(|written| {
+            fs::rename(&new, &path)?;
+            Ok(written)
+        });
+        let (file, len) = match written {
+            Ok(written) => written,
+            Err(error) => {
+                // It takes the room that the next attempt needs.
+                drop(fs::remove_file(&new));
+                return Err(error);
             }
-        }
-        file.write_all(&buffer)?;
-        len += buffer.len() as u64;
-        fs::rename(&new, &path)?;
-        buffer.clear();
+        };
+        Lost(path.with_extension(LOST)).remove();
         Ok(Self {
             path,
             file,
             len,
             rewrite_at: (len * GROWTH).max(LEAST),
-            buffer,
+            buffer: Vec::new(),
         })
     }
 
@@ -125,11 +127,59 @@ impl Log {
         self.len > self.rewrite_at
     }
 
-    /// Takes the log away: what it lacks would make the rest a lie.
-    pub(crate) fn abandon(self) {
-        if let Err(error) = fs::remove_file(&self.path) {
-            tracing::error!(path = %self.path.display(), %error, "an incomplete journal cannot be removed");
+    /// Puts the log aside: it lacks something, and flash has not yet what else it says.
+    pub(crate) fn lose(self) -> Lost {
+        let lost = self.path.with_extension(LOST);
+        if let Err(error) = fs::rename(&self.path, &lost) {
+            tracing::error!(path = %self.path.display(), %error, "an incomplete journal cannot be put aside");
+            // To be read as if it had no gap would be worse.
+            Lost(self.path).remove();
         }
+        Lost(lost)
+    }
+
+    /// Lets every further append fail, as on a full disk.
+    #[cfg(test)]
+    pub(crate) fn fill_disk(&mut self) {
+        self.file = OpenOptions::new().write(true).open("/dev/full").unwrap();
+    }
+}
+
+impl Lost {
+    /// Takes it away: flash has all that it says.
+    pub(crate) fn remove(self) {
+        match fs::remove_file(&self.0) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::error!(path = %self.0.display(), %error, "an incomplete journal cannot be removed");
+            }
+            Ok(()) | Err(_) => {}
+        }
+    }
+}
+
+/// A new file with these lines, and its length.
+fn write_lines<'a>(path: &Path, lines: impl Iterator<Item = Line<'a>>) -> io::Result<(File, u64)> {
+    let mut options = OpenOptions::new();
+    let options = options.write(true).create(true).truncate(true).mode(0o600);
+    let mut file = options.open(path)?;
+    let (mut buffer, mut len) = (Vec::new(), 0);
+    for line in lines {
+        line.encode(&mut buffer)?;
+        if buffer.len() >= 256 * 1024 {
+            file.write_all(&buffer)?;
+            len += buffer.len() as u64;
+            buffer.clear();
+        }
+    }
+    file.write_all(&buffer)?;
+    len += buffer.len() as u64;
+    Ok((file, len))
+}
+
+fn open(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    match fs::read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        read => read.map(Some),
     }
 }
 

@@ -71,9 +71,44 @@ fn a_log_that_has_grown_is_written_anew_and_small() {
         Log::read(&dir, "b").unwrap().unwrap().devices["u"].kept["a"],
         large
     );
-    log.abandon();
+    let lost = log.lose();
+    let recalled = Log::read(&dir, "b").unwrap().unwrap();
+    assert!(recalled.is_behind && recalled.devices["u"].kept["a"] == large);
+    lost.remove();
     assert!(Log::read(&dir, "b").unwrap().is_none());
     std::fs::remove_dir_all(dir).unwrap();
+}
+
+#[test]
+fn a_log_that_was_lost_is_not_read_beside_a_new_one() {
+    let dir = dir();
+    let (old, new) = (kept("1", 1), kept("2", 2));
+    let log = Log::write(&dir, "b", [Line::property("u", "a", Some(&old))].into_iter()).unwrap();
+    drop(log.lose());
+    Log::write(&dir, "b", [Line::property("u", "a", Some(&new))].into_iter()).unwrap();
+    let recalled = Log::read(&dir, "b").unwrap().unwrap();
+    assert!(!recalled.is_behind && recalled.devices["u"].kept["a"] == new);
+    assert!(!dir.join("b.lost").exists());
+    std::fs::remove_dir_all(dir).unwrap();
+}
+
+#[test]
+fn of_log_and_flash_the_higher_version_counts() {
+    let of = |rows: [(&str, u64); 2]| {
+        let kept = rows.map(|(name, version)| (name.into(), kept(name, version)));
+        let rows = Rows {
+            kept: BTreeMap::from(kept),
+            stood: None,
+        };
+        Recalled {
+            devices: BTreeMap::from([("u".to_owned(), rows)]),
+            ..Recalled::default()
+        }
+    };
+    let mut log = of([("a", 1), ("b", 4)]);
+    log.fill(of([("a", 3), ("b", 2)]));
+    let versions = log.devices["u"].kept.values().map(Kept::version);
+    assert_eq!(versions.collect::<Vec<_>>(), [3, 4]);
 }
 
 #[test]

@@ -7,8 +7,14 @@ use jiff::Timestamp;
 use protocol::devices::{Desired, DeviceState, PropertyType};
 
 use super::report::Draft;
-use super::{Change, Kept, Manifest, Moment, Outcome, Quality, Reported, Rules, Stood, Twin, Wished};
+use super::{
+    Change, Kept, MAX_NAME, Manifest, Moment, Outcome, Quality, Reported, Rules, Stood, Twin, Wished,
+};
 use crate::devices::seam::Origin;
+use crate::devices::served::ServedProperty;
+
+/// By how much a corrected time may lie ahead: how far the clock was moved is known so exactly.
+const CLOCK_SLACK: i64 = 1_000;
 
 /// Somebody says how the device is: that wins over what reports let guess.
 pub(super) fn state(twin: &Twin, rules: &Rules, state: DeviceState, now: Moment) -> Outcome {
@@ -40,6 +46,8 @@ pub(super) fn catalog(twin: &Twin, rules: &Rules, now: Moment) -> Outcome {
         .properties
         .iter()
         .map(|property| property.name.as_str())
+        // No report may name it, and no journal could keep it.
+        .filter(|name| name.len() <= MAX_NAME)
         .collect();
     names.extend(
         twin.slots
@@ -50,7 +58,8 @@ pub(super) fn catalog(twin: &Twin, rules: &Rules, now: Moment) -> Outcome {
     for name in names {
         let said = manifest(rules, name);
         let mut kept = draft.current(name);
-        if kept.manifest.as_deref() == said.as_ref() {
+        let same = kept.manifest.as_deref() == said.as_ref();
+        if same || (said.is_none() && is_unclear(rules, name)) {
             continue;
         }
         match &said {
@@ -87,9 +96,17 @@ pub(super) fn tick(twin: &Twin, rules: &Rules, now: Moment) -> Outcome {
     })
 }
 
-/// Times that were taken before the clock was set become what they would have been.
-pub(super) fn clock_set(twin: &Twin, since: i64, by: i64) -> Outcome {
-    let shifted = |at: i64| if at >= since { at.saturating_add(by) } else { at };
+/// Times that were taken before the clock was set become what they would have been. One that would lie
+/// ahead was taken afterwards, or was corrected already.
+pub(super) fn clock_set(twin: &Twin, since: i64, by: i64, now: Moment) -> Outcome {
+    let shifted = |at: i64| {
+        let right = at.saturating_add(by);
+        if at >= since && right <= now.wall.saturating_add(CLOCK_SLACK) {
+            right
+        } else {
+            at
+        }
+    };
     let mut outcome = Outcome::default();
     for (name, kept) in twin.kept() {
         let mut new = kept.clone();
@@ -162,6 +179,12 @@ fn aged(kept: &Kept, now: Moment) -> Option<Kept> {
         })),
         ..kept.clone()
     })
+}
+
+/// Whether only the model could say if an empty value is wished, and the model is away.
+fn is_unclear(rules: &Rules, name: &str) -> bool {
+    let wished = |property: &ServedProperty| property.desired.is_some();
+    rules.lacks_model() && rules.property(name).is_some_and(wished)
 }
 
 fn manifest(rules: &Rules, name: &str) -> Option<Manifest> {

@@ -50,6 +50,14 @@ impl Twin {
         (told != self.stood.state).then(|| at.saturating_add(cycle))
     }
 
+    /// Whether a cycle keeps a value from the cluster.
+    pub(crate) fn holds_back(&self, rules: &Rules, now: Moment) -> bool {
+        let due = |(name, slot): (&Arc<str>, &Slot)| slot.due(rules, name, false);
+        let state = self.state_due(rules, false);
+        let slots = self.slots.iter().filter_map(due);
+        slots.chain(state).any(|due| due <= now.mono)
+    }
+
     /// When there is something to do although nothing happens: the next cycle that ends with
     /// something to tell, the next value to go stale, the next wish to end.
     pub(crate) fn next_due(&self, rules: &Rules, now: Moment, held: bool) -> Option<i64> {

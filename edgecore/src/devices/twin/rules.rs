@@ -35,6 +35,11 @@ impl Rules {
         Self { served, by_name }
     }
 
+    /// Whether the device names a model that is not here, so that much of it cannot be told.
+    pub(crate) fn lacks_model(&self) -> bool {
+        !self.served.has_model && !self.served.model.is_empty()
+    }
+
     /// A property by name.
     pub(crate) fn property(&self, name: &str) -> Option<&ServedProperty> {
         let (index, _) = self.by_name.get(name)?;

@@ -380,14 +380,24 @@ fn times_that_were_taken_before_the_clock_was_set_are_corrected() {
     bench.says("target", "5");
     assert_eq!(bench.heard("target").as_deref(), Some("5"));
     let version = bench.reported("target").version;
+    bench.now.wall += 3_600_000 + 900;
+    bench.says("temperature", "20");
+    let right = bench.now.wall;
     bench.does(Event::ClockSet {
         since: at - 10,
         by: 3_600_000,
     });
     assert_eq!(bench.reported("target").at, at + 3_600_000);
     assert_eq!(bench.reported("target").version, version);
+    assert_eq!(
+        bench.reported("temperature").at,
+        right,
+        "it was taken with the right clock"
+    );
+    assert_eq!(bench.twin.standing().last_online, Some(right));
     assert!(bench.twin.release(&bench.rules, bench.now, true));
-    let told = &bench.twin.status(&bench.rules).twins[0];
+    let told = bench.twin.status(&bench.rules).twins;
+    let told = told.iter().find(|twin| twin.property_name == "target").unwrap();
     let told = told.reported.as_ref().unwrap();
     assert_eq!(told.metadata["timestamp"], (at + 3_600_000).to_string());
 }

@@ -360,7 +360,7 @@ impl World {
             return;
         };
         let round = process.devices.stage.begin_round(everything, now);
-        let keep = match (away, everything) {
+        let keep = match (round.keeps, everything) {
             (true, _) => process.devices.keep(None),
             (false, false) => process.devices.keep(Some(&round.devices)),
             (false, true) => Vec::new(),

@@ -98,3 +98,43 @@ async fn a_state_is_told_to_the_cluster() {
     );
     assert_eq!(run.core.standing(&pump()).unwrap().state, DeviceState::Offline);
 }
+
+#[tokio::test(start_paused = true)]
+async fn while_its_model_is_replaced_the_cluster_keeps_what_it_has_of_a_device() {
+    let node = Node::new();
+    let run = node.start().await;
+    run.says("count", "7").await.unwrap();
+    pass(1.0).await;
+    node.cloud.told.lock().clear();
+    node.objects.set(vec![device("u1", None)]);
+    pass(1.0).await;
+    run.says("count", "8").await.unwrap();
+    run.says("alarm", "1").await.unwrap();
+    pass(1.0).await;
+    assert!(node.cloud.told.lock().is_empty());
+    assert_eq!(run.actual("count"), Some(("8".to_owned(), "good".to_owned())));
+    node.objects.set(vec![model(), device("u1", None)]);
+    pass(1.0).await;
+    assert_eq!(node.heard("count").as_deref(), Some("8"));
+    assert_eq!(node.heard("alarm").as_deref(), Some("1"));
+    node.objects.set(vec![device("u1", None)]);
+    pass(15.0).await;
+    let told = node.cloud.told.lock().last().cloned().unwrap();
+    assert!(told.twins.is_empty(), "it does not come back");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_device_that_comes_while_the_cluster_confirms_keeps_what_was_kept_of_it() {
+    let node = Node::new();
+    let run = node.start().await;
+    run.says("count", "7").await.unwrap();
+    run.kill();
+    node.objects.set(vec![model(), device("u1", None)]);
+    // The list was taken just before the device came.
+    let with = std::mem::take(&mut *node.objects.held.lock());
+    *node.objects.late.lock() = Some(with);
+    let run = node.start().await;
+    node.objects.rings();
+    pass(1.0).await;
+    assert_eq!(run.actual("count"), Some(("7".to_owned(), "good".to_owned())));
+}

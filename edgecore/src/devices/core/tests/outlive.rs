@@ -170,12 +170,12 @@ async fn a_directory_that_cannot_be_written_sends_values_to_flash() {
 
 #[tokio::test(start_paused = true)]
 async fn when_the_clock_is_set_earlier_times_are_corrected() {
-    let node = Node::new();
+    let mut node = Node::new();
     let run = node.start().await;
     let told = run.says("count", "7").await.unwrap();
     run.kill();
-    // The machine says that an hour less has passed than the clock does: the clock was behind.
-    node.dir.uptime(10_000.0 - 3_600.0);
+    // An hour more has passed by the clock, and none by the machine: the clock was behind.
+    node.clock = Clock::with_offset(3_600);
     let run = node.start().await;
     let actual = run
         .core
@@ -188,4 +188,50 @@ async fn when_the_clock_is_set_earlier_times_are_corrected() {
     let at: i64 = actual.metadata["timestamp"].parse().unwrap();
     let shift = at - told.timestamp;
     assert!((3_599_000..=3_601_000).contains(&shift), "{shift}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_report_at_which_the_log_fails_waits_for_flash_and_so_does_all_before() {
+    let node = Node::new();
+    let run = node.start().await;
+    run.says("target", "3").await.unwrap();
+    run.core.book.lock().fill_disk();
+    run.says("count", "7").await.unwrap();
+    for (property, value) in [("count", "7"), ("target", "3")] {
+        assert_eq!(node.flashed(property).await.as_deref(), Some(value));
+    }
+    pass(1.0).await;
+    let files = std::fs::read_dir(node.dir.path().join("journal")).unwrap();
+    assert_eq!(
+        files.count(),
+        1,
+        "the log is written anew, and nothing else is left"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_log_that_failed_is_read_until_flash_has_all_that_it_says() {
+    let node = Node::new();
+    let core = node.open().await;
+    let report = |property, value: &str| core.report(said(property, Observation::Value(value.to_owned())));
+    report("target", "3").await.unwrap();
+    core.book.lock().fill_disk();
+    let mut waits = report("count", "7");
+    assert!(futures::poll!(&mut waits).is_pending());
+    drop(waits);
+    let again = node.open().await;
+    let actual = |core: &Core| core.twin(&pump()).unwrap()["target"].actual.clone().unwrap();
+    assert_eq!(
+        actual(&again).metadata["quality"],
+        "good",
+        "flash has not got it yet"
+    );
+    again.book.lock().fill_disk();
+    let mut waits = again.report(said("count", Observation::Value("8".to_owned())));
+    assert!(futures::poll!(&mut waits).is_pending());
+    let lost = node.dir.path().join("journal/one.lost");
+    assert!(lost.exists());
+    assert!(again.flush_durable().await);
+    waits.await.unwrap();
+    assert!(!lost.exists(), "flash has everything");
 }

@@ -136,3 +136,21 @@ fn the_cluster_sees_whose_wish_it_is() {
     );
     assert!(twins[0].reported.is_none());
 }
+
+#[test]
+fn a_text_that_the_cluster_wishes_empty_is_the_same_wish_while_the_model_is_away() {
+    let empty = |device: &mut Value| device["spec"]["properties"][2]["desired"] = json!({"value": ""});
+    let mut bench = Bench::new(rules_of(empty));
+    bench.does(Event::Report(&wish("note", "by hand")));
+    let with = bench.rules.clone();
+    let mut served = (*with.served).clone();
+    served.has_model = false;
+    for property in &mut served.properties {
+        (property.declared, property.type_) = (false, None);
+    }
+    for rules in [Rules::of(Arc::new(served)), with] {
+        bench.rules = rules;
+        assert_eq!(bench.does(Event::Catalog), Outcome::default());
+    }
+    assert_eq!(bench.twin.wishes(&bench.rules)["note"].value, "by hand");
+}
