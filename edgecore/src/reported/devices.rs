@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use prost::Message as _;
 use protocol::devices::{DeviceIdentity, DeviceStatusStatus};
-use protocol::reported::{OutboxKey, Seq, SettledAs};
+use protocol::reported::{OutboxKey, RefusalCode, Seq, SettledAs};
 use protocol::wire::{Report as Entry, ReportedUp, reported_up};
 use tokio::time::Instant;
 
@@ -28,6 +28,8 @@ pub(super) struct Places {
     in_memory: BTreeMap<DeviceIdentity, Entry>,
     /// The numbers of entries that are on flash.
     on_flash: BTreeMap<DeviceIdentity, BTreeSet<u64>>,
+    /// Devices of which the API server refuses what is said for what it is: no link takes it.
+    refused: BTreeSet<DeviceIdentity>,
     /// Since when nothing was taken although something waits.
     silent_since: Option<Instant>,
 }
@@ -51,7 +53,8 @@ impl Places {
     }
 
     fn is_waiting(&self) -> bool {
-        !self.in_memory.is_empty() || !self.on_flash.is_empty()
+        let mut waiting = self.in_memory.keys().chain(self.on_flash.keys());
+        waiting.any(|device| !self.refused.contains(device))
     }
 }
 
@@ -118,7 +121,9 @@ impl Book {
         self.note_reservation(change.reserved);
         if let Some(entry) = change.write {
             self.devices.in_memory.insert(device.clone(), entry);
-            self.devices.silent_since.get_or_insert_with(Instant::now);
+            if !self.devices.refused.contains(device) {
+                self.devices.silent_since.get_or_insert_with(Instant::now);
+            }
         }
     }
 
@@ -142,9 +147,14 @@ impl Book {
 
     /// The cluster has answered an entry: neither it nor an older one is needed any more.
     pub(super) fn settle_device(&mut self, device: &DeviceIdentity, seq: Seq, outcome: SettledAs) {
-        if matches!(outcome, SettledAs::Deferred(_)) {
+        if let SettledAs::Deferred(code) = outcome {
+            if code == RefusalCode::Invalid {
+                self.devices.refused.insert(device.clone());
+                self.end_silence();
+            }
             return;
         }
+        self.devices.refused.remove(device);
         if self
             .devices
             .in_memory
@@ -159,7 +169,12 @@ impl Book {
 
     fn forget_device(&mut self, device: &DeviceIdentity) {
         self.devices.in_memory.remove(device);
+        self.devices.refused.remove(device);
         self.delete_older(device, u64::MAX);
+        self.end_silence();
+    }
+
+    fn end_silence(&mut self) {
         if !self.devices.is_waiting() {
             self.devices.silent_since = None;
         }
@@ -192,8 +207,6 @@ fn device_of(report: &ReportedUp) -> Option<DeviceIdentity> {
 
 #[cfg(test)]
 mod tests {
-    use protocol::reported::RefusalCode;
-
     use super::*;
     use crate::store::Db;
 
@@ -320,5 +333,28 @@ mod tests {
         assert_eq!(reporter.silence_of_devices(), Duration::from_secs(1));
         reporter.forget_device(&pump());
         assert_eq!(reporter.silence_of_devices(), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_report_that_the_cluster_never_takes_does_not_count_as_silence() {
+        let reporter = Reporter::load(Db::in_memory()).await.unwrap();
+        let settle = |outcome| {
+            let seq = newest(&reporter);
+            reporter.book.lock().settle_device(&pump(), seq, outcome);
+        };
+        let silence = async || {
+            tokio::time::advance(Duration::from_secs(3)).await;
+            reporter.silence_of_devices()
+        };
+        reporter.device(&pump(), &status("online")).unwrap();
+        settle(SettledAs::Deferred(RefusalCode::Unavailable));
+        assert_eq!(silence().await, Duration::from_secs(3), "nobody takes anything");
+        settle(SettledAs::Deferred(RefusalCode::Invalid));
+        assert_eq!(silence().await, Duration::ZERO);
+        reporter.device(&pump(), &status("offline")).unwrap();
+        assert_eq!(silence().await, Duration::ZERO, "nor does the next one");
+        settle(SettledAs::Committed);
+        reporter.device(&pump(), &status("online")).unwrap();
+        assert_eq!(silence().await, Duration::from_secs(3));
     }
 }
