@@ -85,7 +85,7 @@ impl Reporter {
                 self.write_all().await?;
             }
             let due: Vec<ReportedUp> = std::iter::from_fn(|| self.next()).collect();
-            self.overtake(&due).await?;
+            is_written(self.overtake(&due).await)?;
             for report in &due {
                 writer.write(report).await?;
             }
