@@ -41,7 +41,7 @@ const SEED: &str = "E2E_SEED";
 
 /// Which devices' values are on flash before they are accepted, link or not.
 const fn is_durable(number: usize) -> bool {
-    number % 2 == 0
+    number.is_multiple_of(2)
 }
 
 /// A model, and devices of it on a node whose names begin so.

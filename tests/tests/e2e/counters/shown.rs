@@ -116,7 +116,7 @@ async fn take(
     counters: Arc<Counters>,
 ) {
     while let Some(event) = events.next().await {
-        let (Ok(Event::Apply(status)) | Ok(Event::InitApply(status))) = event else {
+        let Ok(Event::Apply(status) | Event::InitApply(status)) = event else {
             continue;
         };
         let device = format!("default/{}", status.metadata.name.unwrap_or_default());
