@@ -12,6 +12,7 @@
 //! names: when the answer was lost, the key stays, for only the same key may try again.
 
 mod enrol;
+mod group;
 mod machine;
 mod plan;
 pub(super) mod service;
@@ -48,6 +49,7 @@ pub async fn join(args: JoinArgs, paths: &Paths, clock: &Clock) -> anyhow::Resul
         take_back(&error, &plan, &mut record, before);
         return Err(error);
     }
+    group::ensure(&plan, paths);
     service::install(&plan, &mut record, paths)?;
     step(&format!(
         "{} has joined; see `edgecore status`",

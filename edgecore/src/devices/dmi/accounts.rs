@@ -29,6 +29,11 @@ pub(super) fn group(name: &str) -> Option<Group> {
     group_in(&read(GROUP), name)
 }
 
+/// Whether there is a group of that name.
+pub(crate) fn has_group(name: &str) -> bool {
+    group(name).is_some()
+}
+
 /// The user of that number.
 pub(super) fn user(uid: u32) -> Option<User> {
     user_in(&read(PASSWD), uid)

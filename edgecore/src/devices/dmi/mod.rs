@@ -19,6 +19,7 @@ mod accounts;
 mod authority;
 mod caller;
 mod message;
+mod peer;
 mod plan;
 mod presence;
 mod roster;
@@ -43,6 +44,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+pub(crate) use accounts::has_group;
 pub use rows::{Rows, RowsError};
 pub use socket::SocketError;
 

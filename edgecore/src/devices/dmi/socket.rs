@@ -16,9 +16,10 @@ use thiserror::Error;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::time::sleep;
-use tracing::{info, warn};
+use tracing::warn;
 
 use super::accounts::{self, Group, User};
+use super::peer;
 use super::wire::Lenient;
 
 /// Connections at a time. Existing mappers open one for each report and close it; without a link a report
@@ -88,7 +89,8 @@ impl Socket {
             return false;
         };
         let user = || accounts::user(peer.uid());
-        admits((peer.uid(), peer.gid()), self.group.as_ref(), user)
+        let groups = || peer::groups("/".as_ref(), peer.pid(), peer.uid());
+        admits((peer.uid(), peer.gid()), self.group.as_ref(), user, groups)
     }
 }
 
@@ -98,21 +100,29 @@ impl Drop for Socket {
     }
 }
 
-/// Root, edgecore's own user, and whoever is of the group.
-fn admits((uid, gid): (u32, u32), group: Option<&Group>, user: impl FnOnce() -> Option<User>) -> bool {
+/// Root, edgecore's own user, and whoever is of the group: by its own group, by the account, or because
+/// whatever started it (a service's `SupplementaryGroups`) put it there.
+fn admits(
+    (uid, gid): (u32, u32),
+    group: Option<&Group>,
+    user: impl FnOnce() -> Option<User>,
+    groups: impl FnOnce() -> Vec<u32>,
+) -> bool {
     if uid == 0 || uid == Uid::effective().as_raw() {
         return true;
     }
     let Some(group) = group else { return false };
-    gid == group.gid || user().is_some_and(|user| user.gid == group.gid || group.members.contains(&user.name))
+    let of_group = |user: User| user.gid == group.gid || group.members.contains(&user.name);
+    gid == group.gid || user().is_some_and(of_group) || groups().contains(&group.gid)
 }
 
 fn find(group: &str) -> Option<Group> {
     let found = accounts::group(group);
     if found.is_none() {
-        info!(
+        warn!(
             group,
-            "there is no such group, so root's mappers alone may report; `groupadd --system` makes one"
+            "there is no such group: only mappers that run as root may report. `groupadd --system` makes it; \
+             edgecore must be started again then"
         );
     }
     found
@@ -160,19 +170,29 @@ mod tests {
     fn root_and_the_group_may_report_and_nobody_else() {
         let (stranger, nobody) = (70_001, 65_534);
         let mappers = group(&["modbus"]);
-        assert!(admits((0, nobody), None, || None));
-        assert!(!admits((stranger, nobody), None, || Some(user("modbus", 1))));
-        assert!(!admits((stranger, nobody), Some(&mappers), || None));
-        assert!(!admits((stranger, nobody), Some(&mappers), || Some(user(
-            "other", 1
-        ))));
-        assert!(admits((stranger, mappers.gid), Some(&mappers), || None));
-        assert!(admits((stranger, nobody), Some(&mappers), || Some(user(
-            "modbus", 1
-        ))));
-        assert!(admits((stranger, nobody), Some(&mappers), || Some(user(
-            "other", 70_000
-        ))));
+        let of = |ids, group: Option<&Group>, user: Option<User>| admits(ids, group, || user, Vec::new);
+        assert!(of((0, nobody), None, None));
+        assert!(!of((stranger, nobody), None, Some(user("modbus", 1))));
+        assert!(!of((stranger, nobody), Some(&mappers), None));
+        assert!(!of((stranger, nobody), Some(&mappers), Some(user("other", 1))));
+        assert!(of((stranger, mappers.gid), Some(&mappers), None));
+        assert!(of((stranger, nobody), Some(&mappers), Some(user("modbus", 1))));
+        assert!(of(
+            (stranger, nobody),
+            Some(&mappers),
+            Some(user("other", 70_000))
+        ));
+    }
+
+    #[test]
+    fn a_group_that_a_service_gives_its_mapper_counts() {
+        let mappers = group(&[]);
+        let started_with = |groups: &[u32]| {
+            let groups = groups.to_vec();
+            admits((70_001, 65_534), Some(&mappers), || None, || groups)
+        };
+        assert!(started_with(&[5, 70_000]));
+        assert!(!started_with(&[5]));
     }
 
     #[tokio::test]
