@@ -1,7 +1,7 @@
 //! The control socket: how `edgecore status` asks the node that runs.
 //!
-//! HTTP over a unix socket that root alone may open, so `curl --unix-socket` works too. One
-//! question today: `GET /status`.
+//! HTTP over a unix socket that root alone may open, so `curl --unix-socket` works too. Two
+//! questions: `GET /status` and `GET /devices`.
 //!
 //! **Invariant:** whoever asks, and however slowly, costs at most [`MAX_CLIENTS`] small tasks.
 
@@ -19,6 +19,7 @@ use http_body_util::{BodyExt as _, Empty, Full, Limited};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
 use thiserror::Error;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
@@ -26,17 +27,29 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use super::get::DeviceView;
 use super::status::Status;
 
 /// How many may ask at a time.
 pub const MAX_CLIENTS: usize = 8;
 /// How long a question and its answer may take.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// The largest status that is read: a thousand pods are far below.
-const MAX_STATUS: usize = 4 << 20;
+/// The largest answer that is read: a thousand pods or devices are below.
+const MAX_ANSWER: usize = 16 << 20;
 
 /// Says how the node is.
 pub type StatusSource = Arc<dyn Fn() -> BoxFuture<'static, Status> + Send + Sync>;
+/// Says what its devices say.
+pub type DevicesSource = Arc<dyn Fn() -> Vec<DeviceView> + Send + Sync>;
+
+/// Who answers.
+#[derive(Clone)]
+pub struct Sources {
+    /// `GET /status`.
+    pub status: StatusSource,
+    /// `GET /devices`.
+    pub devices: DevicesSource,
+}
 
 /// Why the running node cannot be asked, or cannot be one.
 #[derive(Debug, Error)]
@@ -90,7 +103,7 @@ impl Control {
     }
 
     /// Answers until `stop`.
-    pub async fn serve(self, source: StatusSource, stop: CancellationToken) {
+    pub async fn serve(self, sources: Sources, stop: CancellationToken) {
         let room = Arc::new(Semaphore::new(MAX_CLIENTS));
         let mut clients = JoinSet::new();
         loop {
@@ -100,9 +113,9 @@ impl Control {
                 accepted = self.listener.accept() => match accepted {
                     Ok((stream, _)) => {
                         let Ok(place) = Arc::clone(&room).try_acquire_owned() else { continue };
-                        let source = Arc::clone(&source);
+                        let sources = sources.clone();
                         clients.spawn(async move {
-                            let _ = timeout(PATIENCE, answer(stream, source)).await;
+                            let _ = timeout(PATIENCE, answer(stream, sources)).await;
                             drop(place);
                         });
                     }
@@ -137,8 +150,8 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-async fn answer(stream: UnixStream, source: StatusSource) {
-    let service = service_fn(move |request| respond(request, Arc::clone(&source)));
+async fn answer(stream: UnixStream, sources: Sources) {
+    let service = service_fn(move |request| respond(request, sources.clone()));
     let served = hyper::server::conn::http1::Builder::new()
         .serve_connection(TokioIo::new(stream), service)
         .await;
@@ -147,17 +160,18 @@ async fn answer(stream: UnixStream, source: StatusSource) {
     }
 }
 
-async fn respond(
-    request: Request<Incoming>,
-    source: StatusSource,
-) -> Result<Response<Full<Bytes>>, Infallible> {
-    if request.method() != Method::GET || request.uri().path() != "/status" {
-        return Ok(reply(
-            StatusCode::NOT_FOUND,
-            Bytes::from_static(b"try GET /status\n"),
-        ));
-    }
-    Ok(match serde_json::to_vec(&source().await) {
+async fn respond(request: Request<Incoming>, sources: Sources) -> Result<Response<Full<Bytes>>, Infallible> {
+    let json = match (request.method(), request.uri().path()) {
+        (&Method::GET, "/status") => serde_json::to_vec(&(sources.status)().await),
+        (&Method::GET, "/devices") => serde_json::to_vec(&(sources.devices)()),
+        _ => {
+            return Ok(reply(
+                StatusCode::NOT_FOUND,
+                Bytes::from_static(b"try GET /status or GET /devices\n"),
+            ));
+        }
+    };
+    Ok(match json {
         Ok(json) => reply(StatusCode::OK, Bytes::from(json)),
         Err(error) => reply(StatusCode::INTERNAL_SERVER_ERROR, Bytes::from(error.to_string())),
     })
@@ -171,6 +185,15 @@ fn reply(status: StatusCode, body: Bytes) -> Response<Full<Bytes>> {
 
 /// Asks the running node how it is.
 pub async fn ask(path: &Path) -> Result<Status, ControlError> {
+    question(path, "/status").await
+}
+
+/// Asks the running node what its devices say.
+pub async fn devices(path: &Path) -> Result<Vec<DeviceView>, ControlError> {
+    question(path, "/devices").await
+}
+
+async fn question<T: DeserializeOwned>(path: &Path, about: &str) -> Result<T, ControlError> {
     let stream = UnixStream::connect(path).await.map_err(|source| {
         let path = path.to_owned();
         if matches!(
@@ -186,21 +209,21 @@ pub async fn ask(path: &Path) -> Result<Status, ControlError> {
         path: path.to_owned(),
         why,
     };
-    let got = timeout(PATIENCE, get_status(stream)).await;
+    let got = timeout(PATIENCE, get(stream, about)).await;
     let json = got
         .map_err(|_| bad(format!("none within {} s", PATIENCE.as_secs())))?
         .map_err(bad)?;
     serde_json::from_slice(&json).map_err(|error| bad(error.to_string()))
 }
 
-async fn get_status(stream: UnixStream) -> Result<Bytes, String> {
+async fn get(stream: UnixStream, about: &str) -> Result<Bytes, String> {
     let told = |error: &dyn std::fmt::Display| error.to_string();
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
         .await
         .map_err(|e| told(&e))?;
     let mut driver = JoinSet::new();
     driver.spawn(connection);
-    let request = Request::get("/status")
+    let request = Request::get(about)
         .header(http::header::HOST, "edgecore")
         .body(Empty::<Bytes>::new());
     let response = sender
@@ -210,7 +233,7 @@ async fn get_status(stream: UnixStream) -> Result<Bytes, String> {
     if !response.status().is_success() {
         return Err(format!("HTTP {}", response.status()));
     }
-    let body = Limited::new(response.into_body(), MAX_STATUS)
+    let body = Limited::new(response.into_body(), MAX_ANSWER)
         .collect()
         .await
         .map_err(|e| told(&e))?;
@@ -228,15 +251,23 @@ mod tests {
         ))
     }
 
-    fn source() -> StatusSource {
-        Arc::new(|| {
+    fn sources() -> Sources {
+        let status = || -> BoxFuture<'static, Status> {
             Box::pin(async {
                 Status {
                     node: "pump-7".to_owned(),
                     ..Status::default()
                 }
             })
-        })
+        };
+        let lamp = DeviceView {
+            name: "lamp".to_owned(),
+            ..DeviceView::default()
+        };
+        Sources {
+            status: Arc::new(status),
+            devices: Arc::new(move || vec![lamp.clone()]),
+        }
     }
 
     #[tokio::test]
@@ -247,8 +278,9 @@ mod tests {
         assert_eq!(mode & 0o777, 0o600);
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
-        tasks.spawn(control.serve(source(), stop.clone()));
+        tasks.spawn(control.serve(sources(), stop.clone()));
         assert_eq!(ask(&path).await.unwrap().node, "pump-7");
+        assert_eq!(devices(&path).await.unwrap()[0].name, "lamp");
         assert!(matches!(
             Control::bind(&path).await,
             Err(ControlError::RunsAlready(_))
@@ -278,7 +310,7 @@ mod tests {
         let path = socket("slow");
         let control = Control::bind(&path).await.unwrap();
         let mut tasks = JoinSet::new();
-        tasks.spawn(control.serve(source(), CancellationToken::new()));
+        tasks.spawn(control.serve(sources(), CancellationToken::new()));
         let mut silent = Vec::new();
         for _ in 0..MAX_CLIENTS {
             silent.push(UnixStream::connect(&path).await.unwrap());

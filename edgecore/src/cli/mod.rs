@@ -1,13 +1,14 @@
-//! The command line: join, run, status, reset.
+//! The command line: join, run, status, get, reset.
 //!
 //! Each command is a function here that prints what it does and returns what went wrong; `run`
-//! alone is `main`'s, which knows all the parts of the node. [`control`] is how `status` reaches
-//! the running node.
+//! alone is `main`'s, which knows all the parts of the node. [`control`] is how `status` and `get`
+//! reach the running node.
 //!
 //! **Invariant:** whatever `join` puts on the disk is in its record first, and `reset` removes
 //! what the record names and nothing else.
 
 pub mod control;
+pub mod get;
 pub mod join;
 pub mod paths;
 pub mod record;
@@ -70,6 +71,8 @@ pub enum Command {
     Run,
     /// Show the link, the pods and the health of this node.
     Status(StatusArgs),
+    /// Show what the devices of this node say, also without a link.
+    Get(GetArgs),
     /// Stop the node's pods and remove what join wrote.
     Reset(ResetArgs),
 }
@@ -139,7 +142,26 @@ pub struct StatusArgs {
     pub output: Output,
 }
 
-/// How `status` prints.
+/// What `get` takes.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct GetArgs {
+    /// What to show.
+    #[arg(value_enum)]
+    pub what: What,
+    /// How to print it.
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Output,
+}
+
+/// What `get` shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum What {
+    /// Devices, with their values.
+    #[value(alias = "device")]
+    Devices,
+}
+
+/// How `status` and `get` print.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Output {
     /// For people.
@@ -164,6 +186,7 @@ pub async fn dispatch(cli: Cli, clock: &Clock) -> anyhow::Result<Option<Paths>> 
         Command::Run => return Ok(Some(paths)),
         Command::Join(args) => join::join(*args, &paths, clock).await?,
         Command::Status(args) => status::show(args.output, &paths, clock).await?,
+        Command::Get(args) => get::get(&args, &paths, clock).await?,
         Command::Reset(args) => reset::reset(&args, &paths).await?,
     }
     Ok(None)
@@ -215,6 +238,17 @@ mod tests {
         assert_eq!(args.addresses.len(), 2);
         assert_eq!(args.labels, ["a=b", "c=d"]);
         assert_eq!(args.pod_cidr.unwrap().to_string(), "10.99.0.0/24");
+    }
+
+    #[test]
+    fn get_names_what_it_shows() {
+        let cli = Cli::parse_from(["edgecore", "get", "devices", "-o", "json"]);
+        let Command::Get(args) = cli.command else {
+            unreachable!("get was asked for")
+        };
+        assert_eq!((args.what, args.output), (What::Devices, Output::Json));
+        let wrong = Cli::try_parse_from(["edgecore", "get", "pods"]).unwrap_err();
+        assert!(wrong.to_string().contains("devices"), "{wrong}");
     }
 
     #[test]

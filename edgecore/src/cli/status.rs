@@ -8,6 +8,8 @@ mod offline;
 mod pod;
 mod table;
 
+pub(in crate::cli) use table::table;
+
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
@@ -48,6 +50,8 @@ pub struct Status {
     pub pods: Vec<PodLine>,
     /// The devices that the node serves.
     pub devices: Vec<DeviceLine>,
+    /// The MQTT broker of the site; not known while the daemon does not run.
+    pub broker: Option<Broker>,
     /// The store.
     pub store: Store,
     /// What waits to be reported.
@@ -80,6 +84,26 @@ pub struct Link {
     pub traffic: Vec<ClassTraffic>,
     /// What the operator lets classes cost.
     pub budgets: Vec<BudgetLine>,
+}
+
+/// The MQTT broker of the site. Numbers since the daemon started, but for the broker's own.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Broker {
+    /// Where it is.
+    pub address: String,
+    /// Whether it answers.
+    pub connected: bool,
+    /// Connections after the first.
+    pub reconnects: u64,
+    /// Messages of devices that were not taken.
+    pub refused: u64,
+    /// Messages of devices that found no room.
+    pub dropped_in: u64,
+    /// Messages for devices that found no room.
+    pub dropped_out: u64,
+    /// What the broker says that it dropped.
+    pub dropped_by_broker: u64,
 }
 
 /// The budget of one class, both ways together.

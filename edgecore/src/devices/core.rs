@@ -19,6 +19,7 @@ mod entry;
 mod flusher;
 mod keeper;
 mod logged;
+mod look;
 mod seams;
 mod stage;
 mod stopped;
@@ -49,6 +50,7 @@ use book::{Book, Taken};
 use catalog::Catalog;
 use versions::Versions;
 
+pub use look::{Held, look};
 pub use seams::{Cluster, Source};
 pub use stage::{Accepted, FlashRound, Now, Stage};
 

@@ -27,7 +27,7 @@ mod tls;
 mod twin;
 
 pub use broker::{Broker, NotABroker};
-pub use core::{Accepted, Cluster, Core, FlashRound, Ground, Now, OpenError, Source, Stage};
+pub use core::{Accepted, Cluster, Core, FlashRound, Ground, Held, Now, OpenError, Source, Stage, look};
 pub use seam::{
     Clue, Observation, Origin, Refused, Report, Seen, Standing, Told, TwinChange, TwinView, Twins, Wish,
 };

@@ -94,8 +94,8 @@ pub async fn run(paths: Paths, clock: Clock) -> anyhow::Result<()> {
     });
     let with_devices = Arc::clone(&parts);
     node.spawn(Task::Devices, |stop| devices::run(with_devices, stop));
-    let source = status::source(Arc::clone(&parts));
-    node.spawn(Task::Control, |stop| ended(control.serve(source, stop)));
+    let sources = status::sources(Arc::clone(&parts));
+    node.spawn(Task::Control, |stop| ended(control.serve(sources, stop)));
     for db in [&parts.stores.meta, &parts.stores.outbox] {
         let db = db.clone();
         node.spawn(Task::Store, |stop| watch_store(db, stop));

@@ -9,9 +9,10 @@ use protocol::devices::DeviceName;
 use protocol::transport::Traffic;
 
 use super::Parts;
-use crate::cli::control::StatusSource;
+use crate::cli::control::{Sources, StatusSource};
+use crate::cli::get::DeviceView;
 use crate::cli::status::{
-    BudgetLine, ClassTraffic, Cluster, DeviceLine, Link, Outbox, PodLine, Status, Store,
+    Broker, BudgetLine, ClassTraffic, Cluster, DeviceLine, Link, Outbox, PodLine, Status, Store,
 };
 use crate::devices::{Served, Twins as _};
 use crate::pods::desired::DesiredPod;
@@ -20,12 +21,27 @@ use crate::pods::spec;
 use crate::uplink::{BudgetState, LinkState};
 
 /// Answers from the parts of the node, and never waits for any of them.
-pub(super) fn source(parts: Arc<Parts>) -> StatusSource {
+pub(super) fn sources(parts: Arc<Parts>) -> Sources {
     let since = text(parts.clock.now());
-    Arc::new(move || {
+    let of_devices = Arc::clone(&parts);
+    let status: StatusSource = Arc::new(move || {
         let (parts, since) = (Arc::clone(&parts), since.clone());
         Box::pin(async move { status(&parts, since) })
-    })
+    });
+    Sources {
+        status,
+        devices: Arc::new(move || device_views(&of_devices)),
+    }
+}
+
+/// Every device, with all that its twin has.
+fn device_views(parts: &Parts) -> Vec<DeviceView> {
+    let (twins, now) = (&parts.devices, parts.clock.now_millis());
+    let view = |(name, served): (&DeviceName, &Arc<Served>)| {
+        let twin = twins.twin(name).unwrap_or_default();
+        DeviceView::of(served, twins.standing(name), twin, now)
+    };
+    twins.devices().iter().map(view).collect()
 }
 
 fn status(parts: &Parts, since: Option<String>) -> Status {
@@ -70,20 +86,35 @@ fn status(parts: &Parts, since: Option<String>) -> Status {
             waiting: parts.reporter.pending() as u64,
             refused: parts.reporter.troubles(),
         },
+        broker: Some(broker(parts)),
         warnings: parts
             .stores
             .incidents
             .iter()
             .map(ToString::to_string)
-            .chain(broker(parts))
+            .chain(broker_warnings(parts))
             .collect(),
     };
     status.tell_certificate(&parts.identity.view(), parts.clock.now());
     status
 }
 
+/// The MQTT broker, as the bridge sees it.
+fn broker(parts: &Parts) -> Broker {
+    let counted = parts.mqtt.read();
+    Broker {
+        address: parts.config.mqtt.address.to_string(),
+        connected: counted.connected,
+        reconnects: counted.reconnects,
+        refused: counted.refused,
+        dropped_in: counted.dropped_in,
+        dropped_out: counted.dropped_out,
+        dropped_by_broker: counted.broker_dropped,
+    }
+}
+
 /// What is wrong with the MQTT broker, if any device needs it.
-fn broker(parts: &Parts) -> Vec<String> {
+fn broker_warnings(parts: &Parts) -> Vec<String> {
     let counted = parts.mqtt.read();
     let devices = parts.devices.devices();
     let needed = devices.values().any(|device| device.protocol.is_empty());

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use protocol::tls::human;
 
-use super::{BudgetLine, ClassTraffic, Condition, Link, Status};
+use super::{Broker, BudgetLine, ClassTraffic, Condition, Link, Status};
 
 /// The whole text.
 pub(super) fn render(status: &Status) -> String {
@@ -27,6 +27,9 @@ pub(super) fn render(status: &Status) -> String {
     line(&mut out, "Outbox", &outbox(status));
     for refused in &status.outbox.refused {
         line(&mut out, "", &format!("refused: {refused}"));
+    }
+    if let Some(found) = &status.broker {
+        line(&mut out, "Broker", &broker(found));
     }
     if !status.link.traffic.is_empty() {
         line(&mut out, "Traffic", &traffic(&status.link.traffic));
@@ -72,6 +75,26 @@ fn link(link: &Link) -> String {
     }
     if let Some(seconds) = link.next_attempt_seconds {
         let _ = write!(text, ", next attempt in {seconds} s");
+    }
+    text
+}
+
+fn broker(broker: &Broker) -> String {
+    let state = if broker.connected {
+        "connected"
+    } else {
+        "not connected"
+    };
+    let mut text = format!("{state} ({})", broker.address);
+    for (number, what) in [
+        (broker.dropped_in, "from devices dropped"),
+        (broker.dropped_out, "to devices dropped"),
+        (broker.dropped_by_broker, "dropped by the broker"),
+        (broker.refused, "refused"),
+    ] {
+        if number > 0 {
+            let _ = write!(text, ", {number} {what}");
+        }
     }
     text
 }
@@ -221,7 +244,11 @@ fn devices(out: &mut String, status: &Status) {
 }
 
 /// Columns as wide as their widest cell; the last one is not padded.
-fn table<const N: usize>(out: &mut String, head: [&str; N], rows: impl Iterator<Item = [String; N]>) {
+pub(in crate::cli) fn table<const N: usize>(
+    out: &mut String,
+    head: [&str; N],
+    rows: impl Iterator<Item = [String; N]>,
+) {
     let head = head.map(str::to_owned);
     let rows: Vec<[String; N]> = std::iter::once(head).chain(rows).collect();
     let width = |column: usize| {

@@ -53,6 +53,13 @@ fn status() -> Status {
             ..PodLine::default()
         }],
         devices: vec![device()],
+        broker: Some(Broker {
+            address: "127.0.0.1:1883".to_owned(),
+            connected: true,
+            dropped_in: 3,
+            dropped_by_broker: 4_000,
+            ..Broker::default()
+        }),
         store: Store {
             meta_bytes: 12_345,
             objects: 7,
@@ -82,6 +89,7 @@ fn people_see_the_link_the_conditions_and_the_pods() {
         "Traffic:     control 512 B up 12 kB down, desired 0 B up 20 MB down since the start\n",
         "Budget:      interactive 20 MB of 20 MB today, renews at 2026-01-02T00:00:00Z, spent: new tunnels are refused; 64 kB a second\n",
         "Outbox:      empty: the cluster knows everything\n",
+        "Broker:      connected (127.0.0.1:1883), 3 from devices dropped, 4000 dropped by the broker\n",
         "CONDITION  STATUS  REASON        MESSAGE\nReady      True    KubeletReady\n",
         "NAMESPACE  POD      READY  STATE    RESTARTS  IP\ndefault    hello-1  1/2    Running  0         10.86.0.3\n",
         "NAMESPACE  DEVICE  STATE   LAST SEEN  VALUES\nhall       pump    online             speed=7\n",
