@@ -17,8 +17,8 @@ pub(crate) struct Menu {
     pub(crate) lag_ms: u64,
     pub(crate) disk_ms: u64,
     pub(crate) user: Duration,
-    /// Between two bursts of what devices say.
-    pub(crate) devices: Duration,
+    /// Between two bursts of what devices say, in a world that has any.
+    pub(crate) devices: Option<Duration>,
     pub(crate) faults: Vec<(Fault, Duration)>,
     /// When etcd is restored from a backup, and how old that is; with another epoch or not.
     pub(crate) restore: Option<(Duration, Duration, bool)>,
@@ -97,7 +97,9 @@ impl Menu {
             lag_ms: pick(dice, &[50, 500, 5_000]),
             disk_ms: pick(dice, &[10, 10, 200]),
             user: Duration::from_secs(pick(dice, &[30, 90, 300])),
-            devices: Duration::from_secs(pick(dice, &[5, 20, 60])),
+            devices: dice
+                .chance(0.4)
+                .then(|| Duration::from_secs(pick(dice, &[8, 30, 90]))),
             faults,
             restore,
         }

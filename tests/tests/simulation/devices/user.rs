@@ -15,17 +15,20 @@ const MODELS: usize = 2;
 impl World {
     /// Some devices are there from the beginning, and they speak all the time.
     pub(crate) fn begin_devices(&mut self) {
+        let Some(pace) = self.menu.devices else {
+            return;
+        };
         for number in 0..MODELS {
             self.set_model(number, true);
         }
         for number in 0..DEVICES {
             self.make_device(number);
         }
-        self.speak();
+        self.speak(pace);
         self.use_devices();
     }
 
-    fn speak(&mut self) {
+    fn speak(&mut self, pace: Duration) {
         if self.calm {
             return;
         }
@@ -34,8 +37,8 @@ impl World {
         for _ in 0..=self.dice.below(3) {
             self.device_speaks(e);
         }
-        let pause = self.dice.next_of(self.menu.devices);
-        self.after(pause, Self::speak);
+        let pause = self.dice.next_of(pace);
+        self.after(pause, move |world| world.speak(pace));
     }
 
     fn use_devices(&mut self) {
