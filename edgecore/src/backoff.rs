@@ -7,29 +7,29 @@ use std::time::Duration;
 
 /// How long pauses are.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Pace {
+pub struct Pace {
     /// The most of the first pause.
-    pub(crate) first: Duration,
+    pub first: Duration,
     /// The most of any pause.
-    pub(crate) longest: Duration,
+    pub longest: Duration,
     /// The part of a pause that is sure, from 0 to 1; the dice decide on the rest.
-    pub(crate) sure: f64,
+    pub sure: f64,
 }
 
 /// How often in a row something failed.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Backoff {
+pub struct Backoff {
     failures: u32,
 }
 
 impl Backoff {
     /// It works.
-    pub(crate) const fn reset(&mut self) {
+    pub const fn reset(&mut self) {
         self.failures = 0;
     }
 
     /// The pause after one more failure; `dice` is a fresh random number from 0 to 1.
-    pub(crate) fn pause(&mut self, pace: Pace, dice: f64) -> Duration {
+    pub fn pause(&mut self, pace: Pace, dice: f64) -> Duration {
         let most = pace
             .first
             .saturating_mul(1 << self.failures.min(16))

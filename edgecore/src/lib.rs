@@ -1,6 +1,6 @@
 //! The node agent of Tombolo: a Kubernetes node over a link that comes and goes.
 
-mod backoff;
+pub mod backoff;
 pub mod cli;
 pub mod config;
 pub mod devices;

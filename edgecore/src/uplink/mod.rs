@@ -59,7 +59,7 @@ pub use desired::{DesiredFlow, FlowError};
 pub use dial::{Dial, DialError, Dialer, Dialling, Renewing};
 pub use ended::Ended;
 pub use enrolment::RenewError;
-use pace::pace;
+pub use pace::pace;
 pub use reach::{ReachError, reach};
 pub use server_time::ServerTime;
 pub use state::LinkState;

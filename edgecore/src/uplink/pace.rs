@@ -14,7 +14,7 @@ const LONGEST: Duration = Duration::from_mins(1);
 const FRESH: Duration = Duration::from_mins(5);
 
 /// The pauses `since_good` after the last good session (or the start).
-pub(super) fn pace(since_good: Duration) -> Pace {
+pub fn pace(since_good: Duration) -> Pace {
     Pace {
         first: FIRST,
         longest: if since_good < FRESH {

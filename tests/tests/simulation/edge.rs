@@ -8,8 +8,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use edgecore::backoff::Backoff;
 use edgecore::pods::desired::DesiredPod;
-use edgecore::uplink::Backoff;
+use edgecore::uplink::pace;
 use protocol::desired::Replica as Held;
 use protocol::name::NodeName;
 use protocol::object::{Kind, ObjectKey};
@@ -372,7 +373,9 @@ impl World {
         let Some(process) = &mut self.edges[e].process else {
             return;
         };
-        let own = process.backoff.pause(now.saturating_sub(process.good_at), dice);
+        let own = process
+            .backoff
+            .pause(pace(now.saturating_sub(process.good_at)), dice);
         self.after(after.unwrap_or(own), move |world| {
             let process = world.edges[e].process.as_ref();
             if world.edges[e].life == life && process.is_some_and(|p| p.link.is_none()) {
