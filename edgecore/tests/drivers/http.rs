@@ -110,8 +110,8 @@ async fn a_plug_is_asked_once_for_all_its_properties_and_set_and_read_back() {
     node.stop().await;
 }
 
-#[tokio::test]
-async fn tasmota_and_esphome_are_set_through_their_paths() {
+/// A socket with Tasmota and a relay with `ESPHome`, behind one address.
+fn tasmota_and_esphome() -> Web {
     let tasmota = r#"{"StatusSNS":{"Time":"2026-03-01T12:00:00","ENERGY":{"Power":42}}}"#;
     let web = Web::with(&[
         ("GET /cm?cmnd=Status%208", tasmota),
@@ -134,6 +134,12 @@ async fn tasmota_and_esphome_are_set_through_their_paths() {
     );
     let on = r#"{"id":"switch-relay","value":true,"state":"ON"}"#;
     web.changes("POST /switch/relay/turn_on", "GET /switch/relay", on);
+    web
+}
+
+#[tokio::test]
+async fn tasmota_and_esphome_are_set_through_their_paths() {
+    let web = tasmota_and_esphome();
     let server = Server::start(&web).await;
     let states = json!({"ON": true, "OFF": false});
     let node = Node::start(
@@ -351,8 +357,8 @@ async fn credentials_are_shown_to_their_server_by_those_who_may_use_them() {
     node.twins.until(&name("basic"), "p", &value("2")).await;
     let refused = fault("GET /v: HTTP 401 Unauthorized");
     node.twins.until(&name("anonymous"), "p", &refused).await;
-    let none = fault("GET /v: there are no credentials theirs that namespace hall may use");
-    node.twins.until(&name("theirs"), "p", &none).await;
+    let hidden = fault("GET /v: there are no credentials theirs that namespace hall may use");
+    node.twins.until(&name("theirs"), "p", &hidden).await;
     node.stop().await;
 }
 

@@ -36,10 +36,28 @@ async fn until_heard(to: SocketAddr, request: &[u8]) -> Option<u16> {
     None
 }
 
+const ONE: &str = "one-has-this-token";
+const TWO: &str = "two-has-this-token";
+
+/// Requests with a token that is none, or another device's.
+fn foreign(body: &str) -> Vec<Vec<u8>> {
+    vec![
+        post("/devices/hall/two", ONE, body),
+        post("/devices/hall/one", TWO, body),
+        post("/devices/hall/one", "", body),
+        post("/devices/hall/nobody", ONE, body),
+        post("/devices/lab/one", ONE, body),
+        post("/", ONE, body),
+        post("/devices/hall/twin-a", "both-have-this-token", body),
+        post("/devices/hall/short", "short", body),
+        post("/devices/hall/theirs", "0123456789abcdef", body),
+        format!("GET /devices/hall/two HTTP/1.1\r\nHost: node\r\nAuthorization: Bearer {ONE}\r\n\r\n")
+            .into_bytes(),
+    ]
+}
+
 #[tokio::test]
 async fn a_device_pushes_with_its_own_token_and_for_itself_alone() {
-    const ONE: &str = "one-has-this-token";
-    const TWO: &str = "two-has-this-token";
     let folder = Folder::new("push");
     folder.write("one", &format!("namespaces: [hall]\ntoken: {ONE}\n"));
     folder.write("two", &format!("namespaces: [hall]\ntoken: {TWO}\n"));
@@ -74,19 +92,7 @@ async fn a_device_pushes_with_its_own_token_and_for_itself_alone() {
         [("p".to_owned(), value("21.5"))]
     );
     assert_eq!(node.twins.states(&name("one")), [DeviceState::Online]);
-    let refused = [
-        post("/devices/hall/two", ONE, body),
-        post("/devices/hall/one", TWO, body),
-        post("/devices/hall/one", "", body),
-        post("/devices/hall/nobody", ONE, body),
-        post("/devices/lab/one", ONE, body),
-        post("/", ONE, body),
-        post("/devices/hall/twin-a", "both-have-this-token", body),
-        post("/devices/hall/short", "short", body),
-        post("/devices/hall/theirs", "0123456789abcdef", body),
-        format!("GET /devices/hall/two HTTP/1.1\r\nHost: node\r\nAuthorization: Bearer {ONE}\r\n\r\n")
-            .into_bytes(),
-    ];
+    let refused = foreign(body);
     for request in &refused {
         let text = String::from_utf8_lossy(request);
         assert_eq!(send(to, request).await, Some(401), "{text}");

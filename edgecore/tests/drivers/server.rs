@@ -78,7 +78,7 @@ impl Web {
         let body = body
             .collect()
             .await
-            .map(|body| body.to_bytes())
+            .map(http_body_util::Collected::to_bytes)
             .unwrap_or_default();
         let mut mark = format!("{} {}", head.method, head.uri);
         if !body.is_empty() {
@@ -132,10 +132,10 @@ impl Server {
         let port = listener.local_addr().unwrap().port();
         let (web, mut tasks) = (web.clone(), JoinSet::new());
         tasks.spawn(async move {
-            let mut talks = JoinSet::new();
+            let mut conversations = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
                 let (web, tls) = (web.clone(), tls.clone());
-                talks.spawn(async move {
+                conversations.spawn(async move {
                     match tls {
                         None => talk(stream, web).await,
                         Some(tls) => {
@@ -156,14 +156,14 @@ impl Server {
         let port = listener.local_addr().unwrap().port();
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
-            let mut talks = JoinSet::new();
+            let mut conversations = JoinSet::new();
             while let Ok((mut stream, _)) = listener.accept().await {
                 let answer = answer.clone();
-                talks.spawn(async move {
+                conversations.spawn(async move {
                     let mut request = [0; 2048];
                     if let Ok(1..) = stream.read(&mut request).await {
                         let _ = stream.write_all(&answer).await;
-                        tokio::time::sleep(Duration::from_secs(60)).await;
+                        tokio::time::sleep(Duration::from_mins(1)).await;
                     }
                 });
             }

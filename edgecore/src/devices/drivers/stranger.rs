@@ -43,3 +43,30 @@ impl Driver for Stranger {
         match endpoint {}
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::devices::merge;
+
+    #[test]
+    fn a_name_that_looks_like_ours_and_is_none_is_told_so() {
+        let manifest = json!({
+            "metadata": {"name": "d", "namespace": "hall", "uid": "u"},
+            "spec": {"protocol": {"protocolName": "tombolo/htpp"}, "properties": [{"name": "p"}]}
+        });
+        let served = merge(&serde_json::from_value(manifest).unwrap(), None);
+        assert!(Stranger.serves(&served.protocol));
+        for known in ["tombolo/http", "tombolo/mqtt", "tombolo/modbus", "modbus", ""] {
+            assert!(!Stranger.serves(known), "{known}");
+        }
+        let reading = Stranger.read(&served);
+        let text = &reading.mistakes[0].text;
+        assert!(
+            text.contains("there is no protocol tombolo/htpp; there are tombolo/mqtt"),
+            "{text}"
+        );
+    }
+}

@@ -46,6 +46,52 @@ fn a_resync_a_restart_or_another_edit_does_not_bring_the_clusters_wish_back() {
 }
 
 #[test]
+fn a_wish_that_the_device_has_said_once_is_done_and_a_restart_does_not_forget_it() {
+    let mut bench = Bench::new(wanting("10"));
+    let state = |bench: &Bench| {
+        let wish = bench.twin.wishes(&bench.rules)["target"].clone();
+        (wish.met, wish.done)
+    };
+    bench.says("target", "5");
+    assert_eq!(state(&bench), (false, false));
+    assert!(bench.says("target", "10").wishes);
+    assert_eq!(state(&bench), (true, true));
+    // Somebody turns the knob.
+    assert!(!bench.says("target", "30").wishes);
+    assert_eq!(state(&bench), (false, true));
+    let kept = bench.twin.kept();
+    let kept: Vec<_> = kept
+        .map(|(name, kept)| (name.clone(), serde_json::to_string(kept).unwrap()))
+        .map(|(name, text)| (name, serde_json::from_str(&text).unwrap()))
+        .collect();
+    bench.twin = Twin::recall(kept, None, bench.now);
+    bench.does(Event::Catalog);
+    assert_eq!(state(&bench), (false, true));
+    // Another change is another wish; so is the same one, said again by somebody who sees that it is not so.
+    bench.does(Event::Report(&wish("target", "10")));
+    assert_eq!(state(&bench), (false, false));
+    bench.says("target", "30");
+    bench.does(Event::Report(&wish("target", "30")));
+    assert_eq!(state(&bench), (true, true), "it is so already");
+}
+
+#[test]
+fn what_is_to_be_known_of_a_good_value_stands_beside_it() {
+    let mut bench = Bench::new(rules());
+    let mut noted = value("target", "5");
+    noted.seen[0].clue.note = "PollOverrun: 2 cycles skipped".to_owned();
+    let metadata = |bench: &Bench| {
+        let view = bench.twin.views(&bench.rules)["target"].clone();
+        view.actual.unwrap().metadata
+    };
+    bench.does(Event::Report(&noted));
+    assert_eq!(metadata(&bench)["quality"], "good");
+    assert_eq!(metadata(&bench)["reason"], "PollOverrun: 2 cycles skipped");
+    bench.says("target", "5");
+    assert_eq!(metadata(&bench).get("reason"), None);
+}
+
+#[test]
 fn a_wish_that_the_cluster_takes_back_ends_and_one_of_the_site_stays() {
     let mut bench = Bench::new(wanting("10"));
     bench.rules = rules();
