@@ -124,6 +124,33 @@ async fn after_a_restart_of_the_broker_everything_goes_on() {
 }
 
 #[tokio::test]
+async fn what_could_not_be_kept_the_broker_keeps() {
+    let broker = Broker::start("unacked").await;
+    let devices = Client::connect(&broker, &[]).await;
+    let (lamp_one, name) = (lamp("lamp"), DeviceName::new("hall", "lamp"));
+    let node = Node::start(broker.port, [lamp_one.clone()]);
+    devices
+        .publish("zigbee2mqtt/lamp/availability", true, r#"{"state": "online"}"#)
+        .await;
+    node.until_state(&name, DeviceState::Online).await;
+    devices
+        .publish("zigbee2mqtt/lamp", false, r#"{"state": "OFF"}"#)
+        .await;
+    node.twins.until(&name, "power", &value("false")).await;
+    node.twins.refuse_next(1000);
+    devices
+        .publish("zigbee2mqtt/lamp", false, r#"{"state": "ON"}"#)
+        .await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    node.stop().await;
+    let node = Node::start(broker.port, [lamp_one]);
+    node.twins.until(&name, "power", &value("true")).await;
+    // What had been kept is not said again.
+    assert_eq!(node.twins.observed(&name), [("power".to_owned(), value("true"))]);
+    node.stop().await;
+}
+
+#[tokio::test]
 async fn hostile_messages_cost_their_device_alone() {
     let broker = Broker::start("hostile").await;
     let devices = Client::connect(&broker, &[]).await;

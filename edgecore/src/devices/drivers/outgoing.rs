@@ -25,14 +25,18 @@ const TRY_AGAIN: Duration = Duration::from_secs(1);
 pub(crate) struct Outgoing {
     twins: Arc<dyn Twins>,
     waiting: BTreeMap<DeviceName, Load>,
-    busy: BTreeMap<Id, DeviceName>,
+    busy: BTreeMap<Id, (DeviceName, Vec<u64>)>,
     flying: JoinSet<()>,
     said: BTreeMap<DeviceName, DeviceState>,
+    /// The number of the last thing that was seen.
+    tickets: u64,
+    /// What was taken, or overtaken, since somebody asked; none where nobody does.
+    done: Option<Vec<u64>>,
 }
 
 #[derive(Default)]
 struct Load {
-    seen: Vec<Seen>,
+    seen: Vec<(u64, Seen)>,
     state: Option<DeviceState>,
 }
 
@@ -45,25 +49,59 @@ impl Outgoing {
             busy: BTreeMap::new(),
             flying: JoinSet::new(),
             said: BTreeMap::new(),
+            tickets: 0,
+            done: None,
         }
     }
 
-    /// A property was seen.
-    pub(crate) fn seen(&mut self, device: &DeviceName, property: &str, observation: Observation, clue: Clue) {
+    /// The same, which remembers what was taken: [`Outgoing::take_done`] must be called.
+    pub(crate) fn tracking(twins: Arc<dyn Twins>) -> Self {
+        Self {
+            done: Some(Vec::new()),
+            ..Self::new(twins)
+        }
+    }
+
+    /// A property was seen; the number by which [`Outgoing::take_done`] calls it.
+    pub(crate) fn seen(
+        &mut self,
+        device: &DeviceName,
+        property: &str,
+        observation: Observation,
+        clue: Clue,
+    ) -> u64 {
+        self.tickets += 1;
+        let ticket = self.tickets;
         let load = self.waiting.entry(device.clone()).or_default();
-        let before = load.seen.iter().position(|seen| seen.property == property);
+        let before = load.seen.iter().position(|(_, seen)| seen.property == property);
         if let Some(before) = before {
             if matches!(observation, Observation::Retained(_)) {
-                return;
+                self.finished([ticket]);
+                return ticket;
             }
-            load.seen.remove(before);
+            let (overtaken, _) = load.seen.remove(before);
+            self.finished([overtaken]);
         }
-        load.seen.push(Seen {
+        let load = self.waiting.entry(device.clone()).or_default();
+        let seen = Seen {
             property: property.to_owned(),
             observation,
             clue,
-        });
+        };
+        load.seen.push((ticket, seen));
         self.start(device);
+        ticket
+    }
+
+    /// What was taken since the last call, or overtaken by what was seen later and is not taken yet.
+    pub(crate) fn take_done(&mut self) -> Vec<u64> {
+        self.done.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    fn finished(&mut self, tickets: impl IntoIterator<Item = u64>) {
+        if let Some(done) = &mut self.done {
+            done.extend(tickets);
+        }
     }
 
     /// A device is so; nothing is said where that was said before.
@@ -76,7 +114,8 @@ impl Outgoing {
 
     /// Forgets a device that is not served any more.
     pub(crate) fn forget(&mut self, device: &DeviceName) {
-        self.waiting.remove(device);
+        let load = self.waiting.remove(device).unwrap_or_default();
+        self.finished(load.seen.into_iter().map(|(ticket, _)| ticket));
         self.said.remove(device);
     }
 
@@ -94,7 +133,8 @@ impl Outgoing {
                     error.id()
                 }
             };
-            if let Some(device) = self.busy.remove(&id) {
+            if let Some((device, tickets)) = self.busy.remove(&id) {
+                self.finished(tickets);
                 self.start(&device);
                 return device;
             }
@@ -114,26 +154,26 @@ impl Outgoing {
     }
 
     fn start(&mut self, device: &DeviceName) {
-        if self.busy.values().any(|busy| busy == device) {
+        if self.busy.values().any(|(busy, _)| busy == device) {
             return;
         }
         let Some(load) = self.waiting.remove(device) else {
             return;
         };
-        let task = self
-            .flying
-            .spawn(deliver(Arc::clone(&self.twins), device.clone(), load));
-        self.busy.insert(task.id(), device.clone());
+        let (tickets, seen) = load.seen.into_iter().unzip();
+        let work = deliver(Arc::clone(&self.twins), device.clone(), load.state, seen);
+        let task = self.flying.spawn(work);
+        self.busy.insert(task.id(), (device.clone(), tickets));
     }
 }
 
-async fn deliver(twins: Arc<dyn Twins>, device: DeviceName, load: Load) {
-    if let Some(state) = load.state
+async fn deliver(twins: Arc<dyn Twins>, device: DeviceName, state: Option<DeviceState>, seen: Vec<Seen>) {
+    if let Some(state) = state
         && let Err(error) = twins.state(device.clone(), state).await
     {
         warn!(%device, %error, "the state of a device was not taken");
     }
-    let mut rest = vec![load.seen];
+    let mut rest = vec![seen];
     while let Some(seen) = rest.pop().filter(|seen| !seen.is_empty()) {
         let report = Report {
             device: device.clone(),
@@ -224,6 +264,24 @@ mod tests {
             .map(|(_, seen)| seen)
             .collect();
         assert_eq!(values, [value("1"), value("2")]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_done_was_stored_or_overtaken_by_what_is_not() {
+        let twins = FakeTwins::slow(Duration::from_millis(500));
+        let device = DeviceName::new("hall", "lamp");
+        let mut outgoing = Outgoing::tracking(Arc::clone(&twins) as Arc<dyn Twins>);
+        let see = |outgoing: &mut Outgoing, text: &str| {
+            outgoing.seen(&device, "power", value(text), Clue::default())
+        };
+        let (first, second) = (see(&mut outgoing, "1"), see(&mut outgoing, "2"));
+        assert_eq!(outgoing.take_done(), [0; 0]);
+        let third = see(&mut outgoing, "3");
+        assert_eq!(outgoing.take_done(), [second]);
+        outgoing.settled().await;
+        assert_eq!(outgoing.take_done(), [first]);
+        outgoing.settled().await;
+        assert_eq!(outgoing.take_done(), [third]);
     }
 
     #[tokio::test(start_paused = true)]

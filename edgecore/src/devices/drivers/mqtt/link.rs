@@ -60,6 +60,7 @@ impl Link {
         options.set_session_expiry_interval(Some(SESSION_EXPIRY));
         options.set_max_packet_size(Some(MAX_PACKET));
         options.set_keep_alive(Duration::from_secs(20));
+        options.set_manual_acks(true);
         options.set_connection_timeout(10);
         if let Some((user, password)) = credentials.and_then(Credentials::login) {
             options.set_credentials(user, password);
@@ -122,6 +123,11 @@ impl Link {
         self.client
             .try_publish(message.topic, qos, message.retain, message.payload)
             .is_ok()
+    }
+
+    /// Acknowledges a message; false if there is no room now.
+    pub(crate) fn acknowledge(&self, publish: &Publish) -> bool {
+        self.client.try_ack(publish).is_ok()
     }
 
     /// Says good-bye, and waits until it was sent, within bounds.

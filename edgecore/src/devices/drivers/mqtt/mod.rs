@@ -19,6 +19,7 @@ mod task;
 #[cfg(test)]
 mod testing;
 mod topics;
+mod unacked;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -1,11 +1,14 @@
 //! One broker and all devices behind it.
 
+mod writes;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
-use protocol::devices::{DeviceName, DeviceState};
+use protocol::devices::DeviceState;
+use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::Publish;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
@@ -14,15 +17,15 @@ use tracing::{info, warn};
 use super::Mqtt;
 use super::config::{Endpoint, Settled};
 use super::decode::{Heard, Routes};
-use super::encode::message;
 use super::link::{Event, Link};
 use super::presence::Presence;
+use super::unacked::{Ticket, Unacked};
 use crate::backoff::Backoff;
 use crate::devices::credentials::Credentials;
 use crate::devices::drivers::driver::{Hands, Units};
 use crate::devices::drivers::outgoing::Outgoing;
 use crate::devices::drivers::pace::pause;
-use crate::devices::drivers::wishes::{Due, Outcome, Wishes};
+use crate::devices::drivers::wishes::Wishes;
 use crate::devices::{Clue, Observation};
 
 /// A broker that is away for less than this costs nobody its state.
@@ -49,6 +52,8 @@ pub(super) struct Task {
     presence: Presence,
     routes: Routes,
     link: Option<Link>,
+    /// What came over this link and is not acknowledged.
+    unacked: Unacked<Publish>,
     /// Since when the broker answers on this link.
     up: Option<Instant>,
     subscribed: BTreeSet<String>,
@@ -74,12 +79,13 @@ impl Task {
             all: units,
             units: Units::default(),
             credentials: None,
-            outgoing: Outgoing::new(Arc::clone(&hands.twins)),
+            outgoing: Outgoing::tracking(Arc::clone(&hands.twins)),
             hands,
             wishes: Wishes::default(),
             presence: Presence::default(),
             routes: Routes::default(),
             link: None,
+            unacked: Unacked::default(),
             up: None,
             subscribed: BTreeSet::new(),
             backoff: Backoff::default(),
@@ -94,6 +100,7 @@ impl Task {
         self.rewire();
         loop {
             self.timers();
+            self.acknowledge();
             let next = [self.retry, self.gone, self.again, self.wishes.next()]
                 .into_iter()
                 .flatten()
@@ -118,6 +125,7 @@ impl Task {
             }
         }
         self.outgoing.drain(GRACE).await;
+        self.acknowledge();
         if let Some(link) = self.link.take() {
             link.close().await;
         }
@@ -266,7 +274,12 @@ impl Task {
         match event {
             Event::Up { session_present } => self.up(session_present),
             Event::Down(why) => self.down(&why),
-            Event::Message(publish) => self.heard(&publish),
+            Event::Message(publish) => {
+                let tickets = self.heard(&publish);
+                if publish.qos != QoS::AtMostOnce {
+                    self.unacked.push(publish, tickets);
+                }
+            }
         }
     }
 
@@ -291,6 +304,7 @@ impl Task {
         let wait = pause(&mut self.backoff);
         warn!(why, ?wait, "the broker is not there");
         self.link = None;
+        self.unacked.clear();
         let now = Instant::now();
         if self.up.take().is_some() {
             self.gone = Some(now + PATIENCE);
@@ -298,18 +312,33 @@ impl Task {
         self.retry = Some(now + wait);
     }
 
-    fn heard(&mut self, publish: &Publish) {
+    /// Acknowledges what the twins have taken, so that the broker keeps the rest.
+    fn acknowledge(&mut self) {
+        for ticket in self.outgoing.take_done() {
+            self.unacked.done(ticket);
+        }
+        let Some(link) = &self.link else { return };
+        while let Some(publish) = self.unacked.ready() {
+            if !link.acknowledge(publish) {
+                return;
+            }
+            self.unacked.acknowledged();
+        }
+    }
+
+    /// Takes a message; what has to be done before it may be acknowledged.
+    fn heard(&mut self, publish: &Publish) -> Vec<Ticket> {
         let Ok(topic) = std::str::from_utf8(&publish.topic) else {
-            return;
+            return Vec::new();
         };
         let Some(all) = self.routes.decode(topic, &publish.payload, publish.retain) else {
             // A subscription of an earlier run, which the broker kept.
             if let Some(link) = &self.link {
                 link.unsubscribe(topic);
             }
-            return;
+            return Vec::new();
         };
-        let mut came = false;
+        let (mut came, mut tickets) = (false, Vec::new());
         for heard in all {
             match heard {
                 Heard::Present(device, present) => {
@@ -325,7 +354,7 @@ impl Task {
                     if matches!(observation, Observation::Value(_)) {
                         self.presence.spoke(&device);
                     }
-                    self.outgoing.seen(&device, &property, observation, clue);
+                    tickets.push(self.outgoing.seen(&device, &property, observation, clue));
                 }
             }
         }
@@ -333,6 +362,7 @@ impl Task {
         if came {
             self.reachable();
         }
+        tickets
     }
 
     fn say_states(&mut self) {
@@ -343,54 +373,6 @@ impl Task {
 
     fn reachable(&mut self) {
         self.wishes.reachable(Instant::now());
-    }
-
-    fn look(&mut self, device: &DeviceName) {
-        let now = Instant::now();
-        let found = self.wishes.look(self.hands.twins.as_ref(), device, now);
-        for (property, why) in found.given_up {
-            self.outgoing
-                .seen(device, &property, Observation::Fault(why), Clue::default());
-        }
-        for due in found.due {
-            let outcome = self.write(&due);
-            self.wishes.came(&due, outcome, now);
-        }
-    }
-
-    /// Whether a message would reach a device, as far as is known. One that tells whether it is there
-    /// has a moment to do so after the broker answered.
-    fn reaches(&self, device: &DeviceName) -> bool {
-        let Some(up) = self.up else {
-            return false;
-        };
-        let present = self.presence.present(device);
-        present.unwrap_or_else(|| up.elapsed() >= TO_TELL)
-    }
-
-    fn write(&mut self, due: &Due) -> Outcome {
-        let Some(link) = self.link.as_ref().filter(|_| self.reaches(&due.device)) else {
-            return Outcome::Unreachable;
-        };
-        let property = self
-            .units
-            .get(&due.device)
-            .and_then(|unit| unit.settings.properties.get(&due.property));
-        let Some((property, message)) = property.and_then(|one| Some((one, message(one, &due.value)?)))
-        else {
-            return Outcome::Unreachable;
-        };
-        match message.map(|message| link.publish(message)) {
-            Err(why) => return Outcome::Refused(why),
-            Ok(false) => return Outcome::Unreachable,
-            Ok(true) => {}
-        }
-        if property.write.as_ref().is_some_and(|write| write.optimistic) {
-            let value = Observation::Value(due.value.clone());
-            self.outgoing
-                .seen(&due.device, &due.property, value, Clue::default());
-        }
-        Outcome::Sent
     }
 }
 
