@@ -5,7 +5,7 @@
 //! | attack | test |
 //! |---|---|
 //! | anonymous or foreign client, forged result, reader of `$hw/#` | `main.rs`: the shipped settings let a device speak for itself alone |
-//! | 256 MiB payload, QoS 2 flood and open handshakes, retained spam, topic with `#` or NUL, takeover of a client id | here |
+//! | 256 MiB payload, `QoS` 2 flood and open handshakes, retained spam, topic with `#` or NUL, takeover of a client id | here |
 //! | larger than edgecore takes, at a broker without a limit | `main.rs`: a large message is taken …, on 3.1.1 … |
 //! | malformed, non-UTF-8, too large a value, unknown device | `main.rs`: what is not taken is refused by name … |
 //! | edgecore away while others publish | here: what a thousand a second say … |
@@ -104,7 +104,7 @@ impl Raw {
         Self(stream)
     }
 
-    /// Publishes; a number is there for QoS 1 and 2.
+    /// Publishes; a number is there for `QoS` 1 and 2.
     async fn publish(&mut self, flags: u8, topic: &[u8], number: u16, payload: &[u8]) {
         let mut body = u16::try_from(topic.len()).unwrap().to_be_bytes().to_vec();
         body.extend(topic);
@@ -114,7 +114,7 @@ impl Raw {
     }
 
     /// Whether the broker ends the connection.
-    async fn is_ended(mut self) -> bool {
+    async fn ends(mut self) -> bool {
         let ended = async { while !matches!(self.0.read(&mut [0; 4096]).await, Ok(0) | Err(_)) {} };
         timeout(SOON, ended).await.is_ok()
     }
@@ -170,7 +170,7 @@ async fn a_topic_with_a_wildcard_a_nul_or_no_text_ends_its_sender_alone() {
         let topic = [LAMP.as_bytes(), b"/", end].concat();
         let mut lamp = Raw::connect(site.broker.port).await;
         lamp.publish(2, &topic, 1, update("h", "h").as_bytes()).await;
-        assert!(lamp.is_ended().await, "{}", topic.escape_ascii());
+        assert!(lamp.ends().await, "{}", topic.escape_ascii());
         site.goes_on().await;
     }
     assert!(!site.twins.journal().contains(&"h".to_owned()));
@@ -178,7 +178,7 @@ async fn a_topic_with_a_wildcard_a_nul_or_no_text_ends_its_sender_alone() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flood_of_qos_2_holds_up_no_other_and_open_handshakes_reach_nobody() {
-    const FLOOD: u64 = 5_000;
+    const FLOOD: usize = 5_000;
     let site = Site::begin().await;
     let mut raw = Raw::connect(site.broker.port).await;
     let topic = format!("{LAMP}/twin/update");
@@ -190,7 +190,7 @@ async fn a_flood_of_qos_2_holds_up_no_other_and_open_handshakes_reach_nobody() {
     drop(raw);
     let lamp = Speaker::connect(site.broker.port, "device/lamp").await;
     let flood = async {
-        for number in 1..=FLOOD {
+        for number in (1..).take(FLOOD) {
             lamp.say(number, QoS::ExactlyOnce).await;
         }
     };
@@ -200,7 +200,7 @@ async fn a_flood_of_qos_2_holds_up_no_other_and_open_handshakes_reach_nobody() {
         }
     };
     tokio::join!(flood, others);
-    lamp.until_answered(FLOOD as usize).await;
+    lamp.until_answered(FLOOD).await;
     let journal = site.twins.journal();
     assert!(!journal.contains(&"open".to_owned()));
     assert!(journal.contains(&FLOOD.to_string()));

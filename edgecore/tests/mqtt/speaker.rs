@@ -12,7 +12,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::update;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// See above; the connection ends with it.
 pub(crate) struct Speaker {

@@ -226,9 +226,10 @@ impl World {
             if let (SettledAs::Committed, Some((key, payload))) = (settled.outcome, said) {
                 self.check_acknowledged(e, &key, &payload);
             }
-            batch = match &settled.key {
-                OutboxKey::Device(device) => self.settle_device(e, device, Seq(seq), settled.outcome),
-                _ => self.settle(e, &settled),
+            batch = if let OutboxKey::Device(device) = &settled.key {
+                self.settle_device(e, device, Seq(seq), settled.outcome)
+            } else {
+                self.settle(e, &settled)
             };
         }
         self.write_reports(e, batch, |_| {});

@@ -29,8 +29,8 @@ fn pump() -> DeviceView {
     let at = |quality| [("timestamp", "1700000055000"), ("quality", quality)];
     let broken = [at("error").as_slice(), &[("reason", "IllegalDataAddress")]].concat();
     let view = |actual, expected| TwinView {
-        actual,
         expected,
+        actual,
         ..TwinView::default()
     };
     let twin = BTreeMap::from([

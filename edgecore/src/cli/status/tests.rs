@@ -53,19 +53,23 @@ fn status() -> Status {
             ..PodLine::default()
         }],
         devices: vec![device()],
-        broker: Some(Broker {
-            address: "127.0.0.1:1883".to_owned(),
-            connected: true,
-            dropped_in: 3,
-            dropped_by_broker: 4_000,
-            ..Broker::default()
-        }),
+        broker: Some(broker()),
         store: Store {
             meta_bytes: 12_345,
             objects: 7,
             ..Store::default()
         },
         ..Status::default()
+    }
+}
+
+fn broker() -> Broker {
+    Broker {
+        address: "127.0.0.1:1883".to_owned(),
+        connected: true,
+        dropped_in: 3,
+        dropped_by_broker: 4_000,
+        ..Broker::default()
     }
 }
 

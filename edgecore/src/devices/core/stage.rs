@@ -204,7 +204,11 @@ impl Stage {
     pub fn begin_round(&mut self, everything: bool, now: Now) -> FlashRound {
         let all = std::mem::take(&mut self.book.gathering.all);
         let keeps = all || self.ear.is_away();
-        let scope = if everything || all { Scope::All } else { Scope::Durable };
+        let scope = if everything || all {
+            Scope::All
+        } else {
+            Scope::Durable
+        };
         let mut round = self.book.begin_round(scope, keeps, now.mono);
         let rows = std::mem::take(&mut round.rows);
         let value = |op: Op| match op {
