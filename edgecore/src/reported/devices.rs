@@ -28,6 +28,8 @@ pub(super) struct Places {
     in_memory: BTreeMap<DeviceIdentity, Entry>,
     /// The numbers of entries that are on flash.
     on_flash: BTreeMap<DeviceIdentity, BTreeSet<u64>>,
+    /// Of what is deleted, and may still be on flash: by which change it is gone.
+    leaving: BTreeMap<DeviceIdentity, u64>,
     /// Devices of which the API server refuses what is said for what it is: no link takes it.
     refused: BTreeSet<DeviceIdentity>,
     /// Since when nothing was taken although something waits.
@@ -45,6 +47,11 @@ impl Places {
             }
         }
         places
+    }
+
+    /// All changes up to this one are on flash.
+    pub(super) fn written(&mut self, made: u64) {
+        self.leaving.retain(|_, change| *change > made);
     }
 
     /// Whether flash has an entry, and not the newest.
@@ -82,13 +89,22 @@ impl Reporter {
         self.write(mine).await
     }
 
-    /// Writes what is about to be sent of devices of which flash has something older.
+    /// Writes what is about to be sent of devices of which flash has something older, and deletes what
+    /// flash still has of those whose last entry was answered.
     pub(super) async fn overtake(&self, due: &[ReportedUp]) -> Result<(), StoreError> {
-        let behind: Vec<DeviceIdentity> = {
+        let (behind, leaving) = {
             let book = self.book.lock();
-            let devices = due.iter().filter_map(device_of);
-            devices.filter(|device| book.devices.is_behind(device)).collect()
+            let mut devices: Vec<DeviceIdentity> = due.iter().filter_map(device_of).collect();
+            let leaving = devices
+                .iter()
+                .filter_map(|device| book.devices.leaving.get(device));
+            let leaving = leaving.max().copied();
+            devices.retain(|device| book.devices.is_behind(device));
+            (devices, leaving)
         };
+        if let Some(change) = leaving {
+            self.write(change).await?;
+        }
         if behind.is_empty() {
             return Ok(());
         }
@@ -187,6 +203,7 @@ impl Book {
         let rest = kept.split_off(&than);
         for seq in kept {
             self.keep(Table::Outbox, entry_key(Seq(seq)), Op::Delete);
+            self.devices.leaving.insert(device.clone(), self.made);
         }
         if !rest.is_empty() {
             self.devices.on_flash.insert(device.clone(), rest);
@@ -313,6 +330,33 @@ mod tests {
         reporter.book.lock().settle_device(&pump(), newest, settled);
         reporter.write_all().await.unwrap();
         assert_eq!(rows(&db).await.len(), 0);
+    }
+
+    #[tokio::test]
+    async fn what_was_answered_has_left_flash_before_anything_newer_is_sent() {
+        let db = Db::in_memory();
+        let reporter = Reporter::load(db.clone()).await.unwrap();
+        drop(reporter.book.lock().outbox.connected());
+        let due = || std::iter::from_fn(|| reporter.next()).collect::<Vec<_>>();
+        reporter.device(&pump(), &status("online")).unwrap();
+        reporter.keep_devices(None).await.unwrap();
+        assert_eq!((rows(&db).await.len(), due().len()), (1, 1));
+        let kept = newest(&reporter);
+        reporter
+            .book
+            .lock()
+            .settle_device(&pump(), kept, SettledAs::Committed);
+        reporter.book.lock().outbox.disconnected();
+        drop(reporter.book.lock().outbox.connected());
+        assert_eq!(
+            rows(&db).await.len(),
+            1,
+            "answers are written together, a second later"
+        );
+        reporter.device(&pump(), &status("offline")).unwrap();
+        reporter.overtake(&due()).await.unwrap();
+        assert_eq!(rows(&db).await.len(), 0);
+        assert!(reporter.book.lock().devices.leaving.is_empty());
     }
 
     #[tokio::test(start_paused = true)]

@@ -230,6 +230,7 @@ impl Reporter {
             left -= taken;
         }
         *written = made;
+        self.book.lock().devices.written(made);
         Ok(())
     }
 }

@@ -124,6 +124,9 @@ pub struct Outbox {
 #[derive(Debug)]
 struct Pending {
     seq: Seq,
+    /// Its place in the line: that of the first value that it replaced unsent, so that a value that
+    /// changes faster than it can be sent does not go to the end of the line each time.
+    turn: Seq,
     body: Body,
     attempts: u32,
     due: Duration,
@@ -199,6 +202,9 @@ impl Outbox {
         if let Some(before) = self.state.get(&key) {
             delete.push(before.seq);
             pending.keep_pace(before);
+            if !self.flight.contains_key(&before.seq) {
+                pending.turn = before.turn;
+            }
         }
         let write = Some(report(&key, &pending));
         self.state.insert(key, pending);
@@ -310,6 +316,7 @@ impl Pending {
     const fn new(seq: Seq, body: Body) -> Self {
         Self {
             seq,
+            turn: seq,
             body,
             attempts: 0,
             due: Duration::ZERO,

@@ -44,8 +44,10 @@ mod writes;
 use std::env;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
+use std::thread;
 use std::time::{Duration, SystemTime};
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use self::world::World;
@@ -57,6 +59,8 @@ const FRESH: u64 = 80;
 /// What the slowest back-offs add up to, and some more.
 const REST: Duration = Duration::from_mins(25);
 const LOOK: Duration = Duration::from_secs(20);
+/// After so many worlds that failed no more are begun.
+const MOST_FAILURES: usize = 5;
 
 /// What all worlds came to.
 #[derive(Default)]
@@ -84,18 +88,7 @@ fn main() -> ExitCode {
         Some(seed) => vec![seed],
         None => fixed_and_fresh(number("SEEDS").unwrap_or(FRESH)),
     };
-    let traced = seeds.len() == 1;
-    let mut sum = Sum::default();
-    let mut failed = Vec::new();
-    for seed in seeds {
-        if !run(seed, traced, &mut sum) {
-            failed.push(seed);
-            println!("seed {seed} failed; replay it with `make sim SEED={seed}`");
-            if failed.len() >= 5 {
-                break;
-            }
-        }
-    }
+    let (sum, failed) = run_all(&seeds);
     println!(
         "{} worlds, {:.0} node-hours in {:.1} s: {} actions, {} frames, {} commits, {} acknowledged reports, {} values of devices in {} statuses, {} stream resets, {} divergences",
         sum.worlds,
@@ -127,6 +120,34 @@ fn fixed_and_fresh(fresh: u64) -> Vec<u64> {
         first + fresh.max(1) - 1
     );
     (0..FIXED).chain((0..fresh).map(|n| first + n)).collect()
+}
+
+/// All worlds, as many at a time as there are processors: each is alone with its seed. What they came to,
+/// and which failed.
+fn run_all(seeds: &[u64]) -> (Sum, Vec<u64>) {
+    let traced = seeds.len() == 1;
+    let (queue, failed) = (Mutex::new(seeds.iter()), Mutex::new(Vec::new()));
+    let next = || {
+        let goes_on = failed.lock().len() < MOST_FAILURES;
+        queue.lock().next().filter(|_| goes_on)
+    };
+    let work = || {
+        let mut sum = Sum::default();
+        while let Some(&seed) = next() {
+            if !run(seed, traced, &mut sum) {
+                failed.lock().push(seed);
+                println!("seed {seed} failed; replay it with `make sim SEED={seed}`");
+            }
+        }
+        sum
+    };
+    let sum = thread::scope(|scope| {
+        let processors = thread::available_parallelism().map_or(1, usize::from);
+        let workers: Vec<_> = (0..processors).map(|_| scope.spawn(work)).collect();
+        let sums = workers.into_iter().map(|worker| worker.join().unwrap());
+        sums.fold(Sum::default(), |all, sum| all.and(&sum))
+    });
+    (sum, failed.into_inner())
 }
 
 /// One world, from its beginning to its rest; whether all was well.
@@ -163,6 +184,21 @@ fn rest(world: &mut World) {
 }
 
 impl Sum {
+    fn and(self, other: &Self) -> Self {
+        Self {
+            node_time: self.node_time + other.node_time,
+            worlds: self.worlds + other.worlds,
+            actions: self.actions + other.actions,
+            frames: self.frames + other.frames,
+            commits: self.commits + other.commits,
+            acknowledged: self.acknowledged + other.acknowledged,
+            values: self.values + other.values,
+            statuses: self.statuses + other.statuses,
+            resets: self.resets + other.resets,
+            diverged: self.diverged + other.diverged,
+        }
+    }
+
     fn add(&mut self, world: &World) {
         self.worlds += 1;
         self.node_time += world.now * u32::try_from(world.edges.len()).unwrap();

@@ -45,8 +45,8 @@ impl Outbox {
         self.busy.clear();
     }
 
-    /// The next report to send: state before devices before events, in the order of their numbers,
-    /// one at a time for the node, for each pod and for each device.
+    /// The next report to send: state before devices before events, in the order in which
+    /// they began to wait, one at a time for the node, for each pod and for each device.
     pub fn poll_transmit(&mut self, now: Duration) -> Option<ReportedUp> {
         if !self.connected {
             return None;
@@ -204,7 +204,7 @@ impl Outbox {
             .state
             .iter()
             .filter(ready)
-            .min_by_key(|(_, pending)| pending.seq);
+            .min_by_key(|(_, pending)| pending.turn);
         next.map(|(key, pending)| (key.clone(), pending.seq))
     }
 
@@ -234,5 +234,56 @@ impl Outbox {
             Class::Device => (DEVICE_WINDOW, bytes(Class::Device)),
         };
         flying(class).count() < most && bytes < WINDOW_BYTES
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::devices::DeviceIdentity;
+    use crate::wire::Report;
+
+    fn device(number: u64) -> OutboxKey {
+        OutboxKey::Device(DeviceIdentity {
+            namespace: "n".into(),
+            name: format!("d{number:03}"),
+            uid: format!("u{number}"),
+        })
+    }
+
+    fn sent(frame: ReportedUp) -> Report {
+        let Some(reported_up::Kind::Report(report)) = frame.kind else {
+            panic!("no report")
+        };
+        report
+    }
+
+    fn committed(seq: u64) -> ReportedDown {
+        ReportedDown {
+            kind: Some(reported_down::Kind::Committed(Committed { seq })),
+        }
+    }
+
+    #[test]
+    fn devices_that_change_faster_than_the_cluster_takes_them_all_get_their_turn() {
+        let (mut outbox, _) = Outbox::load(Vec::new(), 0);
+        outbox.connected();
+        let (mut unanswered, mut seen) = (std::collections::VecDeque::new(), BTreeSet::new());
+        for second in 0..10_u64 {
+            let now = Duration::from_secs(second);
+            for number in 0..100 {
+                outbox.put(device(number), second.to_string().as_bytes());
+            }
+            // Twenty a second are taken, in the order in which they came.
+            for _ in 0..20 {
+                unanswered.extend(std::iter::from_fn(|| outbox.poll_transmit(now)).map(sent));
+                let report = unanswered.pop_front().unwrap();
+                seen.insert(OutboxKey::from_wire(report.key).unwrap());
+                outbox.handle_frame(committed(report.seq), now, 0.5).unwrap();
+            }
+        }
+        assert_eq!(seen.len(), 100);
     }
 }
