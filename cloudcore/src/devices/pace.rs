@@ -1,6 +1,6 @@
 //! In which order and how fast devices are written. Pure: time is given.
 //!
-//! **Invariant:** a replica makes at most [`REPLICA`] writes a second and [`NODE`] for a node, and
+//! **Invariant:** a replica makes at most `REPLICA` writes a second and `NODE` for a node, and
 //! nodes that wait take turns: one that reports much costs the others one place each.
 
 use std::collections::{BTreeMap, VecDeque};
