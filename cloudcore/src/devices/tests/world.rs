@@ -1,0 +1,247 @@
+//! An API server in memory, and cloudcore's view of it.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full};
+use kube::client::Body;
+use parking_lot::Mutex;
+use protocol::clock::Clock;
+use protocol::devices::DeviceIdentity;
+use protocol::name::NodeName;
+use protocol::object::{Kind, ObjectKey};
+use serde_json::{Value, json};
+
+use crate::cluster::{Api, BoxError, Cluster, Enrolment, Impersonation, PodObserver, Settings};
+use crate::devices::Devices;
+
+pub(super) const STATUS: &str = "/apis/devices.kubeedge.io/v1beta1/namespaces/n/devicestatuses/pump";
+pub(super) const DEVICE: &str = "/apis/devices.kubeedge.io/v1beta1/namespaces/n/devices/pump";
+
+/// Objects by path, and the requests that were made.
+#[derive(Clone, Default)]
+pub(super) struct Server {
+    pub(super) state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+pub(super) struct State {
+    pub(super) objects: BTreeMap<String, Value>,
+    pub(super) revision: u64,
+    pub(super) requests: Vec<String>,
+    pub(super) events: Vec<Value>,
+    /// Patches of this kind are refused so often, as by a server that has too much to do.
+    pub(super) busy: Option<(&'static str, u32)>,
+}
+
+impl Server {
+    pub(super) fn api(&self) -> Api {
+        let server = self.clone();
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let server = server.clone();
+            async move {
+                let (head, body) = request.into_parts();
+                let body = body.collect().await.unwrap().to_bytes();
+                let (code, answer) = server.answer(&head.method, head.uri.path(), &body);
+                let body = Full::new(Bytes::from(answer.to_string()));
+                Ok::<_, Infallible>(Response::builder().status(code).body(body).unwrap())
+            }
+        });
+        Api::new(kube::Client::new(service, "n"), Impersonation::Constrained)
+    }
+
+    fn answer(&self, method: &Method, path: &str, body: &[u8]) -> (StatusCode, Value) {
+        let mut state = self.state.lock();
+        state
+            .requests
+            .push(format!("{method} {}", path.rsplit('/').nth(1).unwrap()));
+        let body: Value = serde_json::from_slice(body).unwrap_or_default();
+        let refused = |code: StatusCode| {
+            (
+                code,
+                json!({ "code": code.as_u16(), "reason": "No", "message": "no" }),
+            )
+        };
+        if let Some((kind, times)) = &mut state.busy
+            && *method == Method::PATCH
+            && path.rsplit('/').nth(1) == Some(*kind)
+            && *times > 0
+        {
+            *times -= 1;
+            return refused(StatusCode::TOO_MANY_REQUESTS);
+        }
+        if path.ends_with("/events") {
+            state.events.push(body.clone());
+            return (StatusCode::CREATED, body);
+        }
+        if *method == Method::POST {
+            let path = format!("{path}/{}", body["metadata"]["name"].as_str().unwrap());
+            if state.objects.contains_key(&path) {
+                return refused(StatusCode::CONFLICT);
+            }
+            return (StatusCode::CREATED, state.store(&path, body));
+        }
+        let Some(held) = state.objects.get(path).cloned() else {
+            return refused(StatusCode::NOT_FOUND);
+        };
+        if *method == Method::GET {
+            return (StatusCode::OK, held);
+        }
+        for field in ["uid", "resourceVersion"] {
+            let asked = &body["metadata"][field];
+            if !asked.is_null() && *asked != held["metadata"][field] {
+                return refused(StatusCode::CONFLICT);
+            }
+        }
+        let mut merged = held;
+        merge(&mut merged, &body);
+        (StatusCode::OK, state.store(path, merged))
+    }
+
+    pub(super) fn put(&self, path: &str, object: Value) {
+        self.state.lock().store(path, object);
+    }
+
+    pub(super) fn object(&self, path: &str) -> Option<Value> {
+        self.state.lock().objects.get(path).cloned()
+    }
+
+    pub(super) fn take_requests(&self) -> Vec<String> {
+        std::mem::take(&mut self.state.lock().requests)
+    }
+}
+
+impl State {
+    fn store(&mut self, path: &str, mut object: Value) -> Value {
+        self.revision += 1;
+        object["metadata"]["resourceVersion"] = json!(self.revision.to_string());
+        if object["metadata"]["uid"].is_null() {
+            object["metadata"]["uid"] = json!(format!("made-{}", self.revision));
+        }
+        self.objects.insert(path.to_owned(), object.clone());
+        object
+    }
+}
+
+pub(super) fn merge(into: &mut Value, patch: &Value) {
+    let Value::Object(patch) = patch else {
+        *into = patch.clone();
+        return;
+    };
+    for (key, value) in patch {
+        if value.is_null() {
+            into.as_object_mut().unwrap().remove(key);
+        } else {
+            merge(&mut into[key], value);
+        }
+    }
+}
+
+pub(super) struct Everyone;
+
+impl Enrolment for Everyone {
+    fn is_enrolled(&self, _: &NodeName) -> bool {
+        true
+    }
+
+    fn confirm<'a>(&'a self, _: &'a NodeName) -> BoxFuture<'a, Result<bool, BoxError>> {
+        async { Ok(true) }.boxed()
+    }
+}
+
+impl PodObserver for Everyone {
+    fn bound(&self, _: &str, _: &str, _: bool, _: &[u8]) {}
+    fn gone(&self, _: &str, _: &str) {}
+}
+
+pub(super) struct World {
+    pub(super) server: Server,
+    pub(super) cluster: Cluster,
+    pub(super) devices: Devices,
+}
+
+impl World {
+    pub(super) fn new() -> Self {
+        let server = Server::default();
+        let cluster = Cluster::new(Settings {
+            api: server.api(),
+            clock: Clock::system(),
+            enrolment: Arc::new(Everyone),
+            bindings: Arc::new(Everyone),
+            advertise: None,
+        });
+        let devices = Devices::new(cluster.clone());
+        let world = Self {
+            server,
+            cluster,
+            devices,
+        };
+        world.device("e1", &["t"]);
+        world
+    }
+
+    /// The device is so now, at the API server and for the watch.
+    pub(super) fn device(&self, node: &str, properties: &[&str]) {
+        let properties: Vec<Value> = properties.iter().map(|name| json!({ "name": name })).collect();
+        let state = self
+            .server
+            .object(DEVICE)
+            .map_or(Value::Null, |device| device["status"].clone());
+        let device = json!({
+            "metadata": { "name": "pump", "namespace": "n", "uid": "u", "resourceVersion": "1" },
+            "spec": { "nodeName": node, "deviceModelRef": { "name": "m" }, "properties": properties },
+            "status": state,
+        });
+        self.server.put(DEVICE, device.clone());
+        self.cluster.told(Kind::Device, &[device]);
+    }
+
+    /// Runs a story beside the parts that run for ever.
+    pub(super) async fn run(&self, story: impl Future<Output = ()>) {
+        tokio::select! {
+            () = story => {}
+            () = self.devices.run() => {}
+        }
+    }
+
+    /// What the watch tells of the status as it is.
+    pub(super) fn watch(&self) {
+        let status = self.server.object(STATUS).unwrap();
+        self.cluster.told_status(&key(), &status);
+    }
+
+    pub(super) fn twins(&self) -> Value {
+        self.server.object(STATUS).unwrap()["status"]["twins"].clone()
+    }
+}
+
+pub(super) fn pump() -> DeviceIdentity {
+    DeviceIdentity {
+        namespace: "n".into(),
+        name: "pump".into(),
+        uid: "u".into(),
+    }
+}
+
+pub(super) fn key() -> ObjectKey {
+    ObjectKey::new(Kind::Device, "n", "pump")
+}
+
+pub(super) fn twin(value: u64) -> Value {
+    json!({ "propertyName": "t", "reported": { "value": value.to_string() } })
+}
+
+pub(super) fn report(value: u64) -> Vec<u8> {
+    json!({ "twins": [twin(value)], "state": "online" })
+        .to_string()
+        .into_bytes()
+}
+
+pub(super) fn node() -> NodeName {
+    "e1".parse().unwrap()
+}
