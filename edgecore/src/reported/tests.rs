@@ -1,16 +1,13 @@
 //! Reports that outlive restarts, and leave the disk when the cloud has them.
 
 use super::*;
-use crate::store::{MemoryStore, Store};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use protocol::devices::{DeviceIdentity, DeviceStatusStatus};
 use protocol::transport::Stream;
 use protocol::wire::{
     Committed, FrameReader, FrameWriter, ReportedDown, ReportedUp, reported_down, reported_up,
 };
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::sleep;
@@ -147,40 +144,6 @@ async fn a_pod_that_is_gone_is_forgotten_once_the_cluster_knows() {
     assert!(db.scan(Table::PodState).await.unwrap().is_empty());
 }
 
-/// A disk that can be full.
-struct Fillable(MemoryStore, Arc<AtomicBool>);
-
-impl Store for Fillable {
-    fn get(&self, table: Table, key: &str) -> Result<Option<Bytes>, StoreError> {
-        self.0.get(table, key)
-    }
-
-    fn scan(
-        &self,
-        table: Table,
-        after: Option<&str>,
-        limit: usize,
-    ) -> Result<Vec<(String, Bytes)>, StoreError> {
-        self.0.scan(table, after, limit)
-    }
-
-    fn commit(&mut self, batch: &Batch) -> Result<(), StoreError> {
-        if self.1.load(Ordering::Relaxed) {
-            return Err(StoreError::Full {
-                path: PathBuf::new(),
-                free: 0,
-            });
-        }
-        self.0.commit(batch)
-    }
-}
-
-fn fillable() -> (Db, Arc<AtomicBool>) {
-    let full = Arc::new(AtomicBool::new(false));
-    let db = Db::start("fillable", Fillable(MemoryStore::new(), Arc::clone(&full))).unwrap();
-    (db, full)
-}
-
 /// The cloud commits the next report.
 async fn commit_one(
     reader: &mut FrameReader<impl AsyncRead + Unpin>,
@@ -197,7 +160,7 @@ async fn commit_one(
 
 #[tokio::test]
 async fn a_full_disk_ends_no_stream_and_devices_are_reported_on() {
-    let (db, full) = fillable();
+    let (db, full) = Db::fillable();
     let reporter = Reporter::load(db.clone()).await.unwrap();
     reporter.node(&Node::default()).await.unwrap();
     reporter.pod_status(&pod(), &status("Running")).await.unwrap();
@@ -237,7 +200,7 @@ async fn a_full_disk_ends_no_stream_and_devices_are_reported_on() {
 
 #[tokio::test]
 async fn a_full_disk_fills_no_memory_and_what_came_meanwhile_is_written_in_the_end() {
-    let (db, full) = fillable();
+    let (db, full) = Db::fillable();
     let reporter = Reporter::load(db.clone()).await.unwrap();
     reporter.node(&Node::default()).await.unwrap();
     full.store(true, Ordering::Relaxed);

@@ -91,6 +91,14 @@ impl Db {
         Self(Backend::Memory(Arc::default()))
     }
 
+    /// A store in memory whose disk is full while the flag says so.
+    #[cfg(test)]
+    pub(crate) fn fillable() -> (Self, Arc<std::sync::atomic::AtomicBool>) {
+        let full = Arc::default();
+        let store = super::memory::Fillable::new(Arc::clone(&full));
+        (Self::start("fillable", store).unwrap(), full)
+    }
+
     /// Makes a batch durable.
     ///
     /// # Cancel safety

@@ -3,6 +3,14 @@
 use super::{Batch, Op, Store, StoreError, Table};
 use bytes::Bytes;
 use std::{collections::BTreeMap, ops::Bound};
+#[cfg(test)]
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 /// A store that forgets everything when it is dropped.
 #[derive(Debug, Default)]
@@ -50,5 +58,42 @@ impl Store for MemoryStore {
             };
         }
         Ok(())
+    }
+}
+
+/// A store on a disk that can be full: it is while the flag says so.
+#[cfg(test)]
+pub(super) struct Fillable(MemoryStore, Arc<AtomicBool>);
+
+#[cfg(test)]
+impl Fillable {
+    pub(super) fn new(full: Arc<AtomicBool>) -> Self {
+        Self(MemoryStore::new(), full)
+    }
+}
+
+#[cfg(test)]
+impl Store for Fillable {
+    fn get(&self, table: Table, key: &str) -> Result<Option<Bytes>, StoreError> {
+        self.0.get(table, key)
+    }
+
+    fn scan(
+        &self,
+        table: Table,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<(String, Bytes)>, StoreError> {
+        self.0.scan(table, after, limit)
+    }
+
+    fn commit(&mut self, batch: &Batch) -> Result<(), StoreError> {
+        if self.1.load(Ordering::Relaxed) {
+            return Err(StoreError::Full {
+                path: PathBuf::new(),
+                free: 0,
+            });
+        }
+        self.0.commit(batch)
     }
 }

@@ -1,9 +1,6 @@
 //! When flash must have a value before it is accepted, and how often it is written.
 
-use bytes::Bytes;
-
 use super::*;
-use crate::store::{Batch, MemoryStore, Store};
 
 #[tokio::test(start_paused = true)]
 async fn a_durable_value_is_on_flash_before_it_is_accepted_and_others_are_not_written_for_it() {
@@ -120,39 +117,11 @@ async fn what_is_told_comes_in_order_and_not_before_flash_has_it() {
     }
 }
 
-/// A flash that can be made to refuse.
-struct Fragile(MemoryStore, Arc<AtomicBool>);
-
-impl Store for Fragile {
-    fn get(&self, table: Table, key: &str) -> Result<Option<Bytes>, StoreError> {
-        self.0.get(table, key)
-    }
-
-    fn scan(
-        &self,
-        table: Table,
-        after: Option<&str>,
-        limit: usize,
-    ) -> Result<Vec<(String, Bytes)>, StoreError> {
-        self.0.scan(table, after, limit)
-    }
-
-    fn commit(&mut self, batch: &Batch) -> Result<(), StoreError> {
-        if self.1.load(Ordering::Relaxed) {
-            return Err(StoreError::Full {
-                path: PathBuf::new(),
-                free: 0,
-            });
-        }
-        self.0.commit(batch)
-    }
-}
-
 #[tokio::test]
 async fn a_flash_that_refuses_is_told_to_the_sender_and_written_when_it_can_be() {
-    let full = Arc::new(AtomicBool::new(false));
     let mut node = Node::new();
-    node.db = Db::start("fragile", Fragile(MemoryStore::new(), Arc::clone(&full))).unwrap();
+    let (db, full) = Db::fillable();
+    node.db = db;
     let run = node.start().await;
     full.store(true, Ordering::Relaxed);
     assert!(matches!(
@@ -169,9 +138,9 @@ async fn a_flash_that_refuses_is_told_to_the_sender_and_written_when_it_can_be()
 
 #[tokio::test]
 async fn what_flash_refused_is_written_later_without_being_said_again() {
-    let full = Arc::new(AtomicBool::new(false));
     let mut node = Node::new();
-    node.db = Db::start("fragile", Fragile(MemoryStore::new(), Arc::clone(&full))).unwrap();
+    let (db, full) = Db::fillable();
+    node.db = db;
     let run = node.start().await;
     full.store(true, Ordering::Relaxed);
     assert!(run.says("alarm", "1").await.is_err());
