@@ -63,6 +63,8 @@ enum Group {
     Burst,
     /// `deployment10` and `configmap_to_file`
     Workload,
+    /// Memory and bytes at rest, with --settle as each of the rests
+    Rest,
     /// What devices cost, with --settle as the rest before it
     Devices,
 }
@@ -164,29 +166,45 @@ async fn measure(testbed: &Testbed, args: &Args) -> Result<Vec<Figure>> {
         Some(Group::Starts) => return starts::measure(&stage, args.pods).await,
         Some(Group::Burst) => return burst::measure(&stage).await,
         Some(Group::Workload) => return Box::pin(workload::measure(&stage)).await,
-        Some(Group::Devices) | None => {}
+        Some(Group::Rest | Group::Devices) | None => {}
     }
     // Memory first: the bar is about programs that have just started.
-    let before = Reading::of_wire(&stage.edge.machine).await?;
-    memory::rest("without pods", args.settle).await?;
-    let idle = Reading::of_wire(&stage.edge.machine).await?.a_day_since(&before);
-    let mut held = memory::idle(&stage).await?;
-    held.push(memory::crowded(&stage, args.settle).await?);
-    let bytes = wire::ten_pods(&stage, (args.settle, idle)).await?;
+    let mut held = at_rest(&stage, args.settle).await?;
+    if args.only == Some(Group::Rest) {
+        held.extend(cycled(&stage, args).await?);
+        held.push(wire::websocket(&stage, args.settle).await?);
+        return Ok(held);
+    }
     let mut figures = starts::measure(&stage, args.pods).await?;
     figures.extend(burst::measure(&stage).await?);
     figures.extend(Box::pin(workload::measure(&stage)).await?);
-    figures.extend(held);
-    if let Some(cycles) = args.cycles {
-        figures.extend(memory::cycled(&stage, cycles).await?);
-    }
+    figures.append(&mut held);
+    figures.extend(cycled(&stage, args).await?);
     figures.extend(memory::binaries(testbed)?);
-    figures.push(Figure::ours("idle_bytes_day.quic", Unit::Bytes, idle));
     figures.push(wire::websocket(&stage, args.settle).await?);
-    figures.extend(bytes);
     drop(stage);
     figures.extend(Box::pin(devices::measure(testbed, args.settle)).await?);
     Ok(figures)
+}
+
+/// What programs hold, send and write while nothing happens.
+async fn at_rest(stage: &stage::Stage<'_>, settle: Duration) -> Result<Vec<Figure>> {
+    let before = Reading::of_wire(&stage.edge.machine).await?;
+    memory::rest("without pods", settle).await?;
+    let idle = Reading::of_wire(&stage.edge.machine).await?.a_day_since(&before);
+    let mut held = memory::idle(stage).await?;
+    held.push(memory::crowded(stage, settle).await?);
+    let bytes = wire::ten_pods(stage, (settle, idle)).await?;
+    held.push(Figure::ours("idle_bytes_day.quic", Unit::Bytes, idle));
+    held.extend(bytes);
+    Ok(held)
+}
+
+async fn cycled(stage: &stage::Stage<'_>, args: &Args) -> Result<Vec<Figure>> {
+    match args.cycles {
+        Some(cycles) => memory::cycled(stage, cycles).await,
+        None => Ok(Vec::new()),
+    }
 }
 
 fn publish(args: &Args, figures: Vec<Figure>) -> Result<()> {
