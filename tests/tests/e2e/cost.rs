@@ -4,12 +4,14 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use tests::{
+    Testbed,
     audit::{Audit, Request},
+    control_plane::Patience,
     pods,
     wait::{Look, until},
 };
 
-use crate::world::{EDGE, PATIENCE, World, apply, delete, sleepers};
+use crate::world::{EDGE, PATIENCE, World, apart, apply, delete, joined, sleepers};
 
 crate::tests![
     an_idle_node_costs_lease_renewals_alone,
@@ -52,10 +54,15 @@ async fn count(audit: &Audit, span: Duration) -> Result<(Vec<Request>, Vec<Reque
     Ok(writes.into_iter().partition(|write| resource(write) == "leases"))
 }
 
-async fn an_idle_node_costs_lease_renewals_alone(world: &World) -> Result<()> {
-    let (testbed, _) = world.with_edge().await?;
+/// On a testbed of its own: whatever else is done to a cluster would be counted.
+async fn an_idle_node_costs_lease_renewals_alone(_: &World) -> Result<()> {
+    apart(Testbed::start(Patience::Default).await?, idles).await
+}
+
+async fn idles(testbed: &Testbed) -> Result<()> {
+    let _edge = joined(testbed, &[]).await?;
     let audit = testbed.plane.audit();
-    // What earlier tests deleted is still being reported.
+    // A node that has just joined is still being reported.
     until("the node to be idle", PATIENCE, || async {
         let (_, others) = count(&audit, QUIET).await?;
         Ok(Look::when(others.is_empty(), || summary(&others)))
@@ -67,7 +74,6 @@ async fn an_idle_node_costs_lease_renewals_alone(world: &World) -> Result<()> {
         "besides leases cloudcore wrote:\n  {}",
         summary(&others)
     );
-    // A node that an earlier test left behind would be counted with this one.
     let most = usize::try_from(SPAN.as_secs() / 10)? + 1;
     ensure!(
         leases.len() <= most && leases.iter().all(|lease| name(lease) == EDGE),
@@ -78,12 +84,16 @@ async fn an_idle_node_costs_lease_renewals_alone(world: &World) -> Result<()> {
     Ok(())
 }
 
-async fn delivering_pods_costs_no_write_but_the_patch_for_autonomy(world: &World) -> Result<()> {
-    let (testbed, _) = world.with_edge().await?;
-    let name = world.name("sleepers");
+async fn delivering_pods_costs_no_write_but_the_patch_for_autonomy(_: &World) -> Result<()> {
+    apart(Testbed::start(Patience::Default).await?, delivers).await
+}
+
+async fn delivers(testbed: &Testbed) -> Result<()> {
+    let _edge = joined(testbed, &[]).await?;
+    let name = "sleepers";
     let audit = testbed.plane.audit();
     let mark = audit.mark();
-    apply(testbed, &sleepers(&name, EDGE, 5)).await?;
+    apply(testbed, &sleepers(name, EDGE, 5)).await?;
     pods::until_ready(&testbed.client(), &format!("app={name}"), 5, PATIENCE).await?;
     let writes = audit.cloudcore_writes(mark)?;
     let patched = writes.iter().filter(|write| {
@@ -104,7 +114,7 @@ async fn delivering_pods_costs_no_write_but_the_patch_for_autonomy(world: &World
         "more than autonomy, status, events, leases:\n  {}",
         summary(&strange)
     );
-    delete(testbed, &["deployment", &name]).await
+    delete(testbed, &["deployment", name]).await
 }
 
 /// What is no delivery: reports of the node, its lease, the patch for autonomy, its tokens.

@@ -2,7 +2,7 @@
 //!
 //! `make e2e T=name` runs those whose name contains it. The control plane starts with the first
 //! test, cloudcore and the edge node `e1` with the first test that asks for them. Tests that have a
-//! testbed of their own mostly wait: they run beside the others, one after another.
+//! testbed or a device of their own mostly wait: there are three lanes, and in each one test after another.
 
 mod bad_input;
 mod certificates;
@@ -29,7 +29,7 @@ use anyhow::Result;
 use futures::future::BoxFuture;
 use libtest_mimic::{Arguments, Failed, Trial};
 use parking_lot::Mutex;
-use tokio::runtime::Runtime;
+use tokio::{runtime::Runtime, time::Instant};
 
 use crate::world::World;
 
@@ -55,31 +55,26 @@ fn main() -> Result<()> {
         bad_input::TESTS,
         life::TESTS,
         pull_secrets::TESTS,
-        old_runtime::TESTS,
         surroundings::TESTS,
         transport::TESTS,
-        cost::TESTS,
         devices::TESTS,
-        counters::TESTS,
         offline::TESTS,
-        vm::TESTS,
-    ];
-    let apart = [eviction::TESTS, certificates::TESTS, old_api::TESTS].concat();
+    ]
+    .concat();
+    let own_device = [vm::TESTS, old_runtime::TESTS, counters::TESTS].concat();
+    let own_testbed = [eviction::TESTS, certificates::TESTS, old_api::TESTS, cost::TESTS].concat();
     let arguments = Arguments {
-        // Each of those apart holds one while it waits for its turn; the last one is for the others.
-        test_threads: Some(apart.len() + 1),
+        // Each of those beside holds one while it waits for its turn; the last one is for the others.
+        test_threads: Some(own_testbed.len() + own_device.len() + 1),
         ..Arguments::from_args()
     };
-    let (aside, turn) = (Turn::default(), Turn::default());
-    let trials = apart
+    let trials = [own_testbed, own_device, shared]
         .into_iter()
-        .map(|test| trial(test, &runtime, &world, &aside))
-        .chain(
-            shared
-                .concat()
-                .into_iter()
-                .map(|test| trial(test, &runtime, &world, &turn)),
-        )
+        .flat_map(|lane| {
+            let turn = Turn::default();
+            let trial = |test| trial(test, &runtime, &world, &turn);
+            lane.into_iter().map(trial).collect::<Vec<_>>()
+        })
         .collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
     world.end(conclusion.has_failed())?;
@@ -93,7 +88,9 @@ fn trial((name, test): Test, runtime: &Arc<Runtime>, world: &Arc<World>, turn: &
     let (runtime, world, turn) = (runtime.clone(), world.clone(), turn.clone());
     Trial::test(name, move || {
         let _mine = turn.lock();
+        let began = Instant::now();
         let outcome = runtime.block_on(test(world));
+        println!("{:5.0}s {name}", began.elapsed().as_secs_f64());
         outcome.map_err(|error| Failed::from(format!("{error:#}")))
     })
 }
