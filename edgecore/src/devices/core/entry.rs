@@ -10,8 +10,9 @@ use crate::devices::twin::{Change, Moment, Outcome, Rules, Stood, Twin};
 
 /// A value that is said again commits only its time, and no oftener than this.
 const AGAIN: i64 = 60_000;
-/// The outbox takes a device's status no oftener: the cluster takes one in a second.
-const PACE: i64 = 200;
+/// The outbox takes a device's status no oftener, in ms: the cluster takes one in a second, and each is
+/// written out whole.
+const PACE: i64 = 900;
 /// A model that is replaced is away for a moment; its values must not leave the cluster for it, in ms.
 const MODEL_BACK: i64 = 10_000;
 /// When a device was last seen is kept so exactly on tmpfs, and on flash.
