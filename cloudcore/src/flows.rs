@@ -3,7 +3,7 @@
 use protocol::transport::{BoxFuture, Stream};
 use protocol::wire::Dial;
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Holder};
 use crate::desired;
 use crate::devices::Devices;
 use crate::hub::{Services, SessionInfo};
@@ -35,7 +35,11 @@ impl Services for Flows {
 
     fn reported(&self, session: SessionInfo, stream: Stream) -> BoxFuture<'static, ()> {
         let (cluster, devices) = (self.cluster.clone(), self.devices.clone());
-        Box::pin(async move { reported::run(cluster, &devices, session.peer.node, stream).await })
+        let by = Holder {
+            node: session.peer.node,
+            session: session.session,
+        };
+        Box::pin(async move { reported::run(cluster, &devices, by, stream).await })
     }
 
     fn tunnel(&self, session: SessionInfo, dial: Dial, stream: Stream) -> BoxFuture<'static, ()> {

@@ -20,7 +20,7 @@ use super::api::{Actor, ApiError};
 use super::index::{DeviceEntry, Index, StatusEntry};
 use super::thin::ThinMeta;
 use super::watch::{Sink, Source, follow};
-use super::{BoxError, Cluster, WriteError};
+use super::{BoxError, Cluster};
 
 /// A device with what is known of its model and its status.
 #[derive(Clone, Debug)]
@@ -135,11 +135,6 @@ impl Cluster {
     /// The status that a write made or found, so that the watch's delay costs nothing.
     pub(crate) fn saw_status(&self, device: &ObjectKey, status: StatusEntry) {
         self.inner.index.write().put_status(device, status, false);
-    }
-
-    /// Before a write over what a newer session of the node may have written.
-    pub(crate) async fn holds_node(&self, node: &NodeName) -> Result<(), WriteError> {
-        self.still_ours(node).await
     }
 
     /// Watches the statuses of devices for ever.

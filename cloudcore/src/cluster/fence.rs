@@ -134,19 +134,19 @@ impl Proof {
         self.own.retain(|own| *own > self.lease);
     }
 
-    /// This session's write of an object made this revision.
-    pub fn wrote(&mut self, revision: Revision) {
-        if revision > self.lease {
+    /// A session's write of an object made this revision.
+    pub fn wrote(&mut self, session: &str, revision: Revision) {
+        if session == self.session && revision > self.lease {
             self.own.insert(revision);
         }
     }
 
-    /// Whether a state may be written over without reading the Lease: it is older than the proof, our
-    /// own, or a pod's that no node has reported yet.
-    pub fn covers(&self, state: &Value) -> bool {
+    /// Whether a session may write over a state without reading the Lease: the proof is its own, and the state
+    /// is older than that, its own, or a pod's that no node has reported yet.
+    pub fn covers(&self, session: &str, state: &Value) -> bool {
         let revision = revision_of(state);
         let blank = state["status"]["startTime"].is_null() && state["status"]["nodeInfo"].is_null();
-        blank || revision <= self.lease || self.own.contains(&revision)
+        session == self.session && (blank || revision <= self.lease || self.own.contains(&revision))
     }
 }
 
@@ -256,21 +256,31 @@ mod tests {
         let at =
             |revision: &str| json!({"metadata": {"resourceVersion": revision}, "status": {"startTime": "t"}});
         let mut proof = Proof::new("one", &at("10"));
-        assert!(proof.covers(&at("10")) && !proof.covers(&at("11")));
-        proof.wrote(Revision(12));
-        assert!(proof.covers(&at("12")) && !proof.covers(&at("13")));
+        assert!(proof.covers("one", &at("10")) && !proof.covers("one", &at("11")));
+        proof.wrote("one", Revision(12));
+        assert!(proof.covers("one", &at("12")) && !proof.covers("one", &at("13")));
         proof.renewed(&at("14"));
-        assert!(proof.covers(&at("13")) && proof.own.is_empty());
+        assert!(proof.covers("one", &at("13")) && proof.own.is_empty());
         // A restored cluster begins at a lower revision, and nothing is known of what is above.
         proof.renewed(&at("5"));
-        assert!(!proof.covers(&at("12")));
+        assert!(!proof.covers("one", &at("12")));
+    }
+
+    #[test]
+    fn the_proof_of_a_newer_session_of_the_same_replica_is_not_an_older_one_s() {
+        let at =
+            |revision: &str| json!({"metadata": {"resourceVersion": revision}, "status": {"startTime": "t"}});
+        let mut proof = Proof::new("two", &at("10"));
+        assert!(proof.covers("two", &at("9")) && !proof.covers("one", &at("9")));
+        proof.wrote("one", Revision(12));
+        assert!(!proof.covers("two", &at("12")));
     }
 
     #[test]
     fn a_pod_that_no_node_has_reported_is_nobodys() {
         let proof = Proof::new("one", &json!({"metadata": {"resourceVersion": "10"}}));
         let pod = json!({"metadata": {"resourceVersion": "11"}, "status": {"phase": "Pending"}});
-        assert!(proof.covers(&pod));
+        assert!(proof.covers("one", &pod));
     }
 
     #[test]

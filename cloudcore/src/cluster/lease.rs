@@ -59,6 +59,15 @@ impl LeaseError {
     }
 }
 
+/// A session of a node: as whose something is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// The node.
+    pub node: NodeName,
+    /// The session, as the Lease names it.
+    pub session: String,
+}
+
 impl Cluster {
     /// Takes the node's Lease for a session, whoever held it.
     pub async fn fence(&self, node: &NodeName, session: &str) -> Result<Fence, LeaseError> {
@@ -119,35 +128,28 @@ impl Cluster {
         fence.wrote(lease);
     }
 
-    /// Whether a state of an object of the node may be written over without reading the Lease.
-    pub(super) fn covers(&self, node: &NodeName, state: &Value) -> bool {
+    /// Whether this session may write over a state of an object of its node without reading the Lease: never
+    /// once a newer one came to this replica.
+    pub(super) fn covers(&self, by: &Holder, state: &Value) -> bool {
         let sessions = self.inner.sessions.read();
-        sessions.get(node).is_none_or(|proof| proof.covers(state))
+        let proof = sessions.get(&by.node);
+        proof.is_some_and(|proof| proof.covers(&by.session, state))
     }
 
-    /// The node's session here wrote an object; this is the answer.
-    pub(super) fn wrote_own(&self, node: &NodeName, answer: &[u8]) {
+    /// This session wrote an object; this is the answer.
+    pub(super) fn wrote_own(&self, by: &Holder, answer: &[u8]) {
         if let Ok(Thin { metadata }) = serde_json::from_slice(answer)
-            && let Some(proof) = self.inner.sessions.write().get_mut(node)
+            && let Some(proof) = self.inner.sessions.write().get_mut(&by.node)
         {
-            proof.wrote(metadata.revision());
+            proof.wrote(&by.session, metadata.revision());
         }
     }
 
-    /// Whether this replica's session still has the node's Lease: read before a write over a state
-    /// that a newer session may have written.
-    pub(super) async fn still_ours(&self, node: &NodeName) -> Result<(), WriteError> {
-        let session = self
-            .inner
-            .sessions
-            .read()
-            .get(node)
-            .map(|proof| proof.session().to_owned());
-        let Some(session) = session else {
-            return Ok(());
-        };
-        let found: Result<Value, _> = self.as_node(node, Call::get(path(node))).await;
-        held_by(found, node, &session)
+    /// Whether this very session still has the node's Lease: read before a write over a state that a newer
+    /// session may have written, at this replica or at another.
+    pub(crate) async fn still_ours(&self, by: &Holder) -> Result<(), WriteError> {
+        let found: Result<Value, _> = self.as_node(&by.node, Call::get(path(&by.node))).await;
+        held_by(found, &by.node, &by.session)
     }
 
     /// After a conflict: the rules say what it means.

@@ -56,7 +56,7 @@ pub use feed::{Dirty, NodeFeed};
 pub use fence::Fence;
 pub use health::Health;
 pub use index::StatusEntry;
-pub use lease::{LeaseError, RENEW_EVERY};
+pub use lease::{Holder, LeaseError, RENEW_EVERY};
 pub use pods::PodRef;
 pub(crate) use pods::is_path_segment;
 pub use view::NodeView;

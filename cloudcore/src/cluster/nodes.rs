@@ -21,6 +21,7 @@ use super::api::{Actor, Call, Content};
 use super::attempt::{Ask, Attempt};
 use super::document::{NodeDocument, reborn};
 use super::labels;
+use super::lease::Holder;
 use super::watch::full_jitter;
 use super::write::{BoxError, WriteError};
 
@@ -43,35 +44,21 @@ impl Cluster {
 
     /// Writes what a node says of itself: registers it in one POST where it does not exist yet,
     /// else brings its status up to date.
-    pub async fn write_node(&self, node: &NodeName, document: &[u8]) -> Result<(), WriteError> {
-        let document = parse_document(node, document)?;
-        match self.cached_node(node) {
-            None => self.register(node, &document).await,
-            Some(current) => match self.bring_up_to_date(node, &document, current).await {
+    pub async fn write_node(&self, by: &Holder, document: &[u8]) -> Result<(), WriteError> {
+        let document = parse_document(&by.node, document)?;
+        match self.cached_node(&by.node) {
+            None => self.register(by, &document).await,
+            Some(current) => match self.bring_up_to_date(by, &document, current).await {
                 // Deleted a moment ago: the node registers again.
-                Err(error) if error.is_not_found() => self.register(node, &document).await,
+                Err(error) if error.is_not_found() => self.register(by, &document).await,
                 other => other,
             },
         }
     }
 
     /// Registers a node in one POST with full status, under cloudcore's own name.
-    pub async fn register_node(&self, node: &NodeName, document: &[u8]) -> Result<(), WriteError> {
-        let document = parse_document(node, document)?;
-        self.register(node, &document).await
-    }
-
-    /// Brings the status of a Node up to date, as the node; fails with 404 where there is none.
-    pub async fn patch_node_status(&self, node: &NodeName, document: &[u8]) -> Result<(), WriteError> {
-        let document = parse_document(node, document)?;
-        let current = match self.cached_node(node) {
-            Some(current) => current,
-            None => self.read_node(node).await?,
-        };
-        self.bring_up_to_date(node, &document, current).await
-    }
-
-    async fn register(&self, node: &NodeName, document: &NodeDocument) -> Result<(), WriteError> {
+    async fn register(&self, by: &Holder, document: &NodeDocument) -> Result<(), WriteError> {
+        let node = &by.node;
         self.admit(node).await?;
         let made = document.registration(node, self.addresses().as_ref());
         match self
@@ -81,13 +68,13 @@ impl Cluster {
         {
             Ok(answer) => {
                 info!(%node, "registered");
-                self.wrote_own(node, &answer);
+                self.wrote_own(by, &answer);
                 self.saw_node_now(node, &answer);
                 Ok(())
             }
             Err(error) if error.is_conflict() => {
                 let current = self.read_node(node).await?;
-                self.bring_up_to_date(node, document, current).await
+                self.bring_up_to_date(by, document, current).await
             }
             Err(error) => Err(error.into()),
         }
@@ -95,23 +82,23 @@ impl Cluster {
 
     async fn bring_up_to_date(
         &self,
-        node: &NodeName,
+        by: &Holder,
         document: &NodeDocument,
         mut current: Value,
     ) -> Result<(), WriteError> {
         let mut attempt = Attempt::default();
-        let mut ask = Attempt::first(Some(self.covers(node, &current)));
+        let mut ask = Attempt::first(Some(self.covers(by, &current)));
         loop {
             ask = match ask {
                 Ask::Lease => {
-                    self.still_ours(node).await?;
+                    self.still_ours(by).await?;
                     Attempt::after_lease()
                 }
                 Ask::Read => {
-                    current = self.read_node(node).await?;
-                    attempt.after_read(self.covers(node, &current))
+                    current = self.read_node(&by.node).await?;
+                    attempt.after_read(self.covers(by, &current))
                 }
-                Ask::Write => match self.patch_status_once(node, document, &current).await {
+                Ask::Write => match self.patch_status_once(by, document, &current).await {
                     Err(WriteError::Api(error)) if error.is_conflict() => match attempt.after_conflict() {
                         Some(ask) => ask,
                         None => return Err(error.into()),
@@ -121,22 +108,23 @@ impl Cluster {
                 },
             };
         }
-        self.patch_annotations(node, document, &current).await
+        self.patch_annotations(by, document, &current).await
     }
 
     async fn patch_status_once(
         &self,
-        node: &NodeName,
+        by: &Holder,
         document: &NodeDocument,
         current: &Value,
     ) -> Result<(), WriteError> {
+        let node = &by.node;
         let patch = document
             .status_patch(current, self.addresses().as_ref())
             .to_string()
             .into_bytes();
         let call = Call::patch(format!("{NODES}/{node}/status"), Content::MergePatch, patch);
         let answer = self.request_as_node(node, call).await?;
-        self.wrote_own(node, &answer);
+        self.wrote_own(by, &answer);
         self.saw_node_now(node, &answer);
         Ok(())
     }
@@ -144,10 +132,11 @@ impl Cluster {
     /// The device's address and the like: a write only where they differ.
     async fn patch_annotations(
         &self,
-        node: &NodeName,
+        by: &Holder,
         document: &NodeDocument,
         current: &Value,
     ) -> Result<(), WriteError> {
+        let node = &by.node;
         let Some(differing) = document.differing_annotations(current) else {
             return Ok(());
         };
@@ -158,7 +147,7 @@ impl Cluster {
             patch.to_string().into_bytes(),
         );
         let answer = self.request_as_node(node, call).await?;
-        self.wrote_own(node, &answer);
+        self.wrote_own(by, &answer);
         Ok(())
     }
 

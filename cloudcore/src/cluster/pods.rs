@@ -14,6 +14,7 @@ use super::attempt::{Ask, Attempt};
 use super::document::{DocumentError, event_of, pod_as_cached, pod_status_patch};
 use super::index::PodEntry;
 use super::kinds::source;
+use super::lease::Holder;
 use super::thin::ThinMeta;
 use super::watch::{Sink, Source, list};
 use super::write::WriteError;
@@ -129,17 +130,17 @@ impl Cluster {
     }
 
     /// Writes a pod's status as the node, merged into what others own of it.
-    pub async fn patch_pod_status(&self, pod: &PodRef, status: &[u8]) -> Result<(), WriteError> {
+    pub async fn patch_pod_status(&self, by: &Holder, pod: &PodRef, status: &[u8]) -> Result<(), WriteError> {
         let malformed = |error| pod.refused(DocumentError::Malformed(error));
         let reported: Map<String, Value> = serde_json::from_slice(status).map_err(malformed)?;
         let mut current = self.cached_pod(pod);
         let mut attempt = Attempt::default();
-        let covered = |state: &Value| self.covers(&pod.node, state);
+        let covered = |state: &Value| self.covers(by, state);
         let mut ask = Attempt::first(current.as_ref().map(covered));
         loop {
             ask = match (ask, &current) {
                 (Ask::Lease, _) => {
-                    self.still_ours(&pod.node).await?;
+                    self.still_ours(by).await?;
                     Attempt::after_lease()
                 }
                 (Ask::Read, _) | (Ask::Write, None) => {
@@ -148,7 +149,7 @@ impl Cluster {
                     current = Some(found);
                     ask
                 }
-                (Ask::Write, Some(over)) => match self.patch_pod_once(pod, over, &reported).await {
+                (Ask::Write, Some(over)) => match self.patch_pod_once(by, pod, over, &reported).await {
                     Err(WriteError::Api(error)) if error.is_conflict() => match attempt.after_conflict() {
                         Some(ask) => ask,
                         None => return Err(error.into()),
@@ -161,6 +162,7 @@ impl Cluster {
 
     async fn patch_pod_once(
         &self,
+        by: &Holder,
         pod: &PodRef,
         current: &Value,
         reported: &Map<String, Value>,
@@ -176,7 +178,7 @@ impl Cluster {
         let patch = pod_status_patch(current, reported).to_string().into_bytes();
         let call = Call::patch(format!("{}/status", pod.path()?), Content::MergePatch, patch);
         let answer = self.request_as_node(&pod.node, call).await?;
-        self.wrote_own(&pod.node, &answer);
+        self.wrote_own(by, &answer);
         self.wrote_pod(pod, &answer);
         Ok(())
     }

@@ -52,7 +52,7 @@ impl DeviceWriter {
             Err(error) if error.is_not_found() => None,
             Err(error) => return Err(error.into()),
         };
-        cluster.holds_node(self.node()).await?;
+        cluster.still_ours(self.by()).await?;
         self.ask_whose(&device.identity()).await?;
         Ok(found)
     }

@@ -1,18 +1,13 @@
 //! Devices against an API server in memory: what is written, in which order, and what is not.
 
+mod whose;
 mod world;
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use protocol::clock::Clock;
-use protocol::devices::DeviceIdentity;
-use protocol::object::Kind;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-use super::Devices;
-use crate::cluster::{Cluster, Settings, WriteError};
 use crate::reported::Shown;
 
 use world::*;
@@ -20,7 +15,7 @@ use world::*;
 #[tokio::test(start_paused = true)]
 async fn a_first_report_makes_the_status_and_later_ones_cost_one_request() {
     let world = World::new();
-    let writer = world.devices.writer(node());
+    let writer = world.writer("e1");
     world
         .run(async {
             writer.write(&pump(), &report(1)).await.unwrap();
@@ -31,7 +26,13 @@ async fn a_first_report_makes_the_status_and_later_ones_cost_one_request() {
             assert_eq!(world.server.object(DEVICE).unwrap()["status"]["state"], "online");
             assert_eq!(
                 world.server.take_requests(),
-                ["GET devicestatuses", "GET devices", "POST n", "PATCH devices"]
+                [
+                    "GET devicestatuses",
+                    "GET leases",
+                    "GET devices",
+                    "POST n",
+                    "PATCH devices"
+                ]
             );
             world.device("e1", &["t"]);
             writer.write(&pump(), &report(2)).await.unwrap();
@@ -48,7 +49,7 @@ async fn a_first_report_makes_the_status_and_later_ones_cost_one_request() {
 #[tokio::test(start_paused = true)]
 async fn a_state_on_the_device_is_written_until_it_is_there_and_again_when_somebody_took_it_away() {
     let world = World::new();
-    let writer = world.devices.writer(node());
+    let writer = world.writer("e1");
     world
         .run(async {
             world.server.state.lock().busy = Some(("devices", 1));
@@ -81,7 +82,7 @@ async fn a_state_on_the_device_is_written_until_it_is_there_and_again_when_someb
 #[tokio::test(start_paused = true)]
 async fn a_device_is_written_once_a_second() {
     let world = World::new();
-    let writer = world.devices.writer(node());
+    let writer = world.writer("e1");
     world
         .run(async {
             let start = Instant::now();
@@ -100,7 +101,7 @@ async fn a_device_is_written_once_a_second() {
 #[tokio::test(start_paused = true)]
 async fn what_is_shown_already_is_not_written_again_and_what_was_only_seen_once_a_minute() {
     let world = World::new();
-    let writer = world.devices.writer(node());
+    let writer = world.writer("e1");
     world
         .run(async {
             let at = |time: &str| {
@@ -124,7 +125,7 @@ async fn what_is_shown_already_is_not_written_again_and_what_was_only_seen_once_
 #[tokio::test(start_paused = true)]
 async fn a_status_that_was_deleted_is_written_anew_and_whole() {
     let world = World::new();
-    let writer = world.devices.writer(node());
+    let writer = world.writer("e1");
     world
         .run(async {
             writer.write(&pump(), &report(1)).await.unwrap();
@@ -142,7 +143,7 @@ async fn a_status_that_was_deleted_is_written_anew_and_whole() {
 #[tokio::test(start_paused = true)]
 async fn a_property_that_leaves_the_device_leaves_the_status() {
     let world = World::new();
-    let writer = world.devices.writer(node());
+    let writer = world.writer("e1");
     world
         .run(async {
             writer.write(&pump(), &report(1)).await.unwrap();
@@ -160,7 +161,7 @@ async fn a_property_that_leaves_the_device_leaves_the_status() {
 #[tokio::test(start_paused = true)]
 async fn what_others_keep_in_the_status_stays_and_their_writes_are_looked_at_first() {
     let world = World::new();
-    let writer = world.devices.writer(node());
+    let writer = world.writer("e1");
     world
         .run(async {
             writer.write(&pump(), &report(1)).await.unwrap();
@@ -171,10 +172,11 @@ async fn what_others_keep_in_the_status_stays_and_their_writes_are_looked_at_fir
             writer.write(&pump(), &report(2)).await.unwrap();
             let requests = world.server.take_requests();
             assert_eq!(
-                requests[..4],
+                requests[..5],
                 [
                     "PATCH devicestatuses",
                     "GET devicestatuses",
+                    "GET leases",
                     "GET devices",
                     "PATCH devicestatuses"
                 ]
@@ -191,7 +193,7 @@ async fn what_others_keep_in_the_status_stays_and_their_writes_are_looked_at_fir
 #[tokio::test(start_paused = true)]
 async fn what_another_writer_changed_is_set_right_at_the_pace_of_the_device() {
     let world = World::new();
-    let writer = world.devices.writer(node());
+    let writer = world.writer("e1");
     world
         .run(async {
             writer.write(&pump(), &report(1)).await.unwrap();
@@ -228,7 +230,7 @@ async fn what_another_writer_changed_is_set_right_at_the_pace_of_the_device() {
 async fn what_a_node_has_from_before_its_boot_makes_a_deleted_status_whole_and_costs_one_look() {
     let world = World::new();
     world.device("e1", &["t", "u"]);
-    let writer = world.devices.writer(node());
+    let writer = world.writer("e1");
     let said = |value: u64| {
         let before = json!({ "value": "5", "metadata": { "version": "3", "quality": "stale" } });
         let twins = json!([twin(value), { "propertyName": "u" }]);
@@ -260,126 +262,8 @@ async fn what_a_node_has_from_before_its_boot_makes_a_deleted_status_whole_and_c
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_node_that_has_not_the_device_is_refused_for_good_and_the_device_says_how_often() {
-    let world = World::new();
-    let writer = world.devices.writer("e2".parse().unwrap());
-    world
-        .run(async {
-            for value in 0..5 {
-                let error = writer.write(&pump(), &report(value)).await.unwrap_err();
-                assert!(
-                    matches!(error, WriteError::AnotherNode { .. }) && error.is_permanent(),
-                    "{error}"
-                );
-            }
-            assert!(world.server.object(STATUS).is_none());
-            sleep(Duration::from_secs(61)).await;
-            let state = world.server.state.lock();
-            let event = state.events.first().unwrap();
-            assert_eq!(
-                (&event["reason"], &event["involvedObject"]["kind"]),
-                (&json!("ReportRefused"), &json!("Device"))
-            );
-            assert_eq!(state.events.len(), 2, "it is said again once a minute");
-            assert_eq!(state.events[1]["count"], 5);
-        })
-        .await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_watch_that_lags_lets_no_former_node_write_over_what_the_new_one_said() {
-    let world = World::new();
-    let (former, new) = (
-        world.devices.writer(node()),
-        world.devices.writer("e2".parse().unwrap()),
-    );
-    world
-        .run(async {
-            former.write(&pump(), &report(1)).await.unwrap();
-            // The device has moved; only the API server and the new node's replica know.
-            let mut device = world.server.object(DEVICE).unwrap();
-            device["spec"]["nodeName"] = json!("e2");
-            world.server.put(DEVICE, device);
-            new.write(&pump(), &report(2)).await.unwrap();
-            let error = former.write(&pump(), &report(3)).await.unwrap_err();
-            assert!(matches!(error, WriteError::AnotherNode { .. }), "{error}");
-            assert_eq!(world.twins(), json!([twin(2)]));
-        })
-        .await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_watch_that_lags_refuses_nothing() {
-    let world = World::new();
-    world.device("e2", &["t"]);
-    let writer = world.devices.writer(node());
-    world
-        .run(async {
-            // The device has moved back; only the API server knows.
-            let mut device = world.server.object(DEVICE).unwrap();
-            device["spec"]["nodeName"] = json!("e1");
-            world.server.put(DEVICE, device);
-            writer.write(&pump(), &report(1)).await.unwrap();
-            assert_eq!(world.twins(), json!([twin(1)]));
-        })
-        .await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_device_that_is_gone_or_another_one_is_refused_and_one_that_is_not_known_yet_waits() {
-    let world = World::new();
-    let writer = world.devices.writer(node());
-    world
-        .run(async {
-            let other = DeviceIdentity {
-                uid: "v".into(),
-                ..pump()
-            };
-            let error = writer.write(&other, &report(1)).await.unwrap_err();
-            assert!(matches!(error, WriteError::AnotherUid { .. }), "{error}");
-            for name in ["missing", "../secrets/x"] {
-                let gone = DeviceIdentity {
-                    name: name.into(),
-                    ..pump()
-                };
-                let error = writer.write(&gone, &report(1)).await.unwrap_err();
-                assert!(matches!(error, WriteError::Gone { .. }), "{error}");
-            }
-            let asked = world.server.take_requests();
-            assert!(
-                !asked.iter().any(|request| request.contains("secrets")),
-                "{asked:?}"
-            );
-            let error = writer.write(&pump(), b"[").await.unwrap_err();
-            assert!(
-                matches!(error, WriteError::Unreadable { .. }) && error.is_permanent(),
-                "{error}"
-            );
-        })
-        .await;
-    let empty = World::new();
-    let cluster = Cluster::new(Settings {
-        api: empty.server.api(),
-        clock: Clock::system(),
-        enrolment: Arc::new(Everyone),
-        bindings: Arc::new(Everyone),
-        advertise: None,
-    });
-    let devices = Devices::new(cluster);
-    let writer = devices.writer(node());
-    let (pump, report) = (pump(), report(1));
-    tokio::select! {
-        error = writer.write(&pump, &report) => assert!(!error.unwrap_err().is_permanent()),
-        () = devices.run() => {}
-    }
-}
-
-#[tokio::test(start_paused = true)]
 async fn each_device_of_an_edge_node_has_a_status_and_hears_what_is_wrong_with_it() {
     let world = World::new();
-    let ours = json!({ "metadata": { "name": "e1", "uid": "e1", "resourceVersion": "1",
-        "labels": { "node-restriction.kubernetes.io/tombolo": "" } } });
-    world.cluster.told(Kind::Node, &[ours]);
     let _session = world.cluster.subscribe(&node());
     world.cluster.told_no_statuses();
     world.run(sleep(Duration::from_secs(5))).await;

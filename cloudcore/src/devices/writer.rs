@@ -13,7 +13,6 @@ use std::collections::BTreeMap;
 
 use parking_lot::Mutex;
 use protocol::devices::{API_VERSION, Device, DeviceIdentity, DeviceModel};
-use protocol::name::NodeName;
 use protocol::object::{Digest, Kind, ObjectKey};
 use tokio::time::{Instant, sleep_until};
 use tracing::debug;
@@ -26,7 +25,7 @@ use super::judge::{Found, Verdict, judge};
 use super::pace::DevicePace;
 use super::report::Report;
 use super::shown::{Written, compare};
-use crate::cluster::{Actor, Call, Cluster, Content, KnownDevice, WriteError};
+use crate::cluster::{Actor, Call, Cluster, Content, Holder, KnownDevice, WriteError};
 use crate::reported::Shown;
 
 #[derive(Debug, Default)]
@@ -60,17 +59,17 @@ pub(super) struct Admitted {
 /// The devices of one session.
 pub struct DeviceWriter {
     devices: Devices,
-    node: NodeName,
+    by: Holder,
     /// Of devices that exist, or did in this session: as many as the node was given.
     past: Mutex<BTreeMap<String, Past>>,
 }
 
 impl Devices {
     /// A writer for a session of a node.
-    pub fn writer(&self, node: NodeName) -> DeviceWriter {
+    pub fn writer(&self, by: Holder) -> DeviceWriter {
         DeviceWriter {
             devices: self.clone(),
-            node,
+            by,
             past: Mutex::default(),
         }
     }
@@ -93,7 +92,7 @@ impl DeviceWriter {
     pub fn shown(&self, device: &DeviceIdentity, payload: &[u8]) -> Shown {
         let cluster = &self.devices.inner.cluster;
         let known = cluster.known_device(&key_of(device));
-        let known = known.filter(|known| judge(Some(found(known)), device, &self.node) == Verdict::Fits);
+        let known = known.filter(|known| judge(Some(found(known)), device, &self.by.node) == Verdict::Fits);
         let Some((known, (spec, model))) =
             known.and_then(|known| Some((known, cluster.read_device(&key_of(device))?)))
         else {
@@ -132,7 +131,7 @@ impl DeviceWriter {
         if let Some(due) = due {
             sleep_until(due).await;
         }
-        self.devices.inner.turns.turn(&self.node).await;
+        self.devices.inner.turns.turn(&self.by.node).await;
         let Admitted { known, spec, model } = self.admit(device).await?;
         let report = Report::read(payload, &spec, model.as_ref()).map_err(|text| {
             let what = named(device);
@@ -157,7 +156,7 @@ impl DeviceWriter {
             return Err(WriteError::Unlisted { what: "devices" });
         }
         if let Some(known) = cluster.known_device(&key)
-            && judge(Some(found(&known)), device, &self.node) == Verdict::Fits
+            && judge(Some(found(&known)), device, &self.by.node) == Verdict::Fits
             && let Some((spec, model)) = cluster.read_device(&key)
         {
             return Ok(Admitted { known, spec, model });
@@ -198,7 +197,7 @@ impl DeviceWriter {
             uid: &uid,
             node: &node,
         });
-        let error = match (judge(there, device, &self.node), now) {
+        let error = match (judge(there, device, &self.by.node), now) {
             (Verdict::Fits, Some(spec)) => {
                 let cluster = &self.devices.inner.cluster;
                 let model = spec
@@ -234,13 +233,13 @@ impl DeviceWriter {
 
     /// Says on the Device, or on the Node where there is none, that a report was refused.
     fn refuse(&self, device: &DeviceIdentity, uid_now: &str, error: &WriteError) {
-        debug!(node = %self.node, %error, "a device's report is refused");
+        debug!(node = %self.by.node, %error, "a device's report is refused");
         let about = if uid_now.is_empty() {
-            About::node(&self.node)
+            About::node(&self.by.node)
         } else {
             About::device(&key_of(device), uid_now)
         };
-        let message = format!("node {} reports of it: {error}", self.node);
+        let message = format!("node {} reports of it: {error}", self.by.node);
         self.devices.inner.events.say(about, "ReportRefused", &message);
     }
 
@@ -248,8 +247,8 @@ impl DeviceWriter {
         &self.devices.inner.cluster
     }
 
-    pub(super) const fn node(&self) -> &NodeName {
-        &self.node
+    pub(super) const fn by(&self) -> &Holder {
+        &self.by
     }
 
     /// What was written last of a device.
@@ -280,7 +279,7 @@ impl DeviceWriter {
         let state = report.state();
         let patch = state_patch(device, state).to_string().into_bytes();
         let call = Call::patch(path(&device.key, "devices"), Content::MergePatch, patch);
-        self.devices.inner.turns.turn(&self.node).await;
+        self.devices.inner.turns.turn(&self.by.node).await;
         let api = self.devices.inner.cluster.api();
         if let Err(error) = api.call(Actor::Cloudcore, call.only_metadata()).await {
             debug!(device = %device.key, error = &error as &dyn std::error::Error, "its state is not shown on the Device");

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
-use protocol::name::NodeName;
 use protocol::reported::{DEVICE_WINDOW, EVENT_WINDOW, IntakeViolation, OutboxKey, STATE_WINDOW};
 use protocol::transport::{ByteReader, ByteWriter, Stream};
 use protocol::wire::{FrameReader, FrameWriter, ReportedDown, ReportedUp, WireError};
@@ -20,7 +19,7 @@ use tracing::{debug, info};
 
 use super::desk::{Desk, Job};
 use super::{NodeWriter, Refusal, Writer};
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Holder};
 use crate::devices::Devices;
 
 /// The pause after which a value that could not be written again is looked at anew.
@@ -41,9 +40,10 @@ pub enum ReportedError {
     Violation(#[from] IntakeViolation),
 }
 
-/// Serves one reported stream of a node until it ends, and says why it did.
-pub async fn run(cluster: Cluster, devices: &Devices, node: NodeName, stream: Stream) {
-    let writer = NodeWriter::new(cluster, devices, node.clone());
+/// Serves one reported stream of a node's session until it ends, and says why it did.
+pub async fn run(cluster: Cluster, devices: &Devices, by: Holder, stream: Stream) {
+    let node = by.node.clone();
+    let writer = NodeWriter::new(cluster, devices, by);
     match serve(stream, &writer).await {
         Ok(()) => debug!(%node, "the reported stream ended"),
         Err(error) => info!(%node, error = &error as &dyn Error, "the reported stream was reset"),

@@ -6,13 +6,12 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use protocol::name::NodeName;
 use protocol::object::{Digest, ObjectKey};
 use protocol::reported::{OutboxKey, PodIdentity, RefusalCode};
 use tokio::time::sleep;
 use tracing::warn;
 
-use crate::cluster::{Cluster, NodeFeed, PodRef, WriteError};
+use crate::cluster::{Cluster, Holder, NodeFeed, PodRef, WriteError};
 use crate::devices::{DeviceWriter, Devices};
 
 /// The pause after a list that failed.
@@ -56,19 +55,19 @@ pub trait Writer: Send + Sync {
 /// The real one: writes through the cluster, impersonating the node.
 pub struct NodeWriter {
     cluster: Cluster,
-    node: NodeName,
+    by: Holder,
     feed: NodeFeed,
     devices: DeviceWriter,
 }
 
 impl NodeWriter {
-    /// A writer for a node, which listens for its changes from now on.
-    pub fn new(cluster: Cluster, devices: &Devices, node: NodeName) -> Self {
-        let feed = cluster.subscribe(&node);
-        let devices = devices.writer(node.clone());
+    /// A writer for a session of a node, which listens for its changes from now on.
+    pub fn new(cluster: Cluster, devices: &Devices, by: Holder) -> Self {
+        let feed = cluster.subscribe(&by.node);
+        let devices = devices.writer(by.clone());
         Self {
             cluster,
-            node,
+            by,
             feed,
             devices,
         }
@@ -76,7 +75,7 @@ impl NodeWriter {
 
     fn pod(&self, pod: &PodIdentity) -> PodRef {
         PodRef {
-            node: self.node.clone(),
+            node: self.by.node.clone(),
             namespace: pod.namespace.clone(),
             name: pod.name.clone(),
             uid: pod.uid.clone(),
@@ -85,11 +84,14 @@ impl NodeWriter {
 
     async fn write_now(&self, key: &OutboxKey, payload: &[u8]) -> Result<(), WriteError> {
         match key {
-            OutboxKey::Node => self.cluster.write_node(&self.node, payload).await,
-            OutboxKey::Pod(pod) => self.cluster.patch_pod_status(&self.pod(pod), payload).await,
+            OutboxKey::Node => self.cluster.write_node(&self.by, payload).await,
+            OutboxKey::Pod(pod) => {
+                let pod = self.pod(pod);
+                self.cluster.patch_pod_status(&self.by, &pod, payload).await
+            }
             OutboxKey::Gone(pod) => self.cluster.delete_pod(&self.pod(pod)).await,
             OutboxKey::Device(device) => self.devices.write(device, payload).await,
-            OutboxKey::Event { .. } => self.cluster.create_event(&self.node, payload).await,
+            OutboxKey::Event { .. } => self.cluster.create_event(&self.by.node, payload).await,
         }
     }
 }
@@ -98,8 +100,8 @@ impl Writer for NodeWriter {
     fn ready(&self) -> BoxFuture<'_, ()> {
         async move {
             self.cluster.synced().await;
-            while let Err(error) = self.cluster.consistent_pods(&self.node).await {
-                warn!(node = %self.node, error = &error as &dyn Error, "its pods cannot be listed yet");
+            while let Err(error) = self.cluster.consistent_pods(&self.by.node).await {
+                warn!(node = %self.by.node, error = &error as &dyn Error, "its pods cannot be listed yet");
                 sleep(LIST_PAUSE).await;
             }
         }
@@ -108,7 +110,7 @@ impl Writer for NodeWriter {
 
     fn shown(&self, key: &OutboxKey, payload: &[u8]) -> Shown {
         match key {
-            OutboxKey::Node => self.cluster.node_shown(&self.node, payload),
+            OutboxKey::Node => self.cluster.node_shown(&self.by.node, payload),
             OutboxKey::Pod(pod) => self.cluster.pod_shown(&self.pod(pod), payload),
             OutboxKey::Device(device) => self.devices.shown(device, payload),
             OutboxKey::Gone(_) | OutboxKey::Event { .. } => Shown::Nothing,
@@ -176,6 +178,8 @@ fn chain(error: &dyn Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use protocol::name::NodeName;
+
     use super::*;
 
     fn pod() -> OutboxKey {

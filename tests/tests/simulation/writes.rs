@@ -29,6 +29,7 @@ pub(crate) struct Under {
     pub(crate) id: u64,
     pub(crate) stream: u64,
     pub(crate) node: NodeName,
+    pub(crate) session: String,
     ordinal: u64,
     pub(crate) job: Job,
     attempt: Attempt,
@@ -93,6 +94,7 @@ impl World {
             id,
             stream,
             node: session.node.clone(),
+            session: session.name.clone(),
             ordinal: session.ordinal,
             attempt: Attempt::default(),
             current: None,
@@ -141,18 +143,13 @@ impl World {
         self.request(
             under.r,
             move |world| Ok(world.api.lease(node.as_ref()).cloned()),
-            move |world, read| {
-                let ours = world.replicas[under.r].leases.get(&under.node);
-                let ours = ours.map(|proof| proof.session().to_owned());
-                match (read, ours) {
-                    (Ok(Some(lease)), Some(ours)) if fence::holder(&lease) == Some(ours.as_str()) => {
-                        world.go_on(under, Attempt::after_lease());
-                    }
-                    (Ok(Some(_)), Some(_)) => world.finish(under, Err((409, false))),
-                    (Ok(None), _) => world.finish(under, Err((404, false))),
-                    (Err(code), _) => world.finish(under, Err((code, false))),
-                    (_, None) => world.go_on(under, Attempt::after_lease()),
+            move |world, read| match read {
+                Ok(Some(lease)) if fence::holder(&lease) == Some(under.session.as_str()) => {
+                    world.go_on(under, Attempt::after_lease());
                 }
+                Ok(Some(_)) => world.finish(under, Err((409, false))),
+                Ok(None) => world.finish(under, Err((503, false))),
+                Err(code) => world.finish(under, Err((code, false))),
             },
         );
     }
@@ -311,12 +308,12 @@ impl World {
 
     fn covers(&self, under: &Under, state: &Value) -> bool {
         let proof = self.replicas[under.r].leases.get(&under.node);
-        proof.is_none_or(|proof| proof.covers(state))
+        proof.is_some_and(|proof| proof.covers(&under.session, state))
     }
 
     fn wrote_own(&mut self, under: &Under, object: &Stored) {
         if let Some(proof) = self.replicas[under.r].leases.get_mut(&under.node) {
-            proof.wrote(Revision(object.revision));
+            proof.wrote(&under.session, Revision(object.revision));
         }
     }
 

@@ -17,11 +17,13 @@ use protocol::name::NodeName;
 use protocol::object::{Kind, ObjectKey};
 use serde_json::{Value, json};
 
-use crate::cluster::{Api, BoxError, Cluster, Enrolment, Impersonation, PodObserver, Settings};
-use crate::devices::Devices;
+use crate::cluster::{Api, BoxError, Cluster, Enrolment, Holder, Impersonation, PodObserver, Settings};
+use crate::devices::{DeviceWriter, Devices};
 
 pub(super) const STATUS: &str = "/apis/devices.kubeedge.io/v1beta1/namespaces/n/devicestatuses/pump";
 pub(super) const DEVICE: &str = "/apis/devices.kubeedge.io/v1beta1/namespaces/n/devices/pump";
+
+const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases";
 
 /// Objects by path, and the requests that were made.
 #[derive(Clone, Default)]
@@ -182,7 +184,22 @@ impl World {
             devices,
         };
         world.device("e1", &["t"]);
+        let nodes = ["e1", "e2"].map(|name| {
+            json!({ "metadata": { "name": name, "uid": name, "resourceVersion": "1",
+                "labels": { "node-restriction.kubernetes.io/tombolo": "" } } })
+        });
+        world.cluster.told(Kind::Node, &nodes);
+        for node in ["e1", "e2"] {
+            let lease =
+                json!({ "metadata": { "name": node, "annotations": { "tombolo.dev/session": "one" } } });
+            world.server.put(&format!("{LEASES}/{node}"), lease);
+        }
         world
+    }
+
+    /// What the first session of a node writes with.
+    pub(super) fn writer(&self, node: &str) -> DeviceWriter {
+        self.devices.writer(session(node, "one"))
     }
 
     /// The device is so now, at the API server and for the watch.
@@ -225,6 +242,13 @@ pub(super) fn pump() -> DeviceIdentity {
         namespace: "n".into(),
         name: "pump".into(),
         uid: "u".into(),
+    }
+}
+
+pub(super) fn session(node: &str, name: &str) -> Holder {
+    Holder {
+        node: node.parse().unwrap(),
+        session: name.to_owned(),
     }
 }
 

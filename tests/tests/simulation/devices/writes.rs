@@ -165,14 +165,11 @@ impl World {
                     device,
                     mut attempt,
                 } = writing;
-                let ours = world.replicas[under.r].leases.get(&under.node);
-                let ours = ours.map(|proof| proof.session().to_owned());
-                let holder = read.as_ref().map(|lease| lease.as_ref().and_then(fence::holder));
-                match (holder, ours) {
-                    (Err(code), _) => return world.finish(under, Err((*code, false))),
-                    (Ok(Some(holder)), Some(ours)) if holder == ours => {}
-                    (Ok(_), None) => {}
-                    (Ok(_), Some(_)) => return world.finish(under, Err((409, false))),
+                match &read {
+                    Err(code) => return world.finish(under, Err((*code, false))),
+                    Ok(Some(lease)) if fence::holder(lease) == Some(under.session.as_str()) => {}
+                    Ok(Some(_)) => return world.finish(under, Err((409, false))),
+                    Ok(None) => return world.finish(under, Err((503, false))),
                 }
                 world.ask_whose(under, device, move |world, under, device, _| {
                     match attempt.after_look(found.as_ref().map(|found| found.json.as_slice())) {
