@@ -248,6 +248,7 @@ pub fn status_entry(json: &[u8]) -> Option<StatusEntry> {
         uid: metadata.uid,
         revision: Revision(metadata.resource_version.parse().unwrap_or_default()),
         device: owner.map(|owner| owner.uid).unwrap_or_default(),
+        said: None,
     })
 }
 

@@ -55,7 +55,7 @@ pub use document::DocumentError;
 pub use feed::{Dirty, NodeFeed};
 pub use fence::Fence;
 pub use health::Health;
-pub use index::StatusEntry;
+pub use index::{Said, StatusEntry};
 pub use lease::{Holder, LeaseError, RENEW_EVERY};
 pub use pods::PodRef;
 pub(crate) use pods::is_path_segment;

@@ -18,8 +18,8 @@ use tokio::time::Instant;
 
 use super::document::{Base, created, patched, twins};
 use super::report::Report;
-use super::shown::Written;
-use crate::cluster::{KnownDevice, status_entry};
+use super::shown::{Written, said};
+use crate::cluster::{KnownDevice, Said, status_entry};
 
 /// Conflicts in a row after which the outbox may try again later.
 const TRIES: usize = 3;
@@ -69,13 +69,12 @@ impl Attempt {
         let there = self.device.status.as_ref();
         let own = own.filter(|own| there.is_none_or(|there| own.base.is(there)));
         match own {
-            Some(Written {
-                base, filled: None, ..
-            }) if !self.report.leaves_some() => self.write(Some(base), &[], false),
+            Some(Written { base, filled: None }) if !self.report.leaves_some() => {
+                self.write(Some(base), &[], false)
+            }
             Some(Written {
                 base,
                 filled: Some(filled),
-                ..
             }) => self.write(Some(base), filled, false),
             Some(_) | None => self.look(),
         }
@@ -110,9 +109,15 @@ impl Attempt {
         (self.looks < TRIES).then(|| self.look())
     }
 
+    /// What the status says once it is written.
+    pub fn said(&self, now: Instant) -> Said {
+        said(&self.device, &self.report, now)
+    }
+
     /// It was written, and the status is so now.
-    pub fn written(&mut self, base: Base, now: Instant) -> Written {
-        Written::new(base, self.filled.take(), &self.report, now)
+    pub fn written(&mut self, base: Base) -> Written {
+        let filled = self.filled.take();
+        Written { base, filled }
     }
 
     fn look(&mut self) -> Ask {

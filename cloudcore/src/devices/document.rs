@@ -110,7 +110,7 @@ fn is_label(value: &str) -> bool {
 }
 
 /// Labels to select by; a name that cannot be one is null, which takes the label away.
-fn labels(device: &KnownDevice) -> Map<String, Value> {
+pub(super) fn labels(device: &KnownDevice) -> Map<String, Value> {
     let fits = |name: &str| is_label(name).then(|| name.to_owned());
     let model = device.model.as_ref().and_then(|model| fits(&model.name));
     let labels = [(NODE_LABEL, fits(&device.node)), (MODEL_LABEL, model)];

@@ -188,6 +188,7 @@ mod tests {
             uid: "s".into(),
             revision: Revision(1),
             device: "u".into(),
+            said: None,
         });
         assert!(plan(vec![done], &mut missing, now).create.is_empty() && missing.is_empty());
     }

@@ -31,8 +31,8 @@ impl DeviceWriter {
                 }
                 Ask::Create(status) => create_call(&attempt.device, &status),
             };
-            match self.request(&attempt.device, call).await {
-                Ok(base) => return Ok(attempt.written(base, Instant::now())),
+            match self.request(attempt, call).await {
+                Ok(base) => return Ok(attempt.written(base)),
                 Err(WriteError::Api(error)) if is_stale(&error) => match attempt.after_conflict() {
                     Some(next) => ask = next,
                     None => return Err(not_final(error)),
@@ -57,11 +57,12 @@ impl DeviceWriter {
         Ok(found)
     }
 
-    async fn request(&self, device: &KnownDevice, call: Call) -> Result<Base, WriteError> {
+    async fn request(&self, attempt: &Attempt, call: Call) -> Result<Base, WriteError> {
         let cluster = self.cluster();
         let answer = cluster.api().call(Actor::Cloudcore, call.only_metadata()).await?;
-        if let Some(status) = status_entry(&answer) {
-            cluster.saw_status(&device.key, status);
+        if let Some(mut status) = status_entry(&answer) {
+            status.said = Some(attempt.said(Instant::now()));
+            cluster.saw_status(&attempt.device.key, status);
         }
         Base::of(&answer).ok_or(WriteError::Unlisted {
             what: "the revision of a device status",

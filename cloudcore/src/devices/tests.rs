@@ -123,6 +123,50 @@ async fn what_is_shown_already_is_not_written_again_and_what_was_only_seen_once_
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_session_that_begins_with_nothing_changed_asks_the_api_server_for_nothing() {
+    let world = World::new();
+    world
+        .run(async {
+            world.writer("e1").write(&pump(), &report(1)).await.unwrap();
+            world.device("e1", &["t"]);
+            world.watch();
+            world.server.take_requests();
+            let next = world.devices.writer(session("e1", "two"));
+            assert_eq!(next.shown(&pump(), &report(1)), Shown::Same);
+            assert_eq!(world.server.take_requests(), [""; 0]);
+            assert!(matches!(next.shown(&pump(), &report(2)), Shown::Other(_)));
+
+            let mut status = world.server.object(STATUS).unwrap();
+            status["status"]["twins"] = json!([twin(7)]);
+            world.server.put(STATUS, status);
+            world.watch();
+            assert!(
+                matches!(next.shown(&pump(), &report(1)), Shown::Other(_)),
+                "somebody changed it while the link was cut"
+            );
+        })
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_device_that_moved_or_has_another_model_is_written_though_its_values_are_the_same() {
+    let world = World::new();
+    world
+        .run(async {
+            world.writer("e1").write(&pump(), &report(1)).await.unwrap();
+            world.device("e2", &["t"]);
+            world.watch();
+            let new = world.writer("e2");
+            assert!(matches!(new.shown(&pump(), &report(1)), Shown::Other(_)));
+            new.write(&pump(), &report(1)).await.unwrap();
+            assert_eq!(new.shown(&pump(), &report(1)), Shown::Same);
+            let status = world.server.object(STATUS).unwrap();
+            assert_eq!(status["metadata"]["labels"]["tombolo.dev/node"], "e2");
+        })
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_status_that_was_deleted_is_written_anew_and_whole() {
     let world = World::new();
     let writer = world.writer("e1");

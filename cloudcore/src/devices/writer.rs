@@ -88,7 +88,7 @@ pub(super) fn path(key: &ObjectKey, plural: &str) -> String {
 }
 
 impl DeviceWriter {
-    /// What the cluster shows of a device, as far as this session wrote it.
+    /// What the cluster shows of a device, as far as this replica wrote it.
     pub fn shown(&self, device: &DeviceIdentity, payload: &[u8]) -> Shown {
         let cluster = &self.devices.inner.cluster;
         let known = cluster.known_device(&key_of(device));
@@ -101,17 +101,13 @@ impl DeviceWriter {
         let Ok(report) = Report::read(payload, &spec, model.as_ref()) else {
             return Shown::Nothing;
         };
+        let shown = compare(&report, &known, Instant::now());
         let mut past = self.past.lock();
-        let Some(past) = past.get_mut(&device.uid) else {
-            return compare(&report, None, known.status.as_ref(), Instant::now());
+        let shows_state = match past.get_mut(&device.uid) {
+            Some(past) => past.shows_state(&known, &report),
+            None => Past::default().shows_state(&known, &report),
         };
-        let shown = compare(
-            &report,
-            past.written.as_ref(),
-            known.status.as_ref(),
-            Instant::now(),
-        );
-        if shown == Shown::Same && !past.shows_state(&known, &report) {
+        if shown == Shown::Same && !shows_state {
             return Shown::Other(Digest::of(b"another state"));
         }
         shown

@@ -474,8 +474,8 @@ impl World {
             let half = session.reported.as_mut().filter(|half| half.stream == stream);
             if let Some(half) = half {
                 half.retry_planned = false;
-                let ReportedHalf { desk, devices, .. } = half;
-                desk.retry(&|key: &_, payload: &[u8]| shown(index, node, (key, payload), devices, now));
+                let ReportedHalf { desk, .. } = half;
+                desk.retry(&|key: &_, payload: &[u8]| shown(index, node, (key, payload), now));
                 world.pump_reported(r, id);
             }
         });
@@ -492,10 +492,8 @@ impl World {
                 return;
             };
             let node = &session.node;
-            let ReportedHalf {
-                desk, devices, feed, ..
-            } = half;
-            let look = |key: &_, payload: &[u8]| shown(index, node, (key, payload), devices, now);
+            let ReportedHalf { desk, feed, .. } = half;
+            let look = |key: &_, payload: &[u8]| shown(index, node, (key, payload), now);
             let changed = feed.take();
             if !changed.is_empty() {
                 desk.changed(&changed, &look);

@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use super::api::{Code, Stored};
 use super::cloud::{Replica, ReportedHalf};
-use super::devices::{self, Pasts};
+use super::devices;
 use super::watches::{pod_entry, put_shared};
 use super::world::World;
 
@@ -48,7 +48,6 @@ pub(crate) fn shown(
     index: &Index,
     node: &NodeName,
     (key, payload): (&OutboxKey, &[u8]),
-    pasts: &Pasts,
     now: Instant,
 ) -> Shown {
     match key {
@@ -71,7 +70,7 @@ pub(crate) fn shown(
             let patch = pod_status_patch(&current, &reported);
             compare(&patch["status"], &current["status"])
         }
-        OutboxKey::Device(device) => devices::shown(index, node, (device, payload), pasts, now),
+        OutboxKey::Device(device) => devices::shown(index, node, (device, payload), now),
         OutboxKey::Gone(_) | OutboxKey::Event { .. } => Shown::Nothing,
     }
 }
@@ -344,9 +343,9 @@ impl World {
         let Some(half) = half.filter(|half| half.stream == stream) else {
             return;
         };
-        let ReportedHalf { desk, devices, .. } = half;
+        let ReportedHalf { desk, .. } = half;
         desk.done(job, result, &|key: &_, payload: &[u8]| {
-            shown(index, &node, (key, payload), devices, now)
+            shown(index, &node, (key, payload), now)
         });
         self.index_changed(r);
     }

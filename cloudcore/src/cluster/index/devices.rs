@@ -14,7 +14,8 @@ use std::sync::Arc;
 
 use protocol::devices::Device;
 use protocol::name::NodeName;
-use protocol::object::{Kind, Object, ObjectKey, Revision};
+use protocol::object::{Digest, Kind, Object, ObjectKey, Revision};
+use tokio::time::Instant;
 
 use super::Index;
 
@@ -59,6 +60,25 @@ pub struct StatusEntry {
     pub revision: Revision,
     /// The uid of the device that it belongs to.
     pub device: String,
+    /// What it says, if a session of this replica made that revision.
+    pub said: Option<Said>,
+}
+
+/// What a write of this replica made of a status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Said {
+    /// All of it.
+    pub whole: Digest,
+    /// All but when it was seen.
+    pub values: Digest,
+    /// When it was written.
+    pub at: Instant,
+}
+
+impl StatusEntry {
+    fn is(&self, other: &Self) -> bool {
+        (&self.uid, self.revision) == (&other.uid, other.revision)
+    }
 }
 
 /// All devices of the cluster.
@@ -230,13 +250,17 @@ impl Index {
 
     /// The status of a device is so, under the device's key. Something older is believed of a list alone (a
     /// restored cluster): a write's answer often comes before the watch's word of an earlier one.
-    pub fn put_status(&mut self, device: &ObjectKey, status: StatusEntry, listing: bool) {
+    pub fn put_status(&mut self, device: &ObjectKey, mut status: StatusEntry, listing: bool) {
         let held = self.devices.statuses.get(device);
         let newer = |held: &StatusEntry| held.uid == status.uid && held.revision > status.revision;
         if !listing && held.is_some_and(newer) {
             return;
         }
-        let is_other = held.is_some_and(|held| *held != status);
+        let is_other = held.is_some_and(|held| !held.is(&status));
+        if let Some(held) = held.filter(|held| held.is(&status)) {
+            // The watch knows of a revision that it is there, and not what this replica wrote.
+            status.said = status.said.or(held.said);
+        }
         self.devices.statuses.insert(device.clone(), status);
         if is_other {
             self.mark_device(device);

@@ -26,7 +26,7 @@ use protocol::object::{Body, Kind, Object, ObjectKey, Revision};
 
 use super::feed::Dirty;
 
-pub use devices::{DeviceEntry, StatusEntry};
+pub use devices::{DeviceEntry, Said, StatusEntry};
 pub use view::IndexView;
 
 use devices::Devices;

@@ -59,7 +59,6 @@ pub(crate) fn shown(
     index: &Index,
     node: &NodeName,
     (device, payload): (&DeviceIdentity, &[u8]),
-    pasts: &Pasts,
     now: Instant,
 ) -> Shown {
     let Some(known) = ours(index, device, node) else {
@@ -71,8 +70,7 @@ pub(crate) fn shown(
     let Ok(report) = Report::read(payload, &spec, model.as_ref()) else {
         return Shown::Nothing;
     };
-    let written = pasts.get(&device.uid).and_then(|past| past.written.as_ref());
-    compare(&report, written, known.status.as_ref(), now)
+    compare(&report, &known, now)
 }
 
 impl World {

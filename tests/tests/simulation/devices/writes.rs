@@ -201,13 +201,14 @@ impl World {
             Ok(written) => {
                 let now = self.instant();
                 let base = Base::of(&written.json).unwrap();
-                let entry = status_entry(&written.json).unwrap();
+                let mut entry = status_entry(&written.json).unwrap();
+                entry.said = Some(attempt.said(now));
                 let index = &mut self.replicas[under.r].index;
                 index.put_status(&attempt.device.key, entry, false);
                 if let Some(half) = self.reported_half(under.r, under.id, under.stream) {
                     let past = half.devices.entry(device.uid.clone()).or_default();
                     past.pace.take(now);
-                    past.written = Some(attempt.written(base, now));
+                    past.written = Some(attempt.written(base));
                 }
                 self.show_state(&under, &attempt);
                 self.finish(under, Ok(()));

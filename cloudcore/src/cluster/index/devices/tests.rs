@@ -173,7 +173,39 @@ fn status(uid: &str, revision: u64) -> StatusEntry {
         uid: uid.into(),
         revision: Revision(revision),
         device: "u-d".into(),
+        said: None,
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_this_replica_wrote_is_known_of_that_revision_alone() {
+    let (mut index, first, _) = attached();
+    index.put_device(device("d", "e1", "m"));
+    let said = Some(Said {
+        whole: Digest::of(b"1"),
+        values: Digest::of(b"1"),
+        at: Instant::now(),
+    });
+    let held = |index: &Index| index.device_status(&device_key("d")).unwrap().said;
+    // The watch may tell of a write before its answer comes, or after.
+    index.put_status(&device_key("d"), status("s", 7), false);
+    first.take();
+    let own = StatusEntry {
+        said,
+        ..status("s", 7)
+    };
+    index.put_status(&device_key("d"), own, false);
+    assert!(first.take().is_empty());
+    index.put_status(&device_key("d"), status("s", 7), true);
+    assert_eq!(held(&index), said);
+    index.put_status(&device_key("d"), status("s", 8), false);
+    assert_eq!(held(&index), None);
+    let late = StatusEntry {
+        said,
+        ..status("s", 7)
+    };
+    index.put_status(&device_key("d"), late, false);
+    assert_eq!(held(&index), None, "a late answer");
 }
 
 #[test]
