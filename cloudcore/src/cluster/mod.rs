@@ -163,7 +163,15 @@ impl Cluster {
     /// [`Cluster::consistent_pods`]; before that it must not be compared.
     pub fn subscribe(&self, node: &NodeName) -> NodeFeed {
         let dirty = Arc::new(Dirty::default());
-        self.inner.index.write().attach(node, Arc::clone(&dirty));
+        let has_devices = {
+            let mut index = self.inner.index.write();
+            index.attach(node, Arc::clone(&dirty));
+            index.has_devices(node)
+        };
+        if has_devices {
+            // What is wrong with them is said by the replica that has the node.
+            self.devices_changed(Kind::Device);
+        }
         NodeFeed::new(self.clone(), node.clone(), dirty)
     }
 

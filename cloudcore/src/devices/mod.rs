@@ -18,10 +18,12 @@ pub mod document;
 mod events;
 pub mod judge;
 mod keep;
+mod missing;
 pub mod pace;
 pub mod report;
 pub mod shown;
 mod status;
+mod told;
 mod turns;
 mod writer;
 

@@ -1,5 +1,6 @@
 //! Devices against an API server in memory: what is written, in which order, and what is not.
 
+mod keep;
 mod whose;
 mod world;
 
@@ -303,20 +304,4 @@ async fn what_a_node_has_from_before_its_boot_makes_a_deleted_status_whole_and_c
             );
         })
         .await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn each_device_of_an_edge_node_has_a_status_and_hears_what_is_wrong_with_it() {
-    let world = World::new();
-    let _session = world.cluster.subscribe(&node());
-    world.cluster.told_no_statuses();
-    world.run(sleep(Duration::from_secs(5))).await;
-    assert_eq!(world.twins(), json!([]));
-    let state = world.server.state.lock();
-    let reasons: Vec<&str> = state
-        .events
-        .iter()
-        .map(|event| event["reason"].as_str().unwrap())
-        .collect();
-    assert_eq!(reasons, ["ModelMissing"]);
 }

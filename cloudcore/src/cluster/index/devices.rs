@@ -212,6 +212,11 @@ impl Index {
         self.devices.statuses_listed
     }
 
+    /// Whether any device is bound to a node.
+    pub fn has_devices(&self, node: &NodeName) -> bool {
+        self.devices.at_node.contains_key(node.as_ref())
+    }
+
     /// The devices that are bound to any node, with their keys.
     pub fn bound_devices(&self) -> impl Iterator<Item = (&ObjectKey, &DeviceEntry)> {
         self.devices
