@@ -88,3 +88,18 @@ fn reasons(world: &World) -> Vec<String> {
     let reasons = state.events.iter().map(|event| event["reason"].as_str().unwrap());
     reasons.map(str::to_owned).collect()
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_event_that_was_not_taken_is_written_a_little_later() {
+    let world = World::new();
+    world.server.state.lock().busy = Some(("events", 2));
+    let _session = world.cluster.subscribe(&node());
+    world.cluster.told_no_statuses();
+    let story = async {
+        sleep(Duration::from_secs(30)).await;
+        assert!(world.server.state.lock().events.is_empty());
+        sleep(Duration::from_mins(5)).await;
+        assert_eq!(reasons(&world), ["ModelMissing"]);
+    };
+    world.run(story).await;
+}

@@ -37,7 +37,7 @@ pub(super) struct State {
     pub(super) revision: u64,
     pub(super) requests: Vec<String>,
     pub(super) events: Vec<Value>,
-    /// Patches of this kind are refused so often, as by a server that has too much to do.
+    /// Writes of this kind are refused so often, as by a server that has too much to do.
     pub(super) busy: Option<(&'static str, u32)>,
 }
 
@@ -69,9 +69,13 @@ impl Server {
                 json!({ "code": code.as_u16(), "reason": "No", "message": "no" }),
             )
         };
+        let written = match *method {
+            Method::PATCH => path.rsplit('/').nth(1),
+            Method::POST => path.rsplit('/').next(),
+            _ => None,
+        };
         if let Some((kind, times)) = &mut state.busy
-            && *method == Method::PATCH
-            && path.rsplit('/').nth(1) == Some(*kind)
+            && written == Some(*kind)
             && *times > 0
         {
             *times -= 1;
