@@ -273,4 +273,58 @@ mod tests {
         );
         assert!(error.contains(r#"apiGroups: ["coordination.k8s.io"], resources: ["leases"], verbs: ["get"], in namespace kube-node-lease"#), "{error}");
     }
+
+    /// The rules of the chart's `ClusterRole`, without the parts that depend on a choice.
+    fn chart_grants(group: &str, resource: &str, verb: &str) -> bool {
+        let text = include_str!("../../../manifests/charts/cloudcore/templates/rbac.yaml");
+        let rules = text.split("- apiGroups: ").skip(1).map(|rule| {
+            let list = |key: &str| -> Vec<String> {
+                let line = rule.lines().find_map(|line| line.trim().strip_prefix(key));
+                let items = line.unwrap_or_default().trim_matches(['[', ']']);
+                let items = items
+                    .split(',')
+                    .map(|item| item.trim().trim_matches('"').to_owned());
+                items.collect()
+            };
+            let groups = rule.lines().next().unwrap_or_default();
+            (
+                groups.trim_matches(['[', ']', '"']).to_owned(),
+                list("resources: "),
+                list("verbs: "),
+                rule,
+            )
+        });
+        rules.into_iter().any(|(groups, resources, verbs, rule)| {
+            let has = |items: &[String], wanted: &str| items.iter().any(|item| item == wanted);
+            // Leases have a list of their own, one verb a line.
+            let verbs_fit = has(&verbs, verb) || rule.contains(&format!("- {verb}\n"));
+            groups == group && has(&resources, resource) && verbs_fit
+        })
+    }
+
+    #[test]
+    fn the_chart_gives_every_right_that_is_asked_for() {
+        for right in RIGHTS {
+            assert!(chart_grants(right.group, right.resource, right.verb), "{right}");
+        }
+        assert!(!chart_grants("", "nodes", "patch") && !chart_grants("", "secrets", "escalate"));
+    }
+
+    #[test]
+    fn a_device_s_status_may_be_given_an_owner_and_nothing_more() {
+        // The admission plugin OwnerReferencesPermissionEnforcement asks for `delete` on what is given an owner, and
+        // for `update` on the owner's finalizers where the owner's deletion is blocked, which it is not.
+        let group = protocol::devices::GROUP;
+        assert!(chart_grants(group, "devicestatuses", "delete"));
+        assert!(
+            !chart_grants(group, "devices", "update") && !chart_grants(group, "devices/finalizers", "update")
+        );
+        let policies = include_str!("../../../manifests/charts/cloudcore/templates/admission.yaml");
+        let forbids = |policy: &str| {
+            policy.contains("operations: [DELETE]")
+                && policy.contains("resources: [devicestatuses]")
+                && policy.contains(r#"expression: "false""#)
+        };
+        assert!(policies.split("\n---\n").any(forbids));
+    }
 }

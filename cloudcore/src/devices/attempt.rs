@@ -16,7 +16,7 @@ use protocol::devices::Twin;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::document::{Base, created, patched, twins};
+use super::document::{Base, created, other_owners, patched, twins};
 use super::report::Report;
 use super::shown::{Written, said};
 use crate::cluster::{KnownDevice, Said, status_entry};
@@ -70,12 +70,12 @@ impl Attempt {
         let own = own.filter(|own| there.is_none_or(|there| own.base.is(there)));
         match own {
             Some(Written { base, filled: None }) if !self.report.leaves_some() => {
-                self.write(Some(base), &[], false)
+                self.write(Some(base), &[], None)
             }
             Some(Written {
                 base,
                 filled: Some(filled),
-            }) => self.write(Some(base), filled, false),
+            }) => self.write(Some(base), filled, None),
             Some(_) | None => self.look(),
         }
     }
@@ -87,7 +87,7 @@ impl Attempt {
     /// If it is not this device's.
     pub fn after_look(&mut self, found: Option<&[u8]>) -> Result<Ask, Earlier> {
         let Some(found) = found else {
-            return Ok(self.write(None, &[], false));
+            return Ok(self.write(None, &[], None));
         };
         let owner = status_entry(found)
             .map(|status| status.device)
@@ -100,7 +100,8 @@ impl Attempt {
         } else {
             Vec::new()
         };
-        Ok(self.write(Base::of(found).as_ref(), &shown, owner.is_empty()))
+        let adopt = owner.is_empty().then(|| other_owners(found)).flatten();
+        Ok(self.write(Base::of(found).as_ref(), &shown, adopt.as_deref()))
     }
 
     /// Another writer was faster, or it was deleted a moment ago: what to ask next, if it is to be tried
@@ -127,7 +128,7 @@ impl Attempt {
         }
     }
 
-    fn write(&mut self, base: Option<&Base>, shown: &[Twin], adopt: bool) -> Ask {
+    fn write(&mut self, base: Option<&Base>, shown: &[Twin], adopt: Option<&[Value]>) -> Ask {
         let filled = self.report.leaves_some().then(|| self.report.over(shown));
         let whole = filled.as_ref().unwrap_or(&self.report);
         let ask = match base {

@@ -72,14 +72,29 @@ pub fn twins(answer: &[u8], node: &str) -> Vec<Twin> {
     serde_json::from_value(answer["status"]["twins"].take()).unwrap_or_default()
 }
 
-/// A merge patch of that very status, at that very revision.
-pub fn patched(device: &KnownDevice, report: &Report, base: &Base, adopt: bool) -> Value {
+/// Who owns a status besides its device, as an answer has it; none if it is to be left so, because something
+/// else manages it.
+pub fn other_owners(answer: &[u8]) -> Option<Vec<Value>> {
+    let mut answer: Value = serde_json::from_slice(answer).unwrap_or_default();
+    let owners = match answer["metadata"]["ownerReferences"].take() {
+        Value::Array(owners) => owners,
+        _ => Vec::new(),
+    };
+    let is_managed = owners.iter().any(|owner| owner["controller"] == true);
+    (!is_managed).then_some(owners)
+}
+
+/// A merge patch of that very status, at that very revision; with the owners besides its device if it is to be
+/// adopted.
+pub fn patched(device: &KnownDevice, report: &Report, base: &Base, adopt: Option<&[Value]>) -> Value {
     let mut metadata = json!({
         "uid": base.uid, "resourceVersion": base.revision, "labels": labels(device),
         "annotations": { VALUES: report.glance() },
     });
-    if adopt {
-        metadata["ownerReferences"] = json!([owner(device)]);
+    if let Some(others) = adopt {
+        let others = others.iter().filter(|other| other["uid"] != *device.uid);
+        let owners: Vec<Value> = others.cloned().chain([owner(device)]).collect();
+        metadata["ownerReferences"] = json!(owners);
     }
     let mut status = report.status();
     if report.state().is_none() {
@@ -95,6 +110,8 @@ pub fn state_patch(device: &KnownDevice, state: Option<&str>) -> Value {
     json!({ "metadata": { "uid": device.uid }, "status": { "state": state } })
 }
 
+/// It blocks no deletion: that would take the right to set finalizers on Devices where the admission plugin
+/// `OwnerReferencesPermissionEnforcement` asks for it.
 fn owner(device: &KnownDevice) -> Value {
     json!({
         "apiVersion": API_VERSION, "kind": "Device", "name": device.key.name, "uid": device.uid,

@@ -43,12 +43,13 @@ pub fn compare(report: &Report, device: &KnownDevice, now: Instant) -> Shown {
     let Some(there) = &device.status else {
         return Shown::Other(Digest::of(b"none"));
     };
-    let Some(shows) = there.said.filter(|_| there.device == device.uid) else {
+    let ours = |_: &Said| there.device.is_empty() || there.device == device.uid;
+    let Some(shows) = there.said.filter(ours) else {
         // Another writer: whatever it changed, what the node says is set right again.
         return Shown::Other(Digest::of(format!("{}/{}", there.uid, there.revision).as_bytes()));
     };
-    let ours = said(device, report, now);
-    if shows.whole == ours.whole || (shows.values == ours.values && now - shows.at < UNCHANGED) {
+    let says = said(device, report, now);
+    if shows.whole == says.whole || (shows.values == says.values && now - shows.at < UNCHANGED) {
         return Shown::Same;
     }
     Shown::Other(shows.whole)

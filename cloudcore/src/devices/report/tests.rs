@@ -4,7 +4,7 @@ use protocol::object::{Kind, ObjectKey};
 
 use super::*;
 use crate::cluster::KnownDevice;
-use crate::devices::document::{Base, created, patched, twins};
+use crate::devices::document::{Base, created, other_owners, patched, twins};
 
 pub(in super::super) fn pump() -> KnownDevice {
     KnownDevice {
@@ -39,14 +39,42 @@ fn a_property_that_the_device_has_not_leaves_the_twins() {
         uid: "s".into(),
         revision: "7".into(),
     };
-    let patch = patched(&pump(), &report(&said, &["t", "other"]), &base, false);
+    let patch = patched(&pump(), &report(&said, &["t", "other"]), &base, None);
     assert_eq!(patch["status"]["twins"], json!([twin("t", "1", "1")]));
     assert_eq!(patch["status"]["state"], "online");
     assert_eq!(patch["metadata"]["resourceVersion"], "7");
     assert!(patch["metadata"].get("ownerReferences").is_none());
-    let none = patched(&pump(), &report(&said, &[]), &base, true);
+    let none = patched(&pump(), &report(&said, &[]), &base, Some(&[]));
     assert_eq!(none["status"]["twins"], json!([]), "the list is written, empty");
     assert_eq!(none["metadata"]["ownerReferences"][0]["uid"], "u");
+}
+
+#[test]
+fn a_status_without_a_device_is_adopted_beside_whatever_else_owns_it() {
+    let base = Base {
+        uid: "s".into(),
+        revision: "7".into(),
+    };
+    let said = report(&json!({ "twins": [] }), &[]);
+    let owners_of = |owners: Value| {
+        let found = json!({ "metadata": { "ownerReferences": owners } }).to_string();
+        let others = other_owners(found.as_bytes());
+        patched(&pump(), &said, &base, others.as_deref())["metadata"]["ownerReferences"].take()
+    };
+    let site = json!({ "apiVersion": "v1", "kind": "ConfigMap", "name": "site", "uid": "c" });
+    let owned = owners_of(json!([site.clone(), { "kind": "Device", "name": "pump", "uid": "u" }]));
+    assert_eq!((owned[0].clone(), owned[1]["uid"].clone()), (site, json!("u")));
+    assert_eq!(
+        (owned[1]["controller"].clone(), owned[2].clone()),
+        (json!(true), Value::Null)
+    );
+    assert_eq!(
+        owned[1]["blockOwnerDeletion"], false,
+        "it takes no right on Devices"
+    );
+    assert_eq!(owners_of(Value::Null)[0]["uid"], "u");
+    let managed = json!([{ "kind": "App", "name": "a", "uid": "a", "controller": true }]);
+    assert_eq!(owners_of(managed), Value::Null, "there is one manager at most");
 }
 
 #[test]
@@ -113,13 +141,13 @@ fn a_state_that_is_not_to_be_shown_any_more_is_taken_away() {
         uid: "s".into(),
         revision: "7".into(),
     };
-    let patch = patched(&pump(), &report(&json!({ "twins": [] }), &[]), &base, false);
+    let patch = patched(&pump(), &report(&json!({ "twins": [] }), &[]), &base, None);
     assert_eq!(
         patch["status"],
         json!({ "twins": [], "state": null, "lastOnlineTime": null })
     );
     let said = report(&json!({ "twins": [], "state": "online" }), &[]);
-    let patch = patched(&pump(), &said, &base, false);
+    let patch = patched(&pump(), &said, &base, None);
     assert_eq!(patch["status"], json!({ "twins": [], "state": "online" }));
 }
 
