@@ -117,14 +117,21 @@ impl Desk {
         }
         match self.held.iter().position(|write| *subject(&write.key) == key) {
             Some(held) => {
-                let write = self.held.swap_remove(held);
+                // In the order in which they came: the end of a pod after its status.
+                let write = self.held.remove(held);
                 self.take(write, shown);
             }
             None if repeat_failed => {
                 self.failed.insert(key);
             }
-            // Another writer may have come in while this one was under way.
-            None => self.repeat_if_needed(&key, shown),
+            // Another writer may have come in while this one was under way. That the object is not known here
+            // says nothing right after it was written: the watch is late, and will tell.
+            None => {
+                let payload = self.memory.payload(&key);
+                if payload.is_some_and(|payload| shown(&key, &payload) != Shown::Nothing) {
+                    self.repeat_if_needed(&key, shown);
+                }
+            }
         }
         while self.repeats < REPEATS
             && let Some(next) = self.later.pop_first()
@@ -143,6 +150,11 @@ impl Desk {
     /// Whether anything could not be written again: call [`Desk::retry`] after a pause.
     pub fn has_failed(&self) -> bool {
         !self.failed.is_empty()
+    }
+
+    /// Whether all that was to be written again is.
+    pub fn is_settled(&self) -> bool {
+        self.failed.is_empty() && self.repeats == 0
     }
 
     /// Looks again at what could not be written again.
@@ -216,6 +228,57 @@ mod tests {
     use protocol::reported::PodIdentity;
 
     use super::*;
+
+    #[test]
+    fn what_waits_for_the_same_pod_is_written_in_the_order_in_which_it_came() {
+        let pod = |name: &str| PodIdentity {
+            namespace: "n".into(),
+            name: name.into(),
+            uid: name.into(),
+        };
+        let other = Shown::Other(Digest::of(b"theirs"));
+        let mut desk = Desk::new();
+        for name in ["a", "b"] {
+            desk.begin(None, OutboxKey::Pod(pod(name)), b"1".to_vec());
+        }
+        let jobs: Vec<_> = std::iter::from_fn(|| desk.poll_job(&|_, _| other)).collect();
+        let waiting = [
+            OutboxKey::Pod(pod("a")),
+            OutboxKey::Pod(pod("b")),
+            OutboxKey::Gone(pod("b")),
+        ];
+        desk.held
+            .extend((1..).zip(waiting.clone()).map(|(seq, key)| Write {
+                seq: Seq(seq),
+                key,
+                payload: b"2".to_vec(),
+            }));
+        for job in jobs {
+            desk.done(job, Ok(()), &|_, _| other);
+        }
+        let written: Vec<_> = std::iter::from_fn(|| desk.poll_job(&|_, _| other)).collect();
+        let keys: Vec<_> = written.iter().map(|job| job.key.clone()).collect();
+        assert_eq!(keys, waiting[..2], "the status before the end");
+    }
+
+    #[test]
+    fn a_watch_that_is_late_makes_nobody_forget_what_was_written() {
+        let (namespace, name, uid) = ("n".into(), "d".into(), "u".into());
+        let key = OutboxKey::Device(protocol::devices::DeviceIdentity { namespace, name, uid });
+        let job = Job {
+            seq: None,
+            key: key.clone(),
+            payload: b"1".to_vec(),
+        };
+        let mut desk = Desk::new();
+        desk.begin(job.seq, job.key.clone(), job.payload.clone());
+        assert!(desk.poll_job(&|_, _| Shown::Nothing).is_some());
+        desk.done(job, Ok(()), &|_, _| Shown::Nothing);
+        let changed = BTreeSet::from([ObjectKey::new(Kind::Device, "n", "d")]);
+        let theirs = Shown::Other(Digest::of(b"theirs"));
+        desk.changed(&changed, &|_, _| theirs);
+        assert!(desk.poll_job(&|_, _| theirs).is_some_and(|job| job.key == key));
+    }
 
     #[test]
     fn what_somebody_changed_of_everything_is_written_again_a_few_at_a_time() {

@@ -22,8 +22,10 @@ use super::{NodeWriter, Refusal, Writer};
 use crate::cluster::{Cluster, Holder};
 use crate::devices::Devices;
 
-/// The pause after which a value that could not be written again is looked at anew.
+/// The pause after which a value that could not be written again is looked at anew. It doubles while there are
+/// any.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
+const RETRY_LATEST: Duration = Duration::from_mins(1);
 
 /// Answers on their way: never more than reports are unanswered.
 const ANSWERS: usize = STATE_WINDOW + DEVICE_WINDOW + EVENT_WINDOW;
@@ -85,6 +87,7 @@ struct Shell<'a> {
     running: FuturesUnordered<BoxFuture<'a, Done>>,
     out: VecDeque<ReportedDown>,
     retry_at: Option<Instant>,
+    retry_pause: Duration,
 }
 
 impl<'a> Shell<'a> {
@@ -95,6 +98,7 @@ impl<'a> Shell<'a> {
             running: FuturesUnordered::new(),
             out: VecDeque::new(),
             retry_at: None,
+            retry_pause: RETRY_AFTER,
         }
     }
 
@@ -111,7 +115,10 @@ impl<'a> Shell<'a> {
                 self.start(job);
             }
             if self.desk.has_failed() {
-                self.retry_at.get_or_insert_with(|| Instant::now() + RETRY_AFTER);
+                let pause = self.retry_pause;
+                self.retry_at.get_or_insert_with(|| Instant::now() + pause);
+            } else if self.desk.is_settled() {
+                self.retry_pause = RETRY_AFTER;
             }
             self.out.extend(std::iter::from_fn(|| self.desk.poll_transmit()));
             tokio::select! {
@@ -127,6 +134,7 @@ impl<'a> Shell<'a> {
                 Some(Done { job, result }) = self.running.next() => self.desk.done(job, result, &shown),
                 () = due(self.retry_at) => {
                     self.retry_at = None;
+                    self.retry_pause = (self.retry_pause * 2).min(RETRY_LATEST);
                     self.desk.retry(&shown);
                 }
                 changed = self.writer.changed() => self.desk.changed(&changed, &shown),

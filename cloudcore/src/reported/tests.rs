@@ -206,6 +206,25 @@ async fn what_another_writer_changes_is_put_right_again() {
     assert_eq!(server.writes.lock().len(), 3);
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_written_again_is_tried_later_and_later() {
+    let server = Server::default();
+    let (mut edge, stream) = Edge::connect();
+    let story = async {
+        edge.outbox.put(pod(1), b"ready");
+        edge.drain().await;
+        server.refusing.lock().insert(pod(1), u32::MAX);
+        server.overwrite(&pod(1), b"flip");
+        sleep(Duration::from_mins(9)).await;
+        let tries = server.writes.lock().len();
+        assert!((10..=14).contains(&tries), "{tries}");
+        server.refusing.lock().clear();
+        sleep(Duration::from_secs(59)).await;
+        assert_eq!(server.shows(&pod(1)).unwrap(), b"ready");
+    };
+    against(&server, stream, story).await;
+}
+
 fn device(number: usize) -> OutboxKey {
     OutboxKey::Device(protocol::devices::DeviceIdentity {
         namespace: "n".into(),
