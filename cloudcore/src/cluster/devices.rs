@@ -29,6 +29,8 @@ pub struct KnownDevice {
     pub key: ObjectKey,
     /// Its uid.
     pub uid: String,
+    /// The revision that this was seen at.
+    pub revision: Revision,
     /// The node that serves it; empty while there is none.
     pub node: String,
     /// Its model, if it names one.
@@ -137,6 +139,15 @@ impl Cluster {
         self.inner.index.write().put_status(device, status, false);
     }
 
+    /// The state of a Device was written, as an answer's metadata has it; so that the watch's delay costs no
+    /// conflict.
+    pub(crate) fn stated(&self, device: &KnownDevice, state: Option<&str>, answer: &[u8]) {
+        if let Some(StatusEntry { revision, .. }) = status_entry(answer) {
+            let mut index = self.inner.index.write();
+            index.stated(&device.key, device.revision, revision, state.map(str::to_owned));
+        }
+    }
+
     /// Watches the statuses of devices for ever.
     pub(super) async fn watch_statuses(&self) {
         self.listed(Kind::Device, 1).await;
@@ -200,6 +211,7 @@ fn known(index: &Index, key: &ObjectKey, entry: &DeviceEntry) -> KnownDevice {
     KnownDevice {
         key: key.clone(),
         uid: entry.object.version.uid.clone(),
+        revision: entry.object.version.revision,
         node: entry.node.clone(),
         model: entry.model.clone(),
         state: entry.state.clone(),

@@ -110,6 +110,12 @@ impl Attempt {
         (self.looks < TRIES).then(|| self.look())
     }
 
+    /// It was called invalid, as a status is that bears another uid by now; but not right after a look, which
+    /// would find the same.
+    pub fn after_invalid(&mut self) -> Option<Ask> {
+        (self.looks == 0).then(|| self.look())
+    }
+
     /// What the status says once it is written.
     pub fn said(&self, now: Instant) -> Said {
         said(&self.device, &self.report, now)

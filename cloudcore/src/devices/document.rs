@@ -105,9 +105,11 @@ pub fn patched(device: &KnownDevice, report: &Report, base: &Base, adopt: Option
     json!({ "metadata": metadata, "status": status })
 }
 
-/// A merge patch of the Device itself, which shows its state at a glance.
+/// A merge patch of the Device itself, which shows its state at a glance; over what is known of it, so that it
+/// undoes nothing that came meanwhile.
 pub fn state_patch(device: &KnownDevice, state: Option<&str>) -> Value {
-    json!({ "metadata": { "uid": device.uid }, "status": { "state": state } })
+    let over = json!({ "uid": device.uid, "resourceVersion": device.revision.to_string() });
+    json!({ "metadata": over, "status": { "state": state } })
 }
 
 /// It blocks no deletion: that would take the right to set finalizers on Devices where the admission plugin

@@ -33,7 +33,7 @@ impl DeviceWriter {
             };
             match self.request(attempt, call).await {
                 Ok(base) => return Ok(attempt.written(base)),
-                Err(WriteError::Api(error)) if is_stale(&error) => match attempt.after_conflict() {
+                Err(WriteError::Api(error)) => match after_refusal(attempt, &error) {
                     Some(next) => ask = next,
                     None => return Err(not_final(error)),
                 },
@@ -89,9 +89,13 @@ fn create_call(device: &KnownDevice, status: &Value) -> Call {
     Call::post(collection, status.to_string().into_bytes()).only_metadata()
 }
 
-/// A status that bears another uid by now is called invalid.
-const fn is_stale(error: &ApiError) -> bool {
-    error.is_conflict() || error.is_not_found() || error.code() == 422
+/// What to ask next, if the status may only have changed meanwhile.
+fn after_refusal(attempt: &mut Attempt, error: &ApiError) -> Option<Ask> {
+    match error.code() {
+        404 | 409 => attempt.after_conflict(),
+        422 => attempt.after_invalid(),
+        _ => None,
+    }
 }
 
 /// That a status or its kind is away is no word about the device.

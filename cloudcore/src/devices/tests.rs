@@ -6,6 +6,7 @@ mod world;
 
 use std::time::Duration;
 
+use http::StatusCode;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
@@ -56,7 +57,13 @@ async fn a_state_on_the_device_is_written_until_it_is_there_and_again_when_someb
             world.server.state.lock().busy = Some(("devices", 1));
             let error = writer.write(&pump(), &report(1)).await.unwrap_err();
             assert!(!error.is_permanent(), "{error}");
+            world.server.take_requests();
             writer.write(&pump(), &report(1)).await.unwrap();
+            assert_eq!(
+                world.server.take_requests(),
+                ["PATCH devicestatuses", "PATCH devices"],
+                "what was written is known"
+            );
             let state = || world.server.object(DEVICE).unwrap()["status"]["state"].clone();
             assert_eq!(state(), "online");
 
@@ -75,6 +82,52 @@ async fn a_state_on_the_device_is_written_until_it_is_there_and_again_when_someb
                 writer.shown(&pump(), &report(1)),
                 Shown::Same,
                 "a CRD may drop it in silence"
+            );
+        })
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_state_undoes_nothing_that_came_to_the_device_meanwhile() {
+    let world = World::new();
+    let writer = world.writer("e1");
+    world
+        .run(async {
+            // A newer session wrote another one a moment ago; the watch here lags.
+            let mut device = world.server.object(DEVICE).unwrap();
+            device["status"] = json!({ "state": "newer" });
+            world.server.put(DEVICE, device);
+            let error = writer.write(&pump(), &report(1)).await.unwrap_err();
+            assert_eq!((error.code(), error.is_permanent()), (409, false), "{error}");
+            let state = || world.server.object(DEVICE).unwrap()["status"]["state"].clone();
+            assert_eq!(state(), "newer");
+            world.watch_device();
+            writer.write(&pump(), &report(1)).await.unwrap();
+            assert_eq!(state(), "online");
+        })
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_status_that_the_server_calls_invalid_costs_one_look_a_report() {
+    let world = World::new();
+    let writer = world.writer("e1");
+    world
+        .run(async {
+            writer.write(&pump(), &report(1)).await.unwrap();
+            world.watch_device();
+            {
+                let mut state = world.server.state.lock();
+                state.busy = Some(("devicestatuses", u32::MAX));
+                state.code = Some(StatusCode::UNPROCESSABLE_ENTITY);
+            }
+            world.server.take_requests();
+            let error = writer.write(&pump(), &report(2)).await.unwrap_err();
+            assert_eq!((error.code(), error.is_permanent()), (422, false), "{error}");
+            assert_eq!(
+                world.server.take_requests().len(),
+                5,
+                "a patch, a look and a patch"
             );
         })
         .await;

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 
 use parking_lot::Mutex;
 use protocol::devices::{API_VERSION, Device, DeviceIdentity, DeviceModel};
-use protocol::object::{Digest, Kind, ObjectKey};
+use protocol::object::{Digest, Kind, ObjectKey, Revision};
 use tokio::time::{Instant, sleep_until};
 use tracing::debug;
 
@@ -96,6 +96,8 @@ impl DeviceWriter {
         let Some((known, (spec, model))) =
             known.and_then(|known| Some((known, cluster.read_device(&key_of(device))?)))
         else {
+            // Gone, as far as is known: if it is not, the next write looks first.
+            self.past.lock().remove(&device.uid);
             return Shown::Nothing;
         };
         let Ok(report) = Report::read(payload, &spec, model.as_ref()) else {
@@ -138,9 +140,9 @@ impl DeviceWriter {
         let own = self.written(&device.uid);
         let mut attempt = Attempt::new(known, report);
         let written = self.write_status(&mut attempt, own.as_ref()).await?;
-        self.show_state(&attempt.device, &attempt.report).await?;
+        // Before the state: what comes of that takes nothing from what is written.
         self.wrote(device, written);
-        Ok(())
+        self.show_state(&attempt.device, &attempt.report).await
     }
 
     /// The device, if it is this node's to report of. What a watch says against a node is asked again:
@@ -199,8 +201,10 @@ impl DeviceWriter {
                 let model = spec
                     .model_name()
                     .map(|name| ObjectKey::new(Kind::DeviceModel, &key.namespace, name));
+                let revision = spec.metadata.resource_version.as_deref();
                 let known = KnownDevice {
                     key: key.clone(),
+                    revision: Revision(revision.and_then(|text| text.parse().ok()).unwrap_or_default()),
                     state: spec.status.as_ref().and_then(|status| status.state.clone()),
                     status: cluster.known_device(key).and_then(|known| known.status),
                     content: (Digest::of(b""), None),
@@ -277,10 +281,13 @@ impl DeviceWriter {
         let call = Call::patch(path(&device.key, "devices"), Content::MergePatch, patch);
         self.devices.inner.turns.turn(&self.by.node).await;
         let api = self.devices.inner.cluster.api();
-        if let Err(error) = api.call(Actor::Cloudcore, call.only_metadata()).await {
-            debug!(device = %device.key, error = &error as &dyn std::error::Error, "its state is not shown on the Device");
-            if error.may_pass() {
-                return Err(error.into());
+        match api.call(Actor::Cloudcore, call.only_metadata()).await {
+            Ok(answer) => self.cluster().stated(device, state, &answer),
+            Err(error) => {
+                debug!(device = %device.key, error = &error as &dyn std::error::Error, "its state is not shown on the Device");
+                if error.may_pass() {
+                    return Err(error.into());
+                }
             }
         }
         let stated = (device.state.clone(), state.map(str::to_owned));

@@ -238,6 +238,16 @@ impl Index {
         });
     }
 
+    /// The state that a Device itself shows was written over what is known of it: nothing else changed.
+    pub fn stated(&mut self, key: &ObjectKey, over: Revision, now: Revision, state: Option<String>) {
+        let entry = self.devices.by_key.get_mut(key);
+        let entry = entry.filter(|entry| entry.object.version.revision == over && over < now);
+        if let Some(entry) = entry {
+            Arc::make_mut(&mut entry.object).version.revision = now;
+            entry.state = state;
+        }
+    }
+
     /// A model is so now.
     pub(super) fn put_model(&mut self, model: Arc<Object>) {
         let key = model.key.clone();

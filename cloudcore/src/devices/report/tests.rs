@@ -1,6 +1,6 @@
 //! What is read of a report, and the documents that show it.
 
-use protocol::object::{Kind, ObjectKey};
+use protocol::object::{Kind, ObjectKey, Revision};
 
 use super::*;
 use crate::cluster::KnownDevice;
@@ -10,6 +10,7 @@ pub(in super::super) fn pump() -> KnownDevice {
     KnownDevice {
         key: ObjectKey::new(Kind::Device, "n", "pump"),
         uid: "u".into(),
+        revision: Revision(5),
         node: "e1".into(),
         model: Some(ObjectKey::new(Kind::DeviceModel, "n", "m")),
         state: None,

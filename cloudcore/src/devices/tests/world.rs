@@ -39,6 +39,8 @@ pub(super) struct State {
     pub(super) events: Vec<Value>,
     /// Writes of this kind are refused so often, as by a server that has too much to do.
     pub(super) busy: Option<(&'static str, u32)>,
+    /// The code that they are refused with, if another one.
+    pub(super) code: Option<StatusCode>,
 }
 
 impl Server {
@@ -79,7 +81,7 @@ impl Server {
             && *times > 0
         {
             *times -= 1;
-            return refused(StatusCode::TOO_MANY_REQUESTS);
+            return refused(state.code.unwrap_or(StatusCode::TOO_MANY_REQUESTS));
         }
         if path.ends_with("/events") {
             state.events.push(body.clone());
@@ -218,8 +220,8 @@ impl World {
             "spec": { "nodeName": node, "deviceModelRef": { "name": "m" }, "properties": properties },
             "status": state,
         });
-        self.server.put(DEVICE, device.clone());
-        self.cluster.told(Kind::Device, &[device]);
+        self.server.put(DEVICE, device);
+        self.watch_device();
     }
 
     /// Runs a story beside the parts that run for ever.
@@ -228,6 +230,12 @@ impl World {
             () = story => {}
             () = self.devices.run() => {}
         }
+    }
+
+    /// What the watch tells of the device as it is.
+    pub(super) fn watch_device(&self) {
+        let device = self.server.object(DEVICE).unwrap();
+        self.cluster.told(Kind::Device, &[device]);
     }
 
     /// What the watch tells of the status as it is.

@@ -8,7 +8,7 @@ use cloudcore::devices::document::{Base, state_patch};
 use cloudcore::devices::judge::{Found, Verdict, judge};
 use cloudcore::devices::report::Report;
 use protocol::devices::{Device, DeviceIdentity};
-use protocol::object::{Digest, Kind, ObjectKey};
+use protocol::object::{Digest, Kind, ObjectKey, Revision};
 use serde_json::Value;
 
 use std::sync::Arc;
@@ -64,6 +64,7 @@ impl World {
             let known = KnownDevice {
                 key: now.key.clone(),
                 uid: now.uid.clone(),
+                revision: Revision(now.revision),
                 node: under.node.to_string(),
                 model,
                 state: spec.status.and_then(|status| status.state),

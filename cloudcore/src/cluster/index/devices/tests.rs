@@ -228,3 +228,27 @@ fn a_status_that_another_writer_changed_or_deleted_is_told_to_its_node() {
     assert!(told(&first));
     assert!(!told(&second));
 }
+
+#[test]
+fn a_state_that_was_written_is_known_before_the_watch_tells_of_it() {
+    let (mut index, first, _) = attached();
+    index.put_device(device("d", "e1", "m"));
+    first.take();
+    let held = |index: &Index| {
+        let entry = index.device(&device_key("d")).unwrap();
+        (entry.object.version.revision, entry.state.clone())
+    };
+    let (over, _) = held(&index);
+    let next = Revision(over.0 + 3);
+    index.stated(&device_key("d"), over, over, Some("dropped".into()));
+    assert_eq!(
+        held(&index),
+        (over, Some("online".into())),
+        "the API server did not take it"
+    );
+    index.stated(&device_key("d"), over, next, Some("offline".into()));
+    assert_eq!(held(&index), (next, Some("offline".into())));
+    index.stated(&device_key("d"), over, Revision(over.0 + 2), Some("late".into()));
+    assert_eq!(held(&index), (next, Some("offline".into())));
+    assert!(first.take().is_empty(), "its node need not hear of it");
+}
