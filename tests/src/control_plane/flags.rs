@@ -59,7 +59,8 @@ pub(super) fn api_server(network: &Network, dir: &Path, style: Style) -> Vec<Str
         format!("--audit-policy-file={}", file("audit-policy.json")),
         format!("--audit-log-path={}", file("audit.log")),
         "--authorization-mode=Node,RBAC".into(),
-        "--enable-admission-plugins=NodeRestriction".into(),
+        // The second asks more rights of cloudcore than most clusters do.
+        "--enable-admission-plugins=NodeRestriction,OwnerReferencesPermissionEnforcement".into(),
         "--kubelet-preferred-address-types=InternalIP,Hostname".into(),
         "--allow-privileged=true".into(),
         "--profiling=false".into(),

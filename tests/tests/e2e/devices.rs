@@ -120,6 +120,11 @@ async fn a_device_is_heard_by_the_cluster_and_hears_what_it_should_be(world: &Wo
     let site = site(world, &["default/pump", "default/other"]).await?;
     let testbed = world.testbed().await?;
     let node = site.machine.name();
+    let nobodys = json!({
+        "apiVersion": "devices.kubeedge.io/v1beta1", "kind": "DeviceStatus",
+        "metadata": { "name": "pump", "namespace": "default" },
+    });
+    apply(testbed, &nobodys).await?;
     apply(testbed, &pump("pump", node)).await?;
     served(&site, "pump").await?;
 
@@ -129,6 +134,8 @@ async fn a_device_is_heard_by_the_cluster_and_hears_what_it_should_be(world: &Wo
         pressure["reported"]["metadata"]["quality"] == "good",
         "{pressure}"
     );
+
+    is_adopted(testbed, "pump").await?;
 
     let delta = topic("pump", "twin/update/delta");
     let hears = mosquitto::next(&site, "default/pump", &delta);
@@ -169,6 +176,23 @@ async fn a_device_is_heard_by_the_cluster_and_hears_what_it_should_be(world: &Wo
     })
     .await?;
     world.retire(site).await
+}
+
+/// The status that was there before its device belongs to it, and cloudcore may not delete it though it had to be
+/// given the right.
+async fn is_adopted(testbed: &Testbed, device: &str) -> Result<()> {
+    let shown = status(testbed, device).await?;
+    let owner = &shown["metadata"]["ownerReferences"][0];
+    ensure!(owner["kind"] == "Device" && owner["name"] == device, "{shown}");
+    let user = format!("system:serviceaccount:{}:cloudcore", cloudcore::NAMESPACE);
+    let refused = testbed
+        .kubectl(["delete", "devicestatus", device, "--as", &user])
+        .await;
+    let refused = format!(
+        "{:?}",
+        refused.map_or_else(|error| error.to_string(), |done| done)
+    );
+    mentions(&refused, &["cloudcore may not delete a DeviceStatus"])
 }
 
 /// Waits until the node answers for the device.
