@@ -76,10 +76,8 @@ pub fn twins(answer: &[u8], node: &str) -> Vec<Twin> {
 /// else manages it.
 pub fn other_owners(answer: &[u8]) -> Option<Vec<Value>> {
     let mut answer: Value = serde_json::from_slice(answer).unwrap_or_default();
-    let owners = match answer["metadata"]["ownerReferences"].take() {
-        Value::Array(owners) => owners,
-        _ => Vec::new(),
-    };
+    let owners = answer["metadata"]["ownerReferences"].as_array_mut();
+    let owners = owners.map(std::mem::take).unwrap_or_default();
     let is_managed = owners.iter().any(|owner| owner["controller"] == true);
     (!is_managed).then_some(owners)
 }
