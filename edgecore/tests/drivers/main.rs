@@ -15,6 +15,8 @@ mod http;
 mod modbus;
 mod mqtt;
 mod node;
+#[path = "../mqtt/old.rs"]
+mod old;
 mod push;
 mod server;
 mod slave;

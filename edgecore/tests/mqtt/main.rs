@@ -8,6 +8,7 @@
 
 mod broker;
 mod hostile;
+mod old;
 mod pki;
 mod speaker;
 mod twins;
@@ -289,7 +290,7 @@ async fn a_large_message_is_taken_and_one_that_is_too_large_stops_nobody() {
 #[tokio::test(flavor = "multi_thread")]
 async fn on_3_1_1_a_message_that_is_too_large_costs_the_session_and_no_more() {
     let (broker, twins) = (Broker::open("").await, Fake::with(&["device/lamp"]));
-    let bridge = Bridge::start(broker::only_3_1_1(broker.port).await, &twins).await;
+    let bridge = Bridge::start(old::only_3_1_1(broker.port).await, &twins).await;
     let topic = format!("{LAMP}/twin/update");
     let mut reader = broker.subscribe(&format!("{topic}/result"), &[]).await;
     broker.publish(&topic, update("large", &"x".repeat(20_000))).await;

@@ -24,7 +24,8 @@ use super::outbox::Outgoing;
 use super::payload::{self, Member};
 use super::roll::{Change, Roll};
 use super::topic::{Outbound, filters};
-use super::wire::{Event, Lost, Session, Wire};
+use super::version::{Lost, Session};
+use super::wire::{Event, Wire};
 use super::work::{carry_out, members, wishes, wishes_after};
 use crate::devices::{Origin, Told, Twins};
 
@@ -55,7 +56,7 @@ pub async fn run(setup: Setup, twins: Arc<dyn Twins>, clock: Clock, stop: Cancel
     while !stop.is_cancelled() {
         let lost = match Access::read(&config, shell.bridge.node()) {
             Ok(access) => {
-                let mut wire = Wire::connect(dial.version, dial.session, &access);
+                let mut wire = Wire::connect(dial.greeting, &access);
                 tokio::select! {
                     () = stop.cancelled() => return farewell(wire).await,
                     lost = shell.session(&mut wire) => lost,
@@ -65,11 +66,11 @@ pub async fn run(setup: Setup, twins: Arc<dyn Twins>, clock: Clock, stop: Cancel
         };
         let stood = shell.lost();
         if stood.is_some() {
-            dial.connected();
+            dial.greeting.connected();
         }
         news = news.tell(&config.address, &lost, stood.is_some());
         let pause = dial.lost(&lost, stood, rand::random());
-        if stood.is_some() && dial.session == Session::Clean {
+        if stood.is_some() && dial.greeting.session == Session::Clean {
             count(&counters.sessions_dropped);
         }
         tokio::select! {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::wire::{Lost, Session, Version};
+use super::version::{Greeting, Lost};
 use crate::backoff::{Backoff, Pace};
 
 /// A broker that restarts is back soon, and asking a closed port on the node itself costs next to nothing.
@@ -16,45 +16,18 @@ const PACE: Pace = Pace {
 const GOOD: Duration = Duration::from_secs(5);
 
 /// How the next connection is made.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Dial {
-    /// In which version.
-    pub(super) version: Version,
-    /// With the old session or without.
-    pub(super) session: Session,
+    /// How it begins.
+    pub(super) greeting: Greeting,
     backoff: Backoff,
 }
 
-impl Default for Dial {
-    fn default() -> Self {
-        Self {
-            version: Version::Five,
-            session: Session::Resumed,
-            backoff: Backoff::default(),
-        }
-    }
-}
-
 impl Dial {
-    /// A connection stands: the session is a new one or wanted.
-    pub(super) const fn connected(&mut self) {
-        self.session = Session::Resumed;
-    }
-
     /// A connection ended that had stood for so long, if it stood at all. Returns the pause before
     /// the next; `dice` is a fresh random number from 0 to 1.
     pub(super) fn lost(&mut self, lost: &Lost, stood: Option<Duration>, dice: f64) -> Duration {
-        match (lost, stood) {
-            // What was too large, or could not be read, would be delivered again at each reconnect.
-            (Lost::TooLarge, _) | (Lost::Version, Some(_)) => self.session = Session::Clean,
-            (Lost::Version | Lost::HungUp, None) => {
-                self.version = match self.version {
-                    Version::Five => Version::Three,
-                    Version::Three => Version::Five,
-                };
-            }
-            (Lost::HungUp | Lost::Broken(_), _) => {}
-        }
+        self.greeting.lost(lost, stood.is_some());
         if stood.is_some_and(|stood| stood >= GOOD) {
             self.backoff.reset();
         }
@@ -83,31 +56,5 @@ mod tests {
         let short = dial.lost(&refused(), Some(Duration::from_secs(1)), 1.0);
         assert_eq!(short, PACE.longest, "it may have been taken over");
         assert_eq!(dial.lost(&refused(), Some(GOOD), 0.0), PACE.first / 2);
-    }
-
-    #[test]
-    fn a_broker_that_does_not_know_the_version_is_asked_in_the_other() {
-        let mut dial = Dial::default();
-        dial.lost(&Lost::Version, None, 0.0);
-        assert_eq!(dial.version, Version::Three);
-        dial.lost(&Lost::HungUp, None, 0.0);
-        assert_eq!(dial.version, Version::Five);
-        // A connection that stood is proof of the version.
-        dial.lost(&Lost::HungUp, Some(GOOD), 0.0);
-        dial.lost(&refused(), None, 0.0);
-        assert_eq!(dial.version, Version::Five);
-    }
-
-    #[test]
-    fn a_message_that_is_too_large_costs_the_session_once() {
-        let mut dial = Dial::default();
-        dial.lost(&Lost::TooLarge, Some(GOOD), 0.0);
-        assert_eq!(dial.session, Session::Clean);
-        dial.lost(&refused(), None, 0.0);
-        assert_eq!(dial.session, Session::Clean, "until it was dropped");
-        dial.connected();
-        assert_eq!(dial.session, Session::Resumed);
-        dial.lost(&Lost::Version, Some(GOOD), 0.0);
-        assert_eq!(dial.session, Session::Clean, "so does one that cannot be read");
     }
 }

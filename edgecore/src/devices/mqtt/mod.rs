@@ -25,6 +25,7 @@ mod packets;
 mod payload;
 mod roll;
 mod topic;
+mod version;
 mod wire;
 mod work;
 
@@ -36,6 +37,7 @@ use super::broker::PORT;
 
 pub use client::run;
 pub use counters::{Counted, Counters};
+pub(super) use version::{Greeting, LARGEST, Lost, Session, Version};
 
 /// The broker, as the node reaches it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,7 +7,8 @@ use rumqttc::{self as three, QoS};
 
 use super::bridge::Message;
 use super::credentials::Access;
-use super::wire::{KEEP_ALIVE, LARGEST, Lost, MOST_IN, MOST_OUT, SESSION, Session, Version};
+use super::version::{LARGEST, Lost, Session, Version};
+use super::wire::{KEEP_ALIVE, MOST_IN, MOST_OUT, SESSION};
 
 /// What the broker said.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -180,6 +181,12 @@ fn write_three(packet: &three::Packet, out: &mut BytesMut) -> Result<(), Lost> {
         .map_err(|error| odd(&error))
 }
 
+/// Whether a broker of 3.1.1 answered in its own version, which has no properties: to the library that
+/// is the beginning of an answer, and not every broker hangs up after it.
+pub(super) const fn refuses_five(answer: &[u8]) -> bool {
+    matches!(answer, [0x20, 2, ..])
+}
+
 /// The bridge's own bounds prevent it.
 fn odd(error: &impl std::fmt::Display) -> Lost {
     Lost::Broken(format!("a message cannot be written: {error}"))
@@ -210,7 +217,6 @@ fn of_five(packet: five::Packet) -> Result<Incoming, Lost> {
                     most: most.unwrap_or(MOST_OUT).min(MOST_OUT),
                 }
             }
-            // A broker of 3.1.1 answers in its own version, or hangs up.
             Code::RefusedProtocolVersion | Code::UnsupportedProtocolVersion => return Err(Lost::Version),
             code => return Err(Lost::Broken(format!("the broker refused it: {code:?}"))),
         },
@@ -268,4 +274,18 @@ fn of_three(packet: three::Packet) -> Result<Incoming, Lost> {
         Packet::PubAck(ack) => Incoming::Acknowledged(ack.pkid),
         _ => Incoming::Alive,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_of_3_1_1_to_mqtt_5_is_known_before_the_broker_hangs_up() {
+        assert!(refuses_five(&[0x20, 2, 0, 1]));
+        let refused = [0x20, 3, 0, 0x84, 0];
+        assert!(!refuses_five(&refused));
+        let read = Version::Five.read(&mut BytesMut::from(refused.as_slice()));
+        assert_eq!(read, Err(Lost::Version), "one that knows how to say no in MQTT 5");
+    }
 }

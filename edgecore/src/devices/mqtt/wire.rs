@@ -23,11 +23,9 @@ use tokio_util::io::poll_read_buf;
 use super::bridge::Message;
 use super::credentials::Access;
 use super::outbox::Outgoing;
-use super::packets::Incoming;
+use super::packets::{Incoming, refuses_five};
+use super::version::{Greeting, Lost, Version};
 
-/// The largest packet that is taken; with the library's own 10 KiB, one larger message stops
-/// everything, as the broker delivers it again at each reconnect.
-pub(super) const LARGEST: u32 = 256 << 10;
 /// How many messages the broker may have delivered and not seen acknowledged.
 pub(super) const MOST_IN: u16 = 4096;
 /// The same the other way.
@@ -42,24 +40,6 @@ const ANSWER: Duration = Duration::from_secs(5);
 const READ: usize = 32 << 10;
 /// So much waits to be written at most, so that acknowledgements do not wait behind it for long.
 const WRITE: usize = 256 << 10;
-
-/// Which version of the protocol is spoken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Version {
-    /// MQTT 5.
-    Five,
-    /// MQTT 3.1.1.
-    Three,
-}
-
-/// What the broker does with an old session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Session {
-    /// It goes on.
-    Resumed,
-    /// It is dropped, with what waits in it.
-    Clean,
-}
 
 /// What happens on a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,23 +60,6 @@ pub(super) enum Event {
     },
     /// The broker has what was sent under this number.
     Acknowledged(u16),
-}
-
-/// Why a connection ended.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Lost {
-    /// The broker knows no such version, or sent something that cannot be read.
-    #[error("the broker does not speak this version of MQTT, or sent what cannot be read")]
-    Version,
-    /// The broker delivered more than was allowed.
-    #[error("the broker delivered a message of more than {LARGEST} bytes")]
-    TooLarge,
-    /// The broker ended it without a word.
-    #[error("the broker hung up")]
-    HungUp,
-    /// It could not be made, or broke.
-    #[error("{0}")]
-    Broken(String),
 }
 
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -131,10 +94,10 @@ struct Open {
 
 impl Wire {
     /// Begins to connect; the first event says how it went.
-    pub(super) fn connect(version: Version, session: Session, access: &Access) -> Self {
+    pub(super) fn connect(greeting: Greeting, access: &Access) -> Self {
         let access = access.clone();
         let opening = async move {
-            let open = Open::begin(version, session, &access);
+            let open = Open::begin(greeting, &access);
             let late = || Err(Lost::Broken("the broker does not answer".to_owned()));
             timeout(ANSWER, open).await.unwrap_or_else(|_| late())
         };
@@ -206,7 +169,8 @@ impl Wire {
 
 impl Open {
     /// Asks for a connection, and returns when the broker has begun to answer.
-    async fn begin(version: Version, session: Session, access: &Access) -> Result<Box<Self>, Lost> {
+    async fn begin(greeting: Greeting, access: &Access) -> Result<Box<Self>, Lost> {
+        let Greeting { version, session } = greeting;
         let mut open = Box::new(Self {
             version,
             stream: dial(access)
@@ -227,6 +191,9 @@ impl Open {
         version.connect(session, access, &mut open.output)?;
         while open.input.len() < 4 {
             poll_fn(|context| open.poll_move(context)).await?;
+        }
+        if version == Version::Five && refuses_five(&open.input) {
+            return Err(Lost::Version);
         }
         Ok(open)
     }
@@ -283,14 +250,14 @@ impl Open {
     /// Writes what there is, and is ready when something was read.
     fn poll_move(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Lost>> {
         if let Poll::Ready(Err(error)) = self.poll_write(context) {
-            return Poll::Ready(Err(lost(&error)));
+            return Poll::Ready(Err(Lost::of_system(&error)));
         }
         self.input.reserve(READ);
         let read = poll_read_buf(Pin::new(&mut *self.stream), context, &mut self.input);
         Poll::Ready(match ready!(read) {
             Ok(0) => Err(Lost::HungUp),
             Ok(_) => Ok(()),
-            Err(error) => Err(lost(&error)),
+            Err(error) => Err(Lost::of_system(&error)),
         })
     }
 
@@ -318,21 +285,6 @@ impl Open {
                 return self.number;
             }
         }
-    }
-}
-
-fn lost(error: &io::Error) -> Lost {
-    let hung_up = matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionReset
-            | io::ErrorKind::ConnectionAborted
-            | io::ErrorKind::BrokenPipe
-            | io::ErrorKind::UnexpectedEof
-    );
-    if hung_up {
-        Lost::HungUp
-    } else {
-        Lost::Broken(error.to_string())
     }
 }
 

@@ -8,8 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::devices::DeviceState;
-use rumqttc::v5::mqttbytes::QoS;
-use rumqttc::v5::mqttbytes::v5::Publish;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
@@ -17,7 +15,7 @@ use tracing::{info, warn};
 use super::Mqtt;
 use super::config::{Endpoint, Settled};
 use super::decode::{Heard, Routes};
-use super::link::{Event, Link};
+use super::link::{Delivered, Event, Link, Receipt};
 use super::presence::Presence;
 use super::unacked::{Ticket, Unacked};
 use crate::backoff::Backoff;
@@ -26,6 +24,7 @@ use crate::devices::drivers::driver::{Hands, Units};
 use crate::devices::drivers::outgoing::Outgoing;
 use crate::devices::drivers::pace::pause;
 use crate::devices::drivers::wishes::Wishes;
+use crate::devices::mqtt::{Greeting, Lost, Session};
 use crate::devices::{Clue, Observation};
 
 /// A broker that is away for less than this costs nobody its state.
@@ -53,11 +52,12 @@ pub(super) struct Task {
     routes: Routes,
     link: Option<Link>,
     /// What came over this link and is not acknowledged.
-    unacked: Unacked<Publish>,
+    unacked: Unacked<Receipt>,
     /// Since when the broker answers on this link.
     up: Option<Instant>,
     subscribed: BTreeSet<String>,
     backoff: Backoff,
+    greeting: Greeting,
     /// When to connect again.
     retry: Option<Instant>,
     /// When a broker that is away counts as gone.
@@ -89,6 +89,7 @@ impl Task {
             up: None,
             subscribed: BTreeSet::new(),
             backoff: Backoff::default(),
+            greeting: Greeting::default(),
             retry: Some(Instant::now()),
             gone: Some(Instant::now() + PATIENCE),
             again: None,
@@ -216,7 +217,7 @@ impl Task {
             self.subscribed = wanted;
         } else {
             warn!("too many topics wait to be subscribed to; connecting anew");
-            self.down("the requests do not drain");
+            self.down(&Lost::Broken("the requests do not drain".to_owned()));
         }
     }
 
@@ -245,16 +246,16 @@ impl Task {
             self.rewire();
         }
         if self.units.is_empty() {
-            return self.down("no device may use it");
+            return self.down(&Lost::Broken("no device may use it".to_owned()));
         }
         let broker = self.driver.broker(&self.endpoint);
         let id = self.driver.client_id(&self.endpoint);
-        match Link::open(broker, &id, self.credentials.as_ref()) {
+        match Link::open(broker, &id, self.credentials.as_ref(), self.greeting) {
             Ok(link) => self.link = Some(link),
             Err(error) => {
                 let why = error.to_string();
-                self.down(&why);
                 self.blame(&why);
+                self.down(&Lost::Broken(why));
             }
         }
     }
@@ -273,11 +274,11 @@ impl Task {
     fn happened(&mut self, event: Event) {
         match event {
             Event::Up { session_present } => self.up(session_present),
-            Event::Down(why) => self.down(&why),
-            Event::Message(publish) => {
-                let tickets = self.heard(&publish);
-                if publish.qos != QoS::AtMostOnce {
-                    self.unacked.push(publish, tickets);
+            Event::Down(lost) => self.down(&lost),
+            Event::Message(message) => {
+                let tickets = self.heard(&message);
+                if let Some(receipt) = message.receipt {
+                    self.unacked.push(receipt, tickets);
                 }
             }
         }
@@ -287,6 +288,10 @@ impl Task {
         info!(session_present, "the broker answers");
         self.up = Some(Instant::now());
         self.gone = None;
+        if self.greeting.session == Session::Clean {
+            warn!("what the broker had kept was dropped, since it could not be taken");
+        }
+        self.greeting.connected();
         if !session_present {
             self.subscribed.clear();
         }
@@ -296,13 +301,14 @@ impl Task {
         self.reachable();
     }
 
-    fn down(&mut self, why: &str) {
+    fn down(&mut self, lost: &Lost) {
         // Two clients of one name end each other again and again: each waits longer and longer.
         if self.up.is_some_and(|up| up.elapsed() >= LASTING) {
             self.backoff.reset();
         }
         let wait = pause(&mut self.backoff);
-        warn!(why, ?wait, "the broker is not there");
+        warn!(why = %lost, ?wait, "the broker is not there");
+        self.greeting.lost(lost, self.up.is_some());
         self.link = None;
         self.unacked.clear();
         let now = Instant::now();
@@ -318,8 +324,8 @@ impl Task {
             self.unacked.done(ticket);
         }
         let Some(link) = &self.link else { return };
-        while let Some(publish) = self.unacked.ready() {
-            if !link.acknowledge(publish) {
+        while let Some(receipt) = self.unacked.ready() {
+            if !link.acknowledge(*receipt) {
                 return;
             }
             self.unacked.acknowledged();
@@ -327,11 +333,14 @@ impl Task {
     }
 
     /// Takes a message; what has to be done before it may be acknowledged.
-    fn heard(&mut self, publish: &Publish) -> Vec<Ticket> {
-        let Ok(topic) = std::str::from_utf8(&publish.topic) else {
-            return Vec::new();
-        };
-        let Some(all) = self.routes.decode(topic, &publish.payload, publish.retain) else {
+    fn heard(&mut self, message: &Delivered) -> Vec<Ticket> {
+        let Delivered {
+            topic,
+            payload,
+            retained,
+            ..
+        } = message;
+        let Some(all) = self.routes.decode(topic, payload, *retained) else {
             // A subscription of an earlier run, which the broker kept.
             if let Some(link) = &self.link {
                 link.unsubscribe(topic);
