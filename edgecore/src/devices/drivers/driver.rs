@@ -9,6 +9,7 @@ use protocol::devices::DeviceName;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::written::Written;
 use crate::devices::{Served, Twins};
 
 /// A way to reach devices, in this process.
@@ -18,8 +19,8 @@ use crate::devices::{Served, Twins};
 pub(crate) trait Driver: Send + Sync + 'static {
     /// What devices share.
     type Endpoint: Clone + Ord + Debug + Send + Sync + 'static;
-    /// What one device asks for; equal where nothing that matters has changed.
-    type Device: PartialEq + Send + Sync + 'static;
+    /// What one device asks for.
+    type Device: Send + Sync + 'static;
 
     /// The `protocolName` of its devices.
     fn protocol(&self) -> &'static str;
@@ -48,6 +49,8 @@ pub(crate) type Units<D> = Arc<BTreeMap<DeviceName, Unit<D>>>;
 pub(crate) struct Unit<D> {
     /// What it asks for.
     pub(crate) settings: Arc<D>,
+    /// What that was read from.
+    pub(crate) written: Written,
     /// Whether something of its manifest cannot be served.
     pub(crate) faulty: bool,
 }
@@ -56,14 +59,15 @@ impl<D> Clone for Unit<D> {
     fn clone(&self) -> Self {
         Self {
             settings: Arc::clone(&self.settings),
+            written: self.written,
             faulty: self.faulty,
         }
     }
 }
 
-impl<D: PartialEq> PartialEq for Unit<D> {
+impl<D> PartialEq for Unit<D> {
     fn eq(&self, other: &Self) -> bool {
-        self.faulty == other.faulty && self.settings == other.settings
+        self.faulty == other.faulty && self.written == other.written
     }
 }
 

@@ -16,6 +16,7 @@ use tracing::{Instrument, info_span, warn};
 
 use super::driver::{Driver, Hands, Mistake, Reading, Unit, Units};
 use super::outgoing::Outgoing;
+use super::written::Written;
 use crate::devices::{Clue, Observation, Served, Twins};
 
 /// How long to leave a task alone that ended by itself.
@@ -158,6 +159,7 @@ impl<D: Driver> Fleet<D> {
         let place = good.map(|(endpoint, settings)| {
             let unit = Unit {
                 settings: Arc::new(settings),
+                written: Written::of(served),
                 faulty: !mistakes.is_empty(),
             };
             (endpoint, unit)

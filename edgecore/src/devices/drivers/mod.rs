@@ -22,11 +22,13 @@ mod mqtt;
 mod outgoing;
 mod overruns;
 mod pace;
+mod polling;
 mod settings;
 mod stranger;
 mod template;
 mod wishes;
 mod writing;
+mod written;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -58,8 +58,6 @@ pub(crate) struct Found {
 }
 
 /// What a device asks for.
-///
-/// Two are equal if they were read from the same settings.
 #[derive(Debug)]
 pub(crate) struct Settled {
     /// How long an answer may take.
@@ -70,13 +68,6 @@ pub(crate) struct Settled {
     pub(crate) asked: bool,
     /// By name.
     pub(crate) properties: BTreeMap<String, Property>,
-    read_from: String,
-}
-
-impl PartialEq for Settled {
-    fn eq(&self, other: &Self) -> bool {
-        self.read_from == other.read_from
-    }
 }
 
 /// One property.
@@ -152,7 +143,6 @@ pub(crate) fn read(served: &Served) -> Found {
         push,
         asked,
         properties,
-        read_from: read_from(served),
     };
     Found {
         endpoint: place.filter(|_| usable).map(|place| Endpoint {
@@ -163,24 +153,6 @@ pub(crate) fn read(served: &Served) -> Found {
         settled: usable.then_some(settled),
         mistakes,
     }
-}
-
-/// Everything that the settings were read from, written out.
-fn read_from(served: &Served) -> String {
-    let properties = served.properties.iter().map(|property| {
-        let ServedProperty {
-            name,
-            visitor,
-            access,
-            collect_cycle,
-            confirm_timeout,
-            enforce,
-            ..
-        } = property;
-        format!("{name} {visitor:?} {access:?} {collect_cycle:?} {confirm_timeout:?} {enforce}")
-    });
-    let properties: Vec<_> = properties.collect();
-    format!("{:?} {}", served.config, properties.join("\n"))
 }
 
 fn place(settings: &mut Settings) -> Option<Place> {

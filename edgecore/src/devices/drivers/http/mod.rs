@@ -28,6 +28,7 @@ use futures::future::BoxFuture;
 use tokio::sync::watch;
 
 use super::driver::{Driver, Hands, Mistake, Reading, Units};
+use super::polling;
 use crate::devices::Served;
 use config::{Endpoint, Settled};
 
@@ -63,7 +64,7 @@ impl Driver for Http {
         hands: Hands,
     ) -> BoxFuture<'static, ()> {
         let credentials = self.credentials.clone();
-        task::Task::new(endpoint, credentials, units, hands).run().boxed()
+        polling::run(task::Task::new(endpoint, credentials), units, hands).boxed()
     }
 }
 

@@ -23,6 +23,7 @@ use futures::future::BoxFuture;
 use tokio::sync::watch;
 
 use super::driver::{Driver, Hands, Reading, Units};
+use super::polling;
 use crate::devices::Served;
 use config::{Endpoint, Settled};
 
@@ -47,6 +48,6 @@ impl Driver for Modbus {
         units: watch::Receiver<Units<Settled>>,
         hands: Hands,
     ) -> BoxFuture<'static, ()> {
-        task::Task::new(endpoint, units, hands).run().boxed()
+        polling::run(task::Task::new(endpoint), units, hands).boxed()
     }
 }

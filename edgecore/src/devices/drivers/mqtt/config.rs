@@ -37,21 +37,12 @@ pub(crate) struct Endpoint {
 }
 
 /// What a device asks for.
-///
-/// Two are equal if they were read from the same settings.
 #[derive(Debug)]
 pub(crate) struct Settled {
     /// Whether the device is there.
     pub(crate) availability: Option<Availability>,
     /// By name.
     pub(crate) properties: BTreeMap<String, Property>,
-    read_from: String,
-}
-
-impl PartialEq for Settled {
-    fn eq(&self, other: &Self) -> bool {
-        self.read_from == other.read_from
-    }
 }
 
 /// Where a device says that it is there.
@@ -139,32 +130,11 @@ pub(crate) fn read(served: &Served, allowed: &Allowed) -> Reading<Endpoint, Sett
     let settled = Settled {
         availability,
         properties,
-        read_from: read_from(served),
     };
     Reading {
         good: (!unusable).then_some((Endpoint { broker, credentials }, settled)),
         mistakes,
     }
-}
-
-/// Everything that the settings were read from, written out.
-fn read_from(served: &Served) -> String {
-    let properties = served.properties.iter().map(|property| {
-        let ServedProperty {
-            name,
-            visitor,
-            access,
-            confirm_timeout,
-            enforce,
-            ..
-        } = property;
-        format!("{name} {visitor:?} {access:?} {confirm_timeout:?} {enforce}")
-    });
-    format!(
-        "{:?} {}",
-        served.config,
-        properties.collect::<Vec<_>>().join("\n")
-    )
 }
 
 fn broker(settings: &mut Settings) -> Option<Broker> {
@@ -379,16 +349,5 @@ mod tests {
             let wrong = wrong(manifest);
             assert!(wrong.contains(part), "{part} in {wrong}");
         }
-    }
-
-    #[test]
-    fn what_does_not_concern_the_driver_changes_nothing() {
-        let settled = |manifest| read(&served(manifest), &allowed()).good.unwrap();
-        let mut manifest = lamp();
-        manifest["spec"]["properties"][0]["desired"] = json!({"value": "true"});
-        manifest["metadata"]["labels"] = json!({"a": "b"});
-        assert!(settled(manifest.clone()) == settled(lamp()));
-        manifest["spec"]["properties"][0]["confirmTimeout"] = json!(1000);
-        assert!(settled(manifest) != settled(lamp()));
     }
 }

@@ -17,7 +17,7 @@ mod link;
 mod presence;
 mod task;
 #[cfg(test)]
-mod testing;
+pub(super) mod testing;
 mod topics;
 mod unacked;
 

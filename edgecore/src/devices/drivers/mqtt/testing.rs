@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::topics::Allowed;
 use crate::devices::{Served, merge};
 
-pub(super) fn served(manifest: Value) -> Served {
+pub(in crate::devices::drivers) fn served(manifest: Value) -> Served {
     merge(&serde_json::from_value(manifest).unwrap(), None)
 }
 
@@ -30,7 +30,7 @@ pub(super) fn device(name: &str, config: &Value, visitors: &[(&str, Value)]) -> 
 }
 
 /// A lamp behind `Zigbee2MQTT`: `power` and `level`.
-pub(super) fn lamp() -> Value {
+pub(in crate::devices::drivers) fn lamp() -> Value {
     device(
         "lamp",
         &json!({"baseTopic": "zigbee2mqtt/lamp", "availability": {"topic": "~/availability", "path": "$.state"}}),

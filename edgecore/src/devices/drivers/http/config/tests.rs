@@ -187,14 +187,3 @@ fn a_device_may_push_and_be_asked_or_push_alone() {
     assert_eq!(settled.push.as_deref(), Some("plug"));
     assert!(settled.properties.contains_key("watts") && !settled.asked);
 }
-
-#[test]
-fn what_does_not_concern_the_driver_changes_nothing() {
-    let settled = |manifest| found(manifest).settled.unwrap();
-    let mut manifest = plug();
-    manifest["spec"]["properties"][0]["desired"] = json!({"value": "true"});
-    manifest["metadata"]["labels"] = json!({"a": "b"});
-    assert!(settled(manifest.clone()) == settled(plug()));
-    manifest["spec"]["properties"][0]["collectCycle"] = json!(1000);
-    assert!(settled(manifest) != settled(plug()));
-}

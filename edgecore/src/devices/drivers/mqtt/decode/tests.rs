@@ -6,6 +6,7 @@ use super::super::config::read;
 use super::super::testing::{allowed, device, lamp, served};
 use super::*;
 use crate::devices::drivers::driver::Unit;
+use crate::devices::drivers::written::Written;
 
 fn routes(manifests: Vec<Value>) -> Routes {
     let units = manifests.into_iter().map(|manifest| {
@@ -17,6 +18,7 @@ fn routes(manifests: Vec<Value>) -> Routes {
             served.name(),
             Unit {
                 settings,
+                written: Written::of(&served),
                 faulty: false,
             },
         )
