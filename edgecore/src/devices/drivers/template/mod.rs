@@ -3,11 +3,19 @@
 //! minijinja without statements that bind names (`set`, `with`, `macro`): without a name nothing can be
 //! doubled over and over. Fuel bounds the steps and all that they make, 64 bytes for each; what would be
 //! too large is not even begun. A writer bounds the output.
+//!
+//! Two things cost no fuel: a list that is repeated (`[1] * 999`), for it is made only when it is written
+//! out, and whatever is constant, for it is computed while the template is read. One alone is harmless,
+//! together with `~` they made gigabytes; [`blocks`] keeps them apart. Filters that need text take no
+//! lists, and what `tojson` writes is bounded like the output. So one template costs some 3 MB
+//! at most, whatever it is given (`tests/template.rs` measures it).
+
+mod blocks;
 
 use std::fmt;
 use std::io::{self, Write};
 
-use minijinja::value::{Serde, ValueKind};
+use minijinja::value::{ArgType, Serde, ValueKind};
 use minijinja::{
     Environment, Error, ErrorKind, Output, State, UndefinedBehavior, context, escape_formatter, filters,
 };
@@ -40,6 +48,7 @@ impl Template {
                 STATEMENTS.join(", ")
             ));
         }
+        blocks::check(text)?;
         let mut environment = environment();
         environment
             .add_template_owned("t", text.to_owned())
@@ -80,30 +89,80 @@ fn environment() -> Environment<'static> {
     environment.add_filter("float", filters::float);
     environment.add_filter("int", filters::int);
     environment.add_filter("length", filters::length);
-    environment.add_filter("lower", filters::lower);
+    environment.add_filter("lower", |Text(text): Text| text.to_lowercase());
     environment.add_filter("replace", replace);
     environment.add_filter("round", filters::round);
-    environment.add_filter("split", filters::split);
-    environment.add_filter("tojson", filters::tojson);
-    environment.add_filter("trim", filters::trim);
-    environment.add_filter("upper", filters::upper);
+    environment.add_filter(
+        "split",
+        |Text(text): Text, by: Option<Text>, most: Option<i64>| {
+            filters::split(&text.into(), by.map(|Text(by)| by.into()), most)
+        },
+    );
+    environment.add_filter("tojson", tojson);
+    environment.add_filter("trim", |Text(text): Text, letters: Option<Text>| match letters {
+        Some(Text(letters)) => text.trim_matches(|letter| letters.contains(letter)).to_owned(),
+        None => text.trim().to_owned(),
+    });
+    environment.add_filter("upper", |Text(text): Text| text.to_uppercase());
     environment
 }
 
-/// Switches and nothing are written as JSON has them: `True`, as by default, no device understands.
+/// Switches, nothing, lists and maps are written as JSON has them: `True`, as by default, no device
+/// understands.
 fn as_json(out: &mut Output<'_>, state: &mut State<'_, '_>, value: &minijinja::Value) -> Result<(), Error> {
     let word = match (value.kind(), value.is_true()) {
         (ValueKind::Bool, true) => "true",
         (ValueKind::Bool, false) => "false",
         (ValueKind::None, _) => "null",
+        (ValueKind::Seq | ValueKind::Iterable | ValueKind::Map, _) => {
+            return Ok(out.write_str(&json_of(value)?)?);
+        }
         (_, _) => return escape_formatter(out, state, value),
     };
     Ok(out.write_str(word)?)
 }
 
+/// What filters take that need text: text, a number or a switch. Of a list or a map the text may be of any length.
+struct Text(String);
+
+impl<'a> ArgType<'a> for Text {
+    type Output = Self;
+
+    fn from_value(value: Option<&'a minijinja::Value>) -> Result<Self, Error> {
+        let is_text = |value: &&minijinja::Value| {
+            matches!(
+                value.kind(),
+                ValueKind::String
+                    | ValueKind::Number
+                    | ValueKind::Bool
+                    | ValueKind::None
+                    | ValueKind::Undefined
+            )
+        };
+        let value = value.filter(is_text);
+        value
+            .map(|value| Self(value.to_string()))
+            .ok_or_else(|| Error::new(ErrorKind::InvalidOperation, "text is needed here"))
+    }
+}
+
 /// As the usual one, within bounds.
 #[expect(clippy::needless_pass_by_value, reason = "filters take their arguments so")]
-fn replace(value: String, from: String, to: String) -> Result<String, Error> {
+fn tojson(value: minijinja::Value) -> Result<String, Error> {
+    json_of(&value)
+}
+
+/// Ends as soon as it is too long, however long the rest would be.
+fn json_of(value: &minijinja::Value) -> Result<String, Error> {
+    let mut out = Bounded(Vec::new());
+    let wrong = |error: &dyn fmt::Display| Error::new(ErrorKind::BadSerialization, error.to_string());
+    serde_json::to_writer(&mut out, value).map_err(|error| wrong(&error))?;
+    String::from_utf8(out.0).map_err(|error| wrong(&error))
+}
+
+/// As the usual one, within bounds.
+#[expect(clippy::needless_pass_by_value, reason = "filters take their arguments so")]
+fn replace(Text(value): Text, Text(from): Text, Text(to): Text) -> Result<String, Error> {
     let times = if from.is_empty() {
         value.len() + 1
     } else {
@@ -215,6 +274,15 @@ mod tests {
         assert_eq!(render("{{ json }}", "true").as_deref(), Ok("true"));
         assert_eq!(render("{{ json.a }}", r#"{"a": null}"#).as_deref(), Ok("null"));
         assert_eq!(render("{{ (value | split(','))[1] }}", "1,2").as_deref(), Ok("2"));
+        assert_eq!(
+            render("{{ json }}", r#"["a", {"b": 1.5}]"#).as_deref(),
+            Ok(r#"["a",{"b":1.5}]"#)
+        );
+        assert_eq!(render("{{ value | trim | upper }}", " a ").as_deref(), Ok("A"));
+        assert_eq!(
+            render("{{ json.n | trim('0') }}", r#"{"n": 100}"#).as_deref(),
+            Ok("1")
+        );
         assert_eq!(
             render("{% if json.on %}ON{% else %}OFF{% endif %}", r#"{"on": false}"#).as_deref(),
             Ok("OFF")
