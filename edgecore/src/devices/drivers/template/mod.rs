@@ -161,7 +161,6 @@ fn json_of(value: &minijinja::Value) -> Result<String, Error> {
 }
 
 /// As the usual one, within bounds.
-#[expect(clippy::needless_pass_by_value, reason = "filters take their arguments so")]
 fn replace(Text(value): Text, Text(from): Text, Text(to): Text) -> Result<String, Error> {
     let times = if from.is_empty() {
         value.len() + 1

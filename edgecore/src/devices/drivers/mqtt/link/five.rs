@@ -114,7 +114,6 @@ fn lost(error: ConnectionError) -> Lost {
     use ConnectReturnCode::{RefusedProtocolVersion, UnsupportedProtocolVersion};
     use ConnectionError::{ConnectionRefused, Io, MqttState};
     match error {
-        ConnectionRefused(RefusedProtocolVersion | UnsupportedProtocolVersion) => Lost::Version,
         MqttState(StateError::ConnectionAborted) => Lost::HungUp,
         MqttState(
             StateError::IncomingPacketTooLarge { .. }
@@ -123,7 +122,8 @@ fn lost(error: ConnectionError) -> Lost {
         MqttState(StateError::Deserialization(Bytes::Io(error)) | StateError::Io(error)) | Io(error) => {
             Lost::of_system(&error)
         }
-        MqttState(StateError::Deserialization(_)) => Lost::Version,
+        ConnectionRefused(RefusedProtocolVersion | UnsupportedProtocolVersion)
+        | MqttState(StateError::Deserialization(_)) => Lost::Version,
         error => Lost::Broken(error.to_string()),
     }
 }

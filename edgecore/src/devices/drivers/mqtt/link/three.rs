@@ -96,13 +96,13 @@ fn delivered(publish: Publish) -> Delivered {
 fn lost(error: ConnectionError) -> Lost {
     use ConnectionError::{ConnectionRefused, Io, MqttState};
     match error {
-        ConnectionRefused(ConnectReturnCode::RefusedProtocolVersion) => Lost::Version,
         MqttState(StateError::ConnectionAborted) => Lost::HungUp,
         MqttState(StateError::Deserialization(Bytes::PayloadSizeLimitExceeded(_))) => Lost::TooLarge,
         MqttState(StateError::Deserialization(Bytes::Io(error)) | StateError::Io(error)) | Io(error) => {
             Lost::of_system(&error)
         }
-        MqttState(StateError::Deserialization(_)) => Lost::Version,
+        ConnectionRefused(ConnectReturnCode::RefusedProtocolVersion)
+        | MqttState(StateError::Deserialization(_)) => Lost::Version,
         error => Lost::Broken(error.to_string()),
     }
 }
