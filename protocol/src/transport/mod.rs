@@ -8,6 +8,7 @@
 
 mod alert;
 mod budget;
+mod flight;
 pub mod mux;
 pub mod quic;
 mod rate;

@@ -41,7 +41,7 @@ pub use send::Stopped;
 
 use credit::Pools;
 use opened::Opened;
-use schedule::{Scheduler, index};
+pub(super) use schedule::{Scheduler, index};
 use stream::Stream;
 
 use super::{CloseCode, budget::Share};

@@ -9,11 +9,11 @@ use crate::class::Class;
 const FLOOR: u64 = 2;
 
 /// Which classes have something to send.
-pub(super) type Waiting = [bool; Class::ALL.len()];
+pub(in crate::transport) type Waiting = [bool; Class::ALL.len()];
 
 /// Chooses between classes.
 #[derive(Debug, Default)]
-pub(super) struct Scheduler {
+pub(in crate::transport) struct Scheduler {
     /// What each class should have had, in hundredths of a byte.
     owed: [u64; Class::ALL.len()],
     /// The last chunk was somebody's floor: the next is the most urgent one.
@@ -22,7 +22,7 @@ pub(super) struct Scheduler {
 
 impl Scheduler {
     /// The class whose chunk, of at most `chunk` bytes, goes next.
-    pub(super) fn next(&mut self, waiting: Waiting, chunk: usize) -> Option<Class> {
+    pub(in crate::transport) fn next(&mut self, waiting: Waiting, chunk: usize) -> Option<Class> {
         let urgent = Class::ALL.into_iter().find(|class| waiting[index(*class)])?;
         let due = |class: &Class| waiting[index(*class)] && self.owed[index(*class)] >= chunk as u64 * 100;
         let floor = Class::ALL
@@ -35,7 +35,7 @@ impl Scheduler {
     }
 
     /// `bytes` of `class` went, while `waiting` had something to send.
-    pub(super) fn sent(&mut self, class: Class, bytes: usize, waiting: Waiting) {
+    pub(in crate::transport) fn sent(&mut self, class: Class, bytes: usize, waiting: Waiting) {
         let bytes = bytes as u64;
         for (owed, waits) in self.owed.iter_mut().zip(waiting) {
             // Who has nothing to say saves nothing up.
@@ -47,7 +47,7 @@ impl Scheduler {
 }
 
 /// The place of a class in [`Class::ALL`].
-pub(super) const fn index(class: Class) -> usize {
+pub(in crate::transport) const fn index(class: Class) -> usize {
     class as usize
 }
 

@@ -8,7 +8,7 @@ use quinn::{
     crypto::rustls::{NoInitialCipherSuite, QuicClientConfig, QuicServerConfig},
 };
 
-use super::window::STREAM;
+use super::{control::Controls, gate::Gate, window::STREAM};
 use crate::transport::SESSION;
 
 /// What this end may have unacknowledged.
@@ -58,12 +58,13 @@ impl Side {
     }
 }
 
-pub(super) fn transport(side: Side) -> Arc<TransportConfig> {
+fn transport(side: Side, gate: Arc<Gate>) -> Arc<TransportConfig> {
     let mut config = TransportConfig::default();
     config
         .stream_receive_window(VarInt::from_u32(side.stream_window()))
         .receive_window(VarInt::from_u32(side.connection_window()))
         .send_window(SEND_WINDOW)
+        .congestion_controller_factory(Arc::new(Controls(gate)))
         .max_concurrent_bidi_streams(VarInt::from_u32(STREAMS))
         .max_concurrent_uni_streams(VarInt::from_u32(0))
         .datagram_receive_buffer_size(None)
@@ -72,20 +73,29 @@ pub(super) fn transport(side: Side) -> Arc<TransportConfig> {
     Arc::new(config)
 }
 
-pub(super) fn client(tls: Arc<rustls::ClientConfig>) -> Result<ClientConfig, NoInitialCipherSuite> {
+pub(super) fn client(
+    tls: Arc<rustls::ClientConfig>,
+    gate: Arc<Gate>,
+) -> Result<ClientConfig, NoInitialCipherSuite> {
     let mut config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls)?));
-    config.transport_config(transport(Side::Edge));
+    config.transport_config(transport(Side::Edge, gate));
     Ok(config)
 }
 
 pub(super) fn server(tls: Arc<rustls::ServerConfig>) -> Result<ServerConfig, NoInitialCipherSuite> {
     let mut config = ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls)?));
     config
-        .transport_config(transport(Side::Cloud))
         .max_incoming(INCOMING)
         .incoming_buffer_size(INCOMING_BYTES)
         .incoming_buffer_size_total(ALL_INCOMING_BYTES);
     Ok(config)
+}
+
+/// What each connection has for itself.
+pub(super) fn gated(server: &ServerConfig, gate: Arc<Gate>) -> Arc<ServerConfig> {
+    let mut config = server.clone();
+    config.transport_config(transport(Side::Cloud, gate));
+    Arc::new(config)
 }
 
 /// With a key that all replicas share, each can tell an edge that its connection is no more.

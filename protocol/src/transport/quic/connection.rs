@@ -10,12 +10,18 @@ use futures::{StreamExt, stream::FuturesUnordered};
 use quinn::{
     ConnectError, ConnectionError, Endpoint, EndpointConfig, RecvStream, SendStream, TokioRuntime, VarInt,
 };
-use tokio::{sync::Mutex, time::timeout};
+use tokio::{
+    sync::Mutex,
+    task::JoinSet,
+    time::{Instant, timeout},
+};
 
 use super::{
     config,
+    gate::Gate,
     socket::one_by_one,
     window::{Room, Roomed, Window},
+    writer::Gated,
 };
 use crate::{
     class::Class,
@@ -30,14 +36,15 @@ use crate::{
 /// Dials a replica, from a socket of its own.
 pub async fn connect(remote: SocketAddr, tls: &ClientTls) -> Result<Arc<dyn Connection>, TransportError> {
     let endpoint = endpoint(remote).map_err(|source| TransportError::Socket { remote, source })?;
-    let config =
-        config::client(Arc::clone(&tls.config)).map_err(|e| TransportError::Failed(e.to_string()))?;
+    let gate = Arc::new(Gate::new(Instant::now()));
+    let config = config::client(Arc::clone(&tls.config), Arc::clone(&gate))
+        .map_err(|e| TransportError::Failed(e.to_string()))?;
     tls.faults.take();
     let connecting = endpoint
         .connect_with(config, remote, SERVER_NAME)
         .map_err(|error| refused_to_try(remote, &error))?;
     match timeout(HANDSHAKE_LIMIT, connecting).await {
-        Ok(Ok(inner)) => Ok(Arc::new(Quic::edge(inner, endpoint))),
+        Ok(Ok(inner)) => Ok(Arc::new(Quic::edge(inner, gate, endpoint))),
         Ok(Err(error)) => Err(tls
             .faults
             .take()
@@ -56,6 +63,13 @@ fn endpoint(remote: SocketAddr) -> io::Result<Endpoint> {
     Endpoint::new_with_abstract_socket(EndpointConfig::default(), None, socket, Arc::new(TokioRuntime))
 }
 
+fn turns(connection: &quinn::Connection, gate: &Arc<Gate>) -> JoinSet<()> {
+    let (connection, gate) = (connection.clone(), Arc::clone(gate));
+    let mut turns = JoinSet::new();
+    turns.spawn(async move { gate.serve(connection.closed()).await });
+    turns
+}
+
 fn refused_to_try(remote: SocketAddr, error: &ConnectError) -> TransportError {
     TransportError::Failed(format!("cannot dial {remote}: {error}"))
 }
@@ -65,6 +79,9 @@ type Opening = BoxFuture<'static, Option<(Open, Stream)>>;
 /// A QUIC connection.
 pub(super) struct Quic {
     inner: quinn::Connection,
+    gate: Arc<Gate>,
+    /// Gives the gate's turns.
+    _turns: JoinSet<()>,
     peer: Option<PeerIdentity>,
     /// In the cloud: what streams may have unread.
     window: Option<Arc<Window>>,
@@ -75,9 +92,11 @@ pub(super) struct Quic {
 }
 
 impl Quic {
-    fn edge(inner: quinn::Connection, endpoint: Endpoint) -> Self {
+    fn edge(inner: quinn::Connection, gate: Arc<Gate>, endpoint: Endpoint) -> Self {
         Self {
+            _turns: turns(&inner, &gate),
             inner,
+            gate,
             peer: None,
             window: None,
             opening: Mutex::default(),
@@ -85,10 +104,12 @@ impl Quic {
         }
     }
 
-    pub(super) fn cloud(inner: quinn::Connection, peer: PeerIdentity, share: Share) -> Self {
+    pub(super) fn cloud(inner: quinn::Connection, gate: Arc<Gate>, peer: PeerIdentity, share: Share) -> Self {
         Self {
             window: Some(Window::new(inner.clone(), share)),
+            _turns: turns(&inner, &gate),
             inner,
+            gate,
             peer: Some(peer),
             opening: Mutex::default(),
             _endpoint: None,
@@ -103,6 +124,7 @@ impl Quic {
 impl Drop for Quic {
     fn drop(&mut self) {
         self.inner.close(VarInt::from_u32(CloseCode::Done as u32), b"");
+        self.gate.end();
     }
 }
 
@@ -111,12 +133,12 @@ impl Connection for Quic {
         Box::pin(async move {
             let room = room(self.window.as_ref(), &open).ok_or(TransportError::NoRoom)?;
             let (send, recv) = self.inner.open_bi().await.map_err(|error| self.why(&error))?;
-            prioritise(&send, &open);
+            let class = prioritise(&send, &open);
             let mut writer = FrameWriter::new(send);
             writer.write(&open).await?;
             Ok(Stream {
                 recv: reader(recv, room),
-                send: Box::new(writer.into_inner()),
+                send: Box::new(Gated::new(writer.into_inner(), Arc::clone(&self.gate), class)),
             })
         })
     }
@@ -128,7 +150,12 @@ impl Connection for Quic {
                 tokio::select! {
                     accepted = self.inner.accept_bi() => {
                         let (send, recv) = accepted.map_err(|error| self.why(&error))?;
-                        opening.push(Box::pin(first_frame(send, recv, self.window.clone())));
+                        opening.push(Box::pin(first_frame(
+                            send,
+                            recv,
+                            Arc::clone(&self.gate),
+                            self.window.clone(),
+                        )));
                     }
                     Some(opened) = opening.next(), if !opening.is_empty() => {
                         if let Some(opened) = opened {
@@ -166,6 +193,7 @@ impl Connection for Quic {
 async fn first_frame(
     send: SendStream,
     recv: RecvStream,
+    gate: Arc<Gate>,
     window: Option<Arc<Window>>,
 ) -> Option<(Open, Stream)> {
     let mut reader = FrameReader::new(recv);
@@ -181,8 +209,8 @@ async fn first_frame(
         refuse(send, recv, CloseCode::Busy);
         return None;
     };
-    prioritise(&send, &open);
-    let (recv, send) = (self::reader(recv, room), Box::new(send));
+    let class = prioritise(&send, &open);
+    let (recv, send) = (self::reader(recv, room), Box::new(Gated::new(send, gate, class)));
     Some((open, Stream { recv, send }))
 }
 
@@ -209,9 +237,11 @@ fn reader(recv: RecvStream, room: Option<Room>) -> ByteReader {
     }
 }
 
-fn prioritise(send: &SendStream, open: &Open) {
+fn prioritise(send: &SendStream, open: &Open) -> Class {
+    let class = Class::of(open);
     // Fails only on a stream that is closed already, and then says nothing new.
-    let _ = send.set_priority(Class::of(open).priority());
+    let _ = send.set_priority(class.priority());
+    class
 }
 
 /// Puts quinn's reason into ours.

@@ -8,11 +8,12 @@ use std::{
 use quinn::{Endpoint, TokioRuntime, VarInt};
 use rustls::pki_types::CertificateDer;
 use thiserror::Error;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::{
     config,
     connection::{Quic, why},
+    gate::Gate,
 };
 use crate::{
     clock::Clock,
@@ -43,6 +44,7 @@ pub struct QuicListener {
     endpoint: Endpoint,
     clock: Clock,
     budget: ReceiveBudget,
+    server: Arc<quinn::ServerConfig>,
 }
 
 impl QuicListener {
@@ -61,7 +63,7 @@ impl QuicListener {
         let server = config::server(tls)?;
         let endpoint = Endpoint::new(
             config::endpoint(reset_key),
-            Some(server),
+            Some(server.clone()),
             socket,
             Arc::new(TokioRuntime),
         )
@@ -70,6 +72,7 @@ impl QuicListener {
             endpoint,
             clock: clock.clone(),
             budget: budget.clone(),
+            server: Arc::new(server),
         })
     }
 
@@ -85,6 +88,7 @@ impl QuicListener {
             inner,
             clock: self.clock.clone(),
             budget: self.budget.clone(),
+            server: Arc::clone(&self.server),
         })
     }
 
@@ -127,6 +131,7 @@ pub struct Incoming {
     inner: quinn::Incoming,
     clock: Clock,
     budget: ReceiveBudget,
+    server: Arc<quinn::ServerConfig>,
 }
 
 impl Incoming {
@@ -163,14 +168,19 @@ impl Incoming {
             self.refuse();
             return Err(TransportError::NoRoom);
         };
-        let connecting = self.inner.accept().map_err(|error| why(remote, &error))?;
+        let gate = Arc::new(Gate::new(Instant::now()));
+        let server = config::gated(&self.server, Arc::clone(&gate));
+        let connecting = self
+            .inner
+            .accept_with(server)
+            .map_err(|error| why(remote, &error))?;
         let connected = timeout(HANDSHAKE_LIMIT, connecting).await;
         let inner = connected
             .map_err(|_| TransportError::TimedOut { remote })?
             .map_err(|error| why(remote, &error))?;
         let peer = identity(&inner).and_then(|chain| peer_identity(&chain, remote, self.clock.now()));
         match peer {
-            Ok(peer) => Ok(Arc::new(Quic::cloud(inner, peer, share))),
+            Ok(peer) => Ok(Arc::new(Quic::cloud(inner, gate, peer, share))),
             Err(source) => {
                 inner.close(
                     VarInt::from_u32(CloseCode::Forbidden as u32),

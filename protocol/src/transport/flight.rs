@@ -1,0 +1,281 @@
+//! How much may be on its way at once: enough that the link is never idle, and little more, so that
+//! what is urgent finds no queue before it.
+//!
+//! Pure: what was sent and has arrived, and when, is the caller's to know. Both transports ask it, each
+//! for what it sends: QUIC as its congestion control, the WebSocket above TCP.
+//!
+//! Each round trip the window moves half of the way to where answers take [`QUEUE`] and a packet and a
+//! half more than the shortest round trip known (as FAST TCP does; at 1 Mbit/s some 27 ms, of which
+//! two packets on their way, one each way, are most). A loss cuts it as CUBIC does; after one it grows
+//! by one packet, then two, then four a round, so that it meets a short queue's end slowly.
+//!
+//! The shortest round trip is that of the last [`KNOWN`]. While the link is full it is not seen, so
+//! once in that time half of the window is kept back for two rounds. So a longer path, and somebody
+//! else's queue that does not go away, are taken for the path itself within twice that time: beside
+//! flows that fill every queue this one gets little for so long, and then its share.
+//!
+//! **Invariant:** the window is never below four packets, whatever delays and losses say.
+
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// What the answers of a full link may take longer than those of an idle one, both ways together.
+const QUEUE: Duration = Duration::from_millis(10);
+/// And this much of a packet more, in percent: so two senders whose answers wait behind what the
+/// other one sends get equal shares.
+const MORE: u64 = 150;
+/// A queue so long says that the link is full.
+const FULL: Duration = Duration::from_millis(30);
+/// For how long a short round trip says how long the path is.
+const KNOWN: Duration = Duration::from_secs(10);
+/// A round trip so little above the shortest is as good as that one.
+const SAME: Duration = Duration::from_millis(2);
+/// What is sent at once is what the link carries in this time.
+const SPAN: Duration = Duration::from_millis(12);
+/// RFC 9002.
+const FIRST_PACKETS: u64 = 10;
+const LEAST_PACKETS: u64 = 4;
+
+/// The shortest round trip of the last [`KNOWN`], twice that at most.
+#[derive(Clone, Debug)]
+struct Shortest {
+    since: Instant,
+    now: Option<Duration>,
+    before: Option<Duration>,
+    /// When one about as short was seen last.
+    seen: Instant,
+}
+
+impl Shortest {
+    const fn new(now: Instant) -> Self {
+        Self {
+            since: now,
+            now: None,
+            before: None,
+            seen: now,
+        }
+    }
+
+    fn get(&self) -> Option<Duration> {
+        self.now.into_iter().chain(self.before).min()
+    }
+
+    fn saw(&mut self, now: Instant, trip: Duration) {
+        if now.saturating_duration_since(self.since) >= KNOWN {
+            self.before = self.now.take().or(self.before);
+            self.since = now;
+        }
+        self.now = Some(self.now.map_or(trip, |least| least.min(trip)));
+        if self.get().is_none_or(|least| trip <= least + SAME) {
+            self.seen = now;
+        }
+    }
+
+    fn is_old(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.seen) >= KNOWN
+    }
+}
+
+/// What came back since the round began.
+#[derive(Clone, Debug)]
+struct Round {
+    began: Instant,
+    least: Option<Duration>,
+    trips: Duration,
+    answers: u32,
+    arrived: u64,
+    /// The window, not the application, held something back.
+    full: bool,
+}
+
+impl Round {
+    const fn new(now: Instant) -> Self {
+        Self {
+            began: now,
+            least: None,
+            trips: Duration::ZERO,
+            answers: 0,
+            arrived: 0,
+            full: false,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Nothing says yet how much the link carries: each round twice as much.
+    Doubling,
+    Steady,
+    /// To see the path without its queue: two rounds with half, and two until the queue is back.
+    Looking(u8),
+}
+
+/// The window of one sender.
+#[derive(Clone, Debug)]
+pub(super) struct Flight {
+    packet: u64,
+    window: u64,
+    phase: Phase,
+    shortest: Shortest,
+    round: Round,
+    /// What was sent until then was answered by a cut already.
+    cut_at: Option<Instant>,
+    /// What the next round may add, after a loss.
+    step: Option<u64>,
+    /// What a round without a queue adds.
+    calm: u64,
+    /// How long an answer took in the last round.
+    trip: Option<Duration>,
+}
+
+impl Flight {
+    /// A sender of packets of so many bytes, who knows nothing of the path.
+    pub(super) const fn new(now: Instant, packet: u64) -> Self {
+        Self {
+            packet,
+            window: FIRST_PACKETS * packet,
+            phase: Phase::Doubling,
+            shortest: Shortest::new(now),
+            round: Round::new(now),
+            cut_at: None,
+            step: None,
+            calm: 0,
+            trip: None,
+        }
+    }
+
+    /// How many bytes may be on their way.
+    pub(super) fn window(&self) -> u64 {
+        match self.phase {
+            Phase::Looking(2..) => self.at_least(self.window / 2),
+            Phase::Doubling | Phase::Steady | Phase::Looking(_) => self.window,
+        }
+    }
+
+    /// How many bytes are worth sending at once.
+    pub(super) fn chunk(&self) -> u64 {
+        let trip = self.shortest.get().unwrap_or(FULL) + FULL;
+        part(self.window, SPAN, trip)
+    }
+
+    /// How long nothing follows `bytes`, so that the window goes evenly and not at once.
+    pub(super) fn pause(&self, bytes: u64) -> Duration {
+        let trip = self.trip.unwrap_or_default();
+        let even = part(
+            trip_nanos(trip),
+            Duration::from_nanos(bytes),
+            Duration::from_nanos(self.window),
+        );
+        let even = Duration::from_nanos(even);
+        if self.phase == Phase::Doubling {
+            even / 2
+        } else {
+            even / 5 * 4
+        }
+    }
+
+    /// Packets are of another size.
+    pub(super) fn packets_of(&mut self, bytes: u64) {
+        self.packet = bytes;
+        self.window = self.at_least(self.window);
+    }
+
+    /// `bytes` that were sent at `sent` have arrived; `full` when more would have been sent by now,
+    /// had the window allowed it.
+    pub(super) fn arrived(&mut self, now: Instant, sent: Instant, bytes: u64, full: bool) {
+        let trip = now.saturating_duration_since(sent);
+        self.shortest.saw(now, trip);
+        let round = &mut self.round;
+        round.least = Some(round.least.map_or(trip, |least| least.min(trip)));
+        round.trips += trip;
+        round.answers += 1;
+        round.arrived += bytes;
+        round.full |= full;
+        if self.phase == Phase::Doubling && full {
+            self.window = self.window.saturating_add(bytes);
+        }
+        // What was sent in this round has come back: the next one.
+        if sent >= self.round.began && now > self.round.began {
+            let round = std::mem::replace(&mut self.round, Round::new(now));
+            self.turn(now, &round);
+        }
+    }
+
+    fn turn(&mut self, now: Instant, round: &Round) {
+        let (Some(path), Some(least)) = (self.shortest.get(), round.least) else {
+            return;
+        };
+        // Between both: the fastest answer may have been lucky, and the mean has waited for an
+        // acknowledgement that was put off.
+        let trip = (least + round.trips / round.answers.max(1)) / 2;
+        self.trip = Some(trip);
+        let mut there = part(self.window, path + QUEUE, trip) + self.packet * MORE / 100;
+        // Where there is no queue at all more is added each round: on a long path the rest of this
+        // takes minutes.
+        self.calm = if round.full && trip <= path + QUEUE / 2 {
+            (self.calm * 2).clamp(self.packet, self.window)
+        } else {
+            0
+        };
+        there += self.calm;
+        match self.phase {
+            Phase::Doubling if round.full && trip > path + FULL => {
+                let took = now.saturating_duration_since(round.began);
+                let carries = part(round.arrived, path + FULL, took);
+                self.window = self.at_least(carries.min(self.window));
+                self.phase = Phase::Steady;
+            }
+            Phase::Looking(0) => {
+                self.phase = Phase::Steady;
+                self.shortest.seen = now;
+            }
+            Phase::Looking(rounds) => self.phase = Phase::Looking(rounds - 1),
+            Phase::Steady if round.full && self.shortest.is_old(now) => self.phase = Phase::Looking(3),
+            Phase::Steady if round.full || there < self.window => self.approach(there),
+            Phase::Doubling | Phase::Steady => {}
+        }
+    }
+
+    /// Half of the way to `there`.
+    fn approach(&mut self, there: u64) {
+        let mut next = self.window.midpoint(there.min(self.window * 2));
+        if next > self.window
+            && let Some(step) = self.step
+        {
+            next = next.min(self.window + step);
+            self.step = Some(step.saturating_mul(2)).filter(|step| *step < self.window);
+        }
+        self.window = self.at_least(next);
+    }
+
+    /// What was sent at `sent` is lost, or came with a mark of congestion; `all` when nothing came
+    /// through for long.
+    pub(super) fn lost(&mut self, now: Instant, sent: Instant, all: bool) {
+        if self.cut_at.is_some_and(|cut| sent <= cut) && !all {
+            return;
+        }
+        self.cut_at = Some(now);
+        self.phase = Phase::Steady;
+        self.step = Some(self.packet);
+        let rest = if all { 0 } else { self.window / 10 * 7 };
+        self.window = self.at_least(rest);
+    }
+
+    fn at_least(&self, window: u64) -> u64 {
+        window.max(LEAST_PACKETS * self.packet)
+    }
+}
+
+fn trip_nanos(trip: Duration) -> u64 {
+    u64::try_from(trip.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// `bytes × part / whole`.
+fn part(bytes: u64, part: Duration, whole: Duration) -> u64 {
+    let part = u128::from(bytes) * part.as_nanos() / whole.as_nanos().max(1);
+    u64::try_from(part).unwrap_or(u64::MAX)
+}
