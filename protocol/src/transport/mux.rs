@@ -21,7 +21,6 @@ mod arriving;
 mod credit;
 mod frame;
 mod opened;
-mod pace;
 mod recv;
 mod schedule;
 mod send;
@@ -35,7 +34,6 @@ use thiserror::Error;
 pub use credit::{BASE, CONNECTION, STREAM, STREAMS};
 pub use frame::{MAX_CHUNK, MAX_MUX_FRAME, MuxFrame, MuxFrameError};
 pub use opened::NotOpened;
-pub use pace::Pace;
 pub use recv::Read;
 pub use send::Stopped;
 
@@ -112,6 +110,7 @@ enum Phase {
 pub struct Mux {
     phase: Phase,
     chunk: usize,
+    held: bool,
     streams: BTreeMap<u32, Stream>,
     ours: Opened,
     theirs: Opened,
@@ -144,6 +143,7 @@ impl Mux {
         Self {
             phase: Phase::Open,
             chunk: MAX_CHUNK,
+            held: false,
             streams: BTreeMap::new(),
             ours: Opened::new(ours),
             theirs: Opened::new(theirs),
@@ -163,6 +163,16 @@ impl Mux {
     /// urgent waits less.
     pub fn set_chunk(&mut self, bytes: usize) {
         self.chunk = bytes.clamp(MIN_CHUNK, MAX_CHUNK);
+    }
+
+    /// Holds back the bytes of all streams but control's, or lets them go again.
+    pub const fn hold(&mut self, held: bool) {
+        self.held = held;
+    }
+
+    /// Whether something that is held back could go.
+    pub fn holds(&self) -> bool {
+        self.held && self.ready.iter().any(|streams| !streams.is_empty())
     }
 
     /// Opens a stream.
@@ -308,7 +318,12 @@ impl Mux {
 
     fn send_bytes(&mut self) -> Option<Bytes> {
         let waiting = std::array::from_fn(|class| !self.ready[class].is_empty());
-        let class = self.scheduler.next(waiting, self.chunk)?;
+        let mut may = waiting;
+        if self.held {
+            may = [false; Class::ALL.len()];
+            may[index(Class::Control)] = waiting[index(Class::Control)];
+        }
+        let class = self.scheduler.next(may, self.chunk)?;
         let id = self.ready[index(class)].pop_front()?;
         let stream = self.streams.get_mut(&id)?;
         stream.send.queued = false;

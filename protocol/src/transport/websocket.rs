@@ -5,6 +5,10 @@
 //! connection moves messages between the socket and the [`Mux`](super::mux::Mux); everything else is decided there.
 //! No extension is spoken: compressing what is secret beside what is not would give it away.
 //!
+//! What is on its way is bounded by what has arrived (`way`), which pings ask: TCP alone would fill the
+//! network's queue, and before that a beat and its answer took 446 ms on a full link of 1 Mbit/s; now
+//! they take 85 ms, and 56 ms on an idle one (`beats_and_upserts_overtake_what_fills_a_websocket_link`).
+//!
 //! **Invariant:** at most one chunk waits above the socket and little more in it, so that what is
 //! urgent overtakes what is not; a message larger than a frame may be is refused before it is read.
 
@@ -14,6 +18,7 @@ mod connection;
 mod driver;
 mod halves;
 mod shared;
+mod way;
 
 use std::{io::ErrorKind, net::SocketAddr};
 
@@ -35,13 +40,15 @@ pub const LINK_PATH: &str = "/v1/link";
 const NOT_SENT: u32 = 16 << 10;
 /// tungstenite's own is 128 KiB for each connection.
 const READ_BUFFER: usize = 4 << 10;
+/// A message and the ping after it go at once, in one TLS record; it grows only as they need.
+const WRITE_BUFFER: usize = 2 * MAX_MUX_FRAME;
 
 type Socket = WebSocketStream<TlsStream<TcpStream>>;
 
 fn config() -> WebSocketConfig {
     WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER)
-        .write_buffer_size(0)
+        .write_buffer_size(WRITE_BUFFER)
         .max_message_size(Some(MAX_MUX_FRAME))
         .max_frame_size(Some(MAX_MUX_FRAME))
 }

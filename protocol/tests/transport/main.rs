@@ -3,10 +3,12 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod carriers;
+mod floor;
 mod narrow;
 mod pki;
 mod quic;
 mod suite;
+mod throughput;
 mod urgent;
 mod websocket;
 
@@ -46,8 +48,28 @@ over_both!(
     a_reader_that_goes_away_stops_the_writer,
 );
 
-/// What is timed, and therefore only printed.
+/// What is measured on links that are full.
 mod printed {
+    #[tokio::test]
+    async fn each_class_that_waits_gets_its_floor_of_a_quic_link() {
+        crate::floor::each_class_that_waits_gets_its_floor::<crate::carriers::Quic>().await;
+    }
+
+    #[tokio::test]
+    async fn each_class_that_waits_gets_its_floor_of_a_websocket_link() {
+        crate::floor::each_class_that_waits_gets_its_floor::<crate::carriers::WebSocket>().await;
+    }
+
+    #[tokio::test]
+    async fn one_stream_uses_a_whole_quic_link() {
+        crate::throughput::one_stream_uses_the_link::<crate::carriers::Quic>().await;
+    }
+
+    #[tokio::test]
+    async fn one_stream_uses_a_whole_websocket_link() {
+        crate::throughput::one_stream_uses_the_link::<crate::carriers::WebSocket>().await;
+    }
+
     #[tokio::test]
     async fn beats_and_upserts_overtake_what_fills_a_quic_link() {
         crate::urgent::beats_and_upserts_overtake_what_fills_the_link::<crate::carriers::Quic>().await;

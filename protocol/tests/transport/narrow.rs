@@ -17,23 +17,39 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-/// What one byte takes at 1 Mbit/s.
-const BYTE: Duration = Duration::from_micros(8);
-/// One way.
-const DELAY: Duration = Duration::from_millis(25);
-/// What waits before the link, at most: an eighth of a second.
-const QUEUE: u32 = 16 << 10;
+/// What a link is like.
+#[derive(Clone, Copy)]
+pub(crate) struct Link {
+    /// What one byte takes.
+    pub(crate) byte: Duration,
+    /// One way.
+    pub(crate) delay: Duration,
+    /// What waits before it, at most.
+    pub(crate) queue: u32,
+    /// One of so many datagrams is lost; none, when 0. What TCP carries is never lost.
+    pub(crate) loses: u32,
+}
+
+/// 1 Mbit/s, whose queue holds an eighth of a second.
+pub(crate) const MEGABIT: Link = Link {
+    byte: Duration::from_micros(8),
+    delay: Duration::from_millis(25),
+    queue: 16 << 10,
+    loses: 0,
+};
 /// IP and UDP or TCP.
 const HEADERS: usize = 40;
 
 /// One direction: when what is sent next will have arrived.
 struct Direction {
+    link: Link,
     free_at: Instant,
 }
 
 impl Direction {
-    fn new() -> Self {
+    fn new(link: Link) -> Self {
         Self {
+            link,
             free_at: Instant::now(),
         }
     }
@@ -45,9 +61,9 @@ impl Direction {
 
     /// Sends: when it is on the wire, and when it arrives.
     fn send(&mut self, bytes: usize) -> (Instant, Instant) {
-        let takes = BYTE * u32::try_from(bytes + HEADERS).unwrap();
+        let takes = self.link.byte * u32::try_from(bytes + HEADERS).unwrap();
         self.free_at = self.free_at.max(Instant::now()) + takes;
-        (self.free_at, self.free_at + DELAY)
+        (self.free_at, self.free_at + self.link.delay)
     }
 }
 
@@ -63,10 +79,10 @@ pub(crate) struct Narrow {
 }
 
 impl Narrow {
-    pub(crate) async fn to(cloud: SocketAddr) -> Self {
+    pub(crate) async fn to(cloud: SocketAddr, link: Link) -> Self {
         let socket = TcpSocket::new_v4().unwrap();
         // Inherited by what is accepted: the kernel's buffers are a part of the queue.
-        socket.set_recv_buffer_size(QUEUE / 4).unwrap();
+        socket.set_recv_buffer_size(link.queue / 2).unwrap();
         socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let tcp = socket.listen(1).unwrap();
         let address = tcp.local_addr().unwrap();
@@ -76,14 +92,14 @@ impl Narrow {
         let edge = Arc::new(Mutex::new(None));
         let (mut tasks, waits) = (JoinSet::new(), Waits::default());
         let (up, down) = ((Arc::clone(&near), Arc::clone(&far)), (far, near));
-        tasks.spawn(datagrams(up, Arc::clone(&edge), waits.clone(), true));
-        tasks.spawn(datagrams(down, edge, waits.clone(), false));
+        tasks.spawn(datagrams(up, Arc::clone(&edge), waits.clone(), link, true));
+        tasks.spawn(datagrams(down, edge, waits.clone(), link, false));
         tasks.spawn(async move {
             while let Ok((near, _)) = tcp.accept().await {
                 let socket = TcpSocket::new_v4().unwrap();
-                socket.set_recv_buffer_size(QUEUE / 4).unwrap();
+                socket.set_recv_buffer_size(link.queue / 2).unwrap();
                 let far = socket.connect(cloud).await.unwrap();
-                join(near, far).await;
+                join(near, far, link).await;
             }
         });
         Self {
@@ -104,9 +120,10 @@ async fn datagrams(
     (from, to): (Arc<UdpSocket>, Arc<UdpSocket>),
     edge: Arc<Mutex<Option<SocketAddr>>>,
     waits: Waits,
+    link: Link,
     up: bool,
 ) {
-    let (mut direction, mut buffer) = (Direction::new(), [0; 2048]);
+    let (mut direction, mut buffer, mut count) = (Direction::new(link), [0; 2048], 0_u32);
     let mut on_way = JoinSet::new();
     loop {
         tokio::select! {
@@ -114,7 +131,9 @@ async fn datagrams(
                 if up {
                     *edge.lock() = Some(sender);
                 }
-                if direction.waiting() > BYTE * QUEUE {
+                count = count.wrapping_add(1);
+                let lost = count.checked_rem(link.loses) == Some(0);
+                if lost || direction.waiting() > link.byte * link.queue {
                     continue;
                 }
                 {
@@ -137,21 +156,24 @@ async fn datagrams(
     }
 }
 
-async fn join(near: TcpStream, far: TcpStream) {
+async fn join(near: TcpStream, far: TcpStream, link: Link) {
     for socket in [&near, &far] {
         socket.set_nodelay(true).unwrap();
     }
     let (near_read, near_write) = near.into_split();
     let (far_read, far_write) = far.into_split();
-    tokio::join!(bytes(near_read, far_write), bytes(far_read, near_write));
+    tokio::join!(
+        bytes(near_read, far_write, link),
+        bytes(far_read, near_write, link)
+    );
 }
 
 /// Reads a segment when the link has taken the one before; hands it over when it has arrived.
-async fn bytes(mut from: OwnedReadHalf, mut to: OwnedWriteHalf) {
+async fn bytes(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, link: Link) {
     let on_way = Arc::new((Mutex::new(VecDeque::new()), Notify::new()));
     let arriving = Arc::clone(&on_way);
     let read = async move {
-        let (mut direction, mut buffer) = (Direction::new(), [0; 1400]);
+        let (mut direction, mut buffer) = (Direction::new(link), [0; 1400]);
         loop {
             let bytes = from.read(&mut buffer).await.unwrap_or(0);
             let (sent, at) = direction.send(bytes);

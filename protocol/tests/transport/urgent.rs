@@ -1,4 +1,7 @@
-//! What is urgent on a link that is full: printed, and asserted only to arrive.
+//! What is urgent on a link that is full, beside the same on that link when it is idle.
+//!
+//! All times are printed. That half of them at most double is asserted, in one of [`TRIES`]: a machine
+//! that is busy with something else is slow in its own way. The slowest of 50 is its to decide.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,11 +18,14 @@ use tokio::{
 
 use crate::{
     carriers::{Carrier, pair},
-    narrow::Narrow,
+    narrow::{MEGABIT, Narrow},
     pki::{Authority, edge, valid},
 };
 
 const ROUNDS: usize = 50;
+const TRIES: usize = 3;
+/// What a full link may make of a time.
+const MOST: f64 = 2.0;
 const BEAT: usize = 16;
 const UPSERT: usize = 4 << 10;
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -102,9 +108,19 @@ async fn flow(edge: &dyn Connection, cloud: &dyn Connection, open: Open) -> (Str
 }
 
 pub(crate) async fn beats_and_upserts_overtake_what_fills_the_link<C: Carrier>() {
+    for _ in 0..TRIES {
+        if measure::<C>().await < MOST {
+            return;
+        }
+    }
+    panic!("what is urgent takes more than {MOST} times as long on a full link");
+}
+
+/// How many times as long half of the beats, or of the upserts, take at most.
+async fn measure<C: Carrier>() -> f64 {
     let authority = Authority::new();
     let (listener, address) = C::listen(&authority, valid());
-    let link = Narrow::to(address).await;
+    let link = Narrow::to(address, MEGABIT).await;
     let (credentials, _) = authority.node("system:node:edge-1", valid());
     let tls = edge(&authority, &credentials, &protocol::clock::Clock::system());
     let (near, far) = pair(&listener, link.address, &tls).await;
@@ -143,7 +159,8 @@ pub(crate) async fn beats_and_upserts_overtake_what_fills_the_link<C: Carrier>()
             full.p50() / idle.p50(),
             full.max() / idle.max(),
         );
+        full.p50() / idle.p50()
     };
-    show("beat", &measured[0].0, &measured[1].0);
-    show("upsert", &measured[0].1, &measured[1].1);
+    let beats = show("beat", &measured[0].0, &measured[1].0);
+    beats.max(show("upsert", &measured[0].1, &measured[1].1))
 }

@@ -8,6 +8,9 @@ use super::{
 };
 use crate::class::Class;
 
+/// After so many windows that were read at once, the window grows.
+const EARNED: u64 = 4;
+
 /// What a read gives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Read {
@@ -38,8 +41,11 @@ pub(super) struct Recv {
     read: u64,
     /// What it holds of its pool, over [`BASE`].
     held: u64,
-    /// What it would like to have on its way; grows when the peer has used all of it up.
+    /// What it would like to have on its way; grows when the peer has used all of it up, and with
+    /// what a reader who keeps up has had: evenly as a peer sends, it seldom uses all of it up.
     window: u64,
+    /// What had come when the window grew last.
+    grew_at: u64,
     waits: bool,
     released: bool,
     /// To be told to the peer.
@@ -57,6 +63,7 @@ impl Recv {
             read: 0,
             held: 0,
             window: first(class),
+            grew_at: 0,
             waits: false,
             released: false,
             credit: 0,
@@ -133,8 +140,11 @@ impl Recv {
             pools.give(class, before, self.held);
             return false;
         }
-        if self.received == self.granted {
+        let carried = self.received - self.grew_at;
+        let keeps_up = self.arrived.is_empty() && carried >= self.window * EARNED;
+        if self.received == self.granted || keeps_up {
             self.window = (self.window * 2).min(STREAM);
+            self.grew_at = self.received;
         }
         let unread = self.granted - self.read;
         let most = pools.most(class, before).min(self.window - BASE);

@@ -1,26 +1,29 @@
 //! The task of one connection: messages between the socket and the core.
 
 use std::{
+    pin::Pin,
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
 
+use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
 use socket2::SockRef;
 use tokio::{
     io::AsyncWriteExt,
-    time::{Instant, timeout},
+    time::{Instant, Sleep, sleep_until, timeout},
 };
 use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 
 use super::{
     NOT_SENT, Socket, broken,
     shared::{End, Shared},
+    way::{May, Way},
 };
 use crate::transport::{
     CloseCode, TransportError,
-    mux::{Mux, Pace},
+    mux::{MAX_CHUNK, Mux},
 };
 
 /// What the last word may take to arrive.
@@ -32,8 +35,10 @@ pub(super) async fn drive(shared: Arc<Shared>, socket: Socket) {
     let mut driver = Driver {
         shared: &shared,
         socket,
-        sending: None,
-        pace: Pace::default(),
+        sending: false,
+        way: Way::new(Instant::now()),
+        ask: None,
+        pause: None,
         not_sent: NOT_SENT,
     };
     let end = tokio::select! {
@@ -49,9 +54,13 @@ pub(super) async fn drive(shared: Arc<Shared>, socket: Socket) {
 struct Driver<'a> {
     shared: &'a Shared,
     socket: Socket,
-    /// Since when how many bytes are on their way into the socket.
-    sending: Option<(Instant, usize)>,
-    pace: Pace,
+    /// A message is on its way into the socket.
+    sending: bool,
+    way: Way,
+    /// What the next ping says.
+    ask: Option<[u8; 4]>,
+    /// Until something may go again.
+    pause: Option<Pin<Box<Sleep>>>,
     /// What may wait in the socket before it takes more.
     not_sent: u32,
 }
@@ -66,6 +75,9 @@ impl Driver<'_> {
             };
             match self.socket.poll_next_unpin(cx) {
                 Poll::Ready(Some(Ok(message))) => {
+                    if let Message::Pong(pong) = &message {
+                        self.way.answered(pong, Instant::now());
+                    }
                     if let Err(end) = heard(self.shared, cx, &message) {
                         return Poll::Ready(end);
                     }
@@ -81,32 +93,61 @@ impl Driver<'_> {
     /// Hands down one message, once the one before has reached the socket; true when something
     /// moved.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Result<bool, WsError> {
-        if let Some((since, bytes)) = self.sending {
+        if self.sending {
             match self.socket.poll_flush_unpin(cx) {
                 Poll::Ready(flushed) => flushed?,
                 Poll::Pending => return Ok(false),
             }
-            self.sending = None;
-            self.pace.took(bytes, since.elapsed());
+            self.sending = false;
         }
-        let chunk = self.pace.chunk();
-        self.keep_little(chunk);
-        let frame = self.shared.drive(cx, |mux| {
-            mux.set_chunk(chunk);
-            mux.poll_transmit()
-        });
-        let Some(frame) = frame else {
+        let Some(message) = self.next(cx) else {
             return Ok(false);
         };
-        self.sending = Some((Instant::now(), frame.len()));
-        self.socket.start_send_unpin(Message::Binary(frame))?;
+        self.sending = true;
+        self.socket.start_send_unpin(message)?;
+        if let Some(question) = self.ask.take() {
+            let ping = Message::Ping(Bytes::copy_from_slice(&question));
+            self.socket.start_send_unpin(ping)?;
+        }
         Ok(true)
+    }
+
+    fn next(&mut self, cx: &mut Context<'_>) -> Option<Message> {
+        let may = self.may(cx);
+        let chunk = self.way.chunk();
+        self.keep_little(chunk);
+        let (frame, holds) = self.shared.drive(cx, |mux| {
+            mux.set_chunk(chunk);
+            mux.hold(may != May::Go);
+            (mux.poll_transmit(), mux.holds())
+        });
+        if holds {
+            self.way.held();
+        }
+        let frame = frame?;
+        self.ask = self.way.went(frame.len(), Instant::now());
+        Some(Message::Binary(frame))
+    }
+
+    /// Whether bytes may go; the task is woken when they may.
+    fn may(&mut self, cx: &mut Context<'_>) -> May {
+        loop {
+            let may = self.way.may(Instant::now());
+            let May::At(at) = may else {
+                return may;
+            };
+            let pause = self.pause.get_or_insert_with(|| Box::pin(sleep_until(at)));
+            pause.as_mut().reset(at);
+            if pause.as_mut().poll(cx).is_pending() {
+                return may;
+            }
+        }
     }
 
     /// On a narrow link less may wait in the socket than on a wide one: it goes before whatever is
     /// urgent.
     fn keep_little(&mut self, chunk: usize) {
-        let wanted = u32::try_from(chunk).unwrap_or(NOT_SENT).min(NOT_SENT);
+        let wanted = u32::try_from(chunk.min(MAX_CHUNK)).unwrap_or(NOT_SENT);
         if wanted.abs_diff(self.not_sent) > self.not_sent / 4 {
             let (tcp, _) = self.socket.get_ref().get_ref();
             // Where it is refused the link works as before; only what is urgent waits longer.

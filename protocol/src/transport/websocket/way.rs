@@ -1,0 +1,171 @@
+//! What is on its way to the peer, above TCP.
+//!
+//! TCP fills the network's queue as far as it can, and whatever it took goes before what is urgent. So
+//! the link's own task asks with pings what has arrived: a pong says that everything before its ping
+//! has, and [`Flight`] says from that how much more may go. Who waits for nothing asks for nothing: a
+//! beat costs no ping.
+//!
+//! Pure: the time is the caller's to know.
+
+use std::{collections::VecDeque, time::Duration};
+
+use tokio::time::Instant;
+
+use crate::transport::flight::Flight;
+
+/// TCP's, over Ethernet.
+const PACKET: u64 = 1448;
+/// The frames, TLS, TCP and IP around a message.
+const AROUND: u64 = 70;
+/// There are about so many questions on the way.
+const QUESTIONS: u64 = 8;
+/// Less is not asked about.
+const WORTHWHILE: u64 = 1 << 10;
+/// A pause that was missed, by a timer that is late, is made up for so long.
+const LATE: Duration = Duration::from_millis(4);
+
+/// What a ping asks about.
+#[derive(Debug)]
+struct Question {
+    number: u32,
+    bytes: u64,
+    at: Instant,
+}
+
+/// Whether bytes may go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum May {
+    Go,
+    /// Not before.
+    At(Instant),
+    /// Not before an answer.
+    Wait,
+}
+
+/// What is on its way.
+#[derive(Debug)]
+pub(super) struct Way {
+    flight: Flight,
+    questions: VecDeque<Question>,
+    /// What went since the last question.
+    unasked: u64,
+    unanswered: u64,
+    next_number: u32,
+    next_at: Instant,
+    /// Something had to wait since the last answer.
+    full: bool,
+}
+
+impl Way {
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            flight: Flight::new(now, PACKET),
+            questions: VecDeque::new(),
+            unasked: 0,
+            unanswered: 0,
+            next_number: 0,
+            next_at: now,
+            full: false,
+        }
+    }
+
+    /// How many bytes are worth sending at once.
+    pub(super) fn chunk(&self) -> usize {
+        usize::try_from(self.flight.chunk()).unwrap_or(usize::MAX)
+    }
+
+    pub(super) fn may(&self, now: Instant) -> May {
+        if self.unanswered > 0 && self.unanswered + self.flight.chunk() > self.flight.window() {
+            May::Wait
+        } else if now < self.next_at {
+            May::At(self.next_at)
+        } else {
+            May::Go
+        }
+    }
+
+    /// Something waits that may not go.
+    pub(super) const fn held(&mut self) {
+        self.full = true;
+    }
+
+    /// A message of so many bytes went; what to ask next, if anything.
+    pub(super) fn went(&mut self, bytes: usize, now: Instant) -> Option<[u8; 4]> {
+        let bytes = bytes as u64 + AROUND;
+        let from = self.next_at.max(now.checked_sub(LATE).unwrap_or(now));
+        self.next_at = from + self.flight.pause(bytes);
+        self.unanswered += bytes;
+        self.unasked += bytes;
+        if self.unasked < WORTHWHILE.max(self.flight.window() / QUESTIONS) {
+            return None;
+        }
+        let number = self.next_number;
+        self.next_number = number.wrapping_add(1);
+        self.questions.push_back(Question {
+            number,
+            bytes: std::mem::take(&mut self.unasked),
+            at: now,
+        });
+        Some(number.to_be_bytes())
+    }
+
+    /// The peer has what was sent before the ping with these bytes.
+    pub(super) fn answered(&mut self, pong: &[u8], now: Instant) {
+        let is_meant = |asked: &Question| asked.number.to_be_bytes() == pong;
+        let Some(last) = self.questions.iter().position(is_meant) else {
+            return;
+        };
+        let full = std::mem::take(&mut self.full);
+        for asked in self.questions.drain(..=last) {
+            self.unanswered -= asked.bytes;
+            self.flight.arrived(now, asked.at, asked.bytes, full);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_beat_costs_no_ping_and_a_chunk_one() {
+        let (now, mut way) = (Instant::now(), Way::new(Instant::now()));
+        assert_eq!(way.went(20, now), None);
+        let asked: Vec<_> = (0..10).filter_map(|_| way.went(1400, now)).collect();
+        assert!(!asked.is_empty());
+        assert_eq!(asked[0], [0; 4]);
+    }
+
+    #[test]
+    fn a_pong_answers_every_ping_before_it_and_a_strange_one_none() {
+        let (now, mut way) = (Instant::now(), Way::new(Instant::now()));
+        let mut asked = Vec::new();
+        while way.may(now + Duration::from_secs(1)) == May::Go {
+            asked.extend(way.went(1400, now));
+        }
+        assert_eq!(way.may(now + Duration::from_secs(1)), May::Wait);
+        let before = way.unanswered;
+        way.answered(b"else", now);
+        way.answered(b"", now);
+        assert_eq!(way.unanswered, before);
+        let later = now + Duration::from_millis(50);
+        way.answered(asked.last().unwrap(), later);
+        assert_eq!(way.unanswered, way.unasked);
+        way.answered(&asked[0], later);
+        assert_eq!(way.unanswered, way.unasked, "it was answered already");
+    }
+
+    #[test]
+    fn what_goes_goes_evenly_once_the_round_trip_is_known() {
+        let (mut now, mut way) = (Instant::now(), Way::new(Instant::now()));
+        for _ in 0..20 {
+            let asked = way.went(2000, now);
+            now += Duration::from_millis(50);
+            way.answered(&asked.unwrap_or_default(), now);
+        }
+        for _ in 0..3 {
+            way.went(2000, now);
+        }
+        assert!(matches!(way.may(now), May::At(at) if at < now + Duration::from_millis(50)));
+    }
+}

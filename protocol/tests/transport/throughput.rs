@@ -1,0 +1,77 @@
+//! How much of a link one stream gets: printed, and asserted where the link is narrow.
+
+use std::{sync::Arc, time::Duration};
+
+use protocol::{
+    name::ServiceName,
+    transport::{Connection, Stream},
+    wire::Open,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    time::Instant,
+};
+
+use crate::{
+    carriers::{Carrier, pair},
+    narrow::{Link, MEGABIT, Narrow},
+    pki::{Authority, edge, valid},
+};
+
+/// What an ordinary wide line does: 50 Mbit/s, and 20 ms there and back.
+const WIDE: Link = Link {
+    byte: Duration::from_nanos(160),
+    delay: Duration::from_millis(10),
+    queue: 256 << 10,
+    loses: 0,
+};
+const LOSSY: Link = Link { loses: 100, ..WIDE };
+
+/// Bytes a second of a stream from the cloud to the edge, once it is under way.
+async fn carries<C: Carrier>(link: Option<Link>, first: usize, then: usize) -> f64 {
+    let authority = Authority::new();
+    let (listener, address) = C::listen(&authority, valid());
+    let narrow = match link {
+        Some(link) => Some(Narrow::to(address, link).await),
+        None => None,
+    };
+    let address = narrow.as_ref().map_or(address, |narrow| narrow.address);
+    let (credentials, _) = authority.node("system:node:edge-1", valid());
+    let tls = edge(&authority, &credentials, &protocol::clock::Clock::system());
+    let (near, far) = pair(&listener, address, &tls).await;
+    let (near, far): (Arc<dyn Connection>, Arc<dyn Connection>) = (near.unwrap(), far.unwrap());
+    let open = Open::dial(ServiceName::KubeApiTcp, "");
+    let (near, far) = tokio::join!(near.open(open), far.accept());
+    let (mut near, (_, mut far)): (Stream, (Open, Stream)) = (near.unwrap(), far.unwrap());
+    let write = async {
+        let chunk = vec![7; 4096];
+        for _ in 0..(first + then).div_ceil(chunk.len()) {
+            far.send.write_all(&chunk).await.unwrap();
+        }
+    };
+    let read = async {
+        let mut chunk = vec![0; 4096];
+        for _ in 0..first / chunk.len() {
+            near.recv.read_exact(&mut chunk).await.unwrap();
+        }
+        let began = Instant::now();
+        for _ in 0..then / chunk.len() {
+            near.recv.read_exact(&mut chunk).await.unwrap();
+        }
+        f64::from(u32::try_from(then).unwrap()) / began.elapsed().as_secs_f64()
+    };
+    tokio::join!(write, read).1
+}
+
+pub(crate) async fn one_stream_uses_the_link<C: Carrier>() {
+    let name = std::any::type_name::<C>().rsplit("::").next().unwrap();
+    let narrow = carries::<C>(Some(MEGABIT), 128 << 10, 768 << 10).await / 125_000.0;
+    println!("{name}: {:.0} % of 1 Mbit/s", narrow * 100.0);
+    let wide = carries::<C>(Some(WIDE), 2 << 20, 8 << 20).await / 125_000.0;
+    println!("{name}: {wide:.1} of 50 Mbit/s, 20 ms");
+    let lossy = carries::<C>(Some(LOSSY), 1 << 20, 4 << 20).await / 125_000.0;
+    println!("{name}: {lossy:.1} of 50 Mbit/s, 20 ms, one of a hundred datagrams lost");
+    let none = carries::<C>(None, 4 << 20, 32 << 20).await / 125_000.0;
+    println!("{name}: {none:.0} Mbit/s over the loopback");
+    assert!(narrow > 0.85, "{narrow}");
+}
