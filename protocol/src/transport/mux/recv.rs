@@ -204,3 +204,22 @@ impl Recv {
         self.granted - self.read
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reader_who_keeps_up_is_granted_more_though_the_peer_never_uses_it_up() {
+        let (class, mut pools) = (Class::Interactive, Pools::receive(None));
+        let mut recv = Recv::new(class);
+        recv.grant(class, &mut pools);
+        for _ in 0..1000 {
+            recv.data(1, &[0; 256], false).unwrap();
+            recv.read(&mut [0; 256]);
+            assert!(recv.received < recv.granted);
+            recv.grant(class, &mut pools);
+        }
+        assert!(recv.unread() > 32 << 10, "{}", recv.unread());
+    }
+}

@@ -19,8 +19,12 @@ const PACKET: u64 = 1448;
 const AROUND: u64 = 70;
 /// There are about so many questions on the way.
 const QUESTIONS: u64 = 8;
+/// A peer that answers none must not make them more and more.
+const MOST_QUESTIONS: usize = 64;
 /// Less is not asked about.
 const WORTHWHILE: u64 = 1 << 10;
+/// What was not asked about for so long is there, or the link is dead.
+const FORGOTTEN: Duration = Duration::from_secs(2);
 /// A pause that was missed, by a timer that is late, is made up for so long.
 const LATE: Duration = Duration::from_millis(4);
 
@@ -51,6 +55,7 @@ pub(super) struct Way {
     unasked: u64,
     unanswered: u64,
     next_number: u32,
+    went_at: Instant,
     next_at: Instant,
     /// Something had to wait since the last answer.
     full: bool,
@@ -64,6 +69,7 @@ impl Way {
             unasked: 0,
             unanswered: 0,
             next_number: 0,
+            went_at: now,
             next_at: now,
             full: false,
         }
@@ -91,12 +97,17 @@ impl Way {
 
     /// A message of so many bytes went; what to ask next, if anything.
     pub(super) fn went(&mut self, bytes: usize, now: Instant) -> Option<[u8; 4]> {
+        if now.saturating_duration_since(self.went_at) > FORGOTTEN {
+            self.unanswered -= std::mem::take(&mut self.unasked);
+        }
+        self.went_at = now;
         let bytes = bytes as u64 + AROUND;
         let from = self.next_at.max(now.checked_sub(LATE).unwrap_or(now));
         self.next_at = from + self.flight.pause(bytes);
         self.unanswered += bytes;
         self.unasked += bytes;
-        if self.unasked < WORTHWHILE.max(self.flight.window() / QUESTIONS) {
+        let worthwhile = WORTHWHILE.max(self.flight.window() / QUESTIONS);
+        if self.unasked < worthwhile || self.questions.len() >= MOST_QUESTIONS {
             return None;
         }
         let number = self.next_number;
@@ -130,7 +141,10 @@ mod tests {
     #[test]
     fn a_beat_costs_no_ping_and_a_chunk_one() {
         let (now, mut way) = (Instant::now(), Way::new(Instant::now()));
-        assert_eq!(way.went(20, now), None);
+        for beat in 0..100 {
+            assert_eq!(way.went(20, now + Duration::from_secs(40) * beat), None);
+        }
+        let now = now + Duration::from_hours(2);
         let asked: Vec<_> = (0..10).filter_map(|_| way.went(1400, now)).collect();
         assert!(!asked.is_empty());
         assert_eq!(asked[0], [0; 4]);
