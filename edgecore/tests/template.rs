@@ -12,7 +12,8 @@
 mod template;
 
 /// Each made 50 MB to 7 GB, or took minutes, before it was bounded.
-const HOSTILE: [&str; 16] = [
+const HOSTILE: [&str; 17] = [
+    "{# {{ ' #}{{ ([1] * 9000000 ~ 'x') | length }}",
     "{{ ([1] * 9000000 ~ 'x') | length }}",
     "{{ [[[1] * 999] * 999] * 999 ~ 'x' }}",
     "{{ 2 in [1] * 9000000 }}",

@@ -59,6 +59,13 @@ impl Devices {
         self.inner.turns.turn(&node).await;
         // Never closed.
         let _room = room.acquire().await;
+        // Since it was looked at, others may have created it, or the device may have gone or moved.
+        let now = self.inner.cluster.known_device(&device.key);
+        let is_lacking =
+            |now: &KnownDevice| now.status.is_none() && now.uid == device.uid && now.node == device.node;
+        if !now.as_ref().is_some_and(is_lacking) {
+            return (device, Ended::Made);
+        }
         let call = create_empty(&device);
         let how = match self.inner.cluster.api().call(Actor::Cloudcore, call).await {
             Ok(answer) => match status_entry(&answer) {

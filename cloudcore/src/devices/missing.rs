@@ -25,7 +25,7 @@ const LATEST: Duration = Duration::from_mins(5);
 /// How a creation ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ended {
-    /// There is one now, and the watch knows.
+    /// There is one now, and the watch knows; or there is none to make any more.
     Made,
     /// It was for nothing: there is one that the watch does not know yet, or it was refused.
     Not,

@@ -37,6 +37,23 @@ async fn a_device_whose_node_comes_later_is_looked_at_then() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_status_that_another_replica_has_made_is_not_made_again() {
+    let world = World::new();
+    world.cluster.told_no_statuses();
+    let story = async {
+        sleep(Duration::from_secs(5)).await;
+        let made = json!({ "metadata": { "name": "pump", "namespace": "n", "uid": "s", "resourceVersion": "7",
+            "ownerReferences": [{ "apiVersion": "devices.kubeedge.io/v1beta1", "kind": "Device", "name": "pump",
+                "uid": "u", "controller": true }] } });
+        world.server.put(STATUS, made.clone());
+        world.cluster.told_status(&key(), &made);
+        sleep(Duration::from_mins(10)).await;
+        assert_eq!(world.server.take_requests(), [""; 0]);
+    };
+    world.run(story).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_node_with_many_new_devices_holds_up_the_statuses_of_no_other_node() {
     let world = World::new();
     let device = |name: &str, node: &str| {

@@ -15,14 +15,16 @@ impl Written {
             let ServedProperty {
                 name,
                 visitor,
+                type_,
                 access,
                 collect_cycle,
                 confirm_timeout,
                 enforce,
                 ..
             } = property;
-            let text =
-                format!("\n{name} {visitor:?} {access:?} {collect_cycle:?} {confirm_timeout:?} {enforce}");
+            let text = format!(
+                "\n{name} {visitor:?} {type_:?} {access:?} {collect_cycle:?} {confirm_timeout:?} {enforce}"
+            );
             hasher.update(text.as_bytes());
         }
         Self(hasher.finalize())
@@ -31,6 +33,7 @@ impl Written {
 
 #[cfg(test)]
 mod tests {
+    use protocol::devices::PropertyType;
     use serde_json::json;
 
     use super::*;
@@ -62,5 +65,9 @@ mod tests {
             *manifest.pointer_mut(at).unwrap() = value;
             assert_ne!(written(manifest), written(lamp()), "{at}");
         }
+        // A model's type says how a slave's registers are read.
+        let mut typed = served(lamp());
+        typed.properties[0].type_ = Some(PropertyType::Float);
+        assert_ne!(Written::of(&typed), written(lamp()));
     }
 }

@@ -87,8 +87,12 @@ impl Greeting {
         self.session = Session::Resumed;
     }
 
-    /// A connection ended; whether it had stood.
+    /// A connection ended; whether it had stood. A broker that hung up once for a reason of its own is
+    /// not spoken to in the old version for ever: one that knows no other costs an attempt.
     pub(crate) const fn lost(&mut self, lost: &Lost, stood: bool) {
+        if stood {
+            self.version = Version::Five;
+        }
         match (lost, stood) {
             // What was too large, or could not be read, would be delivered again at each reconnect.
             (Lost::TooLarge, _) | (Lost::Version, true) => self.session = Session::Clean,
@@ -122,6 +126,23 @@ mod tests {
         greeting.lost(&Lost::HungUp, true);
         greeting.lost(&refused(), false);
         assert_eq!(greeting.version, Version::Five);
+    }
+
+    #[test]
+    fn a_broker_that_was_spoken_to_in_the_old_version_is_asked_in_the_new_one_again() {
+        let mut greeting = Greeting::default();
+        greeting.lost(&Lost::HungUp, false);
+        assert_eq!(greeting.version, Version::Three);
+        greeting.lost(&Lost::TooLarge, true);
+        assert_eq!(
+            (greeting.version, greeting.session),
+            (Version::Five, Session::Clean)
+        );
+        greeting.lost(&Lost::HungUp, false);
+        assert_eq!(
+            (greeting.version, greeting.session),
+            (Version::Three, Session::Clean)
+        );
     }
 
     #[test]

@@ -8,6 +8,10 @@ const WORDS: [&str; 9] = ["in", "not", "and", "or", "if", "elif", "else", "is", 
 
 /// Says what is wrong with a template.
 pub(super) fn check(text: &str) -> Result<(), String> {
+    // What stands in one is skipped by the language, and would have to be skipped here just so.
+    if text.contains("{#") {
+        return Err("has a comment ({# ... #}): write it beside the template".to_owned());
+    }
     let mut rest = text;
     while let Some(start) = ["{{", "{%"].iter().filter_map(|mark| rest.find(mark)).min() {
         let block = Block::read(&rest[start + 2..]);
@@ -17,7 +21,7 @@ pub(super) fn check(text: &str) -> Result<(), String> {
             .collect();
         if found.len() > 1 {
             return Err(format!(
-                "has {} in one block: only one of them may be in it",
+                "has {} in one block: only one of them may be in it; put text beside the block instead of adding it with ~",
                 found.join(" and ")
             ));
         }
@@ -144,6 +148,7 @@ mod tests {
             "{{ value | default([1]) * 9 }}",
             "x {{ 'a' }} {{ '}}' }} {{ [1] * 9 }}",
             "{{ {'a': [1]}.a * 9 }}",
+            "{# {{ ' #}{{ ([1] * 9 ~ 'x') | length }}",
         ] {
             assert!(check(template).is_err(), "{template}");
         }
