@@ -4,10 +4,15 @@
 //! Pure: what was sent and has arrived, and when, is the caller's to know. Both transports ask it, each
 //! for what it sends: QUIC as its congestion control, the WebSocket above TCP.
 //!
-//! Each round trip the window moves half of the way to where answers take [`QUEUE`] and a packet and a
-//! half more than the shortest round trip known (as FAST TCP does; at 1 Mbit/s some 27 ms, of which
-//! two packets on their way, one each way, are most). A loss cuts it as CUBIC does; after one it grows
-//! by one packet, then two, then four a round, so that it meets a short queue's end slowly.
+//! Each round trip the window moves half of the way to where answers take [`QUEUE`], or a sixteenth of a
+//! long path, and a packet and a half more than the shortest round trip known (as FAST TCP does; at
+//! 1 Mbit/s some 27 ms, of which two packets on their way, one each way, are most). A loss cuts it as
+//! CUBIC does; after one it grows by one packet, then two, then four a round, so that it meets a short
+//! queue's end slowly.
+//!
+//! Radio links answer one packet soon and the next late, whatever is on their way. By how much answers
+//! of one round differ is measured, and what goes far beyond the queue that is wanted is allowed. A
+//! fast link whose answers come in order and tens of milliseconds late by chance is used in part only.
 //!
 //! The shortest round trip is that of the last [`KNOWN`]. While the link is full it is not seen, so
 //! once in that time half of the window is kept back for two rounds. So a longer path, and somebody
@@ -28,10 +33,14 @@ const QUEUE: Duration = Duration::from_millis(10);
 /// And this much of a packet more, in percent: so two senders whose answers wait behind what the
 /// other one sends get equal shares.
 const MORE: u64 = 150;
+/// And this part of a long path, whose delay varies with its length.
+const QUEUE_PART: u32 = 16;
 /// A queue so long says that the link is full.
 const FULL: Duration = Duration::from_millis(30);
 /// For how long a short round trip says how long the path is.
 const KNOWN: Duration = Duration::from_secs(10);
+/// The answers of a round, from which on they say by how much answers differ.
+const TELLING: u32 = 4;
 /// A round trip so little above the shortest is as good as that one.
 const SAME: Duration = Duration::from_millis(2);
 /// What is sent at once is what the link carries in this time.
@@ -65,8 +74,9 @@ impl Shortest {
     }
 
     fn saw(&mut self, now: Instant, trip: Duration) {
-        if now.saturating_duration_since(self.since) >= KNOWN {
-            self.before = self.now.take().or(self.before);
+        let since = now.saturating_duration_since(self.since);
+        if since >= KNOWN {
+            self.before = self.now.take().or(self.before).filter(|_| since < KNOWN * 2);
             self.since = now;
         }
         self.now = Some(self.now.map_or(trip, |least| least.min(trip)));
@@ -84,6 +94,8 @@ impl Shortest {
 #[derive(Clone, Debug)]
 struct Round {
     began: Instant,
+    /// When what was answered first had been sent: before that there may have been nothing to send.
+    first: Option<Instant>,
     least: Option<Duration>,
     trips: Duration,
     answers: u32,
@@ -96,6 +108,7 @@ impl Round {
     const fn new(now: Instant) -> Self {
         Self {
             began: now,
+            first: None,
             least: None,
             trips: Duration::ZERO,
             answers: 0,
@@ -130,6 +143,8 @@ pub(super) struct Flight {
     calm: u64,
     /// How long an answer took in the last round.
     trip: Option<Duration>,
+    /// By how much the answers of a round are later than its first one, on average.
+    spread: Duration,
 }
 
 impl Flight {
@@ -145,6 +160,7 @@ impl Flight {
             step: None,
             calm: 0,
             trip: None,
+            spread: Duration::ZERO,
         }
     }
 
@@ -190,6 +206,7 @@ impl Flight {
         let trip = now.saturating_duration_since(sent);
         self.shortest.saw(now, trip);
         let round = &mut self.round;
+        round.first.get_or_insert(sent);
         round.least = Some(round.least.map_or(trip, |least| least.min(trip)));
         round.trips += trip;
         round.answers += 1;
@@ -209,24 +226,33 @@ impl Flight {
         let (Some(path), Some(least)) = (self.shortest.get(), round.least) else {
             return;
         };
+        let mean = round.trips / round.answers.max(1);
+        if round.answers >= TELLING {
+            self.spread = (self.spread * 3 + mean.saturating_sub(least)) / 4;
+        }
         // Between both: the fastest answer may have been lucky, and the mean has waited for an
         // acknowledgement that was put off.
-        let trip = (least + round.trips / round.answers.max(1)) / 2;
+        let trip = (least + mean) / 2;
         self.trip = Some(trip);
-        let mut there = part(self.window, path + QUEUE, trip) + self.packet * MORE / 100;
+        let wanted = QUEUE.max(path / QUEUE_PART);
+        // What answers that were put off make of an even link is less than that.
+        let uneven = self.spread.saturating_sub(wanted * 3 / 2) * 3;
+        let queue = wanted + uneven;
+        let mut there = part(self.window, path + queue, trip) + self.packet * MORE / 100;
         // Where there is no queue at all more is added each round: on a long path the rest of this
         // takes minutes.
-        self.calm = if round.full && trip <= path + QUEUE / 2 {
+        self.calm = if round.full && trip <= path + queue / 2 {
             (self.calm * 2).clamp(self.packet, self.window)
         } else {
             0
         };
         there += self.calm;
         match self.phase {
-            Phase::Doubling if round.full && trip > path + FULL => {
-                let took = now.saturating_duration_since(round.began);
-                let carries = part(round.arrived, path + FULL, took);
-                self.window = self.at_least(carries.min(self.window));
+            Phase::Doubling if round.full && trip > path + FULL.max(wanted * 2) + uneven => {
+                let began = round.first.map_or(round.began, |first| first.max(round.began));
+                let carries = part(round.arrived, path + FULL, now.saturating_duration_since(began));
+                // One late answer says little.
+                self.window = self.at_least(carries.clamp(self.window / 2, self.window));
                 self.phase = Phase::Steady;
             }
             Phase::Looking(0) => {
@@ -235,7 +261,10 @@ impl Flight {
             }
             Phase::Looking(rounds) => self.phase = Phase::Looking(rounds - 1),
             Phase::Steady if round.full && self.shortest.is_old(now) => self.phase = Phase::Looking(3),
-            Phase::Steady if round.full || there < self.window => self.approach(there),
+            // Few answers of somebody who sends little say nothing of the link.
+            Phase::Steady if round.full || (there < self.window && round.arrived * 2 >= self.window) => {
+                self.approach(there);
+            }
             Phase::Doubling | Phase::Steady => {}
         }
     }

@@ -188,10 +188,7 @@ async fn is_adopted(testbed: &Testbed, device: &str) -> Result<()> {
     let refused = testbed
         .kubectl(["delete", "devicestatus", device, "--as", &user])
         .await;
-    let refused = format!(
-        "{:?}",
-        refused.map_or_else(|error| error.to_string(), |done| done)
-    );
+    let refused = format!("{:?}", refused.unwrap_or_else(|error| error.to_string()));
     mentions(&refused, &["cloudcore may not delete a DeviceStatus"])
 }
 

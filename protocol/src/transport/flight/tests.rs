@@ -13,6 +13,9 @@ struct Line {
     path: Duration,
     /// Somebody else's queue before it.
     foreign: Duration,
+    /// Answers are late by up to this, each by another time.
+    uneven: Duration,
+    dice: u64,
     /// Longer queues lose what comes.
     most: Duration,
     free_at: Instant,
@@ -33,6 +36,8 @@ impl Line {
             packet: Duration::from_nanos(PACKET * 8 * 1_000_000_000 / bits_a_second),
             path: Duration::from_millis(path),
             foreign: Duration::ZERO,
+            uneven: Duration::ZERO,
+            dice: 1,
             most: Duration::from_secs(1),
             free_at: now,
             next_at: now,
@@ -53,7 +58,11 @@ impl Line {
         }
         self.longest = self.longest.max(waits);
         self.free_at = self.free_at.max(self.now) + self.packet;
-        let at = self.free_at + self.path + self.foreign;
+        self.dice = self.dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        let late = self.uneven * u32::try_from(self.dice >> 54).unwrap() / 1024;
+        // They come in the order in which they were sent.
+        let before = self.answers.back().map_or(self.now, |(at, ..)| *at);
+        let at = (self.free_at + self.path + self.foreign + late).max(before);
         self.answers.push_back((at, self.now, false));
     }
 
@@ -103,7 +112,7 @@ fn a_full_link_of_any_rate_is_used_and_its_queue_stays_short() {
         let used = line.used(30);
         assert!(used >= 95, "{rate} bit/s over {path} ms: {used} %");
         // On a long path, for a moment, a part of what it holds.
-        let most = (Duration::from_millis(20) + line.packet * 3).max(line.path / 3);
+        let most = (Duration::from_millis(20) + line.packet * 3).max(line.path * 2 / 5);
         assert!(
             line.longest < most,
             "{rate} bit/s over {path} ms: {:?}",
@@ -137,6 +146,37 @@ fn beside_a_queue_that_somebody_else_fills_something_goes_always_and_much_after_
         "{:?}",
         line.longest
     );
+}
+
+#[test]
+fn a_link_whose_answers_are_uneven_is_used() {
+    for (rate, path, uneven, least) in [
+        (10_000_000, 40, 20, 90),
+        (2_000_000, 40, 60, 60),
+        (2_000_000, 600, 170, 70),
+        (200_000, 800, 1_200, 70),
+        // So uneven and so fast that a queue would be no later: it is taken for one.
+        (10_000_000, 30, 70, 5),
+    ] {
+        let mut line = Line::of(rate, path);
+        line.uneven = Duration::from_millis(uneven);
+        line.run(30);
+        let used = line.used(60);
+        assert!(
+            used >= least,
+            "{rate} bit/s over {path} ms and up to {uneven} more: {used} %"
+        );
+    }
+}
+
+#[test]
+fn an_answer_that_is_late_after_a_rest_costs_no_more_than_half() {
+    let start = Instant::now();
+    let mut flight = Flight::new(start, PACKET);
+    flight.arrived(start + Duration::from_millis(50), start, PACKET, false);
+    let later = start + Duration::from_mins(1);
+    flight.arrived(later + Duration::from_millis(150), later, PACKET, true);
+    assert!(flight.window() >= FIRST_PACKETS * PACKET / 2);
 }
 
 #[test]

@@ -38,8 +38,8 @@ impl Controller for Control {
         self.0.answered(now.into(), in_flight, app_limited);
     }
 
-    fn on_congestion_event(&mut self, now: Instant, sent: Instant, persistent: bool, _lost_bytes: u64) {
-        self.0.lost(now.into(), sent.into(), persistent);
+    fn on_congestion_event(&mut self, now: Instant, sent: Instant, persistent: bool, lost_bytes: u64) {
+        self.0.lost(now.into(), sent.into(), lost_bytes, persistent);
     }
 
     fn on_mtu_update(&mut self, new_mtu: u16) {

@@ -3,7 +3,7 @@
 //! quinn sends by priority, strictly; what it was handed it never gives back. So here each writer but
 //! the session's waits until there is room on the way, evenly over time; the classes take turns by the
 //! scheduler that the WebSocket has too. The session never waits, and [`RESERVE`] of quinn's window is
-//! left for it.
+//! left for it, whatever is on the way already.
 //!
 //! A turn that is not taken is soon another's: a writer may have lost interest.
 //!
@@ -145,8 +145,10 @@ impl State {
             return Some(turn.until);
         }
         self.turn = None;
-        let chunk = usize::try_from(self.chunk()).unwrap_or(usize::MAX);
-        let class = self.scheduler.next(self.classes(), chunk)?;
+        let classes = self.classes();
+        if !classes.contains(&true) {
+            return None;
+        }
         let Some(bytes) = self.room(now) else {
             // Or when something is heard, which is told.
             return Some(if now < self.next_at {
@@ -155,6 +157,9 @@ impl State {
                 now + SILENCE
             });
         };
+        // Asked only when its answer is carried out: it remembers whose turn it was.
+        let chunk = usize::try_from(self.chunk()).unwrap_or(usize::MAX);
+        let class = self.scheduler.next(classes, chunk)?;
         let waiter = self.waiting[index(class)].pop_front()?;
         waiter.waker.wake();
         let until = now + TURN;
@@ -189,10 +194,11 @@ impl Gate {
         state.flight.packets_of(bytes.into());
     }
 
-    /// quinn's window.
+    /// quinn's window. It never closes over what is on its way: that would hold up the session until
+    /// a window that has shrunk is empty again. All others the gate holds back.
     pub(super) fn window(&self) -> u64 {
         let state = self.state.lock();
-        state.flight.window() + RESERVE * state.packet
+        state.flight.window().max(state.in_flight) + RESERVE * state.packet
     }
 
     /// quinn sent so much.
@@ -210,8 +216,15 @@ impl Gate {
         state.flight.arrived(now, sent, bytes, full);
     }
 
-    pub(super) fn lost(&self, now: Instant, sent: Instant, all: bool) {
-        self.state.lock().flight.lost(now, sent, all);
+    pub(super) fn lost(&self, now: Instant, sent: Instant, bytes: u64, all: bool) {
+        let mut state = self.state.lock();
+        // quinn says what is on the way before it looks for what is lost.
+        state.in_flight = if all {
+            0
+        } else {
+            state.in_flight.saturating_sub(bytes)
+        };
+        state.flight.lost(now, sent, all);
     }
 
     /// So much is on its way, and quinn has nothing left to send when it is `idle`.
@@ -261,7 +274,8 @@ impl Gate {
         waiting[index(class)] = true;
         state.scheduler.sent(class, bytes, waiting);
         let count = bytes as u64;
-        if state.in_flight + state.handed == 0 {
+        // In silence one piece is tried at a time.
+        if state.in_flight + state.handed == 0 || now.saturating_duration_since(state.heard_at) >= SILENCE {
             state.heard_at = now;
         }
         state.handed += count;
@@ -373,6 +387,31 @@ mod tests {
         let silent = Instant::now() + SILENCE;
         assert!(gate.state.lock().room(Instant::now()).is_none());
         assert!(gate.state.lock().room(silent).is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn in_silence_one_piece_is_tried_a_second() {
+        let (gate, _) = full();
+        let mut went = 0;
+        for _ in 0..100 {
+            tokio::time::advance(Duration::from_millis(100)).await;
+            if gate.state.lock().room(Instant::now()).is_some() {
+                gate.wrote(Class::Bulk, 1000);
+                went += 1;
+            }
+        }
+        assert!((8..=10).contains(&went), "{went}");
+    }
+
+    #[test]
+    fn a_window_that_shrinks_leaves_room_for_the_session_over_what_is_on_its_way() {
+        let (gate, window) = full();
+        let (now, on_way) = (Instant::now(), window - 100);
+        gate.lost(now, now, 1000, false);
+        assert!(gate.state.lock().flight.window() < on_way - 1000);
+        assert_eq!(gate.window(), on_way - 1000 + 2 * 1200);
+        gate.lost(now, now, 1000, true);
+        assert_eq!(gate.window(), (4 + 2) * 1200, "nothing came through");
     }
 
     #[test]

@@ -81,7 +81,8 @@ impl Way {
     }
 
     pub(super) fn may(&self, now: Instant) -> May {
-        if self.unanswered > 0 && self.unanswered + self.flight.chunk() > self.flight.window() {
+        // What nobody was asked about nobody answers.
+        if !self.questions.is_empty() && self.unanswered + self.flight.chunk() > self.flight.window() {
             May::Wait
         } else if now < self.next_at {
             May::At(self.next_at)
@@ -167,6 +168,31 @@ mod tests {
         assert_eq!(way.unanswered, way.unasked);
         way.answered(&asked[0], later);
         assert_eq!(way.unanswered, way.unasked, "it was answered already");
+    }
+
+    #[test]
+    fn nothing_waits_for_an_answer_that_nobody_was_asked_for() {
+        let (mut now, mut way) = (Instant::now(), Way::new(Instant::now()));
+        for _ in 0..50 {
+            way.held();
+            let asked = way.went(4000, now);
+            now += Duration::from_millis(20);
+            way.answered(&asked.unwrap_or_default(), now);
+        }
+        // A part that is too small to ask about, and a stall that makes the window small.
+        let small = usize::try_from(way.flight.window() / QUESTIONS / 2).unwrap();
+        let asked = way.went(small * 2, now).unwrap();
+        assert_eq!(way.went(small, now), None);
+        now += Duration::from_secs(3);
+        for _ in 0..20 {
+            way.flight.lost(now, now, true);
+        }
+        way.answered(&asked, now);
+        assert!(
+            way.unanswered + way.flight.chunk() > way.flight.window(),
+            "the case"
+        );
+        assert_ne!(way.may(now), May::Wait);
     }
 
     #[test]
