@@ -21,7 +21,13 @@ impl Runtime {
         self.made
     }
 
+    /// As containerd does: a call that an edgecore made before its end goes on, and another one for the
+    /// same attempt is refused, for the name is taken.
     pub(crate) fn make_sandbox(&mut self, uid: &str, attempt: u32) {
+        let taken = |sandbox: &SandboxObserved| sandbox.attempt == attempt;
+        if self.observe(uid).sandboxes.iter().any(taken) {
+            return;
+        }
         let at = self.tick();
         let sandbox = SandboxObserved {
             id: format!("sandbox-{at}"),
