@@ -30,11 +30,11 @@ use tokio::time::Instant;
 
 /// What the answers of a full link may take longer than those of an idle one, both ways together.
 const QUEUE: Duration = Duration::from_millis(10);
+/// Or this part of a long path, if that is more: its delay varies with its length.
+const QUEUE_PART: u32 = 16;
 /// And this much of a packet more, in percent: so two senders whose answers wait behind what the
 /// other one sends get equal shares.
 const MORE: u64 = 150;
-/// And this part of a long path, whose delay varies with its length.
-const QUEUE_PART: u32 = 16;
 /// A queue so long says that the link is full.
 const FULL: Duration = Duration::from_millis(30);
 /// For how long a short round trip says how long the path is.

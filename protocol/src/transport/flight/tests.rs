@@ -1,3 +1,5 @@
+//! The window over links in virtual time: even and uneven, long and short, with others' queues and losses.
+
 use std::collections::VecDeque;
 
 use super::*;
