@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use crate::{cache::Cache, ground::Ground};
+use crate::{cache::Cache, command, ground::Ground};
 
 /// A running program and how to start it again.
 #[derive(Debug)]
@@ -35,6 +35,12 @@ impl Daemon {
             child,
             log,
         })
+    }
+
+    /// Gives all its threads, and those they start, a scheduling policy of `chrt`.
+    pub(super) fn schedule(&self, policy: &str) -> Result<()> {
+        let pid = self.child.id().to_string();
+        command::run("chrt", ["--all-tasks", policy, "--pid", "0", &pid]).map(drop)
     }
 
     /// `kill -9`.

@@ -126,6 +126,16 @@ impl ControlPlane {
         self.daemons.lock().iter_mut().try_for_each(Daemon::check)
     }
 
+    /// Lets the programs have only the processor that nobody else on the machine wants, or their share
+    /// again: what a node takes is seen as if they ran somewhere else. A busy machine starves them.
+    pub fn step_aside(&self, aside: bool) -> Result<()> {
+        let policy = if aside { "--idle" } else { "--other" };
+        self.daemons
+            .lock()
+            .iter()
+            .try_for_each(|daemon| daemon.schedule(policy))
+    }
+
     /// An administrator's client.
     pub fn client(&self) -> kube::Client {
         self.client.clone()

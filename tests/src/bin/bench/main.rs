@@ -112,6 +112,10 @@ Columns:
            measured in turn with the other two, on a device of its own; with devices
            the same load with a stub in edgecore's place that answers and keeps nothing
 
+The control plane is on the same machine. While pods are started one by one, and while updates of
+devices are timed and counted, it gets only the processor that the nodes leave (SCHED_IDLE), as
+if it ran somewhere else; with the rest it competes with them.
+
 The table is printed, and written to target/bench.json in bytes and milliseconds, with null
 where there is no such figure. Nothing else should run on the machine meanwhile. With the
 defaults it takes about half an hour; with ARGS='--settle 30s' about a third of that, but then

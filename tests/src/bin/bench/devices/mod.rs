@@ -96,11 +96,13 @@ pub(crate) async fn measure(testbed: &Testbed, settle: Duration) -> Result<Vec<F
         shown::measure(testbed, &edge),
     )
     .await?;
+    testbed.plane.step_aside(true)?;
     let ours = both(&edge, "edgecore").await?;
     edge.machine.stop("edgecore")?;
     let stub = site::stub(&edge).await?;
     let floor = both(&edge, "a stub that keeps nothing").await?;
     drop(stub);
+    testbed.plane.step_aside(false)?;
     edge.machine.start("edgecore")?;
     step("all devices again", site::devices(testbed, &edge)).await?;
     flood(&edge).await?;
