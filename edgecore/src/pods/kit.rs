@@ -9,6 +9,7 @@ use thiserror::Error;
 use tokio::sync::Semaphore;
 
 use super::cgroups::Cgroups;
+use super::endings::Endings;
 use super::events::{Events, Tone};
 use super::images::Images;
 use super::seams::Report;
@@ -45,6 +46,8 @@ pub struct Kit {
     pub clock: Clock,
     /// How many starts may be under way at a time: a burst is bound by CPU, and waiting beats crowding.
     pub starts: Arc<Semaphore>,
+    /// Which pods are being stopped.
+    pub endings: Arc<Endings>,
     /// `/var/log/containers`: links to the logs, for log shippers.
     pub link_dir: PathBuf,
 }

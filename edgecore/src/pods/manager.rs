@@ -183,6 +183,7 @@ impl Round {
             events,
             clock: parts.clock,
             starts: Arc::new(Semaphore::new(parts.parallel_starts.max(1))),
+            endings: Arc::default(),
             link_dir: parts.link_dir,
         });
         Self {

@@ -6,6 +6,7 @@ pub mod cgroups;
 pub mod container_config;
 pub mod desired;
 pub mod dns;
+pub mod endings;
 pub mod env;
 pub mod events;
 pub mod expansion;

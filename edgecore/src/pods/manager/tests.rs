@@ -2,6 +2,7 @@
 
 mod admission;
 mod classes;
+mod endings;
 mod pull_secrets;
 
 use std::time::Duration;
@@ -105,36 +106,6 @@ async fn a_crashing_container_backs_off_and_says_so() {
         node.runtime.containers() <= 2,
         "one dead container is kept beside the live one"
     );
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_deleted_pod_is_stopped_reported_and_gone_in_this_order() {
-    let node = booted(&["app:1"]).await;
-    node.want(&web("u1"));
-    node.until("Running", |node| node.phase("u1") == "Running").await;
-    node.want(&deleted(web("u1"), 7));
-    node.until("gone", |node| node.gone() == ["u1"]).await;
-    assert!(
-        node.runtime
-            .calls()
-            .iter()
-            .any(|call| call.starts_with("StopContainer") && call.ends_with(" 7"))
-    );
-    let last = node.status("u1");
-    assert_eq!(last.phase.as_deref(), Some("Failed"));
-    assert!(
-        last.container_statuses.unwrap()[0]
-            .state
-            .clone()
-            .unwrap()
-            .terminated
-            .is_some()
-    );
-    assert_eq!((node.runtime.containers(), node.runtime.sandboxes()), (0, 0));
-    node.forget("u1");
-    tokio::time::sleep(Duration::from_secs(30)).await;
-    assert_eq!(node.gone().len(), 1);
-    node.until("forgotten", |node| node.forgotten() == ["u1"]).await;
 }
 
 #[tokio::test(start_paused = true)]

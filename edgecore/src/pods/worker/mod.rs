@@ -28,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::desired::DesiredPod;
+use super::endings::Ending;
 use super::events::Tone;
 use super::kit::Kit;
 use super::lifecycle::{self, History, Outcome, Plan, Stage, Step, View};
@@ -66,6 +67,7 @@ pub struct Worker {
     order: Order,
     stage: Stage,
     end: End,
+    ending: Option<Ending>,
     settled: bool,
     gone: bool,
     observed: PodObserved,
@@ -115,6 +117,7 @@ impl Worker {
             order,
             stage: Stage::Running,
             end: End::default(),
+            ending: None,
             settled: false,
             gone: false,
             observed: PodObserved::default(),
@@ -195,7 +198,10 @@ impl Worker {
 
     fn begin_end(&mut self, grace_seconds: i64) {
         let grace_seconds = match self.stage {
-            Stage::Running => grace_seconds,
+            Stage::Running => {
+                self.ending = Some(self.kit.endings.begin());
+                grace_seconds
+            }
             Stage::Ending {
                 grace_seconds: before,
             } => before.min(grace_seconds),

@@ -21,6 +21,7 @@ impl Worker {
     /// The erasing comes last: nobody waits for it.
     pub(super) async fn settle(&mut self) -> Turn {
         self.end.stopped = true;
+        self.ending = None;
         let told = self.publish().await;
         if told.is_none() {
             return Turn::Wait(Some(Instant::now() + RETRY));
@@ -83,6 +84,12 @@ impl Worker {
 
     /// Everything the runtime and the disk still hold of a pod that nobody wants any more.
     async fn erase(&mut self) -> bool {
+        let nothing = self.observed.containers.is_empty() && self.observed.sandboxes.is_empty();
+        let _turn = if nothing {
+            None
+        } else {
+            self.kit.endings.turn().await
+        };
         let runtime = self.kit.runtime.as_ref();
         for container in &self.observed.containers {
             if let Err(error) = runtime.remove_container(&container.id).await {

@@ -1,0 +1,60 @@
+//! Pods that are deleted: in which order they are stopped, reported, said to be gone and erased.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::{booted, deleted, pod, web};
+
+#[tokio::test(start_paused = true)]
+async fn a_deleted_pod_is_stopped_reported_and_gone_in_this_order() {
+    let node = booted(&["app:1"]).await;
+    node.want(&web("u1"));
+    node.until("Running", |node| node.phase("u1") == "Running").await;
+    node.want(&deleted(web("u1"), 7));
+    node.until("gone", |node| node.gone() == ["u1"]).await;
+    assert!(
+        node.runtime
+            .calls()
+            .iter()
+            .any(|call| call.starts_with("StopContainer") && call.ends_with(" 7"))
+    );
+    let last = node.status("u1");
+    assert_eq!(last.phase.as_deref(), Some("Failed"));
+    assert!(
+        last.container_statuses.unwrap()[0]
+            .state
+            .clone()
+            .unwrap()
+            .terminated
+            .is_some()
+    );
+    assert_eq!((node.runtime.containers(), node.runtime.sandboxes()), (0, 0));
+    node.forget("u1");
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert_eq!(node.gone().len(), 1);
+    node.until("forgotten", |node| node.forgotten() == ["u1"]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_left_of_a_pod_is_erased_when_the_others_have_stopped() {
+    let node = booted(&["app:1"]).await;
+    let slow = json!({"containers": [{"name": "s", "image": "app:1",
+        "lifecycle": {"preStop": {"sleep": {"seconds": 5}}}}]});
+    let slow = pod("slow", "u2", &slow);
+    node.want(&web("u1"));
+    node.want(&slow);
+    node.until("both Running", |node| {
+        node.phase("u1") == "Running" && node.phase("u2") == "Running"
+    })
+    .await;
+    node.want(&deleted(web("u1"), 30));
+    node.want(&deleted(slow, 30));
+    node.until("the first gone", |node| node.gone() == ["u1"]).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(node.runtime.count("RemovePodSandbox"), 0);
+    node.until("both gone and erased", |node| {
+        node.gone().len() == 2 && node.runtime.sandboxes() == 0
+    })
+    .await;
+}
