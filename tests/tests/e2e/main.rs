@@ -56,12 +56,11 @@ fn main() -> Result<()> {
         life::TESTS,
         pull_secrets::TESTS,
         surroundings::TESTS,
-        transport::TESTS,
         devices::TESTS,
         offline::TESTS,
     ]
     .concat();
-    let own_device = [vm::TESTS, old_runtime::TESTS, counters::TESTS].concat();
+    let own_device = [vm::TESTS, old_runtime::TESTS, counters::TESTS, transport::TESTS].concat();
     let own_testbed = [eviction::TESTS, certificates::TESTS, old_api::TESTS, cost::TESTS].concat();
     let arguments = Arguments {
         // Each of those beside holds one while it waits for its turn; the last one is for the others.
