@@ -138,7 +138,7 @@ pub struct InvalidEndpoint(String);
 #[non_exhaustive]
 pub enum ConfigError {
     /// There is no file: the device has not joined.
-    #[error("there is no {}: join a cluster first (`edgecore join ADDRESS --token T`)", .0.display())]
+    #[error("there is no {}: join a cluster first (`edgecore join ADDRESS --token-file FILE`)", .0.display())]
     NotJoined(PathBuf),
     /// The file could not be read.
     #[error("{} cannot be read", path.display())]

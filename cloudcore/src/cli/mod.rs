@@ -26,7 +26,7 @@ use crate::run;
 #[command(name = "cloudcore", version, max_term_width = 100)]
 #[command(after_help = "Make a join token, then join a device with it:\n\n  \
     kubectl -n tombolo-system exec deploy/cloudcore -- cloudcore token create\n  \
-    edgecore join ADDRESS --token TOKEN        (on the device, as root)")]
+    edgecore join ADDRESS --token-file FILE     (on the device, as root)")]
 pub struct Cli {
     /// Kubeconfig of the cluster; in a pod its own account is used
     #[arg(long, global = true, value_name = "FILE", env = "TOMBOLO_KUBECONFIG")]

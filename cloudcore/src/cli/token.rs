@@ -72,7 +72,7 @@ async fn create(args: CreateArgs, authority: &Authority) -> anyhow::Result<()> {
         format!("{uses} devices")
     };
     eprintln!("Good for {devices}, for {}. On the device, as root:", span(life));
-    eprintln!("  edgecore join ADDRESS --token TOKEN");
+    eprintln!("  edgecore join ADDRESS --token-file FILE");
     Ok(())
 }
 

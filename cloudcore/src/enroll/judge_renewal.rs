@@ -66,7 +66,7 @@ pub(super) fn judge_request(held: &Held, request: &NodeRequest, now: SystemTime)
     if past > GRACE {
         let text = format!(
             "the certificate of node {node} ended {} ago, and renews by itself for {} only; on the device: \
-             edgecore join ADDRESS --token TOKEN, with a token made by: cloudcore token create",
+             edgecore join ADDRESS --token-file FILE, with a token made by: cloudcore token create",
             human(past),
             human(GRACE)
         );

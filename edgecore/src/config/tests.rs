@@ -131,5 +131,5 @@ fn a_device_that_has_not_joined_is_told_how_to() {
     let told = Config::load(Path::new("/nowhere/edgecore.yaml"))
         .unwrap_err()
         .to_string();
-    assert!(told.contains("edgecore join ADDRESS --token T"), "{told}");
+    assert!(told.contains("edgecore join ADDRESS --token-file FILE"), "{told}");
 }
