@@ -263,6 +263,17 @@ impl DeviceWriter {
         past.written = Some(written);
     }
 
+    /// The device as it is known by now: it may have been edited while its status was written. One whose state
+    /// somebody else changed stays as it was, so that the API server refuses to have that undone.
+    fn retaken(&self, device: &KnownDevice) -> KnownDevice {
+        let now = self.cluster().known_device(&device.key);
+        let is_edited = |now: &KnownDevice| {
+            let same = (&now.uid, &now.node, &now.state) == (&device.uid, &device.node, &device.state);
+            same && now.revision > device.revision
+        };
+        now.filter(is_edited).unwrap_or_else(|| device.clone())
+    }
+
     /// Shows a state that changed on the Device itself. What the API server cannot take just now is
     /// tried again with the report: an offline device says nothing more.
     async fn show_state(&self, device: &KnownDevice, report: &Report) -> Result<(), WriteError> {
@@ -276,10 +287,11 @@ impl DeviceWriter {
         {
             return Ok(());
         }
+        self.devices.inner.turns.turn(&self.by.node).await;
+        let device = &self.retaken(device);
         let state = report.state();
         let patch = state_patch(device, state).to_string().into_bytes();
         let call = Call::patch(path(&device.key, "devices"), Content::MergePatch, patch);
-        self.devices.inner.turns.turn(&self.by.node).await;
         let api = self.devices.inner.cluster.api();
         match api.call(Actor::Cloudcore, call.only_metadata()).await {
             Ok(answer) => self.cluster().stated(device, state, &answer),
