@@ -4,7 +4,8 @@
 //! answers into [`ApiError`]. What it is not: typed; bodies stay bytes.
 //!
 //! **Invariant:** `Impersonate-*` headers are set here and nowhere else, and the only identity ever
-//! assumed is `system:node:<name>` of a parsed [`NodeName`].
+//! assumed is `system:node:<name>` of a parsed [`NodeName`]. Whatever is written names cloudcore as the
+//! manager of its fields, also where a node is who writes.
 
 mod error;
 
@@ -24,6 +25,9 @@ pub use error::ApiError;
 const CALL_TIMEOUT: Duration = Duration::from_secs(15);
 /// What one answer may weigh: lists are paged well below it.
 const ANSWER_LIMIT: usize = 64 << 20;
+
+/// By what name `managedFields` know who wrote.
+pub(super) const MANAGER: &str = "cloudcore";
 
 /// How much of an object an answer holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,6 +168,16 @@ impl Call {
         }
     }
 
+    /// Where it goes. A write that names no manager would be one by `unknown`.
+    fn uri(&self) -> String {
+        let path = &self.path;
+        if ![Method::POST, Method::PUT, Method::PATCH].contains(&self.method) {
+            return path.clone();
+        }
+        let sign = if path.contains('?') { '&' } else { '?' };
+        format!("{path}{sign}fieldManager={MANAGER}")
+    }
+
     /// What an error message says was tried.
     fn action(&self) -> String {
         let path = self.path.split('?').next().unwrap_or_default();
@@ -246,7 +260,8 @@ impl Api {
     }
 
     fn request(&self, actor: Actor<'_>, call: Call, streaming: bool) -> Result<Request<Body>, http::Error> {
-        let mut request = Request::builder().method(call.method).uri(call.path);
+        let uri = call.uri();
+        let mut request = Request::builder().method(call.method).uri(uri);
         if streaming {
             // Decompressing layers stop at the first member of a compressed watch.
             request = request.header(header::ACCEPT_ENCODING, "identity");

@@ -9,6 +9,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use futures::future::join_all;
+use http::{HeaderValue, header};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use protocol::name::NodeName;
 use serde_json::{Value, json};
@@ -19,6 +20,9 @@ use super::api::{Actor, Api, ApiError, Call, Impersonation};
 /// A node that does not exist: what the way of impersonation is tried with.
 const PROBE: &str = "tombolo-impersonation-probe";
 const REVIEWS: &str = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+
+/// Who asks, in the API server's logs and as the manager of whatever names no other.
+const AGENT: HeaderValue = HeaderValue::from_static(concat!("cloudcore/", env!("CARGO_PKG_VERSION")));
 
 /// Why cloudcore cannot work with the API server.
 #[derive(Debug, Error)]
@@ -150,15 +154,21 @@ pub struct Found {
 
 /// Finds the API server, by a kubeconfig or by what every pod is told.
 pub async fn find(kubeconfig: Option<&Path>) -> Result<Found, ConnectError> {
-    let mut config = match kubeconfig {
+    let config = match kubeconfig {
         Some(path) => from_file(path).await?,
         None => kube::Config::incluster().map_err(|error| ConnectError::NotInCluster(Box::new(error)))?,
     };
-    // Retries are decided by those who know what was asked.
-    config.default_retry = false;
+    let config = of_cloudcore(config);
     let address = address_of(&config.cluster_url);
     let client = kube::Client::try_from(config).map_err(|error| ConnectError::Client(Box::new(error)))?;
     Ok(Found { client, address })
+}
+
+fn of_cloudcore(mut config: kube::Config) -> kube::Config {
+    // Retries are decided by those who know what was asked.
+    config.default_retry = false;
+    config.headers.push((header::USER_AGENT, AGENT));
+    config
 }
 
 fn address_of(url: &http::Uri) -> String {
@@ -262,6 +272,16 @@ mod tests {
         ] {
             assert_eq!(address_of(&url.parse().unwrap()), address);
         }
+    }
+
+    #[test]
+    fn every_request_says_that_it_is_cloudcore_s() {
+        let config = of_cloudcore(kube::Config::new("https://10.96.0.1".parse().unwrap()));
+        let agent = config
+            .headers
+            .iter()
+            .find(|(name, _)| *name == header::USER_AGENT);
+        assert!(agent.is_some_and(|(_, agent)| agent.as_bytes().starts_with(b"cloudcore/")));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The state that the Device itself shows.
+//! The state that the Device itself shows, and in whose name it is written.
 
 use std::time::Duration;
 
@@ -87,6 +87,23 @@ async fn a_device_that_is_edited_while_its_status_is_written_shows_its_state_at_
             let (written, ()) = tokio::join!(writer.write(&pump, &report), edit);
             written.unwrap();
             assert_eq!(world.server.object(DEVICE).unwrap()["status"]["state"], "online");
+        })
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn statuses_states_and_events_name_cloudcore_as_the_manager_of_their_fields() {
+    let world = World::new();
+    world
+        .run(async {
+            world.writer("e1").write(&pump(), &report(1)).await.unwrap();
+            world.writer("e1").write(&pump(), b"[").await.unwrap_err();
+            sleep(Duration::from_secs(1)).await;
+            let requests = world.server.take_requests();
+            let writes = requests.iter().filter(|request| !request.starts_with("GET"));
+            assert!(writes.eq(&["POST n", "PATCH devices", "POST n"]), "{requests:?}");
+            let state = world.server.state.lock();
+            assert!(state.written_with.iter().eq(["fieldManager=cloudcore"]));
         })
         .await;
 }

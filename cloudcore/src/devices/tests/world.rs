@@ -1,6 +1,6 @@
 //! An API server in memory, and cloudcore's view of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::sync::Arc;
 
@@ -37,6 +37,8 @@ pub(super) struct State {
     pub(super) revision: u64,
     pub(super) requests: Vec<String>,
     pub(super) events: Vec<Value>,
+    /// The queries that writes had.
+    pub(super) written_with: BTreeSet<String>,
     /// Writes of this kind are refused so often, as by a server that has too much to do.
     pub(super) busy: Option<(&'static str, u32)>,
     /// The code that they are refused with, if another one.
@@ -51,6 +53,10 @@ impl Server {
             async move {
                 let (head, body) = request.into_parts();
                 let body = body.collect().await.unwrap().to_bytes();
+                if head.method != Method::GET {
+                    let query = head.uri.query().unwrap_or_default().to_owned();
+                    server.state.lock().written_with.insert(query);
+                }
                 let (code, answer) = server.answer(&head.method, head.uri.path(), &body);
                 let body = Full::new(Bytes::from(answer.to_string()));
                 Ok::<_, Infallible>(Response::builder().status(code).body(body).unwrap())
