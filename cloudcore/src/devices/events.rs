@@ -30,12 +30,8 @@ fn time(at: SystemTime) -> String {
         .unwrap_or_default()
 }
 
-fn document(
-    Due {
-        said: (about, reason, _),
-        series,
-    }: &Due,
-) -> (String, Value) {
+fn document(Due { said, series }: &Due) -> (String, Value) {
+    let (about, reason, _) = &**said;
     let namespace = if about.namespace.is_empty() {
         "default"
     } else {
@@ -77,11 +73,17 @@ impl Events {
         }
     }
 
-    /// Says something of an object. It is written by [`Events::run`].
+    /// Says something of an object. It is written by [`Events::run`]; what is too much is lost, unless there
+    /// [was room](Events::has_room).
     pub(super) fn say(&self, about: About, reason: &'static str, message: &str) {
         let now = (self.cluster.clock().now(), Instant::now());
         self.book.lock().say(about, reason, message, now);
         self.bell.notify_one();
+    }
+
+    /// Whether something new is written too, if it is said now.
+    pub(super) fn has_room(&self) -> bool {
+        self.book.lock().has_room()
     }
 
     /// Writes what was said, one after the other, for ever.

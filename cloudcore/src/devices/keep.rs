@@ -21,6 +21,8 @@ use crate::cluster::{Actor, KnownDevice, status_entry};
 
 /// How long changes gather before they are looked at: a model often comes just after its device.
 const GATHER: Duration = Duration::from_secs(1);
+/// After how long what there was no room for is said: a good many Events have been written then.
+const FULL: Duration = Duration::from_secs(10);
 /// Creations at a time.
 const PARALLEL: usize = 16;
 
@@ -95,6 +97,12 @@ impl Devices {
         // The replica that has the node says it.
         let here = || devices.iter().filter(|device| device.is_here);
         for device in here() {
+            if told.is_settled(device, now) {
+                continue;
+            }
+            if !self.inner.events.has_room() {
+                return Some(now + FULL);
+            }
             let findings = told.again(device, now).or_else(|| {
                 let (spec, model) = self.inner.cluster.read_device(&device.key)?;
                 Some(told.news(device, check(&spec, model.as_ref()), now))

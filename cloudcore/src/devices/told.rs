@@ -36,6 +36,15 @@ impl Told {
         self.checked.retain(|uid, _| all.contains(uid.as_str()));
     }
 
+    /// Whether there is nothing to say of a device.
+    pub(super) fn is_settled(&self, device: &KnownDevice, now: Instant) -> bool {
+        let checked = self.checked.get(&device.uid);
+        checked.is_some_and(|checked| {
+            let is_due = !checked.findings.is_empty() && now >= checked.said + AGAIN;
+            checked.content == device.content && !is_due
+        })
+    }
+
     /// What is to be said again of a device that is as it was when it was checked; nothing is known of another.
     pub(super) fn again(&mut self, device: &KnownDevice, now: Instant) -> Option<Vec<Finding>> {
         let checked = self.checked.get_mut(&device.uid);
@@ -131,7 +140,9 @@ mod tests {
             }
             assert_eq!(told.again(&pump, now), Some(vec![]));
         }
+        assert!(told.is_settled(&pump, now) && !told.is_settled(&pump, now + AGAIN));
         told.news(&pump, vec![], now);
+        assert!(told.is_settled(&pump, now + AGAIN));
         assert_eq!(told.due([&pump].into_iter()), None);
         assert_eq!(told.again(&pump, now + AGAIN), Some(vec![]));
     }

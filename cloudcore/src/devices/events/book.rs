@@ -7,9 +7,11 @@
 //! ```
 //!
 //! **Invariant:** the same words about the same object are one Event; the Events of one reason about one object
-//! are few, whatever the words, and what is remembered is bounded.
+//! are few, whatever the words, and what is remembered is bounded. What was taken is forgotten only once it was
+//! written, or refused: of what is too much, the newest is not taken.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use protocol::name::NodeName;
@@ -20,8 +22,10 @@ use tokio::time::Instant;
 pub(super) const AGAIN: Duration = Duration::from_mins(1);
 /// Failures in a row after which an Event is left until it is said again: half an hour.
 const TRIES: u32 = 6;
-/// Different Events remembered; the oldest is forgotten first.
+/// Different Events remembered; of those with nothing new the oldest is forgotten first.
 const MOST: usize = 4_096;
+/// Of these, kept free by whoever can wait: what is wrong with one device is said whole.
+const SPARE: usize = 32;
 /// Different words of one reason about one object; what more there is goes into one Event.
 const DIFFERENT: usize = 10;
 /// After how long without a word an Event is not counted on: the API server has forgotten it too.
@@ -84,7 +88,7 @@ pub(super) struct Series {
 /// A write of an Event.
 #[derive(Clone, Debug)]
 pub(super) struct Due {
-    pub(super) said: Said,
+    pub(super) said: Arc<Said>,
     pub(super) series: Series,
 }
 
@@ -101,18 +105,22 @@ pub(super) enum Ended {
 /// All that was said.
 #[derive(Debug, Default)]
 pub(super) struct Book {
-    series: BTreeMap<Said, Series>,
-    order: VecDeque<Said>,
+    series: BTreeMap<Arc<Said>, Series>,
+    /// What is to be written, and when.
+    due: BTreeSet<(Instant, Arc<Said>)>,
+    /// What has nothing new, by when it might be written again.
+    idle: BTreeSet<(Instant, Arc<Said>)>,
 }
 
 impl Book {
+    /// Takes what is said; false if there is too much that was not written yet.
     pub(super) fn say(
         &mut self,
         about: About,
         reason: &'static str,
         message: &str,
         (time, now): (SystemTime, Instant),
-    ) {
+    ) -> bool {
         let message: String = message.chars().take(MESSAGE).collect();
         let mut said = (about, reason, Some(message.clone()));
         if !self.series.contains_key(&said) && self.different(&said, now) >= DIFFERENT {
@@ -122,16 +130,33 @@ impl Book {
             Some(_) => message,
             None => format!("{message} (and others like it)"),
         };
-        if let Some(series) = self.series.get_mut(&said) {
+        let said = Arc::new(said);
+        let is_known = self.change(&said, |series| {
             series.count += 1;
             series.last = time;
-            series.message = shown;
+            series.message.clone_from(&shown);
             series.due.get_or_insert(series.not_before.max(now));
-            return;
+        });
+        is_known || self.begin(said, shown, (time, now))
+    }
+
+    /// Whether there is room for something new, as seen by who can wait.
+    pub(super) fn has_room(&self) -> bool {
+        self.due.len() + SPARE <= MOST
+    }
+
+    fn begin(&mut self, said: Arc<Said>, message: String, (time, now): (SystemTime, Instant)) -> bool {
+        if self.due.len() >= MOST {
+            return false;
+        }
+        if self.series.len() >= MOST
+            && let Some((_, oldest)) = self.idle.pop_first()
+        {
+            self.series.remove(&oldest);
         }
         let series = Series {
             name: event_name(&said, time),
-            message: shown,
+            message,
             count: 1,
             first: time,
             last: time,
@@ -140,66 +165,77 @@ impl Book {
             not_before: now,
             failures: 0,
         };
-        self.order.push_back(said.clone());
+        self.due.insert((now, Arc::clone(&said)));
         self.series.insert(said, series);
-        while self.order.len() > MOST {
-            if let Some(oldest) = self.order.pop_front() {
-                self.series.remove(&oldest);
-            }
-        }
+        true
+    }
+
+    /// Changes what is known of something that was said, and its place; false if nothing is.
+    fn change(&mut self, said: &Arc<Said>, change: impl FnOnce(&mut Series)) -> bool {
+        let Some(series) = self.series.get_mut(said) else {
+            return false;
+        };
+        let place = |series: &Series| (series.due.unwrap_or(series.not_before), Arc::clone(said));
+        let before = place(series);
+        self.due.remove(&before);
+        self.idle.remove(&before);
+        change(series);
+        let places = if series.due.is_some() {
+            &mut self.due
+        } else {
+            &mut self.idle
+        };
+        places.insert(place(series));
+        true
     }
 
     /// How many other words of that reason were said of that object lately. Forgets older ones.
     fn different(&mut self, (about, reason, _): &Said, now: Instant) -> usize {
         let from = (about.clone(), *reason, Some(String::new()));
-        let like = self.series.range(from..);
-        let like = like.take_while(|((of, why, _), _)| of == about && why == reason);
+        let like = self.series.range::<Said, _>(from..);
+        let like = like.take_while(|(said, _)| said.0 == *about && said.1 == *reason);
         let is_old = |series: &Series| series.due.is_none() && series.not_before + OLD < now;
         let (old, lately): (Vec<_>, Vec<_>) = like.partition(|(_, series)| is_old(series));
         let lately = lately.len();
-        let old: Vec<Said> = old.into_iter().map(|(said, _)| said.clone()).collect();
-        if !old.is_empty() {
-            self.order.retain(|said| !old.contains(said));
-            for said in old {
-                self.series.remove(&said);
-            }
+        let old: Vec<_> = old
+            .into_iter()
+            .map(|(said, series)| (series.not_before, Arc::clone(said)))
+            .collect();
+        for place in old {
+            self.series.remove(&place.1);
+            self.idle.remove(&place);
         }
         lately
     }
 
     /// The next to write, or when there will be one.
     pub(super) fn next(&self, now: Instant) -> Result<Due, Option<Instant>> {
-        let due = self
-            .series
-            .iter()
-            .filter_map(|(said, series)| Some((series.due?, said, series)));
-        match due.min_by_key(|(due, ..)| *due) {
-            Some((due, said, series)) if due <= now => Ok(Due {
-                said: said.clone(),
+        let (due, said) = self.due.first().ok_or(None)?;
+        match self.series.get(said) {
+            Some(series) if *due <= now => Ok(Due {
+                said: Arc::clone(said),
                 series: series.clone(),
             }),
-            Some((due, ..)) => Err(Some(due)),
-            None => Err(None),
+            _ => Err(Some(*due)),
         }
     }
 
     /// A write has ended.
     pub(super) fn wrote(&mut self, due: &Due, how: Ended, now: Instant) {
-        let Some(series) = self.series.get_mut(&due.said) else {
-            return;
-        };
-        let is_news = series.count > due.series.count;
-        series.failures = match how {
-            Ended::Failed => series.failures + 1,
-            Ended::Written | Ended::Refused => 0,
-        };
-        series.is_made |= how == Ended::Written;
-        series.not_before = now + AGAIN * (1 << series.failures.saturating_sub(1));
-        let is_tried_again = series.failures > 0 && series.failures < TRIES;
-        series.due = (is_tried_again || is_news).then_some(series.not_before);
-        if !is_tried_again {
-            series.failures = 0;
-        }
+        self.change(&due.said, |series| {
+            let is_news = series.count > due.series.count;
+            series.failures = match how {
+                Ended::Failed => series.failures + 1,
+                Ended::Written | Ended::Refused => 0,
+            };
+            series.is_made |= how == Ended::Written;
+            series.not_before = now + AGAIN * (1 << series.failures.saturating_sub(1));
+            let is_tried_again = series.failures > 0 && series.failures < TRIES;
+            series.due = (is_tried_again || is_news).then_some(series.not_before);
+            if !is_tried_again {
+                series.failures = 0;
+            }
+        });
     }
 }
 
@@ -299,23 +335,43 @@ pub(super) mod tests {
         }
         assert_eq!(written.len(), DIFFERENT + 2);
         assert!(written.contains(&("999 (and others like it)".into(), 990)));
-        assert_eq!(book.order.len(), book.series.len());
+        assert_eq!(book.due.len() + book.idle.len(), book.series.len());
         // What is forgotten by the API server counts no more.
         now += OLD * 2;
         book.say(about(), "ReportRefused", "new", (at(2_000), now));
         assert_eq!(book.next(now).unwrap().series.message, "new");
-        assert_eq!(book.order.len(), book.series.len());
+        assert_eq!(book.due.len() + book.idle.len(), book.series.len());
+    }
+
+    fn numbered(number: usize) -> About {
+        About::device(&ObjectKey::new(Kind::Device, "n", number.to_string()), "u")
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_said_without_end_is_forgotten_from_the_oldest() {
+    async fn what_was_said_is_forgotten_from_the_oldest_and_not_before_it_was_written() {
         let (mut book, now) = (Book::default(), Instant::now());
-        for number in 0..5_000 {
-            let about = About::device(&ObjectKey::new(Kind::Device, "n", number.to_string()), "u");
-            book.say(about, "ReportRefused", "no", (at(0), now));
+        let say = |book: &mut Book, number| book.say(numbered(number), "R", "no", (at(0), now));
+        assert!((0..MOST).all(|number| say(&mut book, number)));
+        assert!(!book.has_room() && !say(&mut book, MOST));
+        assert!(say(&mut book, 0), "what is known is counted");
+
+        // Each that is written makes room for one.
+        for number in MOST..2 * MOST {
+            let due = book.next(now).unwrap();
+            book.wrote(&due, Ended::Written, now);
+            assert!(say(&mut book, number) || due.series.count > 1, "{number}");
         }
-        assert_eq!((book.series.len(), book.order.len()), (MOST, MOST));
-        assert!(book.series.keys().all(|(about, ..)| about.name != "0"));
+        assert_eq!(book.series.len(), MOST);
+        let mut written = 0;
+        while let Ok(due) = book.next(now) {
+            book.wrote(&due, Ended::Written, now);
+            written += 1;
+        }
+        assert_eq!(written, MOST);
+        let first = |book: &Book| book.series.first_key_value().unwrap().0.0.name.clone();
+        let oldest = first(&book);
+        say(&mut book, 0);
+        assert_ne!(first(&book), oldest);
     }
 
     #[test]

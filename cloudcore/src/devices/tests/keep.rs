@@ -1,5 +1,6 @@
 //! What is done for devices that nobody reports of: their statuses, and what is wrong with them.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use protocol::object::Kind;
@@ -98,6 +99,26 @@ async fn what_stays_wrong_is_said_again_within_the_hour() {
     let state = world.server.state.lock();
     let counts: Vec<&Value> = state.events.iter().map(|event| &event["count"]).collect();
     assert_eq!(counts, [&json!(1), &json!(2), &json!(3), &json!(4)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_more_wrong_devices_than_are_remembered_each_has_its_event_in_turn() {
+    const WRONG: usize = 4_600;
+    let world = World::new();
+    let device = |number: usize| {
+        json!({ "metadata": { "name": format!("d{number}"), "namespace": "n", "uid": number.to_string(),
+            "resourceVersion": "1" }, "spec": { "nodeName": "e1" } })
+    };
+    let devices: Vec<Value> = (0..WRONG).map(device).collect();
+    world.cluster.told(Kind::Device, &devices);
+    let _session = world.cluster.subscribe(&node());
+    world.cluster.told_no_statuses();
+    world.run(sleep(Duration::from_mins(10))).await;
+    let state = world.server.state.lock();
+    let names = state.events.iter().map(|event| &event["involvedObject"]["name"]);
+    let names: BTreeSet<_> = names.filter_map(Value::as_str).collect();
+    assert_eq!(names.len(), WRONG);
+    assert_eq!(state.events.len(), WRONG, "and one");
 }
 
 fn reasons(world: &World) -> Vec<String> {
