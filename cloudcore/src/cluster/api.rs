@@ -99,6 +99,8 @@ pub struct Call {
     content: Content,
     body: Vec<u8>,
     shape: Shape,
+    /// What the answer may weigh.
+    most: usize,
 }
 
 impl Call {
@@ -158,6 +160,12 @@ impl Call {
         }
     }
 
+    /// Takes no answer that weighs more.
+    #[must_use]
+    pub fn at_most(self, most: usize) -> Self {
+        Self { most, ..self }
+    }
+
     fn bare(method: Method, path: impl Into<String>) -> Self {
         Self {
             method,
@@ -165,6 +173,7 @@ impl Call {
             content: Content::Json,
             body: Vec::new(),
             shape: Shape::Whole,
+            most: ANSWER_LIMIT,
         }
     }
 
@@ -212,10 +221,10 @@ impl Api {
     ///
     /// A write that is cut short may or may not have happened: callers read before they retry.
     pub async fn call(&self, actor: Actor<'_>, call: Call) -> Result<Bytes, ApiError> {
-        let action = call.action();
+        let (action, most) = (call.action(), call.most);
         let work = async {
             let answer = self.open(actor, call, false).await?;
-            collect(answer, &action).await
+            collect(answer, &action, most).await
         };
         timeout(CALL_TIMEOUT, work)
             .await
@@ -306,15 +315,16 @@ fn unreachable(action: &str, error: impl std::error::Error + Send + Sync + 'stat
 }
 
 /// Reads a body to its end, within the limit.
-async fn collect(answer: Response<Body>, action: &str) -> Result<Bytes, ApiError> {
+async fn collect(answer: Response<Body>, action: &str, most: usize) -> Result<Bytes, ApiError> {
     let mut body = answer.into_body();
     let mut gathered = BytesMut::new();
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| unreachable(action, error))?;
         let Ok(data) = frame.into_data() else { continue };
-        if gathered.len() + data.len() > ANSWER_LIMIT {
+        if gathered.len() + data.len() > most {
             return Err(ApiError::TooLarge {
                 action: action.to_owned(),
+                most,
             });
         }
         gathered.extend_from_slice(&data);
@@ -341,7 +351,7 @@ async fn refusal(answer: Response<Body>, action: String) -> ApiError {
         .and_then(|value| value.to_str().ok())
         .and_then(|value| value.parse().ok())
         .map(Duration::from_secs);
-    let text = collect(answer, &action).await.unwrap_or_default();
+    let text = collect(answer, &action, ANSWER_LIMIT).await.unwrap_or_default();
     let status = serde_json::from_slice(&text).unwrap_or_else(|_| plain_status(code, &text));
     ApiError::Refused {
         action,

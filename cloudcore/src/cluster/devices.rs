@@ -127,6 +127,11 @@ impl Cluster {
         self.inner.synced.borrow().lists_of(Kind::Device) > 0
     }
 
+    /// How many devices a node has.
+    pub(crate) fn devices_of(&self, node: &NodeName) -> usize {
+        self.inner.index.read().devices_of(node)
+    }
+
     /// Whether a device is at this node.
     pub(crate) fn is_at(&self, node: &NodeName, namespace: &str, name: &str) -> bool {
         let key = ObjectKey::new(Kind::Device, namespace, name);
@@ -137,6 +142,11 @@ impl Cluster {
     /// The status that a write made or found, so that the watch's delay costs nothing.
     pub(crate) fn saw_status(&self, device: &ObjectKey, status: StatusEntry) {
         self.inner.index.write().put_status(device, status, false);
+    }
+
+    /// What a status says that was listed, see [`Index::status_says`].
+    pub(crate) fn status_says(&self, device: &ObjectKey, status: StatusEntry) {
+        self.inner.index.write().status_says(device, status);
     }
 
     /// The state of a Device was written, as an answer's metadata has it; so that the watch's delay costs no

@@ -166,7 +166,7 @@ impl Cluster {
         let has_devices = {
             let mut index = self.inner.index.write();
             index.attach(node, Arc::clone(&dirty));
-            index.has_devices(node)
+            index.devices_of(node) > 0
         };
         if has_devices {
             // What is wrong with them is said by the replica that has the node.

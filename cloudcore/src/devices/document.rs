@@ -12,11 +12,11 @@ use crate::cluster::{KnownDevice, StatusEntry};
 /// The longest value of a label.
 const LABEL: usize = 63;
 /// Which node the device is at.
-const NODE_LABEL: &str = "tombolo.dev/node";
+pub(super) const NODE_LABEL: &str = "tombolo.dev/node";
 /// Which model it has.
 const MODEL_LABEL: &str = "tombolo.dev/model";
 /// The values at a glance: the columns of `kubectl get` know no lists.
-const VALUES: &str = "tombolo.dev/values";
+pub(super) const VALUES: &str = "tombolo.dev/values";
 
 /// The status that a write goes over.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -120,7 +120,7 @@ fn owner(device: &KnownDevice) -> Value {
 }
 
 /// Whether the API server takes this for a label's value.
-fn is_label(value: &str) -> bool {
+pub(super) fn is_label(value: &str) -> bool {
     let ends = |c: char| c.is_ascii_alphanumeric();
     let inner = |c: char| ends(c) || matches!(c, '-' | '_' | '.');
     value.len() <= LABEL && value.starts_with(ends) && value.ends_with(ends) && value.chars().all(inner)
@@ -130,7 +130,17 @@ fn is_label(value: &str) -> bool {
 pub(super) fn labels(device: &KnownDevice) -> Map<String, Value> {
     let fits = |name: &str| is_label(name).then(|| name.to_owned());
     let model = device.model.as_ref().and_then(|model| fits(&model.name));
-    let labels = [(NODE_LABEL, fits(&device.node)), (MODEL_LABEL, model)];
+    both(fits(&device.node), model)
+}
+
+/// The same labels, as a status has them.
+pub(super) fn labels_of(labels: &Value) -> Map<String, Value> {
+    let text = |label: &str| labels[label].as_str().map(str::to_owned);
+    both(text(NODE_LABEL), text(MODEL_LABEL))
+}
+
+fn both(node: Option<String>, model: Option<String>) -> Map<String, Value> {
+    let labels = [(NODE_LABEL, node), (MODEL_LABEL, model)];
     labels
         .into_iter()
         .map(|(label, value)| (label.to_owned(), json!(value)))

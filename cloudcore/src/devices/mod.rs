@@ -14,6 +14,7 @@
 //! `spec.nodeName` names, and `status.extensions` is never touched.
 
 pub mod attempt;
+mod begin;
 pub mod document;
 mod events;
 pub mod judge;
@@ -36,6 +37,7 @@ use crate::cluster::Cluster;
 
 pub use writer::DeviceWriter;
 
+use begin::Lists;
 use events::Events;
 use turns::Turns;
 
@@ -49,6 +51,7 @@ struct Inner {
     cluster: Cluster,
     turns: Turns,
     events: Events,
+    lists: Lists,
 }
 
 impl Devices {
@@ -56,6 +59,7 @@ impl Devices {
     pub fn new(cluster: Cluster) -> Self {
         let inner = Inner {
             turns: Turns::default(),
+            lists: Lists::default(),
             events: Events::new(cluster.clone()),
             cluster,
         };

@@ -44,17 +44,36 @@ impl Report {
             .map(|twin| twin.property_name.as_str())
             .collect();
         said.left.retain(|name, _| named.contains(name.as_str()));
+        Ok(Self::of(said))
+    }
+
+    /// What a status says, if a report may have been written just so; what others keep there aside.
+    pub fn shown(mut status: Value) -> Option<Self> {
+        let fields = status.as_object_mut()?;
+        fields.remove("extensions");
+        if fields
+            .get("twins")
+            .and_then(Value::as_array)
+            .is_some_and(Vec::is_empty)
+        {
+            fields.remove("twins");
+        }
+        let said: DeviceStatusStatus = serde_json::from_value(status.clone()).ok()?;
+        (said.left.is_empty() && json!(said) == status).then(|| Self::of(said))
+    }
+
+    fn of(said: DeviceStatusStatus) -> Self {
         let digest = |said: &DeviceStatusStatus| Digest::of(json!(said).to_string().as_bytes());
         let values = DeviceStatusStatus {
             twins: said.twins.iter().map(timeless).collect(),
             last_online_time: None,
             ..said.clone()
         };
-        Ok(Self {
+        Self {
             whole: digest(&said),
             values: digest(&values),
             said,
-        })
+        }
     }
 
     /// Whether there are values that the node has from before its boot, and does not say again.

@@ -1,18 +1,19 @@
 //! What the cluster shows of a device, compared with what its node says. Pure.
 //!
 //! **Invariant:** what counts as shown is what a write of this replica made of the very revision that the
-//! watch knows, whichever session did it; of any other nothing is known but that it is there.
+//! watch knows, whichever session did it, or what that revision was listed with; of any other nothing is known
+//! but that it is there.
 
 use std::time::Duration;
 
 use protocol::devices::Twin;
-use protocol::object::Digest;
-use serde_json::json;
+use protocol::object::{Digest, Kind, ObjectKey};
+use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
-use super::document::{Base, labels};
+use super::document::{Base, VALUES, labels, labels_of};
 use super::report::Report;
-use crate::cluster::{KnownDevice, Said};
+use crate::cluster::{KnownDevice, Said, StatusEntry, status_entry};
 use crate::reported::Shown;
 
 /// How long a value that did not change is not written again, though it was seen again.
@@ -29,13 +30,33 @@ pub struct Written {
 
 /// What a write of a report makes of the status of its device.
 pub fn said(device: &KnownDevice, report: &Report, now: Instant) -> Said {
-    let labels = json!(labels(device)).to_string();
+    said_with(&labels(device), report, now)
+}
+
+fn said_with(labels: &Map<String, Value>, report: &Report, now: Instant) -> Said {
+    let labels = json!(labels).to_string();
     let with_labels = |said: &Digest| Digest::of(&[said.0.as_slice(), labels.as_bytes()].concat());
     Said {
         whole: with_labels(&report.whole),
         values: with_labels(&report.values),
         at: now,
     }
+}
+
+/// A status that was listed: its device's key, what it is, and what it says if a report may have been written
+/// just so.
+pub fn listed(item: &[u8], now: Instant) -> Option<(ObjectKey, Base, StatusEntry)> {
+    let mut entry = status_entry(item)?;
+    let base = Base::of(item)?;
+    let mut item: Value = serde_json::from_slice(item).ok()?;
+    let name = |field: &str| item["metadata"][field].as_str().map(str::to_owned);
+    let key = ObjectKey::new(Kind::Device, name("namespace")?, name("name")?);
+    let report = Report::shown(item["status"].take());
+    let glance = item["metadata"]["annotations"][VALUES].as_str();
+    let report = report.filter(|report| glance == Some(report.glance().as_str()));
+    let labels = labels_of(&item["metadata"]["labels"]);
+    entry.said = report.map(|report| said_with(&labels, &report, now));
+    Some((key, base, entry))
 }
 
 /// What is shown of a device, as it is known now.

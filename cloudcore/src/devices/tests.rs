@@ -1,5 +1,6 @@
 //! Devices against an API server in memory: what is written, in which order, and what is not.
 
+mod begin;
 mod keep;
 mod state;
 mod whose;

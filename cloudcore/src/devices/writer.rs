@@ -1,7 +1,8 @@
 //! Writes the reports of one session's devices.
 //!
 //! ```text
-//! report ──► wait: 1/s of the device, 20/s of the node, 500/s of the replica ──► judge
+//! report ──► first of its device? ── yes ──► what does the node's status show? ──► shown already: done
+//!    ──► wait: 1/s of the device, 20/s of the node, 500/s of the replica ──► judge
 //!    ──► known revision? ── no ──► read the status, then the Lease ──► patch or create
 //!                  `── yes ──► patch ──conflict──^
 //! ```
@@ -19,6 +20,7 @@ use tracing::debug;
 
 use super::Devices;
 use super::attempt::Attempt;
+use super::begin::{Begun, Lists};
 use super::document::state_patch;
 use super::events::About;
 use super::judge::{Found, Verdict, judge};
@@ -62,6 +64,7 @@ pub struct DeviceWriter {
     by: Holder,
     /// Of devices that exist, or did in this session: as many as the node was given.
     past: Mutex<BTreeMap<String, Past>>,
+    begun: Begun,
 }
 
 impl Devices {
@@ -71,6 +74,7 @@ impl Devices {
             devices: self.clone(),
             by,
             past: Mutex::default(),
+            begun: Begun::default(),
         }
     }
 }
@@ -121,6 +125,15 @@ impl DeviceWriter {
     ///
     /// May be dropped at any point: what was not answered is reported again.
     pub async fn write(&self, device: &DeviceIdentity, payload: &[u8]) -> Result<(), WriteError> {
+        if !self.cluster().has_devices() {
+            return Err(WriteError::Unlisted { what: "devices" });
+        }
+        if self.written(&device.uid).is_none() {
+            self.begin().await?;
+            if self.shown(device, payload) == Shown::Same {
+                return Ok(());
+            }
+        }
         let due = self
             .past
             .lock()
@@ -150,9 +163,6 @@ impl DeviceWriter {
     async fn admit(&self, device: &DeviceIdentity) -> Result<Admitted, WriteError> {
         let cluster = &self.devices.inner.cluster;
         let key = key_of(device);
-        if !cluster.has_devices() {
-            return Err(WriteError::Unlisted { what: "devices" });
-        }
         if let Some(known) = cluster.known_device(&key)
             && judge(Some(found(&known)), device, &self.by.node) == Verdict::Fits
             && let Some((spec, model)) = cluster.read_device(&key)
@@ -247,6 +257,14 @@ impl DeviceWriter {
         &self.devices.inner.cluster
     }
 
+    pub(super) fn lists(&self) -> &Lists {
+        &self.devices.inner.lists
+    }
+
+    pub(super) const fn begun(&self) -> &Begun {
+        &self.begun
+    }
+
     pub(super) const fn by(&self) -> &Holder {
         &self.by
     }
@@ -254,6 +272,13 @@ impl DeviceWriter {
     /// What was written last of a device.
     fn written(&self, uid: &str) -> Option<Written> {
         self.past.lock().get(uid)?.written.clone()
+    }
+
+    /// A status was found, which this session may write over unasked, unless it has written it meanwhile.
+    pub(super) fn may_write_over(&self, uid: &str, found: Written) {
+        let mut past = self.past.lock();
+        let past = past.entry(uid.to_owned()).or_default();
+        past.written.get_or_insert(found);
     }
 
     fn wrote(&self, device: &DeviceIdentity, written: Written) {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use super::{ANSWER_LIMIT, CALL_TIMEOUT};
+use super::CALL_TIMEOUT;
 
 /// Why the API server did not do what was asked.
 #[derive(Debug, Error)]
@@ -38,11 +38,13 @@ pub enum ApiError {
         /// Method and path.
         action: String,
     },
-    /// The answer is larger than anything the API server stores.
-    #[error("the answer to {action} is larger than {ANSWER_LIMIT} bytes")]
+    /// The answer is larger than is taken.
+    #[error("the answer to {action} is larger than {most} bytes")]
     TooLarge {
         /// Method and path.
         action: String,
+        /// What would have been taken.
+        most: usize,
     },
     /// The answer is not what the API promises.
     #[error("the answer to {action} is not understood")]
@@ -83,7 +85,7 @@ impl ApiError {
 
     /// Whether the same request may be taken later.
     pub const fn may_pass(&self) -> bool {
-        matches!(self.code(), 0 | 409 | 429 | 500..)
+        !matches!(self, Self::TooLarge { .. }) && matches!(self.code(), 0 | 409 | 429 | 500..)
     }
 
     /// Whether the server answered at all: a refusal shows that it is alive.

@@ -212,9 +212,9 @@ impl Index {
         self.devices.statuses_listed
     }
 
-    /// Whether any device is bound to a node.
-    pub fn has_devices(&self, node: &NodeName) -> bool {
-        self.devices.at_node.contains_key(node.as_ref())
+    /// How many devices are bound to a node.
+    pub fn devices_of(&self, node: &NodeName) -> usize {
+        self.devices.at_node.get(node.as_ref()).map_or(0, BTreeSet::len)
     }
 
     /// The devices that are bound to any node, with their keys.
@@ -279,6 +279,18 @@ impl Index {
         self.devices.statuses.insert(device.clone(), status);
         if is_other {
             self.mark_device(device);
+        }
+    }
+
+    /// What a status says, as another list than that of the watch has it: believed of the very one that is known,
+    /// and of others only until the watch has told of all.
+    pub fn status_says(&mut self, device: &ObjectKey, status: StatusEntry) {
+        match self.devices.statuses.get_mut(device) {
+            Some(held) if held.is(&status) => held.said = held.said.or(status.said),
+            None if !self.devices.statuses_listed => {
+                self.devices.statuses.insert(device.clone(), status);
+            }
+            Some(_) | None => {}
         }
     }
 

@@ -23,6 +23,7 @@ use crate::devices::{DeviceWriter, Devices};
 pub(super) const STATUS: &str = "/apis/devices.kubeedge.io/v1beta1/namespaces/n/devicestatuses/pump";
 pub(super) const DEVICE: &str = "/apis/devices.kubeedge.io/v1beta1/namespaces/n/devices/pump";
 
+const STATUSES: &str = "/apis/devices.kubeedge.io/v1beta1/devicestatuses";
 const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases";
 
 /// Objects by path, and the requests that were made.
@@ -43,6 +44,8 @@ pub(super) struct State {
     pub(super) busy: Option<(&'static str, u32)>,
     /// The code that they are refused with, if another one.
     pub(super) code: Option<StatusCode>,
+    /// The code that lists are refused with, if they are.
+    pub(super) no_list: Option<StatusCode>,
 }
 
 impl Server {
@@ -57,12 +60,40 @@ impl Server {
                     let query = head.uri.query().unwrap_or_default().to_owned();
                     server.state.lock().written_with.insert(query);
                 }
-                let (code, answer) = server.answer(&head.method, head.uri.path(), &body);
+                let (code, answer) = if head.uri.path() == STATUSES {
+                    server.list(head.uri.query().unwrap_or_default())
+                } else {
+                    server.answer(&head.method, head.uri.path(), &body)
+                };
                 let body = Full::new(Bytes::from(answer.to_string()));
                 Ok::<_, Infallible>(Response::builder().status(code).body(body).unwrap())
             }
         });
         Api::new(kube::Client::new(service, "n"), Impersonation::Constrained)
+    }
+
+    /// The statuses of one node.
+    fn list(&self, query: &str) -> (StatusCode, Value) {
+        let mut state = self.state.lock();
+        state.requests.push("LIST devicestatuses".into());
+        if let Some(code) = state.no_list {
+            return (
+                code,
+                json!({ "code": code.as_u16(), "reason": "No", "message": "no" }),
+            );
+        }
+        let node = query.strip_prefix("resourceVersion=0&labelSelector=tombolo.dev%2Fnode%3D");
+        let is_its = |(path, status): &(&String, &Value)| {
+            path.contains("/devicestatuses/")
+                && status["metadata"]["labels"]["tombolo.dev/node"] == node.unwrap()
+        };
+        let items: Vec<_> = state
+            .objects
+            .iter()
+            .filter(is_its)
+            .map(|(_, status)| status)
+            .collect();
+        (StatusCode::OK, json!({ "metadata": {}, "items": items }))
     }
 
     fn answer(&self, method: &Method, path: &str, body: &[u8]) -> (StatusCode, Value) {
@@ -181,7 +212,15 @@ pub(super) struct World {
 
 impl World {
     pub(super) fn new() -> Self {
-        let server = Server::default();
+        let world = Self::at(Server::default());
+        for node in ["e1", "e2"] {
+            world.lease(node, "one");
+        }
+        world
+    }
+
+    /// A replica that knows nothing of statuses yet.
+    pub(super) fn at(server: Server) -> Self {
         let cluster = Cluster::new(Settings {
             api: server.api(),
             clock: Clock::system(),
@@ -201,12 +240,14 @@ impl World {
                 "labels": { "node-restriction.kubernetes.io/tombolo": "" } } })
         });
         world.cluster.told(Kind::Node, &nodes);
-        for node in ["e1", "e2"] {
-            let lease =
-                json!({ "metadata": { "name": node, "annotations": { "tombolo.dev/session": "one" } } });
-            world.server.put(&format!("{LEASES}/{node}"), lease);
-        }
         world
+    }
+
+    /// A session has the Lease of a node.
+    pub(super) fn lease(&self, node: &str, session: &str) {
+        let lease =
+            json!({ "metadata": { "name": node, "annotations": { "tombolo.dev/session": session } } });
+        self.server.put(&format!("{LEASES}/{node}"), lease);
     }
 
     /// What the first session of a node writes with.
