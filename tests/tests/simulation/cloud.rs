@@ -75,6 +75,8 @@ pub(crate) struct ReportedHalf {
     pub(crate) feed: Arc<Dirty>,
     pub(crate) ready: bool,
     pub(crate) devices: Pasts,
+    /// Whether its devices' statuses were listed.
+    pub(crate) begun: bool,
     pub(crate) inbox: Vec<ReportedUp>,
     pub(crate) retry_planned: bool,
 }

@@ -73,6 +73,7 @@ struct Sum {
     acknowledged: u64,
     values: u64,
     statuses: u64,
+    found: u64,
     resets: u64,
     diverged: u64,
 }
@@ -90,7 +91,7 @@ fn main() -> ExitCode {
     };
     let (sum, failed) = run_all(&seeds);
     println!(
-        "{} worlds, {:.0} node-hours in {:.1} s: {} actions, {} frames, {} commits, {} acknowledged reports, {} values of devices in {} statuses, {} stream resets, {} divergences",
+        "{} worlds, {:.0} node-hours in {:.1} s: {} actions, {} frames, {} commits, {} acknowledged reports, {} values of devices in {} statuses ({} found written), {} stream resets, {} divergences",
         sum.worlds,
         sum.node_time.as_secs_f64() / 3600.0,
         began.elapsed().as_secs_f64(),
@@ -100,6 +101,7 @@ fn main() -> ExitCode {
         sum.acknowledged,
         sum.values,
         sum.statuses,
+        sum.found,
         sum.resets,
         sum.diverged,
     );
@@ -194,6 +196,7 @@ impl Sum {
             acknowledged: self.acknowledged + other.acknowledged,
             values: self.values + other.values,
             statuses: self.statuses + other.statuses,
+            found: self.found + other.found,
             resets: self.resets + other.resets,
             diverged: self.diverged + other.diverged,
         }
@@ -208,6 +211,7 @@ impl Sum {
         self.acknowledged += world.laws.acknowledged;
         self.values += world.laws.devices.accepted;
         self.statuses += world.laws.devices.written;
+        self.found += world.laws.devices.found;
         self.resets += world.laws.violations;
         self.diverged += world.laws.diverged;
     }

@@ -418,6 +418,7 @@ impl World {
             ready: false,
             devices: Pasts::default(),
             inbox: Vec::new(),
+            begun: false,
             retry_planned: false,
         };
         if let Some(older) = session.reported.replace(half) {

@@ -35,6 +35,8 @@ pub(crate) struct DeviceLaws {
     author: BTreeMap<String, Option<(String, usize)>>,
     pub(crate) accepted: u64,
     pub(crate) written: u64,
+    /// What a session found shown already when it began.
+    pub(crate) found: u64,
 }
 
 impl DeviceLaws {

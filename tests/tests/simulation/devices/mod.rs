@@ -3,11 +3,12 @@
 //!
 //! Real: edgecore's book of twins with its merge, log and rounds (`Stage`); cloudcore's judge, reading
 //! of reports, order of requests, documents, comparison and pace. Modelled, with the constants of the
-//! code that they follow: the waiting, the outbox between memory and flash (`reported/devices.rs`), the
+//! code that they follow: the waiting, the list that a session begins with, the outbox between memory and flash (`reported/devices.rs`), the
 //! flash, the garbage collector.
 //!
 //! Each device counts: whatever it says is more than all that it said before, wherever it is.
 
+mod begin;
 mod cloud;
 mod edge;
 mod laws;

@@ -26,8 +26,16 @@ struct Writing {
 }
 
 impl World {
-    /// Waits until the device may be written again.
     pub(crate) fn write_device(&mut self, under: Under, device: DeviceIdentity) {
+        if self.replicas[under.r].lists.contains_key(&Kind::Device) && self.is_first(&under, &device) {
+            self.list_first(under, device);
+        } else {
+            self.write_in_turn(under, device);
+        }
+    }
+
+    /// Waits until the device may be written again.
+    pub(super) fn write_in_turn(&mut self, under: Under, device: DeviceIdentity) {
         let now = self.instant();
         let half = self.reported_half(under.r, under.id, under.stream);
         let past = half.and_then(|half| half.devices.get(&device.uid));
