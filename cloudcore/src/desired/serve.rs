@@ -16,11 +16,11 @@ use protocol::transport::{ByteReader, ByteWriter, Stream};
 use protocol::wire::{DesiredDown, DesiredUp, FrameReader, FrameWriter, WireError};
 use thiserror::Error;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info, warn};
 
 use super::{NodeSource, Source};
-use crate::cluster::Cluster;
+use crate::cluster::{BoxError, Cluster, persist};
 
 /// Frames between publisher and writer: enough to keep the writer busy, few enough to stay fresh.
 const AHEAD: usize = 2;
@@ -34,9 +34,6 @@ const FIRST_RETRY: Duration = Duration::from_secs(5);
 
 /// The longest such pause.
 const LAST_RETRY: Duration = Duration::from_mins(5);
-
-/// The pause after a consistent list that failed.
-const LIST_PAUSE: Duration = Duration::from_secs(1);
 
 /// Why a desired stream ended. The edge opens a new one, which starts with a comparison.
 #[derive(Debug, Error)]
@@ -182,15 +179,10 @@ impl Retry {
 
 /// Lists until it works: without it, nothing may be compared.
 async fn list(source: &dyn Source, kind: Kind) -> Listed {
-    loop {
-        match source.consistent(kind).await {
-            Ok(revision) => return (kind, revision),
-            Err(error) => {
-                warn!(%kind, error = &*error as &dyn Error, "no consistent list yet; trying again");
-                sleep(LIST_PAUSE).await;
-            }
-        }
-    }
+    let failed = |error: &BoxError| {
+        warn!(%kind, error = &**error as &dyn Error, "no consistent list yet; trying again");
+    };
+    (kind, persist(|| source.consistent(kind), failed).await)
 }
 
 async fn due(at: Option<Instant>) {

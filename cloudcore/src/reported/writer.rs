@@ -2,20 +2,15 @@
 
 use std::collections::BTreeSet;
 use std::error::Error;
-use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use protocol::object::{Digest, ObjectKey};
 use protocol::reported::{OutboxKey, PodIdentity, RefusalCode};
-use tokio::time::sleep;
 use tracing::warn;
 
-use crate::cluster::{Cluster, Holder, NodeFeed, PodRef, WriteError};
+use crate::cluster::{ApiError, Cluster, Holder, NodeFeed, PodRef, WriteError, persist};
 use crate::devices::{DeviceWriter, Devices};
-
-/// The pause after a list that failed.
-const LIST_PAUSE: Duration = Duration::from_secs(1);
 
 /// What the API server shows of something that is reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,10 +95,11 @@ impl Writer for NodeWriter {
     fn ready(&self) -> BoxFuture<'_, ()> {
         async move {
             self.cluster.synced().await;
-            while let Err(error) = self.cluster.consistent_pods(&self.by.node).await {
-                warn!(node = %self.by.node, error = &error as &dyn Error, "its pods cannot be listed yet");
-                sleep(LIST_PAUSE).await;
-            }
+            let node = &self.by.node;
+            let failed = |error: &ApiError| {
+                warn!(%node, error = error as &dyn Error, "its pods cannot be listed yet");
+            };
+            persist(|| self.cluster.consistent_pods(node), failed).await;
         }
         .boxed()
     }
