@@ -199,6 +199,16 @@ impl Cluster {
         self.count_list(kind);
     }
 
+    /// What the watch would tell of a Node that is deleted.
+    pub(crate) fn told_node_gone(&self, node: &NodeName) {
+        self.lost_node(&ObjectKey::new(Kind::Node, "", node.as_ref()), None);
+    }
+
+    /// Whether a session of the node may write over something without reading the Lease.
+    pub(crate) fn knows_session(&self, node: &NodeName) -> bool {
+        self.inner.sessions.read().contains_key(node)
+    }
+
     /// What a complete list of no statuses would tell.
     pub(crate) fn told_no_statuses(&self) {
         self.inner.index.write().statuses_relisted(&BTreeSet::new());

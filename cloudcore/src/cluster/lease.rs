@@ -136,6 +136,14 @@ impl Cluster {
         proof.is_some_and(|proof| proof.covers(&by.session, state))
     }
 
+    /// A Node is gone: of a session that is not here any more nothing is known, which proves nothing either.
+    pub(super) fn forget_session(&self, node: &str) {
+        let node = node.parse::<NodeName>().ok();
+        if let Some(node) = node.filter(|node| !self.inner.index.read().is_attached(node)) {
+            self.inner.sessions.write().remove(&node);
+        }
+    }
+
     /// This session wrote an object; this is the answer.
     pub(super) fn wrote_own(&self, by: &Holder, answer: &[u8]) {
         if let Ok(Thin { metadata }) = serde_json::from_slice(answer)

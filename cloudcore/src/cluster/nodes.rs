@@ -209,6 +209,7 @@ impl Cluster {
             .node(&key.name)
             .map(|entry| entry.whole.clone());
         self.inner.index.write().remove(key);
+        self.forget_session(&key.name);
         if let Some(last) = last.map(Body::compress).or(held) {
             self.inner.rebirths.waiting.lock().insert(key.name.clone(), last);
             self.inner.rebirths.bell.notify_one();

@@ -78,6 +78,18 @@ async fn a_session_that_was_superseded_at_the_same_replica_writes_over_nothing_o
 }
 
 #[tokio::test(start_paused = true)]
+async fn of_a_node_that_is_deleted_no_session_is_remembered_unless_it_is_here() {
+    let world = World::new();
+    world.cluster.fence(&node(), "one").await.unwrap();
+    let session = world.cluster.subscribe(&node());
+    world.cluster.told_node_gone(&node());
+    assert!(world.cluster.knows_session(&node()));
+    drop(session);
+    world.cluster.told_node_gone(&node());
+    assert!(!world.cluster.knows_session(&node()));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_watch_that_lags_refuses_nothing() {
     let world = World::new();
     world.device("e2", &["t"]);
