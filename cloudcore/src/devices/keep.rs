@@ -9,6 +9,7 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use protocol::devices::check::check;
 use protocol::name::NodeName;
 use tokio::sync::Semaphore;
+use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, warn};
 
@@ -23,6 +24,8 @@ use crate::cluster::{Actor, KnownDevice, status_entry};
 const GATHER: Duration = Duration::from_secs(1);
 /// After how long what there was no room for is said: a good many Events have been written then.
 const FULL: Duration = Duration::from_secs(10);
+/// Devices that are checked before others go on: a model that changes is that of many.
+const AT_ONCE: usize = 16;
 /// Creations at a time.
 const PARALLEL: usize = 16;
 
@@ -40,7 +43,7 @@ impl Devices {
             if [look, say].into_iter().flatten().any(|at| at <= now) {
                 look = None;
                 let devices = self.inner.cluster.edge_devices();
-                say = self.tell(&devices, &mut told, now);
+                say = self.tell(&devices, &mut told, now).await;
                 missing.look(devices, now);
             }
             while let Some(device) = missing.next(now) {
@@ -92,13 +95,24 @@ impl Devices {
     }
 
     /// Says what is wrong, and when to say it again.
-    fn tell(&self, devices: &[KnownDevice], told: &mut Told, now: Instant) -> Option<Instant> {
+    pub(super) async fn tell(
+        &self,
+        devices: &[KnownDevice],
+        told: &mut Told,
+        now: Instant,
+    ) -> Option<Instant> {
         told.keep(devices);
         // The replica that has the node says it.
         let here = || devices.iter().filter(|device| device.is_here);
+        let mut checked = 0_usize;
         for device in here() {
             if told.is_settled(device, now) {
                 continue;
+            }
+            // Whoever waits for a turn to write waits for the same task.
+            checked += 1;
+            if checked.is_multiple_of(AT_ONCE) {
+                yield_now().await;
             }
             if !self.inner.events.has_room() {
                 return Some(now + FULL);

@@ -1,13 +1,16 @@
 //! What is done for devices that nobody reports of: their statuses, and what is wrong with them.
 
 use std::collections::BTreeSet;
+use std::pin::pin;
 use std::time::Duration;
 
+use futures::poll;
 use protocol::object::Kind;
 use serde_json::{Value, json};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::world::*;
+use crate::devices::told::Told;
 
 #[tokio::test(start_paused = true)]
 async fn each_device_of_an_edge_node_has_a_status_and_hears_what_is_wrong_with_it() {
@@ -119,6 +122,33 @@ async fn of_more_wrong_devices_than_are_remembered_each_has_its_event_in_turn() 
     let names: BTreeSet<_> = names.filter_map(Value::as_str).collect();
     assert_eq!(names.len(), WRONG);
     assert_eq!(state.events.len(), WRONG, "and one");
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_many_devices_are_checked_others_go_on() {
+    let world = World::new();
+    let device = |number: usize| {
+        json!({ "metadata": { "name": format!("d{number}"), "namespace": "n", "uid": number.to_string(),
+            "resourceVersion": "1" }, "spec": { "nodeName": "e1" } })
+    };
+    let devices: Vec<Value> = (0..100).map(device).collect();
+    world.cluster.told(Kind::Device, &devices);
+    let _session = world.cluster.subscribe(&node());
+    world.cluster.told_no_statuses();
+    let (devices, mut told) = (world.cluster.edge_devices(), Told::default());
+    let mut pauses = 0;
+    {
+        let mut tell = pin!(world.devices.tell(&devices, &mut told, Instant::now()));
+        while poll!(&mut tell).is_pending() {
+            pauses += 1;
+        }
+    }
+    assert!((5..20).contains(&pauses), "{pauses}");
+    assert!(
+        devices
+            .iter()
+            .all(|device| told.is_settled(device, Instant::now()))
+    );
 }
 
 fn reasons(world: &World) -> Vec<String> {
