@@ -94,7 +94,7 @@ impl fmt::Display for Right {
 }
 
 /// What cloudcore does under its own name, outside its own namespace.
-const RIGHTS: [Right; 25] = [
+const RIGHTS: [Right; 26] = [
     cluster_wide("", "pods", "list"),
     cluster_wide("", "pods", "watch"),
     cluster_wide("", "pods", "patch"),
@@ -127,6 +127,7 @@ const RIGHTS: [Right; 25] = [
     of_devices("devicestatuses", "create"),
     of_devices("devicestatuses", "patch"),
     cluster_wide("", "events", "create"),
+    cluster_wide("", "events", "patch"),
 ];
 
 const fn of_devices(resource: &'static str, verb: &'static str) -> Right {

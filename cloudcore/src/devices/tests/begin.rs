@@ -167,10 +167,10 @@ async fn what_somebody_edited_in_a_status_is_set_right_though_the_values_are_the
         .run(async {
             assert!(report_all(&writer).await.is_empty());
             let requests = other.server.take_requests();
-            let writes = requests
+            let patches = requests
                 .iter()
                 .filter(|request| *request == "PATCH devicestatuses");
-            assert_eq!(writes.count(), edits.len() + 1, "{requests:?}");
+            assert_eq!(patches.count(), edits.len() + 1, "{requests:?}");
             for number in 4..MANY {
                 assert_eq!(shown(&other, number), json!([twin(number)]));
             }
