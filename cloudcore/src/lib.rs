@@ -15,3 +15,4 @@ pub mod reported;
 pub mod run;
 pub mod supervise;
 pub mod tunnel;
+mod waits;

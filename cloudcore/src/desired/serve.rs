@@ -12,15 +12,16 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use protocol::desired::{Publisher, Request, Violation};
 use protocol::name::NodeName;
 use protocol::object::{Kind, Revision};
-use protocol::transport::{ByteReader, ByteWriter, Stream};
-use protocol::wire::{DesiredDown, DesiredUp, FrameReader, FrameWriter, WireError};
+use protocol::transport::{ByteReader, Stream};
+use protocol::wire::{DesiredDown, DesiredUp, FrameReader, WireError};
 use thiserror::Error;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::{NodeSource, Source};
 use crate::cluster::{BoxError, Cluster, persist};
+use crate::waits::{due, write_all};
 
 /// Frames between publisher and writer: enough to keep the writer busy, few enough to stay fresh.
 const AHEAD: usize = 2;
@@ -68,15 +69,6 @@ pub async fn serve(stream: Stream, source: &dyn Source) -> Result<(), DesiredErr
         written = write_all(stream.send, waiting) => Ok(written?),
         served = Shell::new(source).run(reader, frames) => served,
     }
-}
-
-async fn write_all(send: ByteWriter, mut frames: mpsc::Receiver<DesiredDown>) -> Result<(), WireError> {
-    let mut writer = FrameWriter::new(send);
-    while let Some(frame) = frames.recv().await {
-        writer.write(&frame).await?;
-    }
-    // The other half has ended, and says why.
-    std::future::pending().await
 }
 
 type Listed = (Kind, Revision);
@@ -183,11 +175,4 @@ async fn list(source: &dyn Source, kind: Kind) -> Listed {
         warn!(%kind, error = &**error as &dyn Error, "no consistent list yet; trying again");
     };
     (kind, persist(|| source.consistent(kind), failed).await)
-}
-
-async fn due(at: Option<Instant>) {
-    match at {
-        Some(at) => sleep_until(at).await,
-        None => std::future::pending().await,
-    }
 }

@@ -10,7 +10,7 @@ use protocol::devices::check::check;
 use protocol::name::NodeName;
 use tokio::sync::Semaphore;
 use tokio::task::yield_now;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::Devices;
@@ -19,6 +19,7 @@ use super::missing::{Ended, Missing};
 use super::status::create_empty;
 use super::told::Told;
 use crate::cluster::{Actor, KnownDevice, status_entry};
+use crate::waits::due;
 
 /// How long changes gather before they are looked at: a model often comes just after its device.
 const GATHER: Duration = Duration::from_secs(1);
@@ -52,7 +53,7 @@ impl Devices {
             tokio::select! {
                 Some((device, how)) = creating.next() => missing.ended(&device, how, Instant::now()),
                 () = self.inner.cluster.devices_bell(), if look.is_none() => look = Some(Instant::now() + GATHER),
-                () = first([look, say, missing.due()]) => {}
+                () = due([look, say, missing.due()].into_iter().flatten().min()) => {}
             }
         }
     }
@@ -130,13 +131,5 @@ impl Devices {
         }
         // Not at once: one that cannot be read would be looked at without end.
         told.due(here()).map(|due| due.max(now + GATHER))
-    }
-}
-
-/// Waits for the first of these.
-async fn first(times: [Option<Instant>; 3]) {
-    match times.into_iter().flatten().min() {
-        Some(at) => sleep_until(at).await,
-        None => std::future::pending().await,
     }
 }

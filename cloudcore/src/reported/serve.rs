@@ -10,17 +10,18 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
 use protocol::reported::{DEVICE_WINDOW, EVENT_WINDOW, IntakeViolation, OutboxKey, STATE_WINDOW};
-use protocol::transport::{ByteReader, ByteWriter, Stream};
-use protocol::wire::{FrameReader, FrameWriter, ReportedDown, ReportedUp, WireError};
+use protocol::transport::{ByteReader, Stream};
+use protocol::wire::{FrameReader, ReportedDown, ReportedUp, WireError};
 use thiserror::Error;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 use tracing::{debug, info};
 
 use super::desk::{Desk, Job};
 use super::{NodeWriter, Refusal, Writer};
 use crate::cluster::{Cluster, Holder};
 use crate::devices::Devices;
+use crate::waits::{due, write_all};
 
 /// The pause after which a value that could not be written again is looked at anew. It doubles while there are
 /// any.
@@ -64,15 +65,6 @@ pub async fn serve(stream: Stream, writer: &dyn Writer) -> Result<(), ReportedEr
         written = write_all(stream.send, waiting) => Ok(written?),
         served = Shell::new(writer).run(reader, answers) => served,
     }
-}
-
-async fn write_all(send: ByteWriter, mut answers: mpsc::Receiver<ReportedDown>) -> Result<(), WireError> {
-    let mut writer = FrameWriter::new(send);
-    while let Some(answer) = answers.recv().await {
-        writer.write(&answer).await?;
-    }
-    // The other half has ended, and says why.
-    std::future::pending().await
 }
 
 /// A write that has ended.
@@ -148,12 +140,5 @@ impl<'a> Shell<'a> {
             let result = writer.write(&job.key, &job.payload).await;
             Done { job, result }
         }));
-    }
-}
-
-async fn due(at: Option<Instant>) {
-    match at {
-        Some(at) => sleep_until(at).await,
-        None => std::future::pending().await,
     }
 }
