@@ -42,6 +42,10 @@ impl Services for Flows {
         Box::pin(async move { reported::run(cluster, &devices, by, stream).await })
     }
 
+    fn events(&self, session: SessionInfo, stream: Stream) -> BoxFuture<'static, ()> {
+        Box::pin(reported::events(self.cluster.clone(), session.peer.node, stream))
+    }
+
     fn tunnel(&self, session: SessionInfo, dial: Dial, stream: Stream) -> BoxFuture<'static, ()> {
         Box::pin(self.tunnels.clone().serve(session.peer.node, dial, stream))
     }

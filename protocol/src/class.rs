@@ -70,6 +70,7 @@ impl Class {
             Some(Kind::Session(_)) => Self::Control,
             Some(Kind::Desired(_)) => Self::Desired,
             Some(Kind::Reported(_)) => Self::Reported,
+            Some(Kind::Events(_)) => Self::MessagesNormal,
             Some(Kind::Dial(dial)) => dial.service.parse().map_or(Self::Bulk, Self::of_service),
             None => Self::Bulk,
         }
@@ -99,5 +100,6 @@ mod tests {
         assert_eq!(Class::of(&Open { kind: None }), Class::Bulk);
         assert_eq!(Class::of(&Open::dial(ServiceName::KubeApi, "")), Class::Desired);
         assert_eq!(Class::of(&Open::session()), Class::Control);
+        assert_eq!(Class::of(&Open::events()), Class::MessagesNormal);
     }
 }

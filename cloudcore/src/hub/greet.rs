@@ -146,6 +146,7 @@ async fn welcome(
         server_time_ms: settings.clock.now_millis(),
         session_id: session.clone(),
         renew_before_ms: millis(settings.authority.renew_before()),
+        takes_events: true,
     };
     let info = SessionInfo {
         peer: peer.clone(),

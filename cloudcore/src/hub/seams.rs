@@ -34,6 +34,9 @@ pub trait Services: Send + Sync + 'static {
     /// Serves the reported flow.
     fn reported(&self, session: SessionInfo, stream: Stream) -> BoxFuture<'static, ()>;
 
+    /// Serves the flow of events.
+    fn events(&self, session: SessionInfo, stream: Stream) -> BoxFuture<'static, ()>;
+
     /// Serves a tunnel, its answer to the dial included.
     fn tunnel(&self, session: SessionInfo, dial: Dial, stream: Stream) -> BoxFuture<'static, ()>;
 }

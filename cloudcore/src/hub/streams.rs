@@ -1,6 +1,6 @@
 //! The streams of one session and the tasks behind them.
 //!
-//! **Invariant:** at most one desired and one reported flow, the newest, and a bounded number of
+//! **Invariant:** at most one flow of each kind, the newest, and a bounded number of
 //! tunnels; all end with the session.
 
 use std::{sync::Arc, time::Duration};
@@ -26,6 +26,7 @@ pub(super) struct Streams {
     tunnels: JoinSet<()>,
     desired: Option<AbortHandle>,
     reported: Option<AbortHandle>,
+    events: Option<AbortHandle>,
 }
 
 impl Streams {
@@ -37,6 +38,7 @@ impl Streams {
             tunnels: JoinSet::new(),
             desired: None,
             reported: None,
+            events: None,
         }
     }
 
@@ -54,6 +56,11 @@ impl Streams {
                 let served = self.services.reported(self.info.clone(), stream);
                 let task = self.flows.spawn(served.in_current_span());
                 replace(&mut self.reported, task);
+            }
+            Some(open::Kind::Events(_)) => {
+                let served = self.services.events(self.info.clone(), stream);
+                let task = self.flows.spawn(served.in_current_span());
+                replace(&mut self.events, task);
             }
             Some(open::Kind::Dial(dial)) => self.dial(dial, stream),
             Some(open::Kind::Session(_)) | None => debug!("a stream of no use was opened"),

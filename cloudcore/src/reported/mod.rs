@@ -10,6 +10,8 @@
 //! watch ── another writer changed it ──► said before? ──► write again
 //! ```
 //!
+//! Events come on a stream of their own from edges that know of it; the rest is the same.
+//!
 //! **Invariant:** nothing is written that the API server shows already.
 
 mod desk;
@@ -21,5 +23,5 @@ mod writer;
 mod tests;
 
 pub use desk::{Desk, Job, Look};
-pub use serve::{ReportedError, run, serve};
-pub use writer::{NodeWriter, Refusal, Shown, Writer, refused};
+pub use serve::{ReportedError, events, run, serve};
+pub use writer::{EventWriter, NodeWriter, Refusal, Shown, Writer, refused};

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
+use protocol::name::NodeName;
 use protocol::reported::{DEVICE_WINDOW, EVENT_WINDOW, IntakeViolation, OutboxKey, STATE_WINDOW};
 use protocol::transport::{ByteReader, Stream};
 use protocol::wire::{FrameReader, ReportedDown, ReportedUp, WireError};
@@ -18,7 +19,7 @@ use tokio::time::Instant;
 use tracing::{debug, info};
 
 use super::desk::{Desk, Job};
-use super::{NodeWriter, Refusal, Writer};
+use super::{EventWriter, NodeWriter, Refusal, Writer};
 use crate::cluster::{Cluster, Holder};
 use crate::devices::Devices;
 use crate::waits::{due, write_all};
@@ -47,7 +48,17 @@ pub enum ReportedError {
 pub async fn run(cluster: Cluster, devices: &Devices, by: Holder, stream: Stream) {
     let node = by.node.clone();
     let writer = NodeWriter::new(cluster, devices, by);
-    match serve(stream, &writer).await {
+    ended(&node, serve(stream, &writer).await);
+}
+
+/// Serves one stream of events of a node's session until it ends, and says why it did.
+pub async fn events(cluster: Cluster, node: NodeName, stream: Stream) {
+    let writer = EventWriter::new(cluster, node.clone());
+    ended(&node, serve(stream, &writer).await);
+}
+
+fn ended(node: &NodeName, served: Result<(), ReportedError>) {
+    match served {
         Ok(()) => debug!(%node, "the reported stream ended"),
         Err(error) => info!(%node, error = &error as &dyn Error, "the reported stream was reset"),
     }

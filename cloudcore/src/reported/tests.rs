@@ -7,7 +7,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use protocol::object::{Digest, Kind, ObjectKey};
-use protocol::reported::{Class, Outbox, OutboxKey, PodIdentity, RefusalCode};
+use protocol::reported::{Carries, Class, Outbox, OutboxKey, PodIdentity, RefusalCode};
 use protocol::transport::Stream;
 use protocol::wire::{FrameReader, FrameWriter, ReportedDown};
 use tokio::io::{DuplexStream, ReadHalf, WriteHalf, duplex, split};
@@ -109,7 +109,7 @@ impl Edge {
         };
         let (recv, send) = split(near);
         let mut outbox = Outbox::load(Vec::new(), 0).0;
-        outbox.connected();
+        outbox.connected(Carries::Everything);
         let (reader, writer) = (FrameReader::new(recv), FrameWriter::new(send));
         (
             Self {
@@ -126,12 +126,12 @@ impl Edge {
     async fn drain(&mut self) {
         while self.outbox.pending() > 0 {
             let now = self.origin.elapsed();
-            while let Some(frame) = self.outbox.poll_transmit(now) {
+            while let Some(frame) = self.outbox.poll_transmit(Carries::Everything, now) {
                 self.writer.write(&frame).await.unwrap();
             }
             let due = self
                 .outbox
-                .poll_timeout(now)
+                .poll_timeout(Carries::Everything, now)
                 .unwrap_or(now + Duration::from_hours(1));
             tokio::select! {
                 frame = self.reader.read::<ReportedDown>() => {

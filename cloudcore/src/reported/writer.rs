@@ -5,6 +5,7 @@ use std::error::Error;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use protocol::name::NodeName;
 use protocol::object::{Digest, ObjectKey};
 use protocol::reported::{OutboxKey, PodIdentity, RefusalCode};
 use tracing::warn;
@@ -127,6 +128,52 @@ impl Writer for NodeWriter {
     }
 }
 
+/// Writes a node's events, and nothing else: one stream more must not be a second way to a pod.
+pub struct EventWriter {
+    cluster: Cluster,
+    node: NodeName,
+}
+
+impl EventWriter {
+    /// A writer of events for a session of a node.
+    pub const fn new(cluster: Cluster, node: NodeName) -> Self {
+        Self { cluster, node }
+    }
+}
+
+impl Writer for EventWriter {
+    /// Whose a device is says the index.
+    fn ready(&self) -> BoxFuture<'_, ()> {
+        self.cluster.synced().boxed()
+    }
+
+    fn shown(&self, _key: &OutboxKey, _payload: &[u8]) -> Shown {
+        Shown::Nothing
+    }
+
+    fn write<'a>(&'a self, key: &'a OutboxKey, payload: &'a [u8]) -> BoxFuture<'a, Result<(), Refusal>> {
+        async move {
+            if !key.is_event() {
+                return Err(no_event(key));
+            }
+            let written = self.cluster.create_event(&self.node, payload).await;
+            written.map_err(|error| refusal(key, &error))
+        }
+        .boxed()
+    }
+
+    fn changed(&self) -> BoxFuture<'_, BTreeSet<ObjectKey>> {
+        std::future::pending().boxed()
+    }
+}
+
+fn no_event(key: &OutboxKey) -> Refusal {
+    Refusal {
+        code: RefusalCode::Other,
+        text: format!("{key} is not an event, and this stream takes nothing else"),
+    }
+}
+
 /// What a failed write means for the outbox. Only the API server's own word that the object is
 /// gone, or another one, is final; and a Node that is gone is made again.
 fn refusal(key: &OutboxKey, error: &WriteError) -> Refusal {
@@ -174,8 +221,6 @@ fn chain(error: &dyn Error) -> String {
 
 #[cfg(test)]
 mod tests {
-    use protocol::name::NodeName;
-
     use super::*;
 
     fn pod() -> OutboxKey {

@@ -374,6 +374,10 @@ impl Services for Echo {
         Box::pin(hold(stream))
     }
 
+    fn events(&self, _session: SessionInfo, stream: Stream) -> BoxFuture<'static, ()> {
+        Box::pin(hold(stream))
+    }
+
     fn tunnel(&self, _session: SessionInfo, _dial: Dial, stream: Stream) -> BoxFuture<'static, ()> {
         Box::pin(async move {
             let Stream { mut recv, send } = stream;

@@ -110,7 +110,7 @@ pub struct Broker {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct BudgetLine {
-    /// `interactive`, `bulk`.
+    /// `interactive`, `messages_normal`, `bulk`.
     pub class: String,
     /// Bytes a day.
     pub day: Option<u64>,
@@ -120,6 +120,8 @@ pub struct BudgetLine {
     pub renews: String,
     /// Bytes a second.
     pub second: Option<u64>,
+    /// Events that wait until it renews.
+    pub deferred: u64,
 }
 
 /// What crossed the link in one class, without what the transport adds.
@@ -205,6 +207,8 @@ pub struct Store {
 pub struct Outbox {
     /// Entries.
     pub waiting: u64,
+    /// How many of them are events that wait for their budget.
+    pub deferred: u64,
     /// What the cluster refused and is tried again, with its words.
     pub refused: Vec<String>,
 }

@@ -1,7 +1,7 @@
 //! What classes of traffic may cost.
 //!
-//! Only tunnels have budgets. Beats, objects and status have none: without them the node would not
-//! be what the cluster shows.
+//! Tunnels and events have budgets. Beats, objects and status have none: without them the node would
+//! not be what the cluster shows.
 
 use serde_json::Value;
 
@@ -10,7 +10,7 @@ use protocol::class::Class;
 use crate::nearest::nearest;
 
 /// The classes that may have a budget.
-const CLASSES: [Class; 2] = [Class::Interactive, Class::Bulk];
+const CLASSES: [Class; 3] = [Class::Interactive, Class::MessagesNormal, Class::Bulk];
 /// A second's budget below this would make every tunnel time out.
 const LEAST_SECOND: u64 = 1 << 10;
 
@@ -19,7 +19,7 @@ const LEAST_SECOND: u64 = 1 << 10;
 pub struct Budget {
     /// The class.
     pub class: Class,
-    /// Bytes a day (UTC): then no new tunnel is opened.
+    /// Bytes a day (UTC): then no new tunnel is opened, and events wait.
     pub day: Option<u64>,
     /// Bytes a second: what is over it waits.
     pub second: Option<u64>,
@@ -45,18 +45,14 @@ fn class(name: &str) -> Result<Class, String> {
         return Ok(class);
     }
     let names = CLASSES.map(Class::name);
+    let [some @ .., last] = &names;
+    let all = format!("{} and {last}", some.join(", "));
     if Class::ALL.iter().any(|class| class.name() == name) {
-        return Err(format!(
-            "{name} cannot have a budget; {} can",
-            names.join(" and ")
-        ));
+        return Err(format!("{name} cannot have a budget; {all} can"));
     }
     Err(match nearest(name, &names) {
         Some(near) => format!("{name} is not a class; did you mean {near}?"),
-        None => format!(
-            "{name} is not a class; those with budgets are {}",
-            names.join(" and ")
-        ),
+        None => format!("{name} is not a class; those with budgets are {all}"),
     })
 }
 
@@ -115,7 +111,8 @@ mod tests {
 
     #[test]
     fn a_class_may_have_a_budget_for_the_day_the_second_or_both() {
-        let text = r#"{"interactive": {"day": "500Mi", "second": "64Ki"}, "bulk": {"day": "2Gi"}}"#;
+        let text = r#"{"interactive": {"day": "500Mi", "second": "64Ki"}, "bulk": {"day": "2Gi"},
+            "messages_normal": {"day": "1Mi", "second": "1Ki"}}"#;
         let read = read(&serde_json::from_str(text).unwrap()).unwrap();
         let of = |class| *read.iter().find(|budget| budget.class == class).unwrap();
         let interactive = of(Class::Interactive);
@@ -127,6 +124,8 @@ mod tests {
             (of(Class::Bulk).day, of(Class::Bulk).second),
             (Some(2 << 30), None)
         );
+        let events = of(Class::MessagesNormal);
+        assert_eq!((events.day, events.second), (Some(1 << 20), Some(1 << 10)));
         assert_eq!(
             (written(2 << 30), written(500 << 20), written(64 << 10)),
             ("2Gi".into(), "500Mi".into(), "64Ki".into())
@@ -137,9 +136,11 @@ mod tests {
     fn what_cannot_be_limited_is_named() {
         assert!(
             told(r#"{"control": {"day": "1Mi"}}"#)
-                .contains("control cannot have a budget; interactive and bulk can")
+                .contains("control cannot have a budget; interactive, messages_normal and bulk can")
         );
         assert!(told(r#"{"desired": {"day": "1Mi"}}"#).contains("desired cannot have a budget"));
+        assert!(told(r#"{"messages_critical": {"day": "1Mi"}}"#).contains("cannot have a budget"));
+        assert!(told(r#"{"messages": {"day": "1Mi"}}"#).contains("interactive, messages_normal and bulk"));
         assert!(told(r#"{"interactiv": {"day": "1Mi"}}"#).contains("did you mean interactive?"));
         assert!(told(r#"{"bulk": {}}"#).contains("bulk must be {day: 500Mi, second: 64Ki}"));
         assert!(told(r#"{"bulk": {"day": 5}}"#).contains("bulk.day must be a size such as 500Mi, not 5"));

@@ -224,8 +224,12 @@ fn device_of(report: &ReportedUp) -> Option<DeviceIdentity> {
 
 #[cfg(test)]
 mod tests {
+    use protocol::reported::Carries;
+
     use super::*;
     use crate::store::Db;
+
+    const EVERYTHING: Carries = Carries::Everything;
 
     fn pump() -> DeviceIdentity {
         DeviceIdentity {
@@ -308,8 +312,8 @@ mod tests {
     async fn flash_never_has_an_older_entry_than_the_cluster_was_sent() {
         let db = Db::in_memory();
         let reporter = Reporter::load(db.clone()).await.unwrap();
-        drop(reporter.book.lock().outbox.connected());
-        let due = || std::iter::from_fn(|| reporter.next()).collect::<Vec<_>>();
+        drop(reporter.book.lock().outbox.connected(EVERYTHING));
+        let due = || std::iter::from_fn(|| reporter.next(EVERYTHING)).collect::<Vec<_>>();
         reporter.device(&pump(), &status("online")).unwrap();
         let first = due();
         assert_eq!(first.len(), 1);
@@ -319,8 +323,8 @@ mod tests {
         let kept = newest(&reporter);
         reporter.device(&pump(), &status("offline")).unwrap();
         let settled = SettledAs::Committed;
-        reporter.book.lock().outbox.disconnected();
-        drop(reporter.book.lock().outbox.connected());
+        reporter.book.lock().outbox.disconnected(EVERYTHING);
+        drop(reporter.book.lock().outbox.connected(EVERYTHING));
         let second = due();
         assert_eq!(second.len(), 1);
         reporter.overtake(&second).await.unwrap();
@@ -336,8 +340,8 @@ mod tests {
     async fn what_was_answered_has_left_flash_before_anything_newer_is_sent() {
         let db = Db::in_memory();
         let reporter = Reporter::load(db.clone()).await.unwrap();
-        drop(reporter.book.lock().outbox.connected());
-        let due = || std::iter::from_fn(|| reporter.next()).collect::<Vec<_>>();
+        drop(reporter.book.lock().outbox.connected(EVERYTHING));
+        let due = || std::iter::from_fn(|| reporter.next(EVERYTHING)).collect::<Vec<_>>();
         reporter.device(&pump(), &status("online")).unwrap();
         reporter.keep_devices(None).await.unwrap();
         assert_eq!((rows(&db).await.len(), due().len()), (1, 1));
@@ -346,8 +350,8 @@ mod tests {
             .book
             .lock()
             .settle_device(&pump(), kept, SettledAs::Committed);
-        reporter.book.lock().outbox.disconnected();
-        drop(reporter.book.lock().outbox.connected());
+        reporter.book.lock().outbox.disconnected(EVERYTHING);
+        drop(reporter.book.lock().outbox.connected(EVERYTHING));
         assert_eq!(
             rows(&db).await.len(),
             1,

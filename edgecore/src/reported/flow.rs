@@ -6,9 +6,12 @@
 
 use std::time::Duration;
 
-use protocol::reported::{OutboxError, OutboxKey, Seq, Settled, SettledAs};
+use protocol::reported::{Carries, Class, OutboxError, OutboxKey, Seq, Settled, SettledAs};
 use protocol::transport::Stream;
-use protocol::wire::{FrameReader, FrameWriter, ReportedDown, ReportedUp, WireError, reported_down};
+use protocol::wire::{
+    FrameReader, FrameWriter, ReportKey, ReportedDown, ReportedUp, WireError, report_key, reported_down,
+    reported_up,
+};
 use thiserror::Error;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -21,6 +24,9 @@ const IDLE: Duration = Duration::from_mins(10);
 
 /// How long an answered entry may stay on the disk.
 const SETTLE: Duration = Duration::from_secs(1);
+
+/// How soon after a budget has renewed events go again.
+const LOOK_AGAIN: Duration = Duration::from_mins(1);
 
 /// After a write that the disk had no room for.
 const AFTER_FAILURE: Duration = Duration::from_secs(5);
@@ -40,12 +46,37 @@ pub enum FlowError {
     Store(#[from] StoreError),
 }
 
+/// What goes on a stream.
+#[derive(Clone, Copy)]
+pub struct Way<'a> {
+    /// What it carries.
+    pub carries: Carries,
+    /// Whether events wait, asked before each.
+    pub defers: &'a (dyn Fn() -> bool + Sync),
+}
+
+impl Way<'_> {
+    /// What may go now.
+    fn now(self) -> Option<Carries> {
+        if self.carries.has(Class::Event) && (self.defers)() {
+            self.carries.without_events()
+        } else {
+            Some(self.carries)
+        }
+    }
+}
+
 impl Reporter {
-    /// Serves one reported stream until it ends or `stop`.
-    pub async fn serve(&self, stream: Stream, stop: &CancellationToken) -> Result<(), FlowError> {
-        self.connected().await?;
-        let served = self.exchange(stream, stop).await;
-        self.book.lock().outbox.disconnected();
+    /// Serves one stream of reports until it ends or `stop`.
+    pub async fn serve(
+        &self,
+        stream: Stream,
+        way: Way<'_>,
+        stop: &CancellationToken,
+    ) -> Result<(), FlowError> {
+        self.connected(way.carries).await?;
+        let served = self.exchange(stream, way, stop).await;
+        self.book.lock().outbox.disconnected(way.carries);
         is_written(self.write_all().await)?;
         served
     }
@@ -65,17 +96,22 @@ impl Reporter {
         self.write(mine).await
     }
 
-    async fn connected(&self) -> Result<(), StoreError> {
+    async fn connected(&self, carries: Carries) -> Result<(), StoreError> {
         {
             let mut book = self.book.lock();
-            let change = book.outbox.connected();
+            let change = book.outbox.connected(carries);
             book.note(change, Table::Outbox);
         }
         is_written(self.write_all().await)?;
         Ok(())
     }
 
-    async fn exchange(&self, stream: Stream, stop: &CancellationToken) -> Result<(), FlowError> {
+    async fn exchange(
+        &self,
+        stream: Stream,
+        way: Way<'_>,
+        stop: &CancellationToken,
+    ) -> Result<(), FlowError> {
         let mut reader = FrameReader::new(stream.recv);
         let mut writer = FrameWriter::new(stream.send);
         let mut settle_at = None;
@@ -84,15 +120,22 @@ impl Reporter {
             if self.book.lock().reserves() {
                 self.write_all().await?;
             }
-            let due: Vec<ReportedUp> = std::iter::from_fn(|| self.next()).collect();
+            let due = self.due(way);
             is_written(self.overtake(&due).await)?;
             for report in &due {
-                writer.write(report).await?;
+                tokio::select! {
+                    // A class that is held to a rate may wait for long.
+                    () = stop.cancelled() => return Ok(()),
+                    written = writer.write(report) => written?,
+                }
+            }
+            if !due.is_empty() {
+                continue;
             }
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
-                () = self.changed.notified() => {}
-                () = sleep(self.pause()) => {}
+                () = self.changed(way.carries) => {}
+                () = sleep(self.pause(way)) => {}
                 () = reached(settle_at) => {
                     let written = is_written(self.write_all().await)?;
                     settle_at = (!written).then(|| Instant::now() + AFTER_FAILURE);
@@ -108,15 +151,42 @@ impl Reporter {
         }
     }
 
-    pub(super) fn next(&self) -> Option<ReportedUp> {
-        let now = self.began.elapsed();
-        self.book.lock().outbox.poll_transmit(now)
+    /// All that may go now; of events one at a time, for each may be the last that the budget allows.
+    fn due(&self, way: Way<'_>) -> Vec<ReportedUp> {
+        let mut due = Vec::new();
+        while let Some(report) = way.now().and_then(|carries| self.next(carries)) {
+            let is_event = is_event(&report);
+            due.push(report);
+            if is_event {
+                break;
+            }
+        }
+        due
     }
 
-    fn pause(&self) -> Duration {
+    pub(super) fn next(&self, carries: Carries) -> Option<ReportedUp> {
         let now = self.began.elapsed();
-        let due = self.book.lock().outbox.poll_timeout(now);
-        due.map_or(IDLE, |due| due.saturating_sub(now))
+        self.book.lock().outbox.poll_transmit(carries, now)
+    }
+
+    async fn changed(&self, carries: Carries) {
+        tokio::select! {
+            () = self.changed.notified(), if carries.has(Class::State) => {}
+            () = self.told.notified(), if carries.has(Class::Event) => {}
+        }
+    }
+
+    fn pause(&self, way: Way<'_>) -> Duration {
+        let now = self.began.elapsed();
+        let deferred = way.now() != Some(way.carries);
+        let book = self.book.lock();
+        let due = book.outbox.poll_timeout(way.carries, now);
+        let due = due.map_or(IDLE, |due| due.saturating_sub(now));
+        if deferred && book.outbox.pending_events() > 0 {
+            due.min(LOOK_AGAIN)
+        } else {
+            due
+        }
     }
 
     fn answered(&self, frame: ReportedDown) -> Result<(), OutboxError> {
@@ -151,6 +221,18 @@ async fn reached(at: Option<Instant>) {
         Some(at) => sleep_until(at).await,
         None => std::future::pending().await,
     }
+}
+
+fn is_event(report: &ReportedUp) -> bool {
+    let Some(reported_up::Kind::Report(report)) = &report.kind else {
+        return false;
+    };
+    matches!(
+        &report.key,
+        Some(ReportKey {
+            kind: Some(report_key::Kind::Event(_))
+        })
+    )
 }
 
 /// The number of the report that a frame answers.

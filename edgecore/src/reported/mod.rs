@@ -8,13 +8,16 @@
 //!                       └──Report──► stream ──► cloud ──Committed──► Outbox
 //! ```
 //!
+//! Events have a stream of their own where the cloud takes one, and wait in the outbox when the link's
+//! budget says so.
+//!
 //! **Invariant:** changes reach the store in the order in which the outbox made them, so that a
 //! deletion can never be overtaken by the entry that it deletes.
 
 mod devices;
 mod flow;
 
-pub use flow::FlowError;
+pub use flow::{FlowError, Way};
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -55,6 +58,8 @@ pub struct Reporter {
     /// How far the store is; whoever holds it writes.
     written: tokio::sync::Mutex<u64>,
     changed: Notify,
+    /// The same for events: they may have a stream of their own.
+    told: Notify,
     began: Instant,
 }
 
@@ -123,6 +128,7 @@ impl Reporter {
             book: Mutex::new(book),
             written: tokio::sync::Mutex::new(0),
             changed: Notify::new(),
+            told: Notify::new(),
             began: Instant::now(),
         })
     }
@@ -171,11 +177,19 @@ impl Reporter {
             name: event.metadata.name.clone().unwrap_or_default(),
         };
         let json = serde_json::to_vec(event)?;
-        self.put(|book| {
-            let change = book.outbox.put(key, &json);
-            book.note(change, Table::Event);
-        })
-        .await
+        let kept = self
+            .put(|book| {
+                let change = book.outbox.put(key, &json);
+                book.note(change, Table::Event);
+            })
+            .await;
+        self.told.notify_one();
+        kept
+    }
+
+    /// Events that the API server does not have yet.
+    pub fn pending_events(&self) -> usize {
+        self.book.lock().outbox.pending_events()
     }
 
     /// Reports that the API server does not have yet.

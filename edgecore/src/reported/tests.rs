@@ -3,15 +3,21 @@
 use super::*;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use protocol::devices::{DeviceIdentity, DeviceStatusStatus};
+use protocol::reported::Carries;
 use protocol::transport::Stream;
 use protocol::wire::{
     Committed, FrameReader, FrameWriter, ReportedDown, ReportedUp, reported_down, reported_up,
 };
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
+
+const EVERYTHING: Way<'_> = Way {
+    carries: Carries::Everything,
+    defers: &|| false,
+};
 
 fn pod() -> Pod {
     Pod {
@@ -64,7 +70,7 @@ fn pair() -> (Stream, Stream) {
 async fn served(reporter: &Reporter, count: usize) -> Vec<OutboxKey> {
     let (edge, cloud) = pair();
     let stop = CancellationToken::new();
-    let (_, seen) = tokio::join!(reporter.serve(edge, &stop), async {
+    let (_, seen) = tokio::join!(reporter.serve(edge, EVERYTHING, &stop), async {
         let seen = commit_all(cloud, count).await;
         // The answers are read before the stop is seen.
         while reporter.pending() > 0 {
@@ -99,7 +105,7 @@ async fn what_the_cloud_has_leaves_the_disk_within_a_second_and_not_one_by_one()
     reporter.pod_status(&pod(), &status("Running")).await.unwrap();
     let (edge, cloud) = pair();
     let stop = CancellationToken::new();
-    let (served, ()) = tokio::join!(reporter.serve(edge, &stop), async {
+    let (served, ()) = tokio::join!(reporter.serve(edge, EVERYTHING, &stop), async {
         let mut reader = FrameReader::new(cloud.recv);
         let mut writer = FrameWriter::new(cloud.send);
         for _ in 0..2 {
@@ -173,7 +179,7 @@ async fn a_full_disk_ends_no_stream_and_devices_are_reported_on() {
     };
     let (edge, cloud) = pair();
     let stop = CancellationToken::new();
-    let (served, ()) = tokio::join!(reporter.serve(edge, &stop), async {
+    let (served, ()) = tokio::join!(reporter.serve(edge, EVERYTHING, &stop), async {
         let mut reader = FrameReader::new(cloud.recv);
         let mut writer = FrameWriter::new(cloud.send);
         for _ in 0..2 {
@@ -216,4 +222,68 @@ async fn a_full_disk_fills_no_memory_and_what_came_meanwhile_is_written_in_the_e
     assert_eq!(db.scan(Table::Outbox).await.unwrap().len(), 2);
     let reporter = Reporter::load(db).await.unwrap();
     assert_eq!(reporter.last_status("u1"), Some(status("999")));
+}
+
+fn event(name: &str) -> Event {
+    Event {
+        metadata: ObjectMeta {
+            namespace: Some("default".to_owned()),
+            name: Some(name.to_owned()),
+            ..ObjectMeta::default()
+        },
+        ..Event::default()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn events_whose_budget_is_spent_wait_on_flash_and_go_when_it_renews_and_nothing_else_waits() {
+    for carries in [Carries::AllButEvents, Carries::Everything] {
+        let db = Db::in_memory();
+        let reporter = Reporter::load(db.clone()).await.unwrap();
+        reporter.event(&event("one")).await.unwrap();
+        reporter.pod_status(&pod(), &status("Running")).await.unwrap();
+        let (spent, stop) = (AtomicBool::new(true), CancellationToken::new());
+        let defers = || spent.load(Ordering::Relaxed);
+        let way = |carries| Way {
+            carries,
+            defers: &defers,
+        };
+        let ((edge, cloud), (beside, events)) = (pair(), pair());
+        let (mut reader, mut writer) = (FrameReader::new(cloud.recv), FrameWriter::new(cloud.send));
+        let seen = async {
+            assert!(matches!(
+                commit_one(&mut reader, &mut writer).await,
+                OutboxKey::Pod(_)
+            ));
+            sleep(Duration::from_hours(5)).await;
+            assert_eq!((reporter.pending(), reporter.pending_events()), (1, 1));
+            assert_eq!(db.scan(Table::Event).await.unwrap().len(), 1);
+            spent.store(false, Ordering::Relaxed);
+            sleep(Duration::from_mins(1)).await;
+            let (mut reader, mut writer) = if carries == Carries::Everything {
+                (reader, writer)
+            } else {
+                (FrameReader::new(events.recv), FrameWriter::new(events.send))
+            };
+            assert!(matches!(
+                commit_one(&mut reader, &mut writer).await,
+                OutboxKey::Event { .. }
+            ));
+            reporter.event(&event("two")).await.unwrap();
+            assert!(matches!(
+                commit_one(&mut reader, &mut writer).await,
+                OutboxKey::Event { .. }
+            ));
+            sleep(Duration::from_secs(2)).await;
+            assert_eq!(db.scan(Table::Event).await.unwrap().len(), 0);
+            stop.cancel();
+        };
+        let beside = async {
+            if carries == Carries::AllButEvents {
+                reporter.serve(beside, way(Carries::Events), &stop).await.unwrap();
+            }
+        };
+        let (served, (), ()) = tokio::join!(reporter.serve(edge, way(carries), &stop), beside, seen);
+        served.unwrap();
+    }
 }

@@ -51,7 +51,9 @@ fn status(parts: &Parts, since: Option<String>) -> Status {
     let mut link = link(&state, parts.clock.now());
     link.synced = parts.flow.synced().iter().map(ToString::to_string).collect();
     link.traffic = traffic(parts.link.traffic());
-    link.budgets = parts.link.budgets().states().iter().map(budget_line).collect();
+    let deferred = deferred(parts);
+    let budgets = parts.link.budgets().states();
+    link.budgets = budgets.iter().map(|state| budget_line(state, deferred)).collect();
     let api_reachable = match state {
         LinkState::Connected { api_reachable, .. } => Some(api_reachable),
         LinkState::Offline { .. } => None,
@@ -84,6 +86,7 @@ fn status(parts: &Parts, since: Option<String>) -> Status {
         },
         outbox: Outbox {
             waiting: parts.reporter.pending() as u64,
+            deferred,
             refused: parts.reporter.troubles(),
         },
         broker: Some(broker(parts)),
@@ -177,13 +180,26 @@ fn traffic(traffic: &Traffic) -> Vec<ClassTraffic> {
     lines.filter(|line| line.sent + line.received > 0).collect()
 }
 
-fn budget_line(state: &BudgetState) -> BudgetLine {
+/// How many events wait because their budget is spent.
+fn deferred(parts: &Parts) -> u64 {
+    match parts.link.budgets().admit(Class::MessagesNormal) {
+        Ok(()) => 0,
+        Err(_) => parts.reporter.pending_events() as u64,
+    }
+}
+
+fn budget_line(state: &BudgetState, deferred: u64) -> BudgetLine {
     BudgetLine {
         class: state.budget.class.name().to_owned(),
         day: state.budget.day,
         used: state.used,
         renews: state.renews.to_string(),
         second: state.budget.second,
+        deferred: if state.budget.class == Class::MessagesNormal {
+            deferred
+        } else {
+            0
+        },
     }
 }
 

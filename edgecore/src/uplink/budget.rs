@@ -1,8 +1,9 @@
 //! What the classes of traffic may cost in a day, and what they have cost.
 //!
-//! [`Day`] counts, from the totals of [`Traffic`]; [`Budgets`] asks it before a tunnel is opened, and
-//! keeps its count over restarts. A spent budget refuses new tunnels until midnight (UTC); those that
-//! are open go on, and nothing else is ever refused.
+//! [`Day`] counts, from the totals of [`Traffic`]; [`Budgets`] asks it before a tunnel is opened and
+//! before an event is sent, and keeps its count over restarts. Until midnight (UTC) a spent budget
+//! refuses new tunnels, while those that are open go on, and lets events wait in the outbox; nothing
+//! else is ever held up.
 //!
 //! **Invariant:** flash is written only when a sixteenth of a budget has gone since the last time, and
 //! at a stop; a crash forgets no more than that.
@@ -31,7 +32,7 @@ const WORTH: u64 = 16;
 const DAY_MS: u64 = 86_400_000;
 const CLASSES: usize = Class::ALL.len();
 
-/// No new tunnel until then.
+/// No new tunnel, or no event, until then.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[error("the budget of class {} is spent: {} a day; it renews at {renews}", class.name(), written(*day))]
 pub struct Spent {
@@ -165,7 +166,7 @@ impl Budgets {
         &self.traffic
     }
 
-    /// Whether a tunnel of `class` may be opened now.
+    /// Whether a tunnel of `class` may be opened, or a message of it be sent, now.
     pub fn admit(&self, class: Class) -> Result<(), Spent> {
         let limit = self
             .limits
@@ -182,7 +183,12 @@ impl Budgets {
         let spent = Spent { class, day, renews };
         let told = std::mem::replace(&mut self.state.lock().told[class as usize], number);
         if told != number {
-            tracing::warn!("{spent}; until then new tunnels are refused");
+            let then = if class == Class::MessagesNormal {
+                "events wait"
+            } else {
+                "new tunnels are refused"
+            };
+            tracing::warn!("{spent}; until then {then}");
         }
         Err(spent)
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use protocol::class::Class;
 use protocol::name::shown;
+use protocol::reported::Carries;
 use protocol::transport::{Connection, Transport};
 use protocol::wire::{Dial, DialRefusal, DialReply, FrameWriter, Open, Welcome, open};
 use tokio::time::{sleep, timeout};
@@ -18,6 +19,7 @@ use super::pulse::{Pulse, speak};
 use super::state::LinkState;
 use super::{Address, Link, Uplink};
 use crate::identity::told;
+use crate::reported::Way;
 
 /// Bounds on what the cloud may ask for as its keepalive.
 const KEEPALIVE: std::ops::RangeInclusive<u64> = 1_000..=300_000;
@@ -53,11 +55,12 @@ impl Uplink {
             over: &over,
             stop,
         };
-        let (ended, (), flow, (), (), better) = tokio::join!(
+        let (ended, (), flow, (), (), (), better) = tokio::join!(
             pulse.run(ears, &over, stop),
             speak(mouth, words),
             self.keep_desired(&*connection, &welcome, &over),
-            self.keep_reported(&*connection, &over),
+            self.keep_reported(&*connection, &welcome, &over),
+            self.keep_events(&*connection, &welcome, &over),
             refuse_dials(&*connection, &self.link, &over),
             doubt.better(),
         );
@@ -110,13 +113,40 @@ impl Uplink {
         None
     }
 
-    async fn keep_reported(&self, connection: &dyn Connection, over: &CancellationToken) {
+    async fn keep_reported(&self, connection: &dyn Connection, welcome: &Welcome, over: &CancellationToken) {
+        let carries = if welcome.takes_events {
+            Carries::AllButEvents
+        } else {
+            Carries::Everything
+        };
+        self.keep(connection, Open::reported, carries, over).await;
+    }
+
+    async fn keep_events(&self, connection: &dyn Connection, welcome: &Welcome, over: &CancellationToken) {
+        if welcome.takes_events {
+            self.keep(connection, Open::events, Carries::Events, over).await;
+        }
+    }
+
+    /// Serves streams of reports, one after the other.
+    async fn keep(
+        &self,
+        connection: &dyn Connection,
+        open: fn() -> Open,
+        carries: Carries,
+        over: &CancellationToken,
+    ) {
+        let defers = || self.link.budgets.admit(Class::MessagesNormal).is_err();
+        let way = Way {
+            carries,
+            defers: &defers,
+        };
         while !over.is_cancelled() {
-            let Ok(stream) = connection.open(Open::reported()).await else {
+            let Ok(stream) = connection.open(open()).await else {
                 return;
             };
-            if let Err(error) = self.reporter.serve(stream, over).await {
-                tracing::warn!(error = %told(&error), "the reported stream is opened again");
+            if let Err(error) = self.reporter.serve(stream, way, over).await {
+                tracing::warn!(error = %told(&error), ?carries, "a stream of reports is opened again");
             }
             reopen_pause(over).await;
         }

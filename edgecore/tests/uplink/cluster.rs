@@ -103,6 +103,7 @@ pub(crate) fn welcome(cluster: &str) -> Welcome {
         replica: "replica-1".to_owned(),
         keepalive_ms: 25_000,
         api_reachable: true,
+        takes_events: true,
         ..Welcome::default()
     }
 }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod cluster;
+mod events;
 mod pki;
 mod relay;
 mod renewal;
@@ -116,11 +117,21 @@ impl Edge {
         address: Address,
         proxy: Option<Proxy>,
     ) -> Self {
+        let link = Link::new(&Clock::system());
+        Self::start_with(node, authority, address, proxy, link).await
+    }
+
+    async fn start_with(
+        node: Credentials,
+        authority: &Authority,
+        address: Address,
+        proxy: Option<Proxy>,
+        link: Link,
+    ) -> Self {
         let (meta, outbox) = (Db::in_memory(), Db::in_memory());
         let (desired, remembered) = Desired::load(meta.clone()).await.unwrap();
         let reporter = Arc::new(Reporter::load(outbox).await.unwrap());
         let clock = Clock::system();
-        let link = Link::new(&clock);
         let trusted = authority.certificate.clone();
         let identity = Identity::fixed("edge-1".parse().unwrap(), node, trusted, clock.clone()).unwrap();
         let identity = Arc::new(identity);

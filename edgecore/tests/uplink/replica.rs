@@ -171,7 +171,7 @@ async fn serve(
             let _ended = match kind.unwrap() {
                 open::Kind::Session(_) => session(stream, &cluster, word).await,
                 open::Kind::Desired(_) => desired(stream, &cluster).await,
-                open::Kind::Reported(_) => reported(stream, &cluster).await,
+                open::Kind::Reported(_) | open::Kind::Events(_) => reported(stream, &cluster).await,
                 open::Kind::Dial(_) => None,
             };
         });

@@ -65,6 +65,46 @@ pub enum Class {
     Event,
 }
 
+/// What one stream carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Carries {
+    /// All reports: the cloud takes no stream of events.
+    Everything,
+    /// The node, pods and devices.
+    AllButEvents,
+    /// Events.
+    Events,
+}
+
+impl Carries {
+    /// Whether reports of this class are on it.
+    pub const fn has(self, class: Class) -> bool {
+        match self {
+            Self::Everything => true,
+            Self::AllButEvents => !matches!(class, Class::Event),
+            Self::Events => matches!(class, Class::Event),
+        }
+    }
+
+    /// The same while events wait.
+    pub const fn without_events(self) -> Option<Self> {
+        match self {
+            Self::Everything | Self::AllButEvents => Some(Self::AllButEvents),
+            Self::Events => None,
+        }
+    }
+}
+
+impl Lane {
+    pub(super) const fn class(&self) -> Class {
+        match self {
+            Self::Node | Self::Pod(_) => Class::State,
+            Self::Device(_) => Class::Device,
+            Self::Event(_) => Class::Event,
+        }
+    }
+}
+
 impl OutboxKey {
     /// The window it takes a place of.
     pub const fn class(&self) -> Class {

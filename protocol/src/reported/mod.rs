@@ -5,6 +5,9 @@
 //! leaves it only when the API server has it, or has said that it never will. The cloud's
 //! [`Intake`] hands out writes, in order within a lane and in parallel across lanes.
 //!
+//! Events travel on a stream of their own, behind all else, where the cloud takes one: [`Carries`] says
+//! what a stream has.
+//!
 //! **Invariant:** every report is answered, and every answer frees its place in the window.
 
 mod intake;
@@ -15,7 +18,7 @@ mod outbox;
 mod tests;
 
 pub use intake::{Intake, IntakeViolation, Outcome, Write};
-pub use key::{Class, OutboxKey, PodIdentity, RefusalCode, Seq};
+pub use key::{Carries, Class, OutboxKey, PodIdentity, RefusalCode, Seq};
 pub use outbox::{Change, Outbox, OutboxError, Settled, SettledAs, Trouble};
 
 /// Node, pod and gone reports that may be unanswered: they never wait for devices or events.

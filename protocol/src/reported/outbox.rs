@@ -117,7 +117,18 @@ pub struct Outbox {
     confirmed: BTreeMap<OutboxKey, Body>,
     flight: BTreeMap<Seq, Flying>,
     busy: BTreeSet<Lane>,
-    connected: bool,
+    streams: Streams,
+}
+
+/// Which streams there are.
+#[derive(Clone, Copy, Debug, Default)]
+struct Streams {
+    /// One that carries the node, pods and devices.
+    state: bool,
+    /// One that carries events.
+    events: bool,
+    /// They are two.
+    apart: bool,
 }
 
 /// A value that waits to be sent, or to be answered.
@@ -172,7 +183,7 @@ impl Outbox {
             confirmed: BTreeMap::new(),
             flight: BTreeMap::new(),
             busy: BTreeSet::new(),
-            connected: false,
+            streams: Streams::default(),
         }
     }
 
@@ -255,6 +266,11 @@ impl Outbox {
     /// Entries that the API server does not have yet.
     pub fn pending(&self) -> usize {
         self.state.len() + self.events.len()
+    }
+
+    /// Events that the API server does not have yet.
+    pub fn pending_events(&self) -> usize {
+        self.events.len()
     }
 
     /// Entries that the API server keeps refusing.

@@ -20,6 +20,7 @@ enum Op {
     Carry { frames: usize },
     Write { fate: Fate },
     Cut,
+    CutEvents,
     Connect,
     Reboot,
     Wait { seconds: u64 },
@@ -43,6 +44,7 @@ fn op() -> impl Strategy<Value = Op> {
         8 => (1..8usize).prop_map(|frames| Op::Carry { frames }),
         8 => fate.prop_map(|fate| Op::Write { fate }),
         1 => Just(Op::Cut),
+        1 => Just(Op::CutEvents),
         2 => Just(Op::Connect),
         1 => Just(Op::Reboot),
         2 => (1..90u64).prop_map(|seconds| Op::Wait { seconds }),
@@ -57,8 +59,10 @@ fn pod(number: u8) -> PodIdentity {
     }
 }
 
-#[derive(Default)]
+const EVERYTHING: Carries = Carries::Everything;
+
 struct Link {
+    carries: Carries,
     intake: Intake,
     up: VecDeque<ReportedUp>,
     down: VecDeque<ReportedDown>,
@@ -69,7 +73,9 @@ struct World {
     outbox: Outbox,
     disk: BTreeMap<Seq, Report>,
     reserved: u64,
-    link: Option<Link>,
+    /// One stream for everything, or one for events beside it.
+    apart: bool,
+    links: Vec<Link>,
     now: Duration,
     /// Counts values: a later one is larger.
     values: u64,
@@ -87,7 +93,8 @@ impl World {
             outbox: Outbox::load(Vec::new(), 0).0,
             disk: BTreeMap::new(),
             reserved: 0,
-            link: None,
+            apart: false,
+            links: Vec::new(),
             now: Duration::ZERO,
             values: 0,
             newest: BTreeMap::new(),
@@ -117,26 +124,49 @@ impl World {
     }
 
     fn connect(&mut self) {
-        let change = self.outbox.connected();
+        let streams: &[Carries] = if self.apart {
+            &[Carries::AllButEvents, Carries::Events]
+        } else {
+            &[EVERYTHING]
+        };
+        for stream in streams {
+            self.open(*stream);
+        }
+    }
+
+    fn open(&mut self, carries: Carries) {
+        let change = self.outbox.connected(carries);
         self.store(change);
-        self.link = Some(Link::default());
+        self.links.retain(|link| link.carries != carries);
+        self.links.push(Link {
+            carries,
+            intake: Intake::new(),
+            up: VecDeque::new(),
+            down: VecDeque::new(),
+            writes: VecDeque::new(),
+        });
     }
 
     fn cut(&mut self) {
-        self.link = None;
-        self.outbox.disconnected();
+        for link in std::mem::take(&mut self.links) {
+            self.outbox.disconnected(link.carries);
+        }
     }
 
     fn reboot(&mut self) {
-        self.link = None;
+        self.links.clear();
         let (outbox, unreadable) = Outbox::load(self.disk.values().cloned().collect(), self.reserved);
         assert!(unreadable.is_empty());
         self.outbox = outbox;
     }
 
     fn carry(&mut self) -> bool {
-        let Some(link) = &mut self.link else { return false };
-        link.up.extend(self.outbox.poll_transmit(self.now));
+        (0..self.links.len()).fold(false, |moved, at| self.carry_on(at) | moved)
+    }
+
+    fn carry_on(&mut self, at: usize) -> bool {
+        let link = &mut self.links[at];
+        link.up.extend(self.outbox.poll_transmit(link.carries, self.now));
         let went_up = link.up.pop_front();
         let moved = went_up.is_some();
         if let Some(frame) = went_up {
@@ -162,7 +192,9 @@ impl World {
     }
 
     fn write(&mut self, fate: Fate) -> bool {
-        let Some(link) = &mut self.link else { return false };
+        let Some(link) = self.links.iter_mut().find(|link| !link.writes.is_empty()) else {
+            return false;
+        };
         let Some(write) = link.writes.pop_front() else {
             return false;
         };
@@ -202,14 +234,15 @@ impl World {
     }
 
     fn settle(&mut self) {
-        if self.link.is_none() {
+        if self.links.is_empty() || (self.apart && self.links.len() < 2) {
+            self.cut();
             self.connect();
         }
         for _ in 0..10_000 {
             if self.carry() | self.write(Fate::Works) {
                 continue;
             }
-            match self.outbox.poll_timeout(self.now) {
+            match self.outbox.poll_timeout(EVERYTHING, self.now) {
                 Some(due) => self.now = due,
                 None => return,
             }
@@ -224,7 +257,7 @@ impl World {
         }
         assert_eq!(self.outbox.pending(), 0);
         assert!(self.disk.is_empty(), "what is settled is forgotten");
-        assert_eq!(self.link.as_ref().map(|link| link.intake.unanswered()), Some(0));
+        assert!(!self.links.is_empty() && self.links.iter().all(|link| link.intake.unanswered() == 0));
     }
 }
 
@@ -238,15 +271,19 @@ fn perform(world: &mut World, op: &Op) {
             world.store(change);
         }
         Op::Event => {
-            let name = format!("e{}", world.values);
-            world.put(OutboxKey::Event {
-                namespace: "n".into(),
-                name,
-            });
+            let key = event(world.values);
+            world.put(key);
         }
         Op::Carry { frames } => drop((0..*frames).map(|_| world.carry()).collect::<Vec<_>>()),
         Op::Write { fate } => drop(world.write(*fate)),
         Op::Cut => world.cut(),
+        Op::CutEvents => {
+            let is_of_events = |link: &Link| link.carries == Carries::Events;
+            if world.links.iter().any(is_of_events) {
+                world.links.retain(|link| !is_of_events(link));
+                world.outbox.disconnected(Carries::Events);
+            }
+        }
         Op::Connect => world.connect(),
         Op::Reboot => world.reboot(),
         Op::Wait { seconds } => world.now += Duration::from_secs(*seconds),
@@ -257,8 +294,12 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_newest_value_of_every_key_arrives_in_order_and_every_answer_frees_its_place(ops in vec(op(), 0..200)) {
+    fn the_newest_value_of_every_key_arrives_in_order_and_every_answer_frees_its_place(
+        apart in any::<bool>(),
+        ops in vec(op(), 0..200),
+    ) {
         let mut world = World::new();
+        world.apart = apart;
         for op in &ops {
             perform(&mut world, op);
         }
@@ -309,10 +350,44 @@ fn state_overtakes_a_full_window_of_events() {
     for _ in 0..200 {
         perform(&mut world, &Op::Event);
     }
-    let sent = std::iter::from_fn(|| world.outbox.poll_transmit(world.now)).count();
+    let sent = std::iter::from_fn(|| world.outbox.poll_transmit(EVERYTHING, world.now)).count();
     assert_eq!(sent, EVENT_WINDOW);
     world.put(OutboxKey::Node);
-    assert!(world.outbox.poll_transmit(world.now).is_some());
+    assert!(world.outbox.poll_transmit(EVERYTHING, world.now).is_some());
+}
+
+#[test]
+fn events_on_a_stream_of_their_own_take_no_room_of_anything_else_and_may_wait() {
+    let mut world = World::new();
+    world.apart = true;
+    world.connect();
+    let large = vec![b' '; WINDOW_BYTES];
+    world.outbox.put(event(1), &large);
+    perform(&mut world, &Op::Event);
+    world.put(OutboxKey::Node);
+    let mut next = |carries| world.outbox.poll_transmit(carries, world.now);
+    assert!(next(Carries::Events).is_some());
+    assert_eq!(next(Carries::Events), None, "its bytes fill the window");
+    assert!(next(Carries::AllButEvents).is_some());
+    assert_eq!(next(Carries::AllButEvents), None);
+    assert_eq!(world.outbox.pending_events(), 2);
+
+    world.cut();
+    world.apart = false;
+    world.connect();
+    let mut next = |carries| world.outbox.poll_transmit(carries, world.now);
+    let waits = EVERYTHING.without_events().unwrap();
+    assert!(next(waits).is_some());
+    assert_eq!(next(waits), None, "the events wait");
+    assert!(next(EVERYTHING).is_some());
+    assert_eq!(Carries::Events.without_events(), None);
+}
+
+fn event(number: u64) -> OutboxKey {
+    OutboxKey::Event {
+        namespace: "n".into(),
+        name: format!("e{number}"),
+    }
 }
 
 fn device(number: usize) -> OutboxKey {
@@ -330,7 +405,7 @@ fn pods_overtake_a_full_window_of_devices_and_devices_one_of_events() {
     for _ in 0..200 {
         perform(&mut world, &Op::Event);
     }
-    while world.outbox.poll_transmit(world.now).is_some() {}
+    while world.outbox.poll_transmit(EVERYTHING, world.now).is_some() {}
     let large = vec![b' '; 192 * 1024];
     for number in 0..200 {
         world.outbox.put(
@@ -338,14 +413,14 @@ fn pods_overtake_a_full_window_of_devices_and_devices_one_of_events() {
             &[large.as_slice(), number.to_string().as_bytes()].concat(),
         );
     }
-    let sent = std::iter::from_fn(|| world.outbox.poll_transmit(world.now)).count();
+    let sent = std::iter::from_fn(|| world.outbox.poll_transmit(EVERYTHING, world.now)).count();
     assert!((2..=DEVICE_WINDOW).contains(&sent), "{sent}");
     world.put(OutboxKey::Pod(pod(1)));
     assert!(
-        world.outbox.poll_transmit(world.now).is_some(),
+        world.outbox.poll_transmit(EVERYTHING, world.now).is_some(),
         "their bytes are counted apart"
     );
-    assert_eq!(world.outbox.poll_transmit(world.now), None);
+    assert_eq!(world.outbox.poll_transmit(EVERYTHING, world.now), None);
 }
 
 #[test]
@@ -354,10 +429,10 @@ fn of_a_device_one_report_is_under_way_and_the_newest_waits() {
     world.connect();
     for value in [b"1", b"2", b"3"] {
         world.outbox.put(device(1), value);
-        world.outbox.poll_transmit(world.now);
+        world.outbox.poll_transmit(EVERYTHING, world.now);
     }
     assert_eq!(world.outbox.pending(), 1);
-    assert_eq!(world.outbox.poll_transmit(world.now), None);
+    assert_eq!(world.outbox.poll_transmit(EVERYTHING, world.now), None);
 }
 
 #[test]
@@ -374,9 +449,9 @@ fn what_a_device_said_last_is_said_again_in_the_next_session() {
         Change::default(),
         "the cluster has it"
     );
-    world.outbox.disconnected();
-    world.outbox.connected();
-    assert!(world.outbox.poll_transmit(world.now).is_some());
+    world.outbox.disconnected(EVERYTHING);
+    world.outbox.connected(EVERYTHING);
+    assert!(world.outbox.poll_transmit(EVERYTHING, world.now).is_some());
 }
 
 #[test]
@@ -414,8 +489,8 @@ fn the_end_of_a_pod_waits_for_its_last_status() {
     world.connect();
     world.put(OutboxKey::Pod(pod(1)));
     world.outbox.gone(pod(1));
-    assert!(world.outbox.poll_transmit(world.now).is_some());
-    assert_eq!(world.outbox.poll_transmit(world.now), None);
+    assert!(world.outbox.poll_transmit(EVERYTHING, world.now).is_some());
+    assert_eq!(world.outbox.poll_transmit(EVERYTHING, world.now), None);
 }
 
 #[test]
@@ -426,14 +501,14 @@ fn a_refused_key_pauses_alone_and_says_so() {
     while world.carry() {}
     world.write(Fate::Later);
     while world.carry() {}
-    assert_eq!(world.outbox.poll_transmit(world.now), None);
+    assert_eq!(world.outbox.poll_transmit(EVERYTHING, world.now), None);
     assert_eq!(
-        world.outbox.poll_timeout(world.now),
+        world.outbox.poll_timeout(EVERYTHING, world.now),
         Some(Duration::from_millis(250))
     );
     assert_eq!(world.outbox.troubles()[0].code, RefusalCode::Throttled);
     world.put(OutboxKey::Pod(pod(2)));
-    assert!(world.outbox.poll_transmit(world.now).is_some());
+    assert!(world.outbox.poll_transmit(EVERYTHING, world.now).is_some());
 }
 
 #[test]

@@ -87,6 +87,13 @@ impl Open {
         }
     }
 
+    /// Opens the flow of events.
+    pub const fn events() -> Self {
+        Self {
+            kind: Some(open::Kind::Events(EventsOpen {})),
+        }
+    }
+
     /// Opens a tunnel.
     pub fn dial(service: ServiceName, target: &str) -> Self {
         let dial = Dial {

@@ -14,7 +14,7 @@ use edgecore::uplink::pace;
 use protocol::desired::Replica as Held;
 use protocol::name::NodeName;
 use protocol::object::{Kind, ObjectKey};
-use protocol::reported::{Outbox, OutboxKey, PodIdentity};
+use protocol::reported::{Carries, Outbox, OutboxKey, PodIdentity};
 
 use super::devices::{DevicePart, Journal};
 use super::disk::{Batch, Disk, Image, Op, ops};
@@ -474,7 +474,7 @@ impl World {
     fn end_flows(&mut self, e: usize) {
         if let Some(process) = &mut self.edges[e].process {
             process.replica.disconnected();
-            process.outbox.disconnected();
+            process.outbox.disconnected(Carries::Everything);
             process.sent.clear();
             (process.streams.desired, process.streams.reported) = (0, 0);
         }

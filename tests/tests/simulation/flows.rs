@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use protocol::desired::Notice;
 use protocol::object::Kind;
-use protocol::reported::{OutboxKey, Seq, Settled, SettledAs};
+use protocol::reported::{Carries, OutboxKey, Seq, Settled, SettledAs};
 use protocol::wire::{DesiredDown, ReportedDown, ReportedUp, reported_down, reported_up};
 
 use super::disk::{Batch, Op, ops};
@@ -163,7 +163,7 @@ impl World {
         };
         let Some(link) = process.link else { return };
         process.streams.reported = stream;
-        let change = process.outbox.connected();
+        let change = process.outbox.connected(Carries::Everything);
         self.send_up(link, Up::OpenReported(stream));
         self.write_reports(e, ops(change), move |world| world.pump_outbox(e));
     }
@@ -180,12 +180,15 @@ impl World {
         };
         let (stream, began) = (process.streams.reported, process.began);
         let mut due = Vec::new();
-        while let Some(report) = process.outbox.poll_transmit(now - began) {
+        while let Some(report) = process.outbox.poll_transmit(Carries::Everything, now - began) {
             note_sent(process, &report);
             due.push(report);
         }
         let pending = process.outbox.pending();
-        let next = process.outbox.poll_timeout(now - began).map(|at| began + at);
+        let next = process
+            .outbox
+            .poll_timeout(Carries::Everything, now - began)
+            .map(|at| began + at);
         let plan = next.filter(|at| {
             process
                 .outbox_due

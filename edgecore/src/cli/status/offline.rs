@@ -76,6 +76,7 @@ async fn held(stores: &Stores, status: &mut Status) -> anyhow::Result<()> {
     status.pods = desired.pods().iter().map(line).collect();
     status.outbox = Outbox {
         waiting: reporter.pending() as u64,
+        deferred: 0,
         refused: reporter.troubles(),
     };
     status

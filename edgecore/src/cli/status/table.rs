@@ -108,10 +108,10 @@ fn traffic(classes: &[ClassTraffic]) -> String {
 fn budget(budget: &BudgetLine) -> String {
     let mut parts = Vec::new();
     if let Some(day) = budget.day {
-        let spent = if budget.used < day {
-            ""
-        } else {
-            ", spent: new tunnels are refused"
+        let spent = match &*budget.class {
+            _ if budget.used < day => String::new(),
+            "messages_normal" => format!(", spent: events wait until then ({} do)", budget.deferred),
+            _ => ", spent: new tunnels are refused".to_owned(),
         };
         let (used, day) = (size(budget.used), size(day));
         parts.push(format!(
@@ -167,10 +167,12 @@ fn store(status: &Status) -> String {
 }
 
 fn outbox(status: &Status) -> String {
-    match status.outbox.waiting {
-        0 => "empty: the cluster knows everything".to_owned(),
-        1 => "1 report waits for the link".to_owned(),
-        many => format!("{many} reports wait for the link"),
+    match (status.outbox.waiting, status.outbox.deferred) {
+        (0, _) => "empty: the cluster knows everything".to_owned(),
+        (1, 0) => "1 report waits for the link".to_owned(),
+        (many, 0) => format!("{many} reports wait for the link"),
+        (many, events) if many == events => format!("{events} events wait for their budget"),
+        (many, events) => format!("{many} reports wait, {events} of them events for their budget"),
     }
 }
 

@@ -18,6 +18,7 @@ fn status() -> Status {
                 used: 20_000_001,
                 renews: "2026-01-02T00:00:00Z".to_owned(),
                 second: Some(64_000),
+                deferred: 0,
             }],
             traffic: vec![
                 ClassTraffic {
@@ -100,6 +101,36 @@ fn people_see_the_link_the_conditions_and_the_pods() {
     ] {
         assert!(text.contains(part), "{part}\nnot in\n{text}");
     }
+}
+
+#[test]
+fn events_that_wait_for_their_budget_are_counted_and_until_when_is_told() {
+    let mut status = status();
+    status.link.budgets = vec![BudgetLine {
+        class: "messages_normal".to_owned(),
+        day: Some(1_000_000),
+        used: 1_000_100,
+        renews: "2026-01-02T00:00:00Z".to_owned(),
+        deferred: 12,
+        ..BudgetLine::default()
+    }];
+    let mut told = |waiting, deferred| {
+        status.outbox = Outbox {
+            waiting,
+            deferred,
+            ..Outbox::default()
+        };
+        table::render(&status)
+    };
+    let text = told(14, 12);
+    for part in [
+        "Outbox:      14 reports wait, 12 of them events for their budget\n",
+        "Budget:      messages_normal 1000 kB of 1000 kB today, renews at 2026-01-02T00:00:00Z, spent: events wait until then (12 do)\n",
+    ] {
+        assert!(text.contains(part), "{part}\nnot in\n{text}");
+    }
+    assert!(told(12, 12).contains("Outbox:      12 events wait for their budget\n"));
+    assert!(told(2, 0).contains("Outbox:      2 reports wait for the link\n"));
 }
 
 #[test]

@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use crate::object::Body;
 use crate::reported::{
-    Class, DEVICE_WINDOW, EVENT_WINDOW, OutboxKey, RefusalCode, STATE_WINDOW, Seq, WINDOW_BYTES,
+    Carries, Class, DEVICE_WINDOW, EVENT_WINDOW, OutboxKey, RefusalCode, STATE_WINDOW, Seq, WINDOW_BYTES,
 };
 use crate::wire::{Committed, Refused, ReportedDown, ReportedUp, reported_down, reported_up};
 
-use super::{Change, Flying, MAX_CONFIRMED, Outbox, OutboxError, Pending, Settled, SettledAs, report};
+use super::{
+    Change, Flying, MAX_CONFIRMED, Outbox, OutboxError, Pending, Settled, SettledAs, Streams, report,
+};
 
 /// The first pause after a refusal, at full jitter.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
@@ -17,21 +19,23 @@ const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 
 impl Outbox {
-    /// A reported stream was opened: all that is unanswered is sent again, and the node, its pods and
+    /// A stream was opened: what it carries and is unanswered is sent again, and the node, its pods and
     /// its devices are reported anew, for the API server may show something else by now.
-    pub fn connected(&mut self) -> Change {
-        self.disconnected();
-        self.connected = true;
+    pub fn connected(&mut self, carries: Carries) -> Change {
+        self.disconnected(carries);
+        self.streams.set(carries, true);
+        self.streams.apart = carries != Carries::Everything;
         let mut change = Change::default();
-        for (key, body) in std::mem::take(&mut self.confirmed) {
-            if !self.state.contains_key(&key) {
-                let (seq, reserved) = self.number();
-                change.reserved = reserved.or(change.reserved);
-                self.state.insert(key, Pending::new(seq, body));
+        if carries.has(Class::State) {
+            for (key, body) in std::mem::take(&mut self.confirmed) {
+                if !self.state.contains_key(&key) {
+                    let (seq, reserved) = self.number();
+                    change.reserved = reserved.or(change.reserved);
+                    self.state.insert(key, Pending::new(seq, body));
+                }
             }
         }
-        let events = self.events.iter_mut().map(|(_, pending)| pending);
-        for pending in self.state.values_mut().chain(events) {
+        for (_, pending) in self.waiting_mut(carries) {
             pending.attempts = 0;
             pending.due = Duration::ZERO;
         }
@@ -39,22 +43,20 @@ impl Outbox {
     }
 
     /// The stream is gone; its unanswered reports are sent again on the next one.
-    pub fn disconnected(&mut self) {
-        self.connected = false;
-        self.flight.clear();
-        self.busy.clear();
+    pub fn disconnected(&mut self, carries: Carries) {
+        self.streams.set(carries, false);
+        self.flight.retain(|_, flying| !carries.has(flying.key.class()));
+        self.busy.retain(|lane| !carries.has(lane.class()));
     }
 
-    /// The next report to send: state before devices before events, in the order in which
+    /// The next report to send on a stream: state before devices before events, in the order in which
     /// they began to wait, one at a time for the node, for each pod and for each device.
-    pub fn poll_transmit(&mut self, now: Duration) -> Option<ReportedUp> {
-        if !self.connected {
-            return None;
-        }
-        let (key, seq) = self
-            .next_state(now, Class::State)
-            .or_else(|| self.next_state(now, Class::Device))
-            .or_else(|| self.next_event(now))?;
+    pub fn poll_transmit(&mut self, carries: Carries, now: Duration) -> Option<ReportedUp> {
+        let may = |class| carries.has(class) && self.streams.have(class);
+        let state = |class| may(class).then(|| self.next_state(now, class)).flatten();
+        let (key, seq) = state(Class::State)
+            .or_else(|| state(Class::Device))
+            .or_else(|| may(Class::Event).then(|| self.next_event(now)).flatten())?;
         let report = report(&key, self.find(&key, seq)?);
         let bytes = report
             .payload
@@ -68,10 +70,19 @@ impl Outbox {
     }
 
     /// When [`Self::poll_transmit`] may have something again that it does not have now.
-    pub fn poll_timeout(&self, now: Duration) -> Option<Duration> {
-        let events = self.events.iter().map(|(_, pending)| pending);
-        let due = self.state.values().chain(events).map(|pending| pending.due);
-        due.filter(|due| self.connected && *due > now).min()
+    pub fn poll_timeout(&self, carries: Carries, now: Duration) -> Option<Duration> {
+        let events = self.events.iter().map(|(key, pending)| (key, pending));
+        let waiting = self.state.iter().chain(events);
+        let due = waiting
+            .filter(|(key, _)| carries.has(key.class()) && self.streams.have(key.class()))
+            .map(|(_, pending)| pending.due);
+        due.filter(|due| *due > now).min()
+    }
+
+    fn waiting_mut(&mut self, carries: Carries) -> impl Iterator<Item = (&OutboxKey, &mut Pending)> {
+        let events = self.events.iter_mut().map(|(key, pending)| (&*key, pending));
+        let all = self.state.iter_mut().chain(events);
+        all.filter(move |(key, _)| carries.has(key.class()))
     }
 
     /// Takes a frame from the cloud. `jitter` is a fresh random number from 0 to 1.
@@ -228,12 +239,32 @@ impl Outbox {
                 .filter(move |flying| flying.key.class() == of)
         };
         let bytes = |of: Class| flying(of).map(|flying| flying.bytes).sum::<usize>();
+        // On one stream those of the node, pods and events are counted together, at the other end too.
+        let beside = |other: Class| if self.streams.apart { 0 } else { bytes(other) };
         let (most, bytes) = match class {
-            Class::State => (STATE_WINDOW, bytes(Class::State) + bytes(Class::Event)),
-            Class::Event => (EVENT_WINDOW, bytes(Class::State) + bytes(Class::Event)),
-            Class::Device => (DEVICE_WINDOW, bytes(Class::Device)),
+            Class::State => (STATE_WINDOW, bytes(class) + beside(Class::Event)),
+            Class::Event => (EVENT_WINDOW, bytes(class) + beside(Class::State)),
+            Class::Device => (DEVICE_WINDOW, bytes(class)),
         };
         flying(class).count() < most && bytes < WINDOW_BYTES
+    }
+}
+
+impl Streams {
+    const fn set(&mut self, carries: Carries, there: bool) {
+        if carries.has(Class::State) {
+            self.state = there;
+        }
+        if carries.has(Class::Event) {
+            self.events = there;
+        }
+    }
+
+    const fn have(self, class: Class) -> bool {
+        match class {
+            Class::State | Class::Device => self.state,
+            Class::Event => self.events,
+        }
     }
 }
 
@@ -269,7 +300,7 @@ mod tests {
     #[test]
     fn devices_that_change_faster_than_the_cluster_takes_them_all_get_their_turn() {
         let (mut outbox, _) = Outbox::load(Vec::new(), 0);
-        outbox.connected();
+        outbox.connected(Carries::Everything);
         let (mut unanswered, mut seen) = (std::collections::VecDeque::new(), BTreeSet::new());
         for second in 0..10_u64 {
             let now = Duration::from_secs(second);
@@ -278,7 +309,8 @@ mod tests {
             }
             // Twenty a second are taken, in the order in which they came.
             for _ in 0..20 {
-                unanswered.extend(std::iter::from_fn(|| outbox.poll_transmit(now)).map(sent));
+                unanswered
+                    .extend(std::iter::from_fn(|| outbox.poll_transmit(Carries::Everything, now)).map(sent));
                 let report = unanswered.pop_front().unwrap();
                 seen.insert(OutboxKey::from_wire(report.key).unwrap());
                 outbox.handle_frame(committed(report.seq), now, 0.5).unwrap();

@@ -13,7 +13,7 @@ use crate::transport::SESSION;
 
 /// What this end may have unacknowledged.
 const SEND_WINDOW: u64 = 1 << 20;
-/// 256 tunnels, three flows, and some room for what ends while something else begins.
+/// 256 tunnels, four flows, and some room for what ends while something else begins.
 const STREAMS: u32 = 270;
 /// NATs forget a UDP path after 30 s (RFC 9308).
 const KEEP_ALIVE: Duration = Duration::from_secs(25);

@@ -105,7 +105,7 @@ impl Window {
         match open.kind {
             Some(Kind::Session(_)) => Some(room(0)),
             _ if self.change(Promised::take) => Some(room(STREAM)),
-            Some(Kind::Desired(_) | Kind::Reported(_)) => Some(room(0)),
+            Some(Kind::Desired(_) | Kind::Reported(_) | Kind::Events(_)) => Some(room(0)),
             Some(Kind::Dial(_)) | None => None,
         }
     }
