@@ -5,6 +5,9 @@
 //! has, and [`Flight`] says from that how much more may go. Who waits for nothing asks for nothing: a
 //! beat costs no ping.
 //!
+//! Whether the peer is there is the session's to know. One that answers beats and no pings must not hold
+//! up all else for ever: without an answer for [`DEAF`] so much goes as always may, [`AT_ALL`] each second.
+//!
 //! Pure: the time is the caller's to know.
 
 use std::{collections::VecDeque, time::Duration};
@@ -25,6 +28,10 @@ const MOST_QUESTIONS: usize = 64;
 const WORTHWHILE: u64 = 1 << 10;
 /// What was not asked about for so long is there, or the link is dead.
 const FORGOTTEN: Duration = Duration::from_secs(2);
+/// No answer for so long: the peer answers no pings, or not now.
+const DEAF: Duration = Duration::from_secs(3);
+/// What goes each second all the same. TCP bounds it too.
+const AT_ALL: u64 = 10 * PACKET;
 /// A pause that was missed, by a timer that is late, is made up for so long.
 const LATE: Duration = Duration::from_millis(4);
 
@@ -40,10 +47,8 @@ struct Question {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum May {
     Go,
-    /// Not before.
+    /// Not before, and if it is for want of an answer, not before that.
     At(Instant),
-    /// Not before an answer.
-    Wait,
 }
 
 /// What is on its way.
@@ -56,6 +61,7 @@ pub(super) struct Way {
     unanswered: u64,
     next_number: u32,
     went_at: Instant,
+    heard_at: Instant,
     next_at: Instant,
     /// Something had to wait since the last answer.
     full: bool,
@@ -70,6 +76,7 @@ impl Way {
             unanswered: 0,
             next_number: 0,
             went_at: now,
+            heard_at: now,
             next_at: now,
             full: false,
         }
@@ -81,14 +88,16 @@ impl Way {
     }
 
     pub(super) fn may(&self, now: Instant) -> May {
+        let at = self.deaf_at().map_or(self.next_at, |deaf| deaf.max(self.next_at));
+        if now < at { May::At(at) } else { May::Go }
+    }
+
+    /// If an answer is waited for: until when.
+    fn deaf_at(&self) -> Option<Instant> {
         // What nobody was asked about nobody answers.
-        if !self.questions.is_empty() && self.unanswered + self.flight.chunk() > self.flight.window() {
-            May::Wait
-        } else if now < self.next_at {
-            May::At(self.next_at)
-        } else {
-            May::Go
-        }
+        let oldest = self.questions.front()?;
+        let full = self.unanswered + self.flight.chunk() > self.flight.window();
+        full.then(|| oldest.at.max(self.heard_at) + DEAF)
     }
 
     /// Something waits that may not go.
@@ -104,7 +113,12 @@ impl Way {
         self.went_at = now;
         let bytes = bytes as u64 + AROUND;
         let from = self.next_at.max(now.checked_sub(LATE).unwrap_or(now));
-        self.next_at = from + self.flight.pause(bytes);
+        let pause = if self.deaf_at().is_some_and(|deaf| deaf <= now) {
+            Duration::from_nanos(bytes.saturating_mul(1_000_000_000) / AT_ALL)
+        } else {
+            self.flight.pause(bytes)
+        };
+        self.next_at = from + pause;
         self.unanswered += bytes;
         self.unasked += bytes;
         let worthwhile = WORTHWHILE.max(self.flight.window() / QUESTIONS);
@@ -127,6 +141,7 @@ impl Way {
         let Some(last) = self.questions.iter().position(is_meant) else {
             return;
         };
+        self.heard_at = now;
         let full = std::mem::take(&mut self.full);
         for asked in self.questions.drain(..=last) {
             self.unanswered -= asked.bytes;
@@ -153,12 +168,12 @@ mod tests {
 
     #[test]
     fn a_pong_answers_every_ping_before_it_and_a_strange_one_none() {
-        let (now, mut way) = (Instant::now(), Way::new(Instant::now()));
-        let mut asked = Vec::new();
+        let now = Instant::now();
+        let (mut way, mut asked) = (Way::new(now), Vec::new());
         while way.may(now + Duration::from_secs(1)) == May::Go {
             asked.extend(way.went(1400, now));
         }
-        assert_eq!(way.may(now + Duration::from_secs(1)), May::Wait);
+        assert_eq!(way.may(now + Duration::from_secs(1)), May::At(now + DEAF));
         let before = way.unanswered;
         way.answered(b"else", now);
         way.answered(b"", now);
@@ -192,7 +207,53 @@ mod tests {
             way.unanswered + way.flight.chunk() > way.flight.window(),
             "the case"
         );
-        assert_ne!(way.may(now), May::Wait);
+        assert_eq!(way.may(now), May::Go);
+    }
+
+    /// What goes in so many seconds to a peer that answers no pings from now on.
+    fn deaf(way: &mut Way, mut now: Instant, seconds: u64) -> u64 {
+        let (end, mut went) = (now + Duration::from_secs(seconds), 0);
+        while now < end {
+            match way.may(now) {
+                May::Go => {
+                    went += 1400;
+                    way.went(1400, now);
+                }
+                May::At(at) => now = at,
+            }
+        }
+        went
+    }
+
+    #[test]
+    fn a_peer_that_answers_no_pings_gets_a_little_each_second_and_no_more() {
+        let mut way = Way::new(Instant::now());
+        let first = deaf(&mut way, Instant::now(), 2);
+        assert!(first <= AT_ALL, "a window: {first}");
+        let rest = deaf(&mut way, Instant::now() + Duration::from_secs(3), 100);
+        assert!(
+            (95 * AT_ALL..=101 * AT_ALL).contains(&(rest + 100 * AROUND * 10)),
+            "{rest}"
+        );
+        assert!(way.questions.len() <= MOST_QUESTIONS);
+    }
+
+    #[test]
+    fn who_answers_late_but_answers_is_not_deaf() {
+        let (mut now, mut way) = (Instant::now(), Way::new(Instant::now()));
+        let (mut asked, mut went) = (VecDeque::new(), 0);
+        // 1 kB a second: what fills the first window is answered over fourteen of them.
+        for _ in 0..60 {
+            while way.may(now) == May::Go && went < 1_000_000 {
+                asked.extend(way.went(1000, now));
+                went += 1000;
+            }
+            now += Duration::from_secs(2);
+            if let Some(question) = asked.pop_front() {
+                way.answered(&question, now);
+            }
+        }
+        assert!(way.unanswered <= way.flight.window() + 2000, "{}", way.unanswered);
     }
 
     #[test]
