@@ -14,7 +14,10 @@ use protocol::{
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
-use crate::pki::{Authority, valid};
+use crate::{
+    narrow::{Link, Narrow},
+    pki::{Authority, valid},
+};
 
 pub(crate) type Connected = Result<Arc<dyn Connection>, TransportError>;
 
@@ -112,11 +115,33 @@ pub(crate) async fn pair<C: Carrier>(
 
 /// A connection of the node `edge-1`, between an edge and a cloud that trust each other.
 pub(crate) async fn linked<C: Carrier>() -> (Arc<dyn Connection>, Arc<dyn Connection>) {
+    let Linked { edge, cloud, .. } = linked_over::<C>(None).await;
+    (edge, cloud)
+}
+
+/// A connection, and the link that it lasts as long as.
+pub(crate) struct Linked {
+    pub(crate) edge: Arc<dyn Connection>,
+    pub(crate) cloud: Arc<dyn Connection>,
+    pub(crate) narrow: Option<Narrow>,
+}
+
+/// The same over a link that is narrow.
+pub(crate) async fn linked_over<C: Carrier>(link: Option<Link>) -> Linked {
     let authority = Authority::new();
-    let (listener, address) = C::listen(&authority, valid());
+    let (listener, cloud) = C::listen(&authority, valid());
+    let mut narrow = None;
+    if let Some(link) = link {
+        narrow = Some(Narrow::to(cloud, link).await);
+    }
+    let address = narrow.as_ref().map_or(cloud, |narrow| narrow.address);
     let (credentials, _) = authority.node("system:node:edge-1", valid());
     let tls = crate::pki::edge(&authority, &credentials, &Clock::system());
     let (edge, cloud) = pair(&listener, address, &tls).await;
     // The listener's socket carries QUIC connections, which keep it open themselves.
-    (edge.unwrap(), cloud.unwrap())
+    Linked {
+        edge: edge.unwrap(),
+        cloud: cloud.unwrap(),
+        narrow,
+    }
 }

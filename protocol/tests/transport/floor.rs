@@ -1,10 +1,10 @@
 //! What waits behind more urgent things that fill the link for long.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use protocol::{
     name::ServiceName,
-    transport::{ByteReader, ByteWriter, Connection},
+    transport::{ByteReader, ByteWriter},
     wire::Open,
 };
 use tokio::{
@@ -14,9 +14,8 @@ use tokio::{
 };
 
 use crate::{
-    carriers::{Carrier, pair},
-    narrow::{MEGABIT, Narrow},
-    pki::{Authority, edge, valid},
+    carriers::{Carrier, linked_over},
+    narrow::MEGABIT,
 };
 
 const LASTS: Duration = Duration::from_secs(8);
@@ -40,13 +39,8 @@ async fn count(mut recv: ByteReader) -> f64 {
 
 /// Objects, reports and a tunnel that all have more to send than the link carries: what each gets.
 pub(crate) async fn each_class_that_waits_gets_its_floor<C: Carrier>() {
-    let authority = Authority::new();
-    let (listener, address) = C::listen(&authority, valid());
-    let link = Narrow::to(address, MEGABIT).await;
-    let (credentials, _) = authority.node("system:node:edge-1", valid());
-    let tls = edge(&authority, &credentials, &protocol::clock::Clock::system());
-    let (near, far) = pair(&listener, link.address, &tls).await;
-    let (near, far): (Arc<dyn Connection>, Arc<dyn Connection>) = (near.unwrap(), far.unwrap());
+    let linked = linked_over::<C>(Some(MEGABIT)).await;
+    let (near, far) = (&linked.edge, &linked.cloud);
     let (mut writers, mut kept, mut readers) = (JoinSet::new(), Vec::new(), Vec::new());
     for open in [
         Open::desired(),

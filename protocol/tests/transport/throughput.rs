@@ -1,21 +1,16 @@
 //! How much of a link one stream gets: printed, and asserted where the link is narrow.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
-use protocol::{
-    name::ServiceName,
-    transport::{Connection, Stream},
-    wire::Open,
-};
+use protocol::{name::ServiceName, transport::Stream, wire::Open};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     time::Instant,
 };
 
 use crate::{
-    carriers::{Carrier, pair},
-    narrow::{Link, MEGABIT, Narrow},
-    pki::{Authority, edge, valid},
+    carriers::{Carrier, linked_over},
+    narrow::{Link, MEGABIT},
 };
 
 /// What an ordinary wide line does: 50 Mbit/s, and 20 ms there and back.
@@ -29,19 +24,9 @@ const LOSSY: Link = Link { loses: 100, ..WIDE };
 
 /// Bytes a second of a stream from the cloud to the edge, once it is under way.
 async fn carries<C: Carrier>(link: Option<Link>, first: usize, then: usize) -> f64 {
-    let authority = Authority::new();
-    let (listener, address) = C::listen(&authority, valid());
-    let narrow = match link {
-        Some(link) => Some(Narrow::to(address, link).await),
-        None => None,
-    };
-    let address = narrow.as_ref().map_or(address, |narrow| narrow.address);
-    let (credentials, _) = authority.node("system:node:edge-1", valid());
-    let tls = edge(&authority, &credentials, &protocol::clock::Clock::system());
-    let (near, far) = pair(&listener, address, &tls).await;
-    let (near, far): (Arc<dyn Connection>, Arc<dyn Connection>) = (near.unwrap(), far.unwrap());
+    let linked = linked_over::<C>(link).await;
     let open = Open::dial(ServiceName::KubeApiTcp, "");
-    let (near, far) = tokio::join!(near.open(open), far.accept());
+    let (near, far) = tokio::join!(linked.edge.open(open), linked.cloud.accept());
     let (mut near, (_, mut far)): (Stream, (Open, Stream)) = (near.unwrap(), far.unwrap());
     let write = async {
         let chunk = vec![7; 4096];

@@ -3,7 +3,7 @@
 //! All times are printed. That half of them at most double is asserted, in one of [`TRIES`]: a machine
 //! that is busy with something else is slow in its own way. The slowest of 50 is its to decide.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use protocol::{
     name::ServiceName,
@@ -17,9 +17,8 @@ use tokio::{
 };
 
 use crate::{
-    carriers::{Carrier, pair},
-    narrow::{MEGABIT, Narrow},
-    pki::{Authority, edge, valid},
+    carriers::{Carrier, linked_over},
+    narrow::MEGABIT,
 };
 
 const ROUNDS: usize = 50;
@@ -118,21 +117,16 @@ pub(crate) async fn beats_and_upserts_overtake_what_fills_the_link<C: Carrier>()
 
 /// How many times as long half of the beats, or of the upserts, take at most.
 async fn measure<C: Carrier>() -> f64 {
-    let authority = Authority::new();
-    let (listener, address) = C::listen(&authority, valid());
-    let link = Narrow::to(address, MEGABIT).await;
-    let (credentials, _) = authority.node("system:node:edge-1", valid());
-    let tls = edge(&authority, &credentials, &protocol::clock::Clock::system());
-    let (near, far) = pair(&listener, link.address, &tls).await;
-    let (near, far): (Arc<dyn Connection>, Arc<dyn Connection>) = (near.unwrap(), far.unwrap());
-    let (mut beats, mut acks) = flow(&*near, &*far, Open::session()).await;
-    let (mut replica, mut publisher) = flow(&*near, &*far, Open::desired()).await;
+    let linked = linked_over::<C>(Some(MEGABIT)).await;
+    let (near, far, link) = (&*linked.edge, &*linked.cloud, linked.narrow.as_ref().unwrap());
+    let (mut beats, mut acks) = flow(near, far, Open::session()).await;
+    let (mut replica, mut publisher) = flow(near, far, Open::desired()).await;
 
     let pause = Duration::from_millis(10);
     let mut measured = Vec::new();
     for loaded in [false, true] {
         let tasks = if loaded {
-            load(&*near, &*far).await
+            load(near, far).await
         } else {
             JoinSet::new()
         };
