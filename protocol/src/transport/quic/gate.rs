@@ -9,6 +9,9 @@
 //!
 //! **Invariant:** no lock is held while quinn is called, which calls [`Gate`] under a lock of its own.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::VecDeque,
     task::{Context, Poll, Waker},
@@ -65,7 +68,7 @@ struct State {
     /// Nothing goes before.
     next_at: Instant,
     heard_at: Instant,
-    /// Somebody had to wait since the last answer.
+    /// Somebody had to wait since the last answer while the window was in use.
     full: bool,
     scheduler: Scheduler,
     waiting: [VecDeque<Waiter>; Class::ALL.len()],
@@ -121,12 +124,18 @@ impl State {
         (used + self.packet <= window).then(|| chunk.min(window - used))
     }
 
+    /// Whether who waits now says that the window is small. Some wait for their time or their turn while
+    /// little is on its way: they could not use a larger one.
+    fn is_in_use(&self) -> bool {
+        (self.in_flight + self.handed) * 2 >= self.flight.window()
+    }
+
     fn classes(&self) -> [bool; Class::ALL.len()] {
         std::array::from_fn(|class| !self.waiting[class].is_empty())
     }
 
     fn wait(&mut self, class: Class, id: u64, waker: &Waker) {
-        self.full = true;
+        self.full |= self.is_in_use();
         let queue = &mut self.waiting[index(class)];
         match queue.iter_mut().find(|waiter| waiter.id == id) {
             Some(waiter) => waiter.waker.clone_from(waker),
@@ -212,7 +221,8 @@ impl Gate {
 
     pub(super) fn arrived(&self, now: Instant, sent: Instant, bytes: u64, idle: bool) {
         let mut state = self.state.lock();
-        let full = std::mem::take(&mut state.full) || !idle || state.classes().contains(&true);
+        let waits = !idle || state.classes().contains(&true);
+        let full = std::mem::take(&mut state.full) || (waits && state.is_in_use());
         state.flight.arrived(now, sent, bytes, full);
     }
 
@@ -324,111 +334,5 @@ impl Gate {
         state.over = true;
         let waiting = state.waiting.iter_mut().flat_map(std::mem::take);
         waiting.for_each(|waiter| waiter.waker.wake());
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A gate whose window is full: so many bytes on their way, and one more handed over.
-    fn full() -> (Gate, u64) {
-        let gate = Gate::new(Instant::now());
-        let window = gate.state.lock().flight.window();
-        gate.answered(Instant::now(), window - 100, false);
-        (gate, window)
-    }
-
-    fn ready(gate: &Gate, class: Class, id: u64) -> bool {
-        gate.poll_turn(class, id, &Context::from_waker(Waker::noop()))
-            .is_ready()
-    }
-
-    #[test]
-    fn the_session_never_waits_and_others_do_while_enough_is_on_its_way() {
-        let (gate, window) = full();
-        assert!(ready(&gate, Class::Control, 1) && !ready(&gate, Class::Bulk, 2));
-        assert!(
-            gate.window() >= window + 2 * 1200,
-            "quinn has room for the session"
-        );
-        gate.answered(Instant::now(), 0, false);
-        gate.state.lock().give(Instant::now());
-        assert!(ready(&gate, Class::Bulk, 2));
-    }
-
-    #[test]
-    fn the_most_urgent_is_next_and_who_is_gone_has_no_turn() {
-        let (gate, _) = full();
-        assert!(!ready(&gate, Class::Bulk, 1) && !ready(&gate, Class::Desired, 2));
-        gate.answered(Instant::now(), 0, false);
-        gate.state.lock().give(Instant::now());
-        assert!(!ready(&gate, Class::Bulk, 1), "it is another's turn");
-        gate.forget(Class::Desired, 2);
-        gate.state.lock().give(Instant::now());
-        assert!(ready(&gate, Class::Bulk, 1));
-    }
-
-    #[test]
-    fn a_turn_that_nobody_takes_is_soon_anothers() {
-        let (gate, _) = full();
-        assert!(!ready(&gate, Class::Desired, 1) && !ready(&gate, Class::Bulk, 2));
-        let now = Instant::now();
-        gate.answered(now, 0, false);
-        let again = gate.state.lock().give(now).unwrap();
-        assert_eq!(again, now + TURN);
-        gate.state.lock().give(again);
-        assert!(ready(&gate, Class::Bulk, 2));
-    }
-
-    #[test]
-    fn what_is_waited_for_in_vain_is_forgotten() {
-        let (gate, _) = full();
-        let silent = Instant::now() + SILENCE;
-        assert!(gate.state.lock().room(Instant::now()).is_none());
-        assert!(gate.state.lock().room(silent).is_some());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn in_silence_one_piece_is_tried_a_second() {
-        let (gate, _) = full();
-        let mut went = 0;
-        for _ in 0..100 {
-            tokio::time::advance(Duration::from_millis(100)).await;
-            if gate.state.lock().room(Instant::now()).is_some() {
-                gate.wrote(Class::Bulk, 1000);
-                went += 1;
-            }
-        }
-        assert!((8..=10).contains(&went), "{went}");
-    }
-
-    #[test]
-    fn a_window_that_shrinks_leaves_room_for_the_session_over_what_is_on_its_way() {
-        let (gate, window) = full();
-        let (now, on_way) = (Instant::now(), window - 100);
-        gate.lost(now, now, 1000, false);
-        assert!(gate.state.lock().flight.window() < on_way - 1000);
-        assert_eq!(gate.window(), on_way - 1000 + 2 * 1200);
-        gate.lost(now, now, 1000, true);
-        assert_eq!(gate.window(), (4 + 2) * 1200, "nothing came through");
-    }
-
-    #[test]
-    fn acknowledgements_alone_are_not_on_their_way() {
-        let gate = Gate::new(Instant::now());
-        gate.wrote(Class::Bulk, 1000);
-        gate.sent(1040);
-        gate.sent(60);
-        let state = gate.state.lock();
-        assert_eq!((state.handed, state.in_flight), (0, 1000));
-    }
-
-    #[test]
-    fn when_the_connection_is_over_nobody_waits() {
-        let (gate, _) = full();
-        assert!(!ready(&gate, Class::Bulk, 1));
-        gate.end();
-        assert!(ready(&gate, Class::Bulk, 1));
     }
 }

@@ -100,9 +100,10 @@ impl Way {
         full.then(|| oldest.at.max(self.heard_at) + DEAF)
     }
 
-    /// Something waits that may not go.
-    pub(super) const fn held(&mut self) {
-        self.full = true;
+    /// Something waits that may not go. While little is on its way it waits for its time, and could not
+    /// use a larger window.
+    pub(super) fn held(&mut self) {
+        self.full |= self.unanswered * 2 >= self.flight.window();
     }
 
     /// A message of so many bytes went; what to ask next, if anything.
@@ -188,9 +189,10 @@ mod tests {
     #[test]
     fn nothing_waits_for_an_answer_that_nobody_was_asked_for() {
         let (mut now, mut way) = (Instant::now(), Way::new(Instant::now()));
-        for _ in 0..50 {
+        for _ in 0..6 {
+            let half = usize::try_from(way.flight.window() / 2).unwrap();
+            let asked = way.went(half, now);
             way.held();
-            let asked = way.went(4000, now);
             now += Duration::from_millis(20);
             way.answered(&asked.unwrap_or_default(), now);
         }
@@ -254,6 +256,16 @@ mod tests {
             }
         }
         assert!(way.unanswered <= way.flight.window() + 2000, "{}", way.unanswered);
+    }
+
+    #[test]
+    fn who_waits_for_its_time_while_little_is_on_its_way_makes_the_window_no_larger() {
+        let (now, mut way) = (Instant::now(), Way::new(Instant::now()));
+        let window = way.flight.window();
+        let asked = way.went(2000, now).unwrap();
+        way.held();
+        way.answered(&asked, now + Duration::from_millis(50));
+        assert_eq!(way.flight.window(), window);
     }
 
     #[test]
