@@ -15,11 +15,13 @@
 //! fast link whose answers come in order and tens of milliseconds late by chance is used in part only.
 //!
 //! The shortest round trip is that of the last [`KNOWN`]. While the link is full it is not seen, so
-//! once in that time half of the window is kept back for two rounds. So a longer path, and somebody
+//! once in that time half of the window is kept back for two rounds, of a small one all but two packets:
+//! where packets take long, four are a queue already. So a longer path, and somebody
 //! else's queue that does not go away, are taken for the path itself within twice that time: beside
 //! flows that fill every queue this one gets little for so long, and then its share.
 //!
-//! **Invariant:** the window is never below four packets, whatever delays and losses say.
+//! **Invariant:** the window is never below four packets, whatever delays and losses say; below two
+//! not even then.
 
 #[cfg(test)]
 mod tests;
@@ -48,6 +50,8 @@ const SPAN: Duration = Duration::from_millis(12);
 /// RFC 9002.
 const FIRST_PACKETS: u64 = 10;
 const LEAST_PACKETS: u64 = 4;
+/// While the path is looked at. Who gets one alone may put off the answer.
+const LEAST_LOOKING: u64 = 2;
 
 /// The shortest round trip of the last [`KNOWN`], twice that at most.
 #[derive(Clone, Debug)]
@@ -167,7 +171,10 @@ impl Flight {
     /// How many bytes may be on their way.
     pub(super) fn window(&self) -> u64 {
         match self.phase {
-            Phase::Looking(2..) => self.at_least(self.window / 2),
+            Phase::Looking(2..) if self.window < 2 * LEAST_PACKETS * self.packet => {
+                LEAST_LOOKING * self.packet
+            }
+            Phase::Looking(2..) => self.window / 2,
             Phase::Doubling | Phase::Steady | Phase::Looking(_) => self.window,
         }
     }

@@ -133,6 +133,21 @@ fn a_path_that_became_longer_is_known_within_half_a_minute() {
 }
 
 #[test]
+fn a_short_path_with_little_rate_is_seen_as_short() {
+    for (rate, path) in [(1_000_000, 5), (2_500_000, 5), (2_500_000, 15)] {
+        let mut line = Line::of(rate, path);
+        line.run(60);
+        let (seen, most) = (
+            line.flight.shortest.get().unwrap(),
+            line.path + line.packet * 5 / 2,
+        );
+        assert!(seen <= most, "{rate} bit/s over {path} ms: {seen:?}");
+        let used = line.used(30);
+        assert!(used >= 95, "{rate} bit/s over {path} ms: {used} %");
+    }
+}
+
+#[test]
 fn beside_a_queue_that_somebody_else_fills_something_goes_always_and_much_after_a_while() {
     let mut line = Line::of(10_000_000, 20);
     line.run(30);
