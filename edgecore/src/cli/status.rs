@@ -104,6 +104,10 @@ pub struct Broker {
     pub dropped_out: u64,
     /// What the broker says that it dropped.
     pub dropped_by_broker: u64,
+    /// Messages of devices that were too large, over MQTT 3.1.1.
+    pub too_large: u64,
+    /// Sessions given up because of what could not be read, with all that waited in them.
+    pub sessions_dropped: u64,
 }
 
 /// The budget of one class, both ways together.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde_json::Value;
 
@@ -117,6 +118,7 @@ impl Config {
             topics: Allowed::new(self.devices.topics.clone()),
             credentials: PathBuf::from(drivers::CREDENTIALS),
             http_listen: self.devices.http_listen,
+            counters: Arc::default(),
         }
     }
 }

@@ -113,6 +113,8 @@ fn broker(parts: &Parts) -> Broker {
         dropped_in: counted.dropped_in,
         dropped_out: counted.dropped_out,
         dropped_by_broker: counted.broker_dropped,
+        too_large: counted.too_large,
+        sessions_dropped: counted.sessions_dropped,
     }
 }
 

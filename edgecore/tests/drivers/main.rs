@@ -14,6 +14,7 @@ mod folder;
 mod http;
 mod modbus;
 mod mqtt;
+mod mqtt_old;
 mod node;
 #[path = "../mqtt/old.rs"]
 mod old;

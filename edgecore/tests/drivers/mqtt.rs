@@ -9,9 +9,8 @@ use serde_json::{Value, json};
 
 use crate::broker::{Broker, Client};
 use crate::node::Node;
-use crate::old::only_3_1_1;
 
-fn lamp(name: &str) -> Value {
+pub(crate) fn lamp(name: &str) -> Value {
     json!({
         "metadata": {"name": name, "namespace": "hall", "uid": "u"},
         "spec": {
@@ -33,7 +32,7 @@ fn lamp(name: &str) -> Value {
     })
 }
 
-fn value(text: &str) -> Observation {
+pub(crate) fn value(text: &str) -> Observation {
     Observation::Value(text.to_owned())
 }
 
@@ -265,66 +264,4 @@ async fn namespaces_share_a_login_that_they_may_use_and_others_learn_nothing() {
     assert!(street.iter().all(|(_, seen)| *seen == refused), "{street:?}");
     node.stop().await;
     std::fs::remove_dir_all(&folder).unwrap();
-}
-
-#[tokio::test]
-async fn on_3_1_1_a_lamp_is_read_and_set_and_a_message_that_is_too_large_stops_nobody() {
-    let broker = Broker::start("old").await;
-    let mut devices = Client::connect(&broker, &["zigbee2mqtt/lamp/set"]).await;
-    devices
-        .publish("zigbee2mqtt/lamp/availability", true, r#"{"state": "online"}"#)
-        .await;
-    let node = Node::start(only_3_1_1(broker.port).await, [lamp("lamp")]);
-    let name = DeviceName::new("hall", "lamp");
-    node.until_state(&name, DeviceState::Online).await;
-    devices
-        .publish("zigbee2mqtt/lamp", false, r#"{"state": "ON"}"#)
-        .await;
-    node.twins.until(&name, "power", &value("true")).await;
-
-    // The broker keeps it for a session that goes on, and would deliver it again and again.
-    let huge = format!(r#"{{"state": "{}"}}"#, "x".repeat(300_000));
-    devices.publish("zigbee2mqtt/lamp", false, huge).await;
-    let mut said = 0;
-    while !node
-        .twins
-        .observed(&name)
-        .contains(&("power".to_owned(), value("false")))
-    {
-        assert!(said < 50, "nothing is heard after it");
-        said += 1;
-        devices
-            .publish("zigbee2mqtt/lamp", false, r#"{"state": "OFF"}"#)
-            .await;
-        tokio::time::sleep(Duration::from_millis(300)).await;
-    }
-    node.twins.wish(&name, "power", "true", 1);
-    let set = ("zigbee2mqtt/lamp/set".to_owned(), r#"{"state":"ON"}"#.to_owned());
-    assert_eq!(devices.next().await, set);
-    node.stop().await;
-}
-
-#[tokio::test]
-async fn on_3_1_1_what_came_while_the_node_was_away_is_delivered_to_it() {
-    let broker = Broker::start("away-old").await;
-    let devices = Client::connect(&broker, &[]).await;
-    let (old, name) = (only_3_1_1(broker.port).await, DeviceName::new("hall", "lamp"));
-    let on = r#"{"state": "ON"}"#;
-    let topic = "zigbee2mqtt/lamp";
-    devices
-        .publish("zigbee2mqtt/lamp/availability", true, r#"{"state": "online"}"#)
-        .await;
-    let node = Node::start(old, [lamp("lamp")]);
-    node.until_state(&name, DeviceState::Online).await;
-    node.stop().await;
-    devices.publish(topic, false, on).await;
-    let node = Node::start(old, [lamp("lamp")]);
-    node.twins.until(&name, "power", &value("true")).await;
-    node.stop().await;
-    // What was taken was acknowledged.
-    let node = Node::start(old, [lamp("lamp")]);
-    node.until_state(&name, DeviceState::Online).await;
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    assert_eq!(node.twins.observed(&name), []);
-    node.stop().await;
 }

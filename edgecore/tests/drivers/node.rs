@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use edgecore::devices::Twins;
 use edgecore::devices::drivers::{Allowed, DriversConfig, run};
+use edgecore::devices::mqtt::Counters;
 use protocol::devices::{DeviceName, DeviceState};
 use serde_json::Value;
 use tokio::task::JoinSet;
@@ -17,6 +18,7 @@ use crate::fake::FakeTwins;
 
 pub(crate) struct Node {
     pub(crate) twins: Arc<FakeTwins>,
+    pub(crate) counters: Arc<Counters>,
     stop: CancellationToken,
     tasks: JoinSet<()>,
 }
@@ -39,17 +41,24 @@ impl Node {
         listen: Option<SocketAddr>,
         manifests: impl IntoIterator<Item = Value>,
     ) -> Self {
+        let counters = Arc::new(Counters::default());
         let config = DriversConfig {
             broker: format!("mqtt://127.0.0.1:{broker}").parse().unwrap(),
             client_id: "edgecore-n1".to_owned(),
             topics: Allowed::new(BTreeMap::from([("*".to_owned(), vec!["#".to_owned()])])),
             credentials: credentials.to_owned(),
             http_listen: listen,
+            counters: Arc::clone(&counters),
         };
         let (twins, stop, mut tasks) = (FakeTwins::new(), CancellationToken::new(), JoinSet::new());
         twins.serve(manifests);
         tasks.spawn(run(config, Arc::clone(&twins) as Arc<dyn Twins>, stop.clone()));
-        Self { twins, stop, tasks }
+        Self {
+            twins,
+            counters,
+            stop,
+            tasks,
+        }
     }
 
     pub(crate) async fn stop(mut self) {

@@ -9,6 +9,7 @@
 mod broker;
 mod hostile;
 mod old;
+mod older;
 mod pki;
 mod speaker;
 mod twins;
@@ -285,24 +286,6 @@ async fn a_large_message_is_taken_and_one_that_is_too_large_stops_nobody() {
         0,
         "MQTT 5 does not even deliver it"
     );
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn on_3_1_1_a_message_that_is_too_large_costs_the_session_and_no_more() {
-    let (broker, twins) = (Broker::open("").await, Fake::with(&["device/lamp"]));
-    let bridge = Bridge::start(old::only_3_1_1(broker.port).await, &twins).await;
-    let topic = format!("{LAMP}/twin/update");
-    let mut reader = broker.subscribe(&format!("{topic}/result"), &[]).await;
-    broker.publish(&topic, update("large", &"x".repeat(20_000))).await;
-    assert_eq!(reader.next().await.1["event_id"], "large");
-    broker.publish(&topic, update("huge", &"x".repeat(300_000))).await;
-    bridge
-        .until(|counted| counted.sessions_dropped == 1 && counted.connected && counted.reconnects == 1)
-        .await;
-    sleep(Duration::from_millis(500)).await;
-    broker.publish(&topic, update("after", "1")).await;
-    assert_eq!(reader.next().await.1["event_id"], "after");
-    assert_eq!(bridge.counters.read().sessions_dropped, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

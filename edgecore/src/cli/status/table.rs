@@ -91,6 +91,8 @@ fn broker(broker: &Broker) -> String {
         (broker.dropped_out, "to devices dropped"),
         (broker.dropped_by_broker, "dropped by the broker"),
         (broker.refused, "refused"),
+        (broker.too_large, "too large"),
+        (broker.sessions_dropped, "sessions dropped"),
     ] {
         if number > 0 {
             let _ = write!(text, ", {number} {what}");

@@ -70,6 +70,8 @@ fn broker() -> Broker {
         connected: true,
         dropped_in: 3,
         dropped_by_broker: 4_000,
+        too_large: 2,
+        sessions_dropped: 1,
         ..Broker::default()
     }
 }
@@ -94,7 +96,8 @@ fn people_see_the_link_the_conditions_and_the_pods() {
         "Traffic:     control 512 B up 12 kB down, desired 0 B up 20 MB down since the start\n",
         "Budget:      interactive 20 MB of 20 MB today, renews at 2026-01-02T00:00:00Z, spent: new tunnels are refused; 64 kB a second\n",
         "Outbox:      empty: the cluster knows everything\n",
-        "Broker:      connected (127.0.0.1:1883), 3 from devices dropped, 4000 dropped by the broker\n",
+        "Broker:      connected (127.0.0.1:1883), 3 from devices dropped, 4000 dropped by the broker, \
+         2 too large, 1 sessions dropped\n",
         "CONDITION  STATUS  REASON        MESSAGE\nReady      True    KubeletReady\n",
         "NAMESPACE  POD      READY  STATE    RESTARTS  IP\ndefault    hello-1  1/2    Running  0         10.86.0.3\n",
         "NAMESPACE  DEVICE  STATE   LAST SEEN  VALUES\nhall       pump    online             speed=7\n",

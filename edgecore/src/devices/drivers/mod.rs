@@ -41,6 +41,7 @@ use tracing::warn;
 pub use mqtt::Allowed;
 
 use self::http::{Http, Push};
+use super::mqtt::Counters;
 use super::{Broker, Twins, credentials};
 use modbus::Modbus;
 use mqtt::{Mqtt, MqttConfig};
@@ -62,6 +63,8 @@ pub struct DriversConfig {
     pub credentials: PathBuf,
     /// Where devices may push what they say over HTTP; nowhere by default.
     pub http_listen: Option<SocketAddr>,
+    /// Where the MQTT driver counts what it could not take, beside the bridge.
+    pub counters: Arc<Counters>,
 }
 
 /// Serves the devices of all drivers until it is told to stop.
@@ -79,6 +82,7 @@ pub async fn run(config: DriversConfig, twins: Arc<dyn Twins>, stop: Cancellatio
         client_id: config.client_id,
         topics: config.topics,
         credentials: config.credentials,
+        counters: config.counters,
     });
     fleets.spawn(fleet::run(Arc::new(mqtt), Arc::clone(&twins), stop.clone()));
     fleets.spawn(fleet::run(Arc::new(Stranger), Arc::clone(&twins), stop.clone()));

@@ -30,24 +30,10 @@ use super::arrivals::{Admission, Arrival, Arrivals, Mark};
 use super::counters::{Counters, count};
 use super::lanes::{Job, Lanes};
 use super::outbox::{Outbox, Outgoing};
+use super::packets::Message;
 use super::payload::{self, Update};
 use super::topic::{Inbound, Outbound};
 use crate::devices::{Origin, Told};
-
-/// A message, as the broker delivered it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Message {
-    /// Where it was published.
-    pub(super) topic: String,
-    /// What.
-    pub(super) payload: Bytes,
-    /// Its number, if it wants an acknowledgement.
-    pub(super) packet: Option<u16>,
-    /// Whether it was delivered before.
-    pub(super) repeat: bool,
-    /// Whether the broker had kept it for new subscribers.
-    pub(super) retained: bool,
-}
 
 /// Everything that is on its way through the bridge.
 pub(super) struct Bridge {
@@ -142,7 +128,9 @@ impl Bridge {
             Some(Inbound::MembershipGet | Inbound::BrokerDropped) | None => None,
         };
         let update = match &inbound {
-            Some(Inbound::TwinUpdate(_)) if !message.retained => Some(payload::update(&message.payload)),
+            Some(Inbound::TwinUpdate(_)) if !message.retained && !message.too_large => {
+                Some(payload::update(&message.payload))
+            }
             Some(_) | None => None,
         };
         let mark = Mark {
@@ -153,6 +141,11 @@ impl Bridge {
         let Admission::New(arrival) = self.arrivals.admit(message.packet, message.repeat, mark) else {
             return count(&self.counters.repeats);
         };
+        if message.too_large {
+            // MQTT 5 does not even deliver it: in both versions it is not answered.
+            count(&self.counters.too_large);
+            return self.arrivals.finish(arrival);
+        }
         if let Some(Inbound::BrokerDropped) = inbound {
             self.broker_dropped(&message.payload);
             return self.arrivals.finish(arrival);

@@ -10,7 +10,7 @@ use futures::{FutureExt, StreamExt};
 use protocol::clock::Clock;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::sync::{broadcast, watch};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
@@ -21,6 +21,7 @@ use super::counters::{Counters, count};
 use super::credentials::Access;
 use super::dial::Dial;
 use super::outbox::Outgoing;
+use super::packets::{Filter, Publish};
 use super::payload::{self, Member};
 use super::roll::{Change, Roll};
 use super::topic::{Outbound, filters};
@@ -37,8 +38,6 @@ const MOST_EVENTS: usize = 64;
 const MOST_AT_ONCE: usize = 256;
 /// How much is heard then: more than jobs can have told, so that nothing large is held for being unheard.
 const MOST_HEARD: usize = 4096;
-/// How long a farewell may take.
-const FAREWELL: Duration = Duration::from_millis(300);
 
 /// Speaks with the site's broker until it is stopped; without a broker it tries on.
 pub async fn run(setup: Setup, twins: Arc<dyn Twins>, clock: Clock, stop: CancellationToken) {
@@ -58,7 +57,7 @@ pub async fn run(setup: Setup, twins: Arc<dyn Twins>, clock: Clock, stop: Cancel
             Ok(access) => {
                 let mut wire = Wire::connect(dial.greeting, &access);
                 tokio::select! {
-                    () = stop.cancelled() => return farewell(wire).await,
+                    () = stop.cancelled() => return wire.close().await,
                     lost = shell.session(&mut wire) => lost,
                 }
             }
@@ -198,7 +197,13 @@ impl Shell {
         while wire.has_room()
             && let Some(outgoing) = self.bridge.next_outgoing(now)
         {
-            let packet = wire.publish(outgoing)?;
+            let Outgoing { topic, payload, .. } = outgoing;
+            let packet = wire.publish(Publish {
+                topic,
+                payload,
+                qos: 1,
+                retain: false,
+            })?;
             self.bridge.sent(packet);
         }
         while let Some(packet) = self.bridge.next_ack() {
@@ -262,7 +267,8 @@ impl Shell {
                 let now = self.now();
                 self.bridge.message(&message, now);
             }
-            Event::Subscribed { refused } => {
+            Event::Subscribed { granted } => {
+                let refused = refused(&granted);
                 self.subscribed = !refused;
                 self.bridge.gathered();
                 if refused {
@@ -290,7 +296,8 @@ impl Shell {
         self.bridge.connected(session_present, largest);
         if !session_present || !self.subscribed {
             self.subscribed = false;
-            wire.subscribe(filters(self.bridge.node()).into_iter())?;
+            let filter = |path| Filter { path, always: false };
+            wire.subscribe(filters(self.bridge.node()).into_iter().map(filter))?;
         }
         self.call_the_roll();
         Ok(())
@@ -372,14 +379,13 @@ impl Shell {
     }
 }
 
-fn ended() -> Lost {
-    Lost::Broken("the twins have ended".to_owned())
+/// The last of the filters is for a number of the broker's own, which it may keep to itself.
+fn refused(granted: &[bool]) -> bool {
+    granted
+        .split_last()
+        .is_none_or(|(_, granted)| granted.contains(&false))
 }
 
-/// The session stays, and with it what was not acknowledged.
-async fn farewell(mut wire: Wire) {
-    if wire.disconnect().is_ok() {
-        let gone = async { while wire.next().await.is_ok() {} };
-        let _ = timeout(FAREWELL, gone).await;
-    }
+fn ended() -> Lost {
+    Lost::Broken("the twins have ended".to_owned())
 }

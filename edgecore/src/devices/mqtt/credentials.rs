@@ -4,13 +4,18 @@
 //! the next one.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::ClientConfig;
 use thiserror::Error;
 
 use super::Mqtt;
-use crate::devices::credentials::{self, NoCredentials};
+use crate::devices::Broker;
+use crate::devices::credentials::{self, Credentials, NoCredentials};
 use crate::devices::tls::{self, NoTls};
+
+/// How long the broker keeps the bridge's session while the node is away.
+const SESSION: Duration = Duration::from_hours(24);
 
 /// Why there is nothing to connect with.
 #[derive(Debug, Error)]
@@ -25,7 +30,7 @@ pub(super) enum CredentialsError {
 
 /// Everything that a connection needs.
 #[derive(Clone)]
-pub(super) struct Access {
+pub(crate) struct Access {
     /// The broker's host; a literal IPv6 address in brackets.
     pub(super) host: String,
     /// Its port.
@@ -34,6 +39,8 @@ pub(super) struct Access {
     pub(super) client_id: String,
     /// User and password.
     pub(super) login: Option<(String, String)>,
+    /// How long the broker keeps the session of a node that is away; on 3.1.1 only its own settings say.
+    pub(super) kept: Duration,
     tls: Option<Arc<ClientConfig>>,
 }
 
@@ -41,13 +48,29 @@ impl Access {
     /// Reads the file, if there is one.
     pub(super) fn read(config: &Mqtt, node: &str) -> Result<Self, CredentialsError> {
         let credentials = config.credentials.as_deref().map(credentials::own).transpose()?;
-        let credentials = credentials.as_ref();
-        let tls = config.address.tls.then(|| tls::client(credentials)).transpose()?;
+        let client_id = config.client_id(node);
+        Ok(Self::new(
+            &config.address,
+            client_id,
+            credentials.as_ref(),
+            SESSION,
+        )?)
+    }
+
+    /// What a connection to this broker needs, as this client, whose session is kept for so long.
+    pub(crate) fn new(
+        broker: &Broker,
+        client_id: String,
+        credentials: Option<&Credentials>,
+        kept: Duration,
+    ) -> Result<Self, NoTls> {
+        let tls = broker.tls.then(|| tls::client(credentials)).transpose()?;
         Ok(Self {
-            host: config.address.bracketed().into_owned(),
-            port: config.address.port,
-            client_id: config.client_id(node),
-            login: credentials.and_then(credentials::Credentials::login),
+            host: broker.bracketed().into_owned(),
+            port: broker.port,
+            client_id,
+            login: credentials.and_then(Credentials::login),
+            kept,
             tls: tls.map(Arc::new),
         })
     }

@@ -27,9 +27,12 @@ impl Dial {
     /// A connection ended that had stood for so long, if it stood at all. Returns the pause before
     /// the next; `dice` is a fresh random number from 0 to 1.
     pub(super) fn lost(&mut self, lost: &Lost, stood: Option<Duration>, dice: f64) -> Duration {
-        self.greeting.lost(lost, stood.is_some());
+        let at_once = self.greeting.lost(lost, stood.is_some());
         if stood.is_some_and(|stood| stood >= GOOD) {
             self.backoff.reset();
+        }
+        if at_once {
+            return Duration::ZERO;
         }
         self.backoff.pause(PACE, dice)
     }

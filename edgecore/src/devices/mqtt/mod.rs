@@ -21,6 +21,7 @@ mod credentials;
 mod dial;
 mod lanes;
 mod outbox;
+mod oversized;
 mod packets;
 mod payload;
 mod roll;
@@ -36,8 +37,12 @@ use super::Broker;
 use super::broker::PORT;
 
 pub use client::run;
+pub(super) use counters::count;
 pub use counters::{Counted, Counters};
-pub(super) use version::{Greeting, LARGEST, Lost, Session, Version};
+pub(super) use credentials::Access;
+pub(super) use packets::{Filter, Message, Publish};
+pub(super) use version::{Greeting, Lost, Session};
+pub(super) use wire::{Event, Wire};
 
 /// The broker, as the node reaches it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,14 +1,56 @@
 //! What goes over the wire, in both versions of MQTT. Pure; the bytes are the library's work.
 
-use bytes::{Bytes, BytesMut};
+use std::fmt::Debug;
+
+use bytes::{Buf, Bytes, BytesMut};
 use rumqttc::v5::mqttbytes::v5 as five;
 use rumqttc::v5::mqttbytes::{self as bytes5, QoS as QoS5};
 use rumqttc::{self as three, QoS};
 
-use super::bridge::Message;
 use super::credentials::Access;
+use super::oversized::{Head, head};
 use super::version::{LARGEST, Lost, Session, Version};
-use super::wire::{KEEP_ALIVE, MOST_IN, MOST_OUT, SESSION};
+use super::wire::{KEEP_ALIVE, MOST_IN, MOST_OUT};
+
+/// A message, as the broker delivered it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Message {
+    /// Where it was published.
+    pub(crate) topic: String,
+    /// What; nothing if that is too large.
+    pub(crate) payload: Bytes,
+    /// Whether the payload is too large, and was passed over.
+    pub(crate) too_large: bool,
+    /// Its number, if it wants an acknowledgement.
+    pub(crate) packet: Option<u16>,
+    /// Whether it was delivered before.
+    pub(crate) repeat: bool,
+    /// Whether the broker had kept it for new subscribers.
+    pub(crate) retained: bool,
+}
+
+/// A message to be published.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Publish {
+    /// Where to.
+    pub(crate) topic: String,
+    /// What.
+    pub(crate) payload: Bytes,
+    /// The quality of service.
+    pub(crate) qos: u8,
+    /// Whether the broker keeps it for new subscribers.
+    pub(crate) retain: bool,
+}
+
+/// What is subscribed to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Filter {
+    /// The filter itself.
+    pub(crate) path: String,
+    /// Whether what the broker had kept is wanted even where the subscription is not new; on 3.1.1 it
+    /// comes always.
+    pub(crate) always: bool,
+}
 
 /// What the broker said.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,14 +65,23 @@ pub(super) enum Incoming {
         most: u16,
     },
     /// A message.
-    Message(Message),
+    Message {
+        /// It.
+        message: Message,
+        /// How many bytes of it are still to come, and to be passed over.
+        left: usize,
+    },
     /// An answer to a subscription of this number.
     Subscribed {
         /// Its number.
         packet: u16,
-        /// Whether any filter was refused.
-        refused: bool,
+        /// Of each filter, whether it was granted.
+        granted: Vec<bool>,
     },
+    /// The subscriptions that were taken back under this number are gone.
+    Unsubscribed(u16),
+    /// The broker has what was sent under this number, and waits to be told that nothing comes again.
+    Received(u16),
     /// The broker has what was sent under this number.
     Acknowledged(u16),
     /// Something that only says that it lives.
@@ -38,19 +89,19 @@ pub(super) enum Incoming {
 }
 
 impl Version {
-    /// The next packet of the input, if all of it is here.
+    /// The next packet of the input, if all of it is here; of a message that is too large, the beginning.
     pub(super) fn read(self, input: &mut BytesMut) -> Result<Option<Incoming>, Lost> {
         match self {
             Self::Five => match five::Packet::read(input, Some(LARGEST)) {
                 Ok(packet) => of_five(packet).map(Some),
                 Err(bytes5::Error::InsufficientBytes(_)) => Ok(None),
-                Err(bytes5::Error::PayloadSizeLimitExceeded { .. }) => Err(Lost::TooLarge),
+                Err(bytes5::Error::PayloadSizeLimitExceeded { .. }) => too_large(input),
                 Err(_) => Err(Lost::Version),
             },
             Self::Three => match three::Packet::read(input, LARGEST as usize) {
                 Ok(packet) => of_three(packet).map(Some),
                 Err(three::Error::InsufficientBytes(_)) => Ok(None),
-                Err(three::Error::PayloadSizeLimitExceeded(_)) => Err(Lost::TooLarge),
+                Err(three::Error::PayloadSizeLimitExceeded(_)) => too_large(input),
                 Err(_) => Err(Lost::Version),
             },
         }
@@ -63,7 +114,7 @@ impl Version {
         match self {
             Self::Five => {
                 let mut properties = five::ConnectProperties::new();
-                properties.session_expiry_interval = u32::try_from(SESSION.as_secs()).ok();
+                properties.session_expiry_interval = u32::try_from(access.kept.as_secs()).ok();
                 properties.receive_maximum = Some(MOST_IN);
                 properties.max_packet_size = Some(LARGEST);
                 let connect = five::Connect {
@@ -88,17 +139,19 @@ impl Version {
         }
     }
 
-    /// Publishes a message.
-    pub(super) fn publish(
-        self,
-        packet: u16,
-        (topic, payload): (String, Bytes),
-        out: &mut BytesMut,
-    ) -> Result<(), Lost> {
+    /// Publishes a message, with this number if it wants to be acknowledged.
+    pub(super) fn publish(self, packet: u16, publish: Publish, out: &mut BytesMut) -> Result<(), Lost> {
+        let Publish {
+            topic,
+            payload,
+            qos,
+            retain,
+        } = publish;
         match self {
             Self::Five => {
                 let publish = five::Publish {
-                    qos: QoS5::AtLeastOnce,
+                    qos: bytes5::qos(qos).unwrap_or(QoS5::AtLeastOnce),
+                    retain,
                     topic: topic.into(),
                     pkid: packet,
                     payload,
@@ -107,10 +160,19 @@ impl Version {
                 publish.write(out).map(drop).map_err(|error| odd(&error))
             }
             Self::Three => {
-                let mut publish = three::Publish::from_bytes(topic, QoS::AtLeastOnce, payload);
-                publish.pkid = packet;
+                let qos = three::qos(qos).unwrap_or(QoS::AtLeastOnce);
+                let mut publish = three::Publish::from_bytes(topic, qos, payload);
+                (publish.pkid, publish.retain) = (packet, retain);
                 publish.write(out).map(drop).map_err(|error| odd(&error))
             }
+        }
+    }
+
+    /// Says that what the broker has received under this number does not come again.
+    pub(super) fn release(self, packet: u16, out: &mut BytesMut) -> Result<(), Lost> {
+        match self {
+            Self::Five => write_five(&five::Packet::PubRel(five::PubRel::new(packet, None)), out),
+            Self::Three => write_three(&three::Packet::PubRel(three::PubRel::new(packet)), out),
         }
     }
 
@@ -122,19 +184,23 @@ impl Version {
         }
     }
 
-    /// Subscribes; what the broker had kept comes only with a subscription that is new.
+    /// Subscribes.
     pub(super) fn subscribe(
         self,
         packet: u16,
-        filters: impl Iterator<Item = String>,
+        filters: impl Iterator<Item = Filter>,
         out: &mut BytesMut,
     ) -> Result<(), Lost> {
         match self {
             Self::Five => {
-                let filters = filters.map(|path| five::Filter {
+                let filters = filters.map(|Filter { path, always }| five::Filter {
                     path,
                     qos: QoS5::AtLeastOnce,
-                    retain_forward_rule: five::RetainForwardRule::OnNewSubscribe,
+                    retain_forward_rule: if always {
+                        five::RetainForwardRule::OnEverySubscribe
+                    } else {
+                        five::RetainForwardRule::OnNewSubscribe
+                    },
                     ..Default::default()
                 });
                 let mut subscribe = five::Subscribe::new_many(filters, None);
@@ -142,10 +208,27 @@ impl Version {
                 write_five(&five::Packet::Subscribe(subscribe), out)
             }
             Self::Three => {
-                let filters = filters.map(|path| three::SubscribeFilter::new(path, QoS::AtLeastOnce));
+                let filters =
+                    filters.map(|filter| three::SubscribeFilter::new(filter.path, QoS::AtLeastOnce));
                 let mut subscribe = three::Subscribe::new_many(filters);
                 subscribe.pkid = packet;
                 write_three(&three::Packet::Subscribe(subscribe), out)
+            }
+        }
+    }
+
+    /// Takes a subscription back.
+    pub(super) fn unsubscribe(self, packet: u16, topic: &str, out: &mut BytesMut) -> Result<(), Lost> {
+        match self {
+            Self::Five => {
+                let mut unsubscribe = five::Unsubscribe::new(topic, None);
+                unsubscribe.pkid = packet;
+                write_five(&five::Packet::Unsubscribe(unsubscribe), out)
+            }
+            Self::Three => {
+                let mut unsubscribe = three::Unsubscribe::new(topic);
+                unsubscribe.pkid = packet;
+                write_three(&three::Packet::Unsubscribe(unsubscribe), out)
             }
         }
     }
@@ -192,11 +275,29 @@ fn odd(error: &impl std::fmt::Display) -> Lost {
     Lost::Broken(format!("a message cannot be written: {error}"))
 }
 
-/// The last of the filters is for a number of the broker's own, which it may keep to itself.
-fn refused<T>(codes: &[T], is_good: impl Fn(&T) -> bool) -> bool {
-    codes
-        .split_last()
-        .is_none_or(|(_, codes)| !codes.iter().all(is_good))
+fn too_large(input: &mut BytesMut) -> Result<Option<Incoming>, Lost> {
+    let Some(Head { message, bytes }) = head(input)? else {
+        return Ok(None);
+    };
+    let here = bytes.min(input.len());
+    input.advance(here);
+    let left = bytes - here;
+    Ok(Some(Incoming::Message { message, left }))
+}
+
+/// What the broker's answer to the greeting means, in whichever version.
+fn answer<C: PartialEq + Debug>(code: &C, good: &C, unknown: &[C], up: Incoming) -> Result<Incoming, Lost> {
+    if code == good {
+        Ok(up)
+    } else if unknown.contains(code) {
+        Err(Lost::Version)
+    } else {
+        Err(Lost::Broken(format!("the broker refused it: {code:?}")))
+    }
+}
+
+const fn whole(message: Message) -> Incoming {
+    Incoming::Message { message, left: 0 }
 }
 
 #[expect(
@@ -204,36 +305,41 @@ fn refused<T>(codes: &[T], is_good: impl Fn(&T) -> bool) -> bool {
     reason = "a new kind of packet is nothing that was asked for"
 )]
 fn of_five(packet: five::Packet) -> Result<Incoming, Lost> {
-    use five::{ConnectReturnCode as Code, Packet, SubscribeReasonCode};
+    use five::{ConnectReturnCode as Code, Packet, PubRecReason as Reason, SubscribeReasonCode};
     Ok(match packet {
-        Packet::ConnAck(ack) => match ack.code {
-            Code::Success => {
-                let properties = ack.properties.as_ref();
-                let largest = properties.and_then(|properties| properties.max_packet_size);
-                let most = properties.and_then(|properties| properties.receive_max);
-                Incoming::Up {
-                    session_present: ack.session_present,
-                    largest: largest.unwrap_or(LARGEST) as usize,
-                    most: most.unwrap_or(MOST_OUT).min(MOST_OUT),
-                }
-            }
-            Code::RefusedProtocolVersion | Code::UnsupportedProtocolVersion => return Err(Lost::Version),
-            code => return Err(Lost::Broken(format!("the broker refused it: {code:?}"))),
-        },
-        Packet::Publish(publish) => Incoming::Message(Message {
+        Packet::ConnAck(ack) => {
+            let properties = ack.properties.as_ref();
+            let largest = properties.and_then(|properties| properties.max_packet_size);
+            let most = properties.and_then(|properties| properties.receive_max);
+            let up = Incoming::Up {
+                session_present: ack.session_present,
+                largest: largest.unwrap_or(LARGEST) as usize,
+                most: most.unwrap_or(MOST_OUT).min(MOST_OUT),
+            };
+            let unknown = [Code::RefusedProtocolVersion, Code::UnsupportedProtocolVersion];
+            return answer(&ack.code, &Code::Success, &unknown, up);
+        }
+        Packet::Publish(publish) => whole(Message {
             topic: String::from_utf8_lossy(&publish.topic).into_owned(),
             payload: publish.payload,
+            too_large: false,
             packet: (publish.qos != QoS5::AtMostOnce).then_some(publish.pkid),
             repeat: publish.dup,
             retained: publish.retain,
         }),
-        Packet::SubAck(ack) => Incoming::Subscribed {
-            packet: ack.pkid,
-            refused: refused(&ack.return_codes, |code| {
-                matches!(code, SubscribeReasonCode::Success(_))
-            }),
-        },
+        Packet::SubAck(ack) => {
+            let is_good = |code: &SubscribeReasonCode| matches!(code, SubscribeReasonCode::Success(_));
+            let granted = ack.return_codes.iter().map(is_good).collect();
+            let packet = ack.pkid;
+            Incoming::Subscribed { packet, granted }
+        }
+        Packet::UnsubAck(ack) => Incoming::Unsubscribed(ack.pkid),
         Packet::PubAck(ack) => Incoming::Acknowledged(ack.pkid),
+        Packet::PubRec(ack) if matches!(ack.reason, Reason::Success | Reason::NoMatchingSubscribers) => {
+            Incoming::Received(ack.pkid)
+        }
+        Packet::PubRec(refusal) => Incoming::Acknowledged(refusal.pkid),
+        Packet::PubComp(ack) => Incoming::Acknowledged(ack.pkid),
         Packet::Disconnect(bye) => {
             let why = format!("the broker ended it: {:?}", bye.reason_code);
             return Err(Lost::Broken(why));
@@ -249,29 +355,32 @@ fn of_five(packet: five::Packet) -> Result<Incoming, Lost> {
 fn of_three(packet: three::Packet) -> Result<Incoming, Lost> {
     use three::{ConnectReturnCode as Code, Packet, SubscribeReasonCode};
     Ok(match packet {
-        Packet::ConnAck(ack) => match ack.code {
-            Code::Success => Incoming::Up {
+        Packet::ConnAck(ack) => {
+            let up = Incoming::Up {
                 session_present: ack.session_present,
                 largest: LARGEST as usize,
                 most: MOST_OUT,
-            },
-            Code::RefusedProtocolVersion => return Err(Lost::Version),
-            code => return Err(Lost::Broken(format!("the broker refused it: {code:?}"))),
-        },
-        Packet::Publish(publish) => Incoming::Message(Message {
+            };
+            return answer(&ack.code, &Code::Success, &[Code::RefusedProtocolVersion], up);
+        }
+        Packet::Publish(publish) => whole(Message {
             topic: publish.topic,
             payload: publish.payload,
+            too_large: false,
             packet: (publish.qos != QoS::AtMostOnce).then_some(publish.pkid),
             repeat: publish.dup,
             retained: publish.retain,
         }),
-        Packet::SubAck(ack) => Incoming::Subscribed {
-            packet: ack.pkid,
-            refused: refused(&ack.return_codes, |code| {
-                matches!(code, SubscribeReasonCode::Success(_))
-            }),
-        },
+        Packet::SubAck(ack) => {
+            let is_good = |code: &SubscribeReasonCode| matches!(code, SubscribeReasonCode::Success(_));
+            let granted = ack.return_codes.iter().map(is_good).collect();
+            let packet = ack.pkid;
+            Incoming::Subscribed { packet, granted }
+        }
+        Packet::UnsubAck(ack) => Incoming::Unsubscribed(ack.pkid),
         Packet::PubAck(ack) => Incoming::Acknowledged(ack.pkid),
+        Packet::PubRec(ack) => Incoming::Received(ack.pkid),
+        Packet::PubComp(ack) => Incoming::Acknowledged(ack.pkid),
         _ => Incoming::Alive,
     })
 }

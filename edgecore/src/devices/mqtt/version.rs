@@ -6,8 +6,7 @@
 
 use std::io;
 
-/// The largest packet that is taken; with the library's own 10 KiB, one larger message stops
-/// everything, as the broker delivers it again at each reconnect.
+/// The largest packet that is taken; of a larger message only the beginning is looked at.
 pub(crate) const LARGEST: u32 = 256 << 10;
 
 /// Which version of the protocol is spoken.
@@ -34,9 +33,6 @@ pub(crate) enum Lost {
     /// The broker knows no such version, or sent something that cannot be read.
     #[error("the broker does not speak this version of MQTT, or sent what cannot be read")]
     Version,
-    /// The broker delivered more than was allowed.
-    #[error("the broker delivered a message of more than {LARGEST} bytes")]
-    TooLarge,
     /// The broker ended it without a word.
     #[error("the broker hung up")]
     HungUp,
@@ -88,14 +84,16 @@ impl Greeting {
     }
 
     /// A connection ended; whether it had stood. A broker that hung up once for a reason of its own is
-    /// not spoken to in the old version for ever: one that knows no other costs an attempt.
-    pub(crate) const fn lost(&mut self, lost: &Lost, stood: bool) {
+    /// not spoken to in the old version for ever: one that knows no other costs an attempt. Returns
+    /// whether the next may follow at once, since the broker said that it speaks the older version alone.
+    pub(crate) const fn lost(&mut self, lost: &Lost, stood: bool) -> bool {
+        let is_refusal = matches!((lost, self.version), (Lost::Version, Version::Five)) && !stood;
         if stood {
             self.version = Version::Five;
         }
         match (lost, stood) {
-            // What was too large, or could not be read, would be delivered again at each reconnect.
-            (Lost::TooLarge, _) | (Lost::Version, true) => self.session = Session::Clean,
+            // What could not be read would be delivered again at each reconnect.
+            (Lost::Version, true) => self.session = Session::Clean,
             (Lost::Version | Lost::HungUp, false) => {
                 self.version = match self.version {
                     Version::Five => Version::Three,
@@ -104,6 +102,7 @@ impl Greeting {
             }
             (Lost::HungUp | Lost::Broken(_), _) => {}
         }
+        is_refusal
     }
 }
 
@@ -118,10 +117,12 @@ mod tests {
     #[test]
     fn a_broker_that_does_not_know_the_version_is_asked_in_the_other() {
         let mut greeting = Greeting::default();
-        greeting.lost(&Lost::Version, false);
+        assert!(greeting.lost(&Lost::Version, false), "at once");
         assert_eq!(greeting.version, Version::Three);
-        greeting.lost(&Lost::HungUp, false);
+        assert!(!greeting.lost(&Lost::Version, false), "it refuses both");
         assert_eq!(greeting.version, Version::Five);
+        assert!(!greeting.lost(&Lost::HungUp, false), "it may be busy");
+        assert_eq!(greeting.version, Version::Three);
         // A connection that stood is proof of the version.
         greeting.lost(&Lost::HungUp, true);
         greeting.lost(&refused(), false);
@@ -133,7 +134,7 @@ mod tests {
         let mut greeting = Greeting::default();
         greeting.lost(&Lost::HungUp, false);
         assert_eq!(greeting.version, Version::Three);
-        greeting.lost(&Lost::TooLarge, true);
+        greeting.lost(&Lost::Version, true);
         assert_eq!(
             (greeting.version, greeting.session),
             (Version::Five, Session::Clean)
@@ -146,19 +147,13 @@ mod tests {
     }
 
     #[test]
-    fn a_message_that_is_too_large_costs_the_session_once() {
+    fn a_message_that_cannot_be_read_costs_the_session_once() {
         let mut greeting = Greeting::default();
-        greeting.lost(&Lost::TooLarge, true);
+        greeting.lost(&Lost::Version, true);
         assert_eq!(greeting.session, Session::Clean);
         greeting.lost(&refused(), false);
         assert_eq!(greeting.session, Session::Clean, "until it was dropped");
         greeting.connected();
         assert_eq!(greeting.session, Session::Resumed);
-        greeting.lost(&Lost::Version, true);
-        assert_eq!(
-            greeting.session,
-            Session::Clean,
-            "so does one that cannot be read"
-        );
     }
 }

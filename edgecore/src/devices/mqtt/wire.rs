@@ -20,18 +20,14 @@ use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_util::io::poll_read_buf;
 
-use super::bridge::Message;
 use super::credentials::Access;
-use super::outbox::Outgoing;
-use super::packets::{Incoming, refuses_five};
-use super::version::{Greeting, Lost, Version};
+use super::packets::{Filter, Incoming, Message, Publish, refuses_five};
+use super::version::{Greeting, Lost, Session, Version};
 
 /// How many messages the broker may have delivered and not seen acknowledged.
 pub(super) const MOST_IN: u16 = 4096;
 /// The same the other way.
 pub(super) const MOST_OUT: u16 = 1024;
-/// How long the broker keeps the session of a node that is away.
-pub(super) const SESSION: Duration = Duration::from_hours(24);
 /// How soon a broker that is silently gone is noticed, about.
 pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(20);
 /// How long a broker may take to answer a connection.
@@ -40,10 +36,12 @@ const ANSWER: Duration = Duration::from_secs(5);
 const READ: usize = 32 << 10;
 /// So much waits to be written at most, so that acknowledgements do not wait behind it for long.
 const WRITE: usize = 256 << 10;
+/// How long a farewell may take.
+const FAREWELL: Duration = Duration::from_millis(300);
 
 /// What happens on a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Event {
+pub(crate) enum Event {
     /// It stands.
     Up {
         /// Whether the broker has subscriptions and messages of an earlier one.
@@ -53,10 +51,10 @@ pub(super) enum Event {
     },
     /// A message came.
     Message(Message),
-    /// The subscriptions stand, or some were refused.
+    /// The broker answered subscriptions.
     Subscribed {
-        /// Whether the broker refused any.
-        refused: bool,
+        /// Of each filter, whether it was granted.
+        granted: Vec<bool>,
     },
     /// The broker has what was sent under this number.
     Acknowledged(u16),
@@ -66,7 +64,7 @@ trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 /// A connection.
-pub(super) struct Wire {
+pub(crate) struct Wire {
     state: State,
 }
 
@@ -81,6 +79,8 @@ struct Open {
     version: Version,
     stream: Box<dyn Stream>,
     input: BytesMut,
+    /// So much is still to come of a message that was too large.
+    skip: usize,
     output: BytesMut,
     /// What was written may still lie in the encryption.
     unflushed: bool,
@@ -94,7 +94,7 @@ struct Open {
 
 impl Wire {
     /// Begins to connect; the first event says how it went.
-    pub(super) fn connect(greeting: Greeting, access: &Access) -> Self {
+    pub(crate) fn connect(greeting: Greeting, access: &Access) -> Self {
         let access = access.clone();
         let opening = async move {
             let open = Open::begin(greeting, &access);
@@ -107,56 +107,65 @@ impl Wire {
     }
 
     /// What happened next; writes what there is to write meanwhile. Loses nothing when it is dropped.
-    pub(super) async fn next(&mut self) -> Result<Event, Lost> {
-        let next = match &mut self.state {
-            State::Opening(opening) => match opening.await {
-                Ok(mut open) => {
-                    let up = open.next().await;
-                    self.state = State::Open(open);
-                    up
-                }
-                Err(lost) => Err(lost),
-            },
-            State::Open(open) => open.next().await,
-            State::Ended => Err(Lost::HungUp),
-        };
+    pub(crate) async fn next(&mut self) -> Result<Event, Lost> {
+        let next = self.advance().await;
         if next.is_err() {
             self.state = State::Ended;
         }
         next
     }
 
+    async fn advance(&mut self) -> Result<Event, Lost> {
+        if let State::Opening(opening) = &mut self.state {
+            // Kept before the next pause: the rest of the broker's answer may be on its way still.
+            self.state = State::Open(opening.await?);
+        }
+        match &mut self.state {
+            State::Open(open) => open.next().await,
+            State::Opening(_) | State::Ended => Err(Lost::HungUp),
+        }
+    }
+
     /// Whether another message may be published now.
-    pub(super) fn has_room(&self) -> bool {
+    pub(crate) fn has_room(&self) -> bool {
         matches!(&self.state, State::Open(open) if open.in_flight.len() < open.most && open.output.len() < WRITE)
     }
 
-    /// Publishes a message, and returns its number.
-    pub(super) fn publish(&mut self, outgoing: Outgoing) -> Result<u16, Lost> {
+    /// Publishes a message, and returns its number, which is 0 where it is not acknowledged.
+    pub(crate) fn publish(&mut self, publish: Publish) -> Result<u16, Lost> {
         let open = self.open()?;
-        let packet = open.number();
-        let Outgoing { topic, payload, .. } = outgoing;
-        open.version.publish(packet, (topic, payload), &mut open.output)?;
+        let packet = if publish.qos == 0 { 0 } else { open.number() };
+        open.version.publish(packet, publish, &mut open.output)?;
         Ok(packet)
     }
 
     /// Acknowledges a message.
-    pub(super) fn acknowledge(&mut self, packet: u16) -> Result<(), Lost> {
+    pub(crate) fn acknowledge(&mut self, packet: u16) -> Result<(), Lost> {
         let open = self.open()?;
         open.version.acknowledge(packet, &mut open.output)
     }
 
-    /// Subscribes; what the broker had kept comes only with a subscription that is new.
-    pub(super) fn subscribe(&mut self, filters: impl Iterator<Item = String>) -> Result<(), Lost> {
+    /// Subscribes.
+    pub(crate) fn subscribe(&mut self, filters: impl Iterator<Item = Filter>) -> Result<(), Lost> {
         let open = self.open()?;
         let packet = open.number();
         open.version.subscribe(packet, filters, &mut open.output)
     }
 
-    /// Takes leave; the session stays.
-    pub(super) fn disconnect(&mut self) -> Result<(), Lost> {
+    /// Takes a subscription back.
+    pub(crate) fn unsubscribe(&mut self, topic: &str) -> Result<(), Lost> {
         let open = self.open()?;
-        open.version.leave(&mut open.output)
+        let packet = open.number();
+        open.version.unsubscribe(packet, topic, &mut open.output)
+    }
+
+    /// Takes leave, within bounds; the session stays, and with it what was not acknowledged.
+    pub(crate) async fn close(mut self) {
+        let left = self.open().and_then(|open| open.version.leave(&mut open.output));
+        if left.is_ok() {
+            let gone = async { while self.next().await.is_ok() {} };
+            let _ = timeout(FAREWELL, gone).await;
+        }
     }
 
     fn open(&mut self) -> Result<&mut Open, Lost> {
@@ -171,12 +180,29 @@ impl Open {
     /// Asks for a connection, and returns when the broker has begun to answer.
     async fn begin(greeting: Greeting, access: &Access) -> Result<Box<Self>, Lost> {
         let Greeting { version, session } = greeting;
+        if (version, session) == (Version::Three, Session::Clean) {
+            // There a session that begins clean is never kept: it is dropped by one that ends at once,
+            // and what is published while the one after it is away is kept again.
+            let mut clean = Self::ask(greeting, access).await?;
+            while !matches!(clean.next().await?, Event::Up { .. }) {}
+            version.leave(&mut clean.output)?;
+            let left = poll_fn(|context| clean.poll_write(context)).await;
+            left.map_err(|error| Lost::of_system(&error))?;
+            let session = Session::Resumed;
+            return Self::ask(Greeting { version, session }, access).await;
+        }
+        Self::ask(greeting, access).await
+    }
+
+    async fn ask(greeting: Greeting, access: &Access) -> Result<Box<Self>, Lost> {
+        let Greeting { version, session } = greeting;
         let mut open = Box::new(Self {
             version,
             stream: dial(access)
                 .await
                 .map_err(|error| Lost::Broken(error.to_string()))?,
             input: BytesMut::new(),
+            skip: 0,
             output: BytesMut::new(),
             unflushed: false,
             number: 0,
@@ -200,9 +226,8 @@ impl Open {
 
     async fn next(&mut self) -> Result<Event, Lost> {
         loop {
-            while let Some(incoming) = self.version.read(&mut self.input)? {
-                self.asked = false;
-                if let Some(event) = self.take(incoming) {
+            while let Some(incoming) = self.read()? {
+                if let Some(event) = self.take(incoming)? {
                     return Ok(event);
                 }
             }
@@ -212,17 +237,29 @@ impl Open {
                 }
                 self.poll_move(context).map_ok(|()| false)
             });
-            if is_due.await? {
-                if std::mem::replace(&mut self.asked, true) {
-                    return Err(Lost::Broken("the broker is silent".to_owned()));
-                }
+            if !is_due.await? {
+                // A large message may take longer than a beat, and no answer overtakes it.
+                self.asked = false;
+            } else if std::mem::replace(&mut self.asked, true) {
+                return Err(Lost::Broken("the broker is silent".to_owned()));
+            } else {
                 self.version.ping(&mut self.output)?;
             }
         }
     }
 
-    fn take(&mut self, incoming: Incoming) -> Option<Event> {
-        Some(match incoming {
+    fn read(&mut self) -> Result<Option<Incoming>, Lost> {
+        let here = self.skip.min(self.input.len());
+        self.input.advance(here);
+        self.skip -= here;
+        if self.skip > 0 {
+            return Ok(None);
+        }
+        self.version.read(&mut self.input)
+    }
+
+    fn take(&mut self, incoming: Incoming) -> Result<Option<Event>, Lost> {
+        Ok(Some(match incoming {
             Incoming::Up {
                 session_present,
                 largest,
@@ -234,17 +271,28 @@ impl Open {
                     largest,
                 }
             }
-            Incoming::Message(message) => Event::Message(message),
-            Incoming::Subscribed { packet, refused } => {
+            Incoming::Message { message, left } => {
+                self.skip = left;
+                Event::Message(message)
+            }
+            Incoming::Subscribed { packet, granted } => {
                 self.in_flight.remove(&packet);
-                Event::Subscribed { refused }
+                Event::Subscribed { granted }
+            }
+            Incoming::Unsubscribed(packet) => {
+                self.in_flight.remove(&packet);
+                return Ok(None);
+            }
+            Incoming::Received(packet) => {
+                self.version.release(packet, &mut self.output)?;
+                return Ok(None);
             }
             Incoming::Acknowledged(packet) => {
                 self.in_flight.remove(&packet);
                 Event::Acknowledged(packet)
             }
-            Incoming::Alive => return None,
-        })
+            Incoming::Alive => return Ok(None),
+        }))
     }
 
     /// Writes what there is, and is ready when something was read.
@@ -298,3 +346,6 @@ async fn dial(access: &Access) -> io::Result<Box<dyn Stream>> {
     let host = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
     Ok(Box::new(TlsConnector::from(config).connect(host, stream).await?))
 }
+
+#[cfg(test)]
+mod tests;

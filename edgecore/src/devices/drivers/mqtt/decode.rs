@@ -76,13 +76,17 @@ impl Routes {
         })
     }
 
-    /// What a message says; none if nobody listens to its topic.
-    pub(crate) fn decode(&self, topic: &str, payload: &[u8], retained: bool) -> Option<Vec<Heard>> {
+    /// What a message says, or why it cannot be read; none if nobody listens to its topic.
+    pub(crate) fn decode(
+        &self,
+        topic: &str,
+        payload: &Result<Payload<'_>, String>,
+        retained: bool,
+    ) -> Option<Vec<Heard>> {
         let listeners = self.0.get(topic)?;
-        let payload = Payload::new(payload);
         let heard = listeners
             .iter()
-            .filter_map(|listener| listener.hear(&payload, retained));
+            .filter_map(|listener| listener.hear(payload, retained));
         Some(heard.collect())
     }
 }

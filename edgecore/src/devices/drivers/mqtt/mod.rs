@@ -32,6 +32,7 @@ pub use topics::Allowed;
 
 use super::driver::{Driver, Hands, Reading, Units};
 use crate::devices::credentials::{self, Credentials};
+use crate::devices::mqtt::Counters;
 use crate::devices::{Broker, Served};
 use config::{Endpoint, Settled};
 
@@ -46,6 +47,8 @@ pub(crate) struct MqttConfig {
     pub(crate) topics: Allowed,
     /// Where credentials are.
     pub(crate) credentials: PathBuf,
+    /// Where it counts.
+    pub(crate) counters: Arc<Counters>,
 }
 
 /// The driver.

@@ -1,5 +1,6 @@
 //! One broker and all devices behind it.
 
+mod hears;
 mod writes;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,17 +15,17 @@ use tracing::{info, warn};
 
 use super::Mqtt;
 use super::config::{Endpoint, Settled};
-use super::decode::{Heard, Routes};
-use super::link::{Delivered, Event, Link, Receipt};
+use super::decode::Routes;
+use super::link::Link;
 use super::presence::Presence;
-use super::unacked::{Ticket, Unacked};
+use super::unacked::Unacked;
 use crate::backoff::Backoff;
 use crate::devices::credentials::Credentials;
 use crate::devices::drivers::driver::{Hands, Units};
 use crate::devices::drivers::outgoing::Outgoing;
 use crate::devices::drivers::pace::pause;
 use crate::devices::drivers::wishes::Wishes;
-use crate::devices::mqtt::{Greeting, Lost, Session};
+use crate::devices::mqtt::{Event, Greeting, Lost, Session, count};
 use crate::devices::{Clue, Observation};
 
 /// A broker that is away for less than this costs nobody its state.
@@ -52,7 +53,7 @@ pub(super) struct Task {
     routes: Routes,
     link: Option<Link>,
     /// What came over this link and is not acknowledged.
-    unacked: Unacked<Receipt>,
+    unacked: Unacked<u16>,
     /// Since when the broker answers on this link.
     up: Option<Instant>,
     subscribed: BTreeSet<String>,
@@ -201,7 +202,7 @@ impl Task {
 
     /// Makes the subscriptions equal to the routes.
     fn subscribe(&mut self) {
-        let Some(link) = self.link.as_ref().filter(|_| self.up.is_some()) else {
+        let Some(link) = self.link.as_mut().filter(|_| self.up.is_some()) else {
             return;
         };
         let wanted: BTreeSet<String> = self.routes.topics().map(|(topic, _)| topic.to_owned()).collect();
@@ -213,11 +214,9 @@ impl Task {
             .topics()
             .filter(|(topic, _)| !self.subscribed.contains(*topic))
             .collect();
-        if link.subscribe(&missing) {
-            self.subscribed = wanted;
-        } else {
-            warn!("too many topics wait to be subscribed to; connecting anew");
-            self.down(&Lost::Broken("the requests do not drain".to_owned()));
+        match link.subscribe(&missing) {
+            Ok(()) => self.subscribed = wanted,
+            Err(lost) => self.down(&lost),
         }
     }
 
@@ -250,7 +249,7 @@ impl Task {
         }
         let broker = self.driver.broker(&self.endpoint);
         let id = self.driver.client_id(&self.endpoint);
-        match Link::open(broker, &id, self.credentials.as_ref(), self.greeting) {
+        match Link::open(broker, id, self.credentials.as_ref(), self.greeting) {
             Ok(link) => self.link = Some(link),
             Err(error) => {
                 let why = error.to_string();
@@ -271,16 +270,20 @@ impl Task {
         }
     }
 
-    fn happened(&mut self, event: Event) {
+    fn happened(&mut self, event: Result<Event, Lost>) {
         match event {
-            Event::Up { session_present } => self.up(session_present),
-            Event::Down(lost) => self.down(&lost),
-            Event::Message(message) => {
+            Ok(Event::Up { session_present, .. }) => self.up(session_present),
+            Ok(Event::Message(message)) => {
                 let tickets = self.heard(&message);
-                if let Some(receipt) = message.receipt {
-                    self.unacked.push(receipt, tickets);
+                if let Some(packet) = message.packet {
+                    self.unacked.push(packet, tickets);
                 }
             }
+            Ok(Event::Subscribed { granted }) if granted.contains(&false) => {
+                warn!("the broker refused subscriptions: its ACL must let edgecore read the devices' topics");
+            }
+            Ok(Event::Subscribed { .. } | Event::Acknowledged(_)) => {}
+            Err(lost) => self.down(&lost),
         }
     }
 
@@ -306,13 +309,19 @@ impl Task {
         if self.up.is_some_and(|up| up.elapsed() >= LASTING) {
             self.backoff.reset();
         }
-        let wait = pause(&mut self.backoff);
+        let wait = if self.greeting.lost(lost, self.up.is_some()) {
+            Duration::ZERO
+        } else {
+            pause(&mut self.backoff)
+        };
         warn!(why = %lost, ?wait, "the broker is not there");
-        self.greeting.lost(lost, self.up.is_some());
         self.link = None;
         self.unacked.clear();
         let now = Instant::now();
         if self.up.take().is_some() {
+            if self.greeting.session == Session::Clean {
+                count(&self.driver.config.counters.sessions_dropped);
+            }
             self.gone = Some(now + PATIENCE);
         }
         self.retry = Some(now + wait);
@@ -323,55 +332,13 @@ impl Task {
         for ticket in self.outgoing.take_done() {
             self.unacked.done(ticket);
         }
-        let Some(link) = &self.link else { return };
-        while let Some(receipt) = self.unacked.ready() {
-            if !link.acknowledge(*receipt) {
+        let Some(link) = &mut self.link else { return };
+        while let Some(packet) = self.unacked.ready() {
+            if !link.acknowledge(*packet) {
                 return;
             }
             self.unacked.acknowledged();
         }
-    }
-
-    /// Takes a message; what has to be done before it may be acknowledged.
-    fn heard(&mut self, message: &Delivered) -> Vec<Ticket> {
-        let Delivered {
-            topic,
-            payload,
-            retained,
-            ..
-        } = message;
-        let Some(all) = self.routes.decode(topic, payload, *retained) else {
-            // A subscription of an earlier run, which the broker kept.
-            if let Some(link) = &self.link {
-                link.unsubscribe(topic);
-            }
-            return Vec::new();
-        };
-        let (mut came, mut tickets) = (false, Vec::new());
-        for heard in all {
-            match heard {
-                Heard::Present(device, present) => {
-                    came |= present && self.presence.present(&device) != Some(true);
-                    self.presence.said(&device, present);
-                }
-                Heard::Seen {
-                    device,
-                    property,
-                    observation,
-                    clue,
-                } => {
-                    if matches!(observation, Observation::Value(_)) {
-                        self.presence.spoke(&device);
-                    }
-                    tickets.push(self.outgoing.seen(&device, &property, observation, clue));
-                }
-            }
-        }
-        self.say_states();
-        if came {
-            self.reachable();
-        }
-        tickets
     }
 
     fn say_states(&mut self) {
@@ -385,7 +352,7 @@ impl Task {
     }
 }
 
-async fn next_event(link: &mut Option<Link>) -> Event {
+async fn next_event(link: &mut Option<Link>) -> Result<Event, Lost> {
     match link {
         Some(link) => link.next().await,
         None => pending().await,

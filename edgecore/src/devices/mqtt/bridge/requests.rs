@@ -4,10 +4,11 @@ use std::sync::atomic::Ordering;
 
 use protocol::devices::DeviceName;
 
-use super::{Bridge, Message};
+use super::Bridge;
 use crate::devices::mqtt::arrivals::{Arrival, REMEMBERED};
 use crate::devices::mqtt::counters::count;
 use crate::devices::mqtt::lanes::{Batch, Work};
+use crate::devices::mqtt::packets::Message;
 use crate::devices::mqtt::payload::{self, Malformed, Update};
 use crate::devices::mqtt::topic::Outbound;
 

@@ -25,6 +25,7 @@ fn message(topic: &str, payload: &Value, packet: u16) -> Message {
     Message {
         topic: topic.to_owned(),
         payload: Bytes::from(payload.to_string()),
+        too_large: false,
         packet: Some(packet),
         repeat: false,
         retained: false,

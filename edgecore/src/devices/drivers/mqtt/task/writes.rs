@@ -5,6 +5,7 @@ use tokio::time::Instant;
 
 use super::{TO_TELL, Task};
 use crate::devices::drivers::mqtt::encode::message;
+use crate::devices::drivers::mqtt::link::Sent;
 use crate::devices::drivers::wishes::{Due, Outcome};
 use crate::devices::{Clue, Observation};
 
@@ -33,7 +34,10 @@ impl Task {
     }
 
     fn write(&mut self, due: &Due) -> Outcome {
-        let Some(link) = self.link.as_ref().filter(|_| self.reaches(&due.device)) else {
+        if !self.reaches(&due.device) {
+            return Outcome::Unreachable;
+        }
+        let Some(link) = &mut self.link else {
             return Outcome::Unreachable;
         };
         let property = self
@@ -46,8 +50,11 @@ impl Task {
         };
         match message.map(|message| link.publish(message)) {
             Err(why) => return Outcome::Refused(why),
-            Ok(false) => return Outcome::Unreachable,
-            Ok(true) => {}
+            Ok(Sent::TooLarge) => {
+                return Outcome::Refused("the broker takes no message so large".to_owned());
+            }
+            Ok(Sent::Later) => return Outcome::Unreachable,
+            Ok(Sent::Yes) => {}
         }
         if property.write.as_ref().is_some_and(|write| write.optimistic) {
             let value = Observation::Value(due.value.clone());

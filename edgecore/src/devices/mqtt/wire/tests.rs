@@ -1,0 +1,71 @@
+//! One connection, against a broker of a few bytes.
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+
+use super::*;
+use crate::devices::Broker;
+
+/// A broker of one connection, and what asks it for that.
+async fn begun() -> (Wire, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let broker = Broker {
+        host: "127.0.0.1".to_owned(),
+        port: listener.local_addr().unwrap().port(),
+        tls: false,
+    };
+    let access = Access::new(&broker, "pump-7".to_owned(), None, KEEP_ALIVE).unwrap();
+    let mut wire = Wire::connect(Greeting::default(), &access);
+    let mut stream = tokio::select! {
+        event = wire.next() => panic!("{event:?}"),
+        accepted = listener.accept() => accepted.unwrap().0,
+    };
+    let asked = async { stream.read(&mut [0; 64]).await.unwrap() };
+    tokio::select! {
+        event = wire.next() => panic!("{event:?}"),
+        asked = asked => assert!(asked > 0),
+    }
+    (wire, stream)
+}
+
+async fn is_quiet(wire: &mut Wire) -> bool {
+    timeout(Duration::from_millis(100), wire.next()).await.is_err()
+}
+
+#[tokio::test]
+async fn an_answer_that_comes_in_two_pieces_is_waited_for() {
+    let (mut wire, mut broker) = begun().await;
+    let answer = [0x20, 6, 0, 0, 3, 0x21, 0, 5];
+    broker.write_all(&answer[..4]).await.unwrap();
+    assert!(is_quiet(&mut wire).await);
+    broker.write_all(&answer[4..]).await.unwrap();
+    assert!(matches!(wire.next().await, Ok(Event::Up { .. })));
+}
+
+#[tokio::test]
+async fn exactly_once_takes_four_packets_and_its_number_is_free_after_the_last() {
+    let (mut wire, mut broker) = begun().await;
+    broker.write_all(&[0x20, 3, 0, 0, 0]).await.unwrap();
+    assert!(matches!(wire.next().await, Ok(Event::Up { .. })));
+    let publish = Publish {
+        topic: "t".to_owned(),
+        payload: "x".into(),
+        qos: 2,
+        retain: true,
+    };
+    assert_eq!(wire.publish(publish).unwrap(), 1);
+    assert!(is_quiet(&mut wire).await);
+    let mut read = [0; 64];
+    let bytes = broker.read(&mut read).await.unwrap();
+    assert_eq!(read[..bytes], [0x35, 7, 0, 1, b't', 0, 1, 0, b'x']);
+    broker.write_all(&[0x50, 2, 0, 1]).await.unwrap();
+    assert!(is_quiet(&mut wire).await);
+    let bytes = broker.read(&mut read).await.unwrap();
+    assert_eq!(read[..bytes], [0x62, 2, 0, 1]);
+    broker.write_all(&[0x70, 2, 0, 1]).await.unwrap();
+    assert_eq!(wire.next().await, Ok(Event::Acknowledged(1)));
+    let State::Open(open) = &wire.state else {
+        panic!("it ended")
+    };
+    assert!(open.in_flight.is_empty());
+}
