@@ -229,3 +229,45 @@ async fn a_serial_line_serves_its_units() {
     assert!(memory.requests().iter().any(multiple));
     node.stop().await;
 }
+
+#[tokio::test]
+async fn a_unit_that_is_silent_and_has_many_wishes_keeps_no_other_from_being_read() {
+    let memory = Memory::with(&(0..30).map(|address| (address, 7)).collect::<Vec<_>>());
+    memory.silence(2);
+    let slave = Slave::start(&memory).await;
+    let names: Vec<String> = (0..20).map(|number| format!("p{number}")).collect();
+    let properties: Vec<_> = (0..)
+        .zip(&names)
+        .map(|(address, name)| (name.as_str(), holding(address, "uint16")))
+        .collect();
+    let (dead, live) = (device("dead"), device("live"));
+    let node = Node::start(
+        1883,
+        [
+            meter("dead", &tcp(slave.port, 2), &properties),
+            meter("live", &tcp(slave.port, 1), &properties[..1]),
+        ],
+    );
+    for (version, name) in (1..).zip(&names) {
+        node.twins.wish(&dead, name, "8", version);
+    }
+    node.twins.until(&live, "p0", &value("7")).await;
+    while memory.requests().len() < 30 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let requests = memory.requests();
+    let count = |start: &str| {
+        requests
+            .iter()
+            .filter(|request| request.starts_with(start))
+            .count()
+    };
+    let (writes, reads) = (count("2 Write"), count("1 Read"));
+    assert!(writes <= 4 && reads >= 15, "{requests:?}");
+    // Its wishes wait for it.
+    memory.silence(99);
+    for name in &names {
+        node.twins.until(&dead, name, &value("8")).await;
+    }
+    node.stop().await;
+}

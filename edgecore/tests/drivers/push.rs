@@ -169,3 +169,23 @@ async fn nobody_listens_unless_edgecore_is_told_to() {
     node.until_state(&name("one"), DeviceState::Unhealthy).await;
     node.stop().await;
 }
+
+#[tokio::test]
+async fn a_device_that_may_not_push_is_unhealthy_each_time_anew() {
+    let folder = Folder::new("again");
+    folder.write("one", &format!("namespaces: [hall]\ntoken: {ONE}\n"));
+    let pushes = |credentials: &str| {
+        let config = json!({"push": {"credentials": credentials}});
+        device("one", &config, &[("p", json!({"push": {"path": "$.t"}}))])
+    };
+    let to = free_port();
+    let node = Node::listening(1883, folder.path(), Some(to), [pushes("none")]);
+    node.until_state(&name("one"), DeviceState::Unhealthy).await;
+    node.twins.serve([pushes("one")]);
+    let heard = until_heard(to, &post("/devices/hall/one", ONE, r#"{"t": 1}"#)).await;
+    assert_eq!(heard, Some(204));
+    node.until_state(&name("one"), DeviceState::Online).await;
+    node.twins.serve([pushes("none")]);
+    node.until_state(&name("one"), DeviceState::Unhealthy).await;
+    node.stop().await;
+}

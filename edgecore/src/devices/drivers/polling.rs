@@ -60,6 +60,8 @@ pub(crate) struct Frame<D> {
     outgoing: Outgoing,
     pub(crate) wishes: Wishes,
     writes: VecDeque<Due>,
+    /// The last request was a write.
+    wrote: bool,
     /// The properties of each device that could not be read or written last time.
     bad: BTreeMap<DeviceName, BTreeSet<String>>,
     overruns: Overruns,
@@ -110,6 +112,7 @@ impl<D: Polled> Frame<D> {
             hands,
             wishes: Wishes::default(),
             writes: VecDeque::new(),
+            wrote: false,
             bad: BTreeMap::new(),
             overruns: Overruns::new(Instant::now()),
         }
@@ -150,7 +153,14 @@ impl<D: Polled> Frame<D> {
         for device in self.wishes.ripe(Instant::now()) {
             self.look(&device);
         }
-        if let Some(due) = self.writes.pop_front() {
+        // Writes first, yet no two in a row while something is to be read: devices that answer none, one
+        // timeout after the other, would keep all others from being read.
+        let wrote = std::mem::take(&mut self.wrote);
+        let read_is_due = poller.next().is_some_and(|next| next <= Instant::now());
+        if !(wrote && read_is_due)
+            && let Some(due) = self.writes.pop_front()
+        {
+            self.wrote = true;
             let outcome = poller.write(self, &due).await;
             self.wishes.came(&due, outcome, Instant::now());
         } else {

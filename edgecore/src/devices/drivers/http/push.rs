@@ -3,6 +3,7 @@
 //! **Invariant:** whoever has no token of the device learns nothing, not even whether there is such a
 //! device; a device hears 204 only when its values are as safe as the twins promise.
 
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -64,11 +65,17 @@ pub(super) async fn run(
         twins: Arc::clone(&hands.twins),
         now: RwLock::default(),
     });
+    let mut shut = BTreeSet::new();
     let mut heard = JoinSet::new();
     heard.spawn(listen_on(listen, Arc::clone(&desk)));
     loop {
         let all = Arc::clone(&units.borrow_and_update());
         let door = Door::read(&all, &credentials);
+        // What was said of one that may push again counts no more: it has spoken for itself since.
+        for device in shut.iter().filter(|device| !door.shut.contains_key(device)) {
+            outgoing.forget(device);
+        }
+        shut = door.shut.keys().cloned().collect();
         for (device, why) in &door.shut {
             tell(&mut outgoing, &all, device, why);
         }

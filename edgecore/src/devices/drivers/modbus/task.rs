@@ -154,6 +154,10 @@ impl Poller for Task {
     }
 
     async fn write(&mut self, frame: &mut Frame<Settled>, due: &Due) -> Outcome {
+        // Each further timeout would be the others' time; it is written once it is read again.
+        if self.lost.contains(&due.device) {
+            return Outcome::Unreachable;
+        }
         let units = frame.units();
         let place = units.get(&due.device).and_then(|unit| {
             let property = unit.settings.properties.get(&due.property)?;
