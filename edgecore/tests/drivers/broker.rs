@@ -26,6 +26,11 @@ impl Broker {
     /// One with these users and their passwords, which takes user names for client ids as the shipped
     /// settings do; one without if there are none.
     pub(crate) async fn with(name: &str, users: &[(&str, &str)]) -> Self {
+        Self::configured(name, users, "").await
+    }
+
+    /// The same, with more in its configuration.
+    pub(crate) async fn configured(name: &str, users: &[(&str, &str)], more: &str) -> Self {
         let port = TcpListener::bind("127.0.0.1:0")
             .unwrap()
             .local_addr()
@@ -35,7 +40,7 @@ impl Broker {
         std::fs::create_dir_all(&folder).unwrap();
         let settings = format!(
             "user root\nlistener {port} 127.0.0.1\nallow_anonymous true\npersistence true\n\
-             persistence_location {}/\n",
+             persistence_location {}/\n{more}\n",
             folder.display()
         );
         let settings = if users.is_empty() {

@@ -265,3 +265,25 @@ async fn namespaces_share_a_login_that_they_may_use_and_others_learn_nothing() {
     node.stop().await;
     std::fs::remove_dir_all(&folder).unwrap();
 }
+
+#[tokio::test]
+async fn a_message_that_the_broker_would_not_take_is_refused_and_costs_nobody_the_connection() {
+    let broker = Broker::configured("narrow", &[], "max_packet_size 2000").await;
+    let mut devices = Client::connect(&broker, &["zigbee2mqtt/lamp/set"]).await;
+    devices
+        .publish("zigbee2mqtt/lamp/availability", true, r#"{"state": "online"}"#)
+        .await;
+    let (node, name) = (
+        Node::start(broker.port, [lamp("lamp")]),
+        DeviceName::new("hall", "lamp"),
+    );
+    node.until_state(&name, DeviceState::Online).await;
+    node.twins.wish(&name, "power", &"x".repeat(2000), 1);
+    let refused = "NotConfirmed: the broker takes no message so large";
+    let refused = Observation::Fault(refused.to_owned());
+    node.twins.until(&name, "power", &refused).await;
+    node.twins.wish(&name, "power", "true", 2);
+    assert_eq!(devices.next().await.1, r#"{"state":"ON"}"#);
+    assert_eq!(node.twins.states(&name), [DeviceState::Online]);
+    node.stop().await;
+}

@@ -10,6 +10,15 @@ use tokio::time::Instant;
 /// How often the count is told.
 const TELL: Duration = Duration::from_mins(1);
 
+/// When what was due at `due` is due again, and how many cycles were skipped: one that cannot be kept is
+/// not made up for, a slow bus or server would never catch up.
+pub(crate) fn next_cycle(due: Instant, cycle: Duration, now: Instant) -> (Instant, u64) {
+    let cycle = cycle.max(Duration::from_millis(1));
+    let late = now.saturating_duration_since(due).as_nanos();
+    let missed = u32::try_from(late / cycle.as_nanos()).unwrap_or(u32::MAX - 1);
+    (due + cycle.saturating_mul(missed + 1), u64::from(missed))
+}
+
 /// How many cycles were skipped, and how many of them are told.
 #[derive(Debug)]
 pub(crate) struct Overruns {

@@ -16,8 +16,7 @@ use tokio::time::{Instant, sleep_until};
 use super::driver::{Hands, Units};
 use super::outgoing::Outgoing;
 use super::overruns::Overruns;
-use super::wishes::{Due, Outcome, Wishes};
-use super::writing::Manner;
+use super::wishes::{Due, Outcome, Settable, Wishes};
 use crate::devices::{Clue, Observation};
 
 /// How long reports may take at the end.
@@ -25,8 +24,20 @@ const GRACE: Duration = Duration::from_secs(1);
 
 /// What the frame has to know of a device's settings.
 pub(crate) trait Polled: Send + Sync + 'static {
-    /// The properties that are read or set, and how each is set; none for one that is only read.
-    fn properties(&self) -> impl Iterator<Item = (&str, Option<Manner>)>;
+    /// What one of its properties asks for.
+    type Property: Settable;
+
+    /// The properties that are read or set.
+    fn properties(&self) -> &BTreeMap<String, Self::Property>;
+}
+
+/// When what is to be read.
+pub(crate) trait Schedule {
+    /// When something is to be read next.
+    fn next(&self) -> Option<Instant>;
+
+    /// How many cycles could not be kept in all (`PollOverrun`).
+    fn overruns(&self) -> u64;
 }
 
 /// A protocol in which devices are asked.
@@ -34,13 +45,10 @@ pub(crate) trait Poller: Send {
     /// What one device asks for.
     type Device: Polled;
 
-    /// When something is to be read next.
-    fn next(&self) -> Option<Instant>;
+    /// When what is to be read.
+    fn schedule(&self) -> &impl Schedule;
 
-    /// How many cycles were skipped in all.
-    fn overruns(&self) -> u64;
-
-    /// So many were skipped that nobody was told of.
+    /// So many cycles were skipped that nobody was told of.
     fn tell_overruns(&self, cycles: u64);
 
     /// Takes over which devices there are, and how they are read.
@@ -73,7 +81,10 @@ pub(crate) async fn run<P: Poller>(mut poller: P, units: watch::Receiver<Units<P
     let mut changed = frame.hands.twins.changed();
     frame.replan(&mut poller);
     loop {
-        let next = [poller.next(), frame.wishes.next()].into_iter().flatten().min();
+        let next = [poller.schedule().next(), frame.wishes.next()]
+            .into_iter()
+            .flatten()
+            .min();
         let work = !frame.writes.is_empty() || next.is_some_and(|next| next <= Instant::now());
         tokio::select! {
             biased;
@@ -134,13 +145,10 @@ impl<D: Polled> Frame<D> {
         }
         self.writes.retain(|due| units.contains_key(&due.device));
         for (name, unit) in units.iter() {
-            let properties: BTreeMap<_, _> = unit.settings.properties().collect();
-            let written = properties
-                .iter()
-                .filter_map(|(property, manner)| Some(((*property).to_owned(), (*manner)?)));
-            self.wishes.serve(name, written);
+            let properties = unit.settings.properties();
+            self.wishes.serve(name, properties);
             if let Some(bad) = self.bad.get_mut(name) {
-                bad.retain(|property| properties.contains_key(property.as_str()));
+                bad.retain(|property| properties.contains_key(property));
             }
         }
         poller.replan(&units, Instant::now());
@@ -156,7 +164,10 @@ impl<D: Polled> Frame<D> {
         // Writes first, yet no two in a row while something is to be read: devices that answer none, one
         // timeout after the other, would keep all others from being read.
         let wrote = std::mem::take(&mut self.wrote);
-        let read_is_due = poller.next().is_some_and(|next| next <= Instant::now());
+        let read_is_due = poller
+            .schedule()
+            .next()
+            .is_some_and(|next| next <= Instant::now());
         if !(wrote && read_is_due)
             && let Some(due) = self.writes.pop_front()
         {
@@ -166,7 +177,7 @@ impl<D: Polled> Frame<D> {
         } else {
             poller.read(self).await;
         }
-        if let Some(cycles) = self.overruns.count(poller.overruns(), Instant::now()) {
+        if let Some(cycles) = self.overruns.count(poller.schedule().overruns(), Instant::now()) {
             poller.tell_overruns(cycles);
         }
     }

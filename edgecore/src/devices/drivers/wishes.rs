@@ -30,6 +30,12 @@ pub(crate) enum Outcome {
     Unreachable,
 }
 
+/// A property that may be set.
+pub(crate) trait Settable {
+    /// How it is set; none for one that is only read.
+    fn manner(&self) -> Option<Manner>;
+}
+
 /// The wishes of all devices of one endpoint.
 #[derive(Debug, Default)]
 pub(crate) struct Wishes {
@@ -47,18 +53,15 @@ pub(crate) struct Found {
 }
 
 impl Wishes {
-    /// Serves these properties of a device from now on; what is under way goes on.
-    pub(crate) fn serve(
-        &mut self,
-        device: &DeviceName,
-        properties: impl IntoIterator<Item = (String, Manner)>,
-    ) {
+    /// Serves those of these properties of a device that can be set from now on; what is under way goes on.
+    pub(crate) fn serve(&mut self, device: &DeviceName, properties: &BTreeMap<String, impl Settable>) {
         let mut before = self.devices.remove(device).unwrap_or_default();
         let after: BTreeMap<_, _> = properties
-            .into_iter()
-            .map(|(name, manner)| {
-                let writing = before.remove(&name).map(|(_, writing)| writing);
-                (name, (manner, writing.unwrap_or_default()))
+            .iter()
+            .filter_map(|(name, property)| {
+                let manner = property.manner()?;
+                let writing = before.remove(name).map(|(_, writing)| writing);
+                Some((name.clone(), (manner, writing.unwrap_or_default())))
             })
             .collect();
         self.devices.insert(device.clone(), after);
@@ -163,20 +166,32 @@ mod tests {
     use super::super::fake::FakeTwins;
     use super::*;
 
+    struct Property(Option<Manner>);
+
+    impl Settable for Property {
+        fn manner(&self) -> Option<Manner> {
+            self.0
+        }
+    }
+
     #[test]
     fn a_changed_setting_of_a_device_does_not_write_its_wishes_again() {
         let (twins, device, now) = (FakeTwins::new(), DeviceName::new("hall", "lamp"), Instant::now());
-        let manner = |seconds| Manner {
-            confirm_timeout: Duration::from_secs(seconds),
-            enforce: false,
+        let power = |seconds| {
+            let manner = Manner {
+                confirm_timeout: Duration::from_secs(seconds),
+                enforce: false,
+            };
+            let properties = [("power", Some(manner)), ("read", None)];
+            BTreeMap::from(properties.map(|(name, manner)| (name.to_owned(), Property(manner))))
         };
         twins.wish(&device, "power", "ON", 1);
         let mut wishes = Wishes::default();
-        wishes.serve(&device, [("power".to_owned(), manner(30))]);
+        wishes.serve(&device, &power(30));
         let due = wishes.look(twins.as_ref(), &device, now).due.pop_front().unwrap();
         assert_eq!((due.property.as_str(), due.value.as_str()), ("power", "ON"));
         wishes.came(&due, Outcome::Sent, now);
-        wishes.serve(&device, [("power".to_owned(), manner(60))]);
+        wishes.serve(&device, &power(60));
         assert_eq!(wishes.look(twins.as_ref(), &device, now), Found::default());
         assert_eq!(wishes.next(), Some(now + Duration::from_secs(2)));
         let ripe = now + Duration::from_secs(2);

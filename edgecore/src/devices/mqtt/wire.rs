@@ -30,8 +30,8 @@ pub(super) const MOST_IN: u16 = 4096;
 pub(super) const MOST_OUT: u16 = 1024;
 /// How soon a broker that is silently gone is noticed, about.
 pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(20);
-/// How long a broker may take to answer a connection.
-const ANSWER: Duration = Duration::from_secs(5);
+/// How long a broker, which may be far away, may take to answer a connection.
+const ANSWER: Duration = Duration::from_secs(10);
 /// How much is read at once.
 const READ: usize = 32 << 10;
 /// So much waits to be written at most, so that acknowledgements do not wait behind it for long.

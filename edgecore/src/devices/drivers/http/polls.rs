@@ -1,7 +1,7 @@
 //! When each path is asked next. Pure.
 //!
 //! A path is asked once for all properties that are read there, as often as the most eager of them
-//! wants. A cycle that cannot be kept is skipped, not made up for.
+//! wants.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,6 +9,9 @@ use std::time::Duration;
 use http::uri::PathAndQuery;
 use protocol::devices::DeviceName;
 use tokio::time::Instant;
+
+use crate::devices::drivers::overruns::next_cycle;
+use crate::devices::drivers::polling::Schedule;
 
 /// After a write its path is asked so often, until the device says what it was set to.
 const HURRY: Duration = Duration::from_secs(1);
@@ -66,11 +69,6 @@ impl Polls {
         }
     }
 
-    /// When the next path is due.
-    pub(crate) fn next(&self) -> Option<Instant> {
-        self.polls.values().map(|poll| poll.due).min()
-    }
-
     /// The path that has been due for longest, and who waits for it.
     pub(crate) fn due(&self, now: Instant) -> Option<(PathAndQuery, Vec<Member>)> {
         let ripe = self.polls.values().filter(|poll| poll.due <= now);
@@ -88,10 +86,9 @@ impl Polls {
             poll.due = now + HURRY.min(poll.cycle);
             return;
         }
-        let late = now.saturating_duration_since(poll.due).as_nanos();
-        let missed = u32::try_from(late / poll.cycle.as_nanos().max(1)).unwrap_or(u32::MAX - 1);
-        self.overruns += u64::from(missed);
-        poll.due += poll.cycle.saturating_mul(missed + 1);
+        let (due, missed) = next_cycle(poll.due, poll.cycle, now);
+        poll.due = due;
+        self.overruns += missed;
     }
 
     /// The server was not there: nothing is asked before then.
@@ -114,9 +111,14 @@ impl Polls {
             poll.due = now;
         }
     }
+}
 
-    /// How many cycles could not be kept (`PollOverrun`).
-    pub(crate) fn overruns(&self) -> u64 {
+impl Schedule for Polls {
+    fn next(&self) -> Option<Instant> {
+        self.polls.values().map(|poll| poll.due).min()
+    }
+
+    fn overruns(&self) -> u64 {
         self.overruns
     }
 }

@@ -1,5 +1,6 @@
 //! One server and all devices of a namespace behind it: one request at a time, writes first.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use protocol::devices::DeviceName;
@@ -14,8 +15,8 @@ use crate::backoff::Backoff;
 use crate::devices::drivers::driver::Units;
 use crate::devices::drivers::extract::Payload;
 use crate::devices::drivers::pace::pause;
-use crate::devices::drivers::polling::{Frame, Polled, Poller};
-use crate::devices::drivers::wishes::{Due, Outcome};
+use crate::devices::drivers::polling::{Frame, Polled, Poller, Schedule};
+use crate::devices::drivers::wishes::{Due, Outcome, Settable};
 use crate::devices::drivers::writing::Manner;
 use crate::devices::{Clue, Observation};
 
@@ -28,24 +29,25 @@ pub(super) struct Task {
     away: Option<(Instant, String)>,
 }
 
+impl Settable for Property {
+    fn manner(&self) -> Option<Manner> {
+        self.write.as_ref().map(|_| self.manner)
+    }
+}
+
 impl Polled for Settled {
-    fn properties(&self) -> impl Iterator<Item = (&str, Option<Manner>)> {
-        let manner = |property: &Property| property.write.as_ref().map(|_| property.manner);
-        self.properties
-            .iter()
-            .map(move |(name, property)| (name.as_str(), manner(property)))
+    type Property = Property;
+
+    fn properties(&self) -> &BTreeMap<String, Property> {
+        &self.properties
     }
 }
 
 impl Poller for Task {
     type Device = Settled;
 
-    fn next(&self) -> Option<Instant> {
-        self.polls.next()
-    }
-
-    fn overruns(&self) -> u64 {
-        self.polls.overruns()
+    fn schedule(&self) -> &impl Schedule {
+        &self.polls
     }
 
     fn tell_overruns(&self, cycles: u64) {

@@ -1,6 +1,4 @@
 //! When each read is due. Pure.
-//!
-//! A cycle that cannot be kept is skipped, not made up for: a slow bus would never catch up.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,6 +6,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::plan::{Read, apart};
+use crate::devices::drivers::overruns::next_cycle;
+use crate::devices::drivers::polling::Schedule;
 
 /// The longest time for which a unit that does not answer is left alone.
 const LONGEST_REST: Duration = Duration::from_secs(30);
@@ -33,11 +33,6 @@ impl Rounds {
                 .map_or(now, |(due, _)| *due)
         };
         self.reads = plan.into_iter().map(|read| (due(&read), read)).collect();
-    }
-
-    /// When the next read is due.
-    pub(crate) fn next(&self) -> Option<Instant> {
-        self.reads.iter().map(|(due, _)| *due).min()
     }
 
     /// The read that has been due for longest.
@@ -86,20 +81,23 @@ impl Rounds {
         true
     }
 
-    /// How many cycles could not be kept (`PollOverrun`).
-    pub(crate) fn overruns(&self) -> u64 {
-        self.overruns
-    }
-
     fn later(&mut self, read: &Read, now: Instant) {
         let Some((due, _)) = self.reads.iter_mut().find(|(_, other)| other == read) else {
             return;
         };
-        let cycle = read.cycle.max(Duration::from_millis(1));
-        let late = now.saturating_duration_since(*due).as_nanos();
-        let missed = u32::try_from(late / cycle.as_nanos()).unwrap_or(u32::MAX - 1);
-        self.overruns += u64::from(missed);
-        *due += cycle.saturating_mul(missed + 1);
+        let (next, missed) = next_cycle(*due, read.cycle, now);
+        *due = next;
+        self.overruns += missed;
+    }
+}
+
+impl Schedule for Rounds {
+    fn next(&self) -> Option<Instant> {
+        self.reads.iter().map(|(due, _)| *due).min()
+    }
+
+    fn overruns(&self) -> u64 {
+        self.overruns
     }
 }
 

@@ -1,6 +1,6 @@
 //! One connection or bus and all devices on it: one request at a time, writes first.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use protocol::devices::DeviceName;
 use tokio::time::Instant;
@@ -12,8 +12,8 @@ use super::plan::{Member, Read, plan};
 use super::rounds::Rounds;
 use super::wire::{Failure, Wire, Words};
 use crate::devices::drivers::driver::Units;
-use crate::devices::drivers::polling::{Frame, Polled, Poller};
-use crate::devices::drivers::wishes::{Due, Outcome};
+use crate::devices::drivers::polling::{Frame, Polled, Poller, Schedule};
+use crate::devices::drivers::wishes::{Due, Outcome, Settable};
 use crate::devices::drivers::writing::Manner;
 use crate::devices::{Clue, Observation};
 
@@ -77,24 +77,25 @@ impl Task {
     }
 }
 
+impl Settable for Property {
+    fn manner(&self) -> Option<Manner> {
+        self.write.map(|_| self.manner)
+    }
+}
+
 impl Polled for Settled {
-    fn properties(&self) -> impl Iterator<Item = (&str, Option<Manner>)> {
-        let manner = |property: &Property| property.write.map(|_| property.manner);
-        self.properties
-            .iter()
-            .map(move |(name, property)| (name.as_str(), manner(property)))
+    type Property = Property;
+
+    fn properties(&self) -> &BTreeMap<String, Property> {
+        &self.properties
     }
 }
 
 impl Poller for Task {
     type Device = Settled;
 
-    fn next(&self) -> Option<Instant> {
-        self.rounds.next()
-    }
-
-    fn overruns(&self) -> u64 {
-        self.rounds.overruns()
+    fn schedule(&self) -> &impl Schedule {
+        &self.rounds
     }
 
     fn tell_overruns(&self, cycles: u64) {

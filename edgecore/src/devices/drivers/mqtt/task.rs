@@ -149,15 +149,7 @@ impl Task {
             }
         }
         for (name, unit) in units.iter() {
-            let written = unit
-                .settings
-                .properties
-                .iter()
-                .filter(|(_, property)| property.write.is_some());
-            self.wishes.serve(
-                name,
-                written.map(|(property, settled)| (property.clone(), settled.manner)),
-            );
+            self.wishes.serve(name, &unit.settings.properties);
         }
         let told = units
             .iter()

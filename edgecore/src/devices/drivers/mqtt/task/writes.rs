@@ -4,10 +4,18 @@ use protocol::devices::DeviceName;
 use tokio::time::Instant;
 
 use super::{TO_TELL, Task};
+use crate::devices::drivers::mqtt::config::Property;
 use crate::devices::drivers::mqtt::encode::message;
 use crate::devices::drivers::mqtt::link::Sent;
-use crate::devices::drivers::wishes::{Due, Outcome};
+use crate::devices::drivers::wishes::{Due, Outcome, Settable};
+use crate::devices::drivers::writing::Manner;
 use crate::devices::{Clue, Observation};
+
+impl Settable for Property {
+    fn manner(&self) -> Option<Manner> {
+        self.write.as_ref().map(|_| self.manner)
+    }
+}
 
 impl Task {
     pub(super) fn look(&mut self, device: &DeviceName) {
