@@ -322,6 +322,7 @@ async fn cycles_that_cannot_be_kept_are_skipped() {
     tokio::time::sleep(Duration::from_secs(3)).await;
     let asked = web.count("GET /v");
     assert!((2..=8).contains(&asked), "{asked}");
+    assert!(node.twins.is_noted("PollOverrun: "));
     node.stop().await;
 }
 

@@ -1,6 +1,6 @@
 //! Twins that remember what they were told: for the tests of drivers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,6 +27,8 @@ struct Inner {
     devices: Arc<BTreeMap<DeviceName, Arc<Served>>>,
     wishes: BTreeMap<DeviceName, BTreeMap<String, Wish>>,
     observed: Vec<(DeviceName, String, Observation)>,
+    /// What was said beside values, each once.
+    notes: BTreeSet<String>,
     states: Vec<(DeviceName, DeviceState)>,
     refuse: usize,
 }
@@ -84,6 +86,11 @@ impl FakeTwins {
             .collect()
     }
 
+    /// Whether anything was said beside a value that begins so.
+    pub(super) fn is_noted(&self, start: &str) -> bool {
+        self.inner.lock().notes.iter().any(|note| note.starts_with(start))
+    }
+
     pub(super) fn states(&self, device: &DeviceName) -> Vec<DeviceState> {
         let inner = self.inner.lock();
         let of_device = inner.states.iter().filter(|(name, _)| name == device);
@@ -126,6 +133,7 @@ impl FakeTwins {
                 seen.observation.clone(),
             );
             inner.observed.push(entry);
+            inner.notes.insert(seen.clue.note.clone());
         }
         Ok(Arc::new(Told {
             device: report.device.clone(),

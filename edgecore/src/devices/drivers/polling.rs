@@ -230,3 +230,6 @@ impl<D: Polled> Frame<D> {
         self.outgoing.state(device, state);
     }
 }
+
+#[cfg(test)]
+mod tests;
