@@ -73,6 +73,11 @@ impl Clock {
         self.raw().max(floor.at + floor.since.elapsed())
     }
 
+    /// What the machine's clock shows, right or wrong: for those who judge it.
+    pub fn machine_time(&self) -> SystemTime {
+        self.raw()
+    }
+
     /// Milliseconds since 1970.
     pub fn now_millis(&self) -> u64 {
         millis(self.now())

@@ -1,4 +1,4 @@
-//! The command line: join, run, status, get, reset.
+//! The command line: join, run, status, get, doctor, reset.
 //!
 //! Each command is a function here that prints what it does and returns what went wrong; `run`
 //! alone is `main`'s, which knows all the parts of the node. [`control`] is how `status` and `get`
@@ -8,6 +8,7 @@
 //! what the record names and nothing else.
 
 pub mod control;
+mod doctor;
 pub mod get;
 pub mod join;
 pub mod paths;
@@ -59,6 +60,9 @@ Examples:
   edgecore join cloud.example.org --token-file token
   edgecore status
 
+  # something does not work: what, and what mends it
+  edgecore doctor
+
   # leave again: stops the pods and removes what join wrote
   edgecore reset";
 
@@ -73,6 +77,8 @@ pub enum Command {
     Status(StatusArgs),
     /// Show what the devices of this node say, also without a link.
     Get(GetArgs),
+    /// Look for what keeps this node from working, and say what mends it.
+    Doctor(DoctorArgs),
     /// Stop the node's pods and remove what join wrote.
     Reset(ResetArgs),
 }
@@ -161,7 +167,7 @@ pub enum What {
     Devices,
 }
 
-/// How `status` and `get` print.
+/// How `status`, `get` and `doctor` print.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Output {
     /// For people.
@@ -170,6 +176,34 @@ pub enum Output {
     /// For programs.
     Json,
 }
+
+/// What `doctor` takes.
+#[derive(Clone, Copy, Debug, Default, Args)]
+#[command(long_about = DOCTOR_ABOUT, after_help = DOCTOR_EXAMPLES)]
+pub struct DoctorArgs {
+    /// How to print it.
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Output,
+}
+
+const DOCTOR_ABOUT: &str = "\
+Looks for what keeps this node from working, and says what mends it.
+
+For each check it says what was seen: ok, warning (the node works, and somebody should know), FAILED (it
+does not work, or not for long) or unknown (it could not be looked at), and in the line below it what
+mends it. It needs root, takes a quarter of a minute at most, writes nothing, and does not disturb a
+node that runs. Before the device has joined it looks at what join needs.
+
+What it looks at: the configuration; key, certificate and clock; the service and the store; the
+container runtime, its network, cgroup driver and sandbox image; cgroups, disk, swap, other agents;
+cloudcore by each transport; the MQTT broker and who is let in; the mappers' socket; and, where edgecore
+runs, its link, conditions, pods and devices.
+
+It ends with 0 when nothing has failed, and with 1 when something has.";
+const DOCTOR_EXAMPLES: &str = "\
+Examples:
+  edgecore doctor
+  edgecore doctor -o json | jq '.checks[] | select(.level != \"ok\")'";
 
 /// What `reset` takes.
 #[derive(Clone, Debug, Default, Args)]
@@ -187,6 +221,7 @@ pub async fn dispatch(cli: Cli, clock: &Clock) -> anyhow::Result<Option<Paths>> 
         Command::Join(args) => join::join(*args, &paths, clock).await?,
         Command::Status(args) => status::show(args.output, &paths, clock).await?,
         Command::Get(args) => get::get(&args, &paths, clock).await?,
+        Command::Doctor(args) => doctor::run(args.output, &paths, clock).await?,
         Command::Reset(args) => reset::reset(&args, &paths).await?,
     }
     Ok(None)

@@ -145,7 +145,8 @@ impl Held {
 }
 
 impl Files {
-    pub(super) fn read(&self, node: &NodeName) -> Result<Held, IdentityFault> {
+    /// Reads what is there and checks that it fits itself and `node`.
+    pub(crate) fn read(&self, node: &NodeName) -> Result<Held, IdentityFault> {
         let (credentials, authority) = self.parse()?;
         Held::new(node, credentials, authority)
     }

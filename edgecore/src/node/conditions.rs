@@ -19,7 +19,7 @@ use super::{Load, Observation, RuntimeCondition, RuntimeFacts};
 /// How long a pressure holds after it was last seen: the kubelet's transition period.
 const PRESSURE_HOLDS: Duration = Duration::from_mins(5);
 /// Of inodes, one part in so many must be free (the kubelet's 5 %).
-const INODES_RESERVED_PART: u64 = 20;
+pub const INODES_RESERVED_PART: u64 = 20;
 /// Of process ids, one part in so many must be free. The kubelet sets no threshold by default;
 /// on a small device a fork bomb in one pod would otherwise go unseen.
 const PIDS_RESERVED_PART: u64 = 50;

@@ -15,8 +15,9 @@ use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use protocol::clock::Clock;
 use protocol::tls::{self, ClientTls, TlsSetupError};
-use protocol::transport::{Connection, Transport, TransportError, quic, websocket};
+use protocol::transport::{CloseCode, Connection, Transport, TransportError, quic, websocket};
 use thiserror::Error;
+use tokio::time::timeout;
 
 use super::enrolment::{self, RenewError};
 use super::race::staggered;
@@ -28,6 +29,8 @@ use crate::identity::Identity;
 const HEAD_START: Duration = Duration::from_millis(2_500);
 /// How long one UDP address is alone: a handshake takes a round trip or two.
 const NEXT_AFTER: Duration = Duration::from_secs(1);
+/// How long the other end has to refuse what was only tried: a round trip, even over a poor link.
+const SECOND_THOUGHT: Duration = Duration::from_millis(500);
 
 /// Why there is no connection.
 #[derive(Debug, Error)]
@@ -127,6 +130,15 @@ impl Dialer {
         }
     }
 
+    /// Each transport apart, QUIC first, for those who want to know which works. Nothing but a handshake
+    /// is made, and what won last is not touched.
+    pub fn each_way<'a>(&'a self, address: &'a Address) -> [BoxFuture<'a, Result<(), DialError>>; 2] {
+        [
+            Box::pin(async move { tried(self.by_quic(address).await?).await }),
+            Box::pin(async move { tried(self.by_websocket(address).await?).await }),
+        ]
+    }
+
     async fn tls(&self) -> Result<ClientTls, DialError> {
         let held = self.identity.current().await;
         Ok(tls::client(&held.authority, &held.credentials, &self.clock)?)
@@ -162,6 +174,20 @@ impl Dialer {
             source,
         })
     }
+}
+
+/// Closes a connection that was only a try, unless the other end did: in TLS 1.3 it refuses a certificate
+/// when the handshake is over on this side.
+async fn tried(connection: Arc<dyn Connection>) -> Result<(), DialError> {
+    if let Ok(source) = timeout(SECOND_THOUGHT, connection.closed()).await {
+        return Err(DialError::Transport {
+            transport: connection.transport(),
+            remote: connection.remote(),
+            source,
+        });
+    }
+    connection.close(CloseCode::Done, "only looking");
+    Ok(())
 }
 
 /// The first connection of several ways.

@@ -15,7 +15,7 @@ use crate::runtime::{Cri, Runtime as _};
 /// How long the runtime may take to introduce itself.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// Where plugins are when the runtime does not say: upstream's place and Debian's.
-const PLUGIN_DIRS: [&str; 2] = ["/opt/cni/bin", "/usr/lib/cni"];
+pub(in crate::cli) const PLUGIN_DIRS: [&str; 2] = ["/opt/cni/bin", "/usr/lib/cni"];
 
 /// Whose the pod network is.
 #[derive(Clone, Debug, PartialEq, Eq)]

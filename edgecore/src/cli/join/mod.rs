@@ -27,7 +27,7 @@ use super::record::{Record, replace};
 use super::{JoinArgs, Paths};
 use enrol::Enrolled;
 use machine::Network;
-pub(super) use machine::must_be_root;
+pub(super) use machine::{PLUGIN_DIRS, must_be_root};
 use plan::{Plan, Standing};
 
 /// Enrols this device and writes what it needs to run.

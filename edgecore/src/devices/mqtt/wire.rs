@@ -60,7 +60,7 @@ pub(crate) enum Event {
     Acknowledged(u16),
 }
 
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 /// A connection.
@@ -336,7 +336,7 @@ impl Open {
     }
 }
 
-async fn dial(access: &Access) -> io::Result<Box<dyn Stream>> {
+pub(super) async fn dial(access: &Access) -> io::Result<Box<dyn Stream>> {
     let stream = TcpStream::connect(format!("{}:{}", access.host, access.port)).await?;
     stream.set_nodelay(true)?;
     let Some(config) = access.tls() else {

@@ -39,7 +39,8 @@ pub async fn agreed(runtime: &dyn Runtime, setting: CgroupDriver) -> CgroupDrive
     }
 }
 
-const fn known(driver: api::CgroupDriver) -> CgroupDriver {
+/// What the runtime calls a driver, in our words.
+pub(crate) const fn known(driver: api::CgroupDriver) -> CgroupDriver {
     match driver {
         api::CgroupDriver::Systemd => CgroupDriver::Systemd,
         api::CgroupDriver::Cgroupfs => CgroupDriver::Cgroupfs,

@@ -85,6 +85,18 @@ impl Hierarchy {
     }
 }
 
+/// The controllers that are there for pods below `top`; none when none is mounted.
+pub(crate) fn controllers_below(top: &Path) -> io::Result<Vec<String>> {
+    match Hierarchy::detect(top)? {
+        None => Ok(Vec::new()),
+        Some(Hierarchy::V1(mounts)) => Ok(mounts.into_iter().flat_map(|mount| mount.controllers).collect()),
+        Some(Hierarchy::V2(top)) => {
+            let names = std::fs::read_to_string(top.join("cgroup.controllers"))?;
+            Ok(names.split_whitespace().map(str::to_owned).collect())
+        }
+    }
+}
+
 /// Mount point, file system and its own options of one line.
 fn mount(line: &str) -> Option<(PathBuf, &str, &str)> {
     let (head, tail) = line.split_once(" - ")?;

@@ -11,6 +11,8 @@ mod limits;
 mod systemd;
 mod tree;
 
+pub(crate) use hierarchy::controllers_below;
 pub use layout::{CgroupDriver, CgroupLayout, UnknownDriver};
 pub use systemd::{Malformed, SystemdError};
+pub(crate) use tree::CGROUP_TOP;
 pub use tree::{CgroupError, Cgroups};

@@ -20,7 +20,7 @@ use super::limits::{self, Setting};
 use super::systemd::{Systemd, SystemdError};
 
 /// Where controllers are mounted everywhere.
-const CGROUP_TOP: &str = "/sys/fs/cgroup";
+pub(crate) const CGROUP_TOP: &str = "/sys/fs/cgroup";
 
 /// Why the cgroup tree could not be brought into shape.
 #[derive(Debug, Error)]

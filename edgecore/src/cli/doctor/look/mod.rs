@@ -1,0 +1,242 @@
+//! Looks at the machine, and at what it must reach. Decides nothing.
+//!
+//! What may hang is asked with a limit, and what may hang in the kernel on a thread that is given up
+//! after it.
+
+mod cloud;
+mod machine;
+mod others;
+mod runtime;
+mod store;
+
+use std::process::Stdio;
+use std::time::{Duration, SystemTime};
+
+use protocol::clock::Clock;
+use tokio::net::UnixStream;
+use tokio::process::Command;
+use tokio::time::timeout;
+
+use super::facts::{Broker, Daemon, Facts, Joined, Machine, Mappers, Node, Runtime, Seen, Store, Unit, Way};
+use super::one_line;
+use crate::cli::Paths;
+use crate::cli::control::{self, ControlError};
+use crate::cli::join::service::{NAME, systemd_runs};
+use crate::config::{Config, ConfigError, DEFAULT_CGROUP_DRIVER, DEFAULT_RUNTIME_ENDPOINT, PodCidr};
+use crate::devices::dmi;
+use crate::devices::mqtt::{self, Mqtt};
+use crate::identity::{Files, Held};
+
+/// How long a look at this machine may take.
+const SHORT: Duration = Duration::from_secs(3);
+/// How long those may take who work for their answer: the runtime, the daemon, the broker.
+const MEDIUM: Duration = Duration::from_secs(5);
+/// How long cloudcore may take, over a poor link. The longest chain of looks is two short ones and this.
+const LONG: Duration = Duration::from_secs(7);
+
+/// What `work` comes to, if it comes to it in time.
+async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> Seen<T> {
+    let late = |_| format!("no answer within {} s", limit.as_secs());
+    timeout(limit, work).await.map_err(late)
+}
+
+/// The same for work that may block.
+async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Seen<T> {
+    let done = within(SHORT, tokio::task::spawn_blocking(work)).await?;
+    done.map_err(|error| one_line(&error.to_string()))
+}
+
+/// An error with all its causes, each once.
+fn whole(error: &dyn std::error::Error) -> String {
+    let mut told = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let text = error.to_string();
+        if !told.contains(&text) {
+            told = format!("{told}: {text}");
+        }
+        cause = error.source();
+    }
+    told
+}
+
+/// Everything that is judged.
+pub(super) async fn facts(paths: &Paths, clock: &Clock) -> Facts {
+    let file = paths.config();
+    let loaded = aside(move || Config::load(&file)).await;
+    let (joined, config) = match loaded {
+        Ok(Ok(config)) => (Joined::As(config.node_name.to_string()), Some(config)),
+        Ok(Err(ConfigError::NotJoined(_))) => (Joined::Not, None),
+        Ok(Err(error)) => (Joined::Broken(whole(&error)), None),
+        Err(why) => (Joined::Broken(why), None),
+    };
+    let (local, daemon, node) = tokio::join!(
+        local(config.as_ref(), paths, clock),
+        daemon(paths),
+        node(config.as_ref(), paths, clock),
+    );
+    let (runtime, machine) = local;
+    Facts {
+        joined,
+        machine,
+        runtime,
+        daemon,
+        node,
+    }
+}
+
+/// The runtime, and the machine with what the runtime told.
+async fn local(config: Option<&Config>, paths: &Paths, clock: &Clock) -> (Runtime, Seen<Machine>) {
+    let endpoint = config.map_or_else(
+        || DEFAULT_RUNTIME_ENDPOINT.to_owned(),
+        |config| config.runtime_endpoint.to_string(),
+    );
+    let set = config.map_or(DEFAULT_CGROUP_DRIVER, |config| config.cgroup_driver);
+    let (found, daemon) = tokio::join!(runtime::look(&endpoint, set), within(SHORT, peer(paths)));
+    let given = machine::Given {
+        paths: paths.clone(),
+        range: config.map_or(PodCidr::DEFAULT, |config| config.pod_cidr),
+        told: found.told,
+        images: found.images,
+        daemon: daemon.ok().flatten(),
+    };
+    let clock = clock.clone();
+    let seen = aside(move || machine::look(&given, &clock)).await;
+    (found.runtime, seen)
+}
+
+/// The process that answers at the control socket.
+async fn peer(paths: &Paths) -> Option<i32> {
+    let stream = UnixStream::connect(paths.control_socket()).await.ok()?;
+    stream.peer_cred().ok()?.pid()
+}
+
+async fn daemon(paths: &Paths) -> Daemon {
+    let socket = paths.control_socket();
+    match within(MEDIUM, control::ask(&socket)).await {
+        Ok(Ok(status)) => Daemon::Runs(Box::new(status)),
+        Ok(Err(ControlError::NotRunning(_))) => Daemon::Absent,
+        Ok(Err(error)) => Daemon::Silent(whole(&error)),
+        Err(why) => Daemon::Silent(why),
+    }
+}
+
+async fn node(config: Option<&Config>, paths: &Paths, clock: &Clock) -> Option<Node> {
+    let config = config?;
+    let (own, there) = tokio::join!(own(config, paths, clock), beyond(config, paths));
+    let Own {
+        identity,
+        open_files,
+        ways,
+        ahead,
+    } = own;
+    let (unit, store, broker, mappers) = there;
+    Some(Node {
+        identity,
+        open_files,
+        ways,
+        has_proxy: config.proxy.is_some(),
+        ahead,
+        unit,
+        store,
+        broker,
+        mappers,
+    })
+}
+
+/// The identity, and what it opens.
+struct Own {
+    identity: Seen<Result<i64, String>>,
+    open_files: Vec<String>,
+    ways: Vec<Way>,
+    ahead: Seen<i64>,
+}
+
+async fn own(config: &Config, paths: &Paths, clock: &Clock) -> Own {
+    let files = Files {
+        key: paths.key(),
+        certificate: paths.certificate(),
+        authority: paths.authority(),
+    };
+    let (name, secrets) = (config.node_name.clone(), [paths.key(), paths.config()]);
+    let read = aside(move || (files.read(&name), machine::open_to_others(&secrets))).await;
+    let held = read.as_ref().ok().and_then(|(read, _)| read.as_ref().ok());
+    let (ways, ahead) = tokio::join!(
+        cloud::ways(config, held, clock),
+        cloud::ahead(config, held, clock)
+    );
+    let lasts = |held: Held| seconds_to(held.ends, clock.now());
+    let (identity, open_files) = match read {
+        Ok((read, open)) => (Ok(read.map(lasts).map_err(|error| whole(&error))), open),
+        Err(why) => (Err(why), Vec::new()),
+    };
+    Own {
+        identity,
+        open_files,
+        ways,
+        ahead,
+    }
+}
+
+fn seconds_to(end: SystemTime, now: SystemTime) -> i64 {
+    let seconds = |span: Duration| i64::try_from(span.as_secs()).unwrap_or(i64::MAX);
+    match end.duration_since(now) {
+        Ok(left) => seconds(left),
+        Err(past) => -seconds(past.duration()).max(1),
+    }
+}
+
+/// What is around the node.
+async fn beyond(config: &Config, paths: &Paths) -> (Seen<Unit>, Seen<Store>, Broker, Seen<Mappers>) {
+    tokio::join!(unit(paths), store(paths), broker(config), mappers(config, paths))
+}
+
+async fn unit(paths: &Paths) -> Seen<Unit> {
+    if !systemd_runs(paths) {
+        return Ok(Unit::NoSystemd);
+    }
+    let mut asking = Command::new("systemctl");
+    asking
+        .args(["is-enabled", NAME])
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
+    let output = within(SHORT, asking.output()).await?;
+    let output = output.map_err(|error| format!("systemctl: {error}"))?;
+    Ok(match String::from_utf8_lossy(&output.stdout).trim() {
+        "" | "not-found" => Unit::Missing,
+        // Enabled for ever or until the next boot, or by a link.
+        word => Unit::Installed {
+            is_enabled: word.starts_with("enabled") || word == "linked" || word == "static",
+        },
+    })
+}
+
+/// Opening what a daemon holds would do no harm, but it changes while it is read.
+async fn store(paths: &Paths) -> Seen<Store> {
+    if within(SHORT, peer(paths)).await?.is_some() {
+        return Ok(Store::InUse);
+    }
+    let dir = paths.state_dir();
+    aside(move || store::look(&dir)).await
+}
+
+async fn broker(config: &Config) -> Broker {
+    let name = config.node_name.to_string();
+    Broker {
+        address: config.mqtt.address.to_string(),
+        is_named: config.mqtt != Mqtt::default(),
+        knock: within(MEDIUM, mqtt::knock(&config.mqtt, &name)).await,
+    }
+}
+
+async fn mappers(config: &Config, paths: &Paths) -> Seen<Mappers> {
+    let (socket, group) = (paths.at(&config.dmi.socket), config.dmi.group.clone());
+    let open = within(SHORT, UnixStream::connect(&socket)).await?;
+    let named = group.clone();
+    Ok(Mappers {
+        socket: socket.display().to_string(),
+        has_group: aside(move || dmi::has_group(&named)).await?,
+        group,
+        open: open.map(drop).map_err(|error| error.to_string()),
+    })
+}

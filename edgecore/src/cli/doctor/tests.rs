@@ -1,0 +1,475 @@
+//! What the facts mean, and how it is shown.
+
+use super::facts::{
+    Answers, Broker, Cause, Daemon, Facts, Joined, Machine, Mappers, Miss, Network, Node, Other, Runtime,
+    Sandbox, Space, Store, Unit, Way,
+};
+use super::judge::judge;
+use super::*;
+use crate::cli::status::{Condition, DeviceLine, Link, PodLine, Status};
+use crate::devices::mqtt::{Answer, Knock};
+use crate::node::Disk;
+
+const DAY: i64 = 86_400;
+
+fn node() -> Node {
+    let way = |is_quic| Way {
+        address: "cloud.example.org:10000".to_owned(),
+        is_quic,
+        made: Ok(()),
+    };
+    let knock = Knock {
+        own: Answer::LetIn,
+        stranger: Some(Answer::Refused),
+        has_login: true,
+    };
+    Node {
+        identity: Ok(Ok(300 * DAY)),
+        open_files: Vec::new(),
+        ways: vec![way(true), way(false)],
+        has_proxy: false,
+        ahead: Ok(1),
+        unit: Ok(Unit::Installed { is_enabled: true }),
+        store: Ok(Store::InUse),
+        broker: Broker {
+            address: "mqtt://127.0.0.1:1883".to_owned(),
+            is_named: true,
+            knock: Ok(Ok(knock)),
+        },
+        mappers: Ok(Mappers {
+            socket: "/etc/kubeedge/dmi.sock".to_owned(),
+            group: "tombolo-mapper".to_owned(),
+            open: Ok(()),
+            has_group: true,
+        }),
+    }
+}
+
+fn machine() -> Machine {
+    let space = |of| Space {
+        of,
+        path: "/var/lib/x".to_owned(),
+        disk: Disk {
+            bytes: 1000,
+            bytes_free: 600,
+            inodes: 1000,
+            inodes_free: 900,
+        },
+        is_read_only: false,
+    };
+    Machine {
+        clock_is_behind: false,
+        controllers: Ok(["cpu", "cpuset", "memory", "pids"].map(str::to_owned).to_vec()),
+        swap: false,
+        others: Vec::new(),
+        spaces: vec![space("the store"), space("pods"), space("images")],
+        network: Network::Ours {
+            missing: Vec::new(),
+            collides: None,
+        },
+    }
+}
+
+fn answers() -> Answers {
+    Answers {
+        version: "containerd v2.1.0".to_owned(),
+        runtime_ready: Ok(()),
+        network_ready: Ok(()),
+        driver: Some("systemd".to_owned()),
+        used: "systemd".to_owned(),
+        sandbox: Sandbox::Here("pause:3.10".to_owned()),
+    }
+}
+
+fn status() -> Status {
+    let mut status = Status {
+        running: true,
+        link: Link {
+            state: "connected".to_owned(),
+            ..Link::default()
+        },
+        ..Status::default()
+    };
+    status.cluster.api_reachable = Some(true);
+    let condition = |kind: &str, status: &str| Condition {
+        kind: kind.to_owned(),
+        status: status.to_owned(),
+        message: why(),
+        ..Condition::default()
+    };
+    status.conditions = vec![condition("DiskPressure", "False"), condition("Ready", "True")];
+    status
+}
+
+fn healthy() -> Facts {
+    Facts {
+        joined: Joined::As("pump-7".to_owned()),
+        machine: Ok(machine()),
+        runtime: Runtime::Answers(Box::new(answers())),
+        daemon: Daemon::Runs(Box::new(status())),
+        node: Some(node()),
+    }
+}
+
+/// The checks that are not well, of a node that differs from a healthy one in this.
+fn ill(change: impl FnOnce(&mut Facts)) -> Vec<(String, Level)> {
+    let mut facts = healthy();
+    change(&mut facts);
+    let found = judge(&facts);
+    for finding in &found {
+        assert_eq!(
+            finding.remedy.is_empty(),
+            finding.level == Level::Ok,
+            "{finding:?}"
+        );
+        assert!(
+            !finding.seen.is_empty() && !finding.remedy.contains('\n'),
+            "{finding:?}"
+        );
+    }
+    let ill = found.into_iter().filter(|finding| finding.level != Level::Ok);
+    ill.map(|finding| (finding.check, finding.level)).collect()
+}
+
+fn ill_machine(change: impl FnOnce(&mut Machine)) -> Vec<(String, Level)> {
+    ill(|facts| change(facts.machine.as_mut().unwrap()))
+}
+
+fn ill_node(change: impl FnOnce(&mut Node)) -> Vec<(String, Level)> {
+    ill(|facts| change(facts.node.as_mut().unwrap()))
+}
+
+fn ill_answers(change: impl FnOnce(&mut Answers)) -> Vec<(String, Level)> {
+    let mut answers = answers();
+    change(&mut answers);
+    ill(|facts| facts.runtime = Runtime::Answers(Box::new(answers)))
+}
+
+fn ill_status(change: impl FnOnce(&mut Status)) -> Vec<(String, Level)> {
+    let mut status = status();
+    change(&mut status);
+    ill(|facts| facts.daemon = Daemon::Runs(Box::new(status)))
+}
+
+fn one(check: &str, level: Level) -> Vec<(String, Level)> {
+    vec![(check.to_owned(), level)]
+}
+
+fn why() -> String {
+    "for a reason".to_owned()
+}
+
+#[test]
+fn a_healthy_node_has_nothing_to_mend() {
+    assert_eq!(ill(|_| {}), []);
+}
+
+#[test]
+fn what_is_wrong_with_the_machine_is_told_once_with_what_mends_it() {
+    use Level::{Failed, Unknown, Warning};
+    assert_eq!(ill_machine(|machine| machine.swap = true), one("swap", Warning));
+    let other = |by_port| {
+        let name = "kubelet (process 7)".to_owned();
+        ill_machine(|machine| machine.others = vec![Other { name, by_port }])
+    };
+    assert_eq!(other(false), one("other agents", Failed));
+    assert_eq!(other(true), one("other agents", Warning));
+    let no_memory = Ok(vec!["cpu".to_owned(), "pids".to_owned()]);
+    assert_eq!(
+        ill_machine(|machine| machine.controllers = no_memory),
+        one("cgroups", Failed)
+    );
+    let network = |network| ill_machine(|machine| machine.network = network);
+    assert_eq!(network(Network::Missing(why())), one("pod network", Failed));
+    assert_eq!(network(Network::Foreign(why())), []);
+    let ours = |missing, collides| Network::Ours { missing, collides };
+    assert_eq!(network(ours(vec!["portmap"], None)), one("pod network", Failed));
+    assert_eq!(network(ours(Vec::new(), Some(why()))), one("pod network", Failed));
+    assert_eq!(ill(|facts| facts.machine = Err(why())), one("machine", Unknown));
+}
+
+#[test]
+fn disks_are_judged_by_the_thresholds_of_the_node() {
+    let disk = |change: fn(&mut Space)| ill_machine(|machine| change(&mut machine.spaces[2]));
+    assert_eq!(
+        disk(|space| space.disk.bytes_free = 99),
+        one("disk", Level::Failed)
+    );
+    assert_eq!(
+        disk(|space| space.disk.bytes_free = 149),
+        one("disk", Level::Warning)
+    );
+    assert_eq!(disk(|space| space.disk.bytes_free = 151), []);
+    assert_eq!(
+        disk(|space| space.disk.inodes_free = 49),
+        one("disk", Level::Failed)
+    );
+    assert_eq!(
+        disk(|space| space.is_read_only = true),
+        one("disk", Level::Failed)
+    );
+    let uncounted = |space: &mut Space| (space.disk.inodes, space.disk.inodes_free) = (0, 0);
+    assert_eq!(disk(uncounted), [], "some file systems count no inodes");
+}
+
+#[test]
+fn a_runtime_is_judged_by_what_it_says() {
+    use Level::{Failed, Unknown, Warning};
+    let silent = Runtime::Silent {
+        endpoint: "unix:///run/x.sock".to_owned(),
+        why: why(),
+    };
+    assert_eq!(ill(|facts| facts.runtime = silent), one("runtime", Failed));
+    assert_eq!(
+        ill_answers(|answers| answers.runtime_ready = Err(why())),
+        one("runtime", Failed)
+    );
+    let network = ill_answers(|answers| answers.network_ready = Err(why()));
+    assert_eq!(network, one("runtime network", Failed));
+    let driver = |driver: Option<&str>| ill_answers(|answers| answers.driver = driver.map(str::to_owned));
+    assert_eq!(
+        driver(Some("cgroupfs")),
+        one("cgroup driver", Failed),
+        "two hands on the cgroups"
+    );
+    assert_eq!(driver(None), one("cgroup driver", Unknown));
+    let missing = ill_answers(|answers| answers.sandbox = Sandbox::Missing(None));
+    assert_eq!(missing, one("sandbox image", Warning));
+}
+
+#[test]
+fn certificates_are_judged_by_what_is_left_and_whether_they_renew() {
+    use Level::{Failed, Unknown, Warning};
+    let identity = |identity| ill_node(|node| node.identity = identity);
+    assert_eq!(identity(Ok(Ok(-1))), one("certificate", Failed));
+    assert_eq!(identity(Ok(Err(why()))), one("certificate", Failed));
+    assert_eq!(identity(Ok(Ok(DAY))), one("certificate", Warning));
+    assert_eq!(identity(Err(why())), one("certificate", Unknown));
+    let mut renewing = status();
+    renewing.certificate_renews_in_seconds = Some(1);
+    let short = ill(|facts| {
+        facts.daemon = Daemon::Runs(Box::new(renewing));
+        facts.node.as_mut().unwrap().identity = Ok(Ok(DAY));
+    });
+    assert_eq!(short, [], "certificates may live for a day");
+    let open = ill_node(|node| node.open_files = vec![why()]);
+    assert_eq!(open, one("secrets", Warning));
+}
+
+#[test]
+fn clocks_are_compared_with_the_clusters_where_it_is_known() {
+    use Level::{Failed, Warning};
+    let ahead = |ahead| ill_node(|node| node.ahead = Ok(ahead));
+    assert_eq!(ahead(-299), []);
+    assert_eq!(ahead(301), one("clock", Warning));
+    assert_eq!(ahead(-2 * DAY), one("clock", Failed));
+    let behind = |facts: &mut Facts| facts.machine.as_mut().unwrap().clock_is_behind = true;
+    let alone = ill(|facts| {
+        behind(facts);
+        facts.node.as_mut().unwrap().ahead = Err(why());
+    });
+    assert_eq!(alone, one("clock", Failed));
+}
+
+#[test]
+fn a_daemon_that_is_down_is_told_from_one_that_hangs() {
+    use Level::{Failed, Unknown, Warning};
+    let store = |store| {
+        ill(|facts| {
+            facts.daemon = Daemon::Absent;
+            facts.node.as_mut().unwrap().store = Ok(store);
+        })
+    };
+    let sound = || Store::Readable {
+        quarantined: Vec::new(),
+    };
+    assert_eq!(store(sound()), one("service", Failed));
+    assert_eq!(store(Store::None), one("service", Failed));
+    let quarantined = vec![why()];
+    let damaged = store(Store::Readable { quarantined });
+    assert_eq!(damaged[1..], one("store", Warning));
+    assert_eq!(store(Store::Unreadable(why()))[1..], one("store", Failed));
+    let hangs = ill(|facts| facts.daemon = Daemon::Silent(why()));
+    assert_eq!(
+        hangs,
+        [("service".to_owned(), Failed), ("store".to_owned(), Unknown)]
+    );
+    let unit = |unit| ill_node(|node| node.unit = Ok(unit));
+    assert_eq!(
+        unit(Unit::Installed { is_enabled: false }),
+        one("service", Warning)
+    );
+    assert_eq!(unit(Unit::Missing), one("service", Warning));
+    assert_eq!(unit(Unit::NoSystemd), []);
+}
+
+#[test]
+fn one_way_to_cloudcore_is_enough_for_a_link() {
+    use Level::{Failed, Unknown, Warning};
+    let miss = |cause| Err(Miss { why: why(), cause });
+    let both = |quic, websocket| ill_node(|node| (node.ways[0].made, node.ways[1].made) = (quic, websocket));
+    let (quic, websocket) = ("cloudcore quic".to_owned(), "cloudcore websocket".to_owned());
+    assert_eq!(both(miss(Cause::Silence), Ok(())), [(quic.clone(), Warning)]);
+    assert_eq!(both(Ok(()), miss(Cause::Proxy)), [(websocket.clone(), Warning)]);
+    let cut = both(miss(Cause::Name), miss(Cause::Name));
+    assert_eq!(cut, [(quic.clone(), Failed), (websocket.clone(), Failed)]);
+    let untried = both(miss(Cause::Identity), miss(Cause::Identity));
+    assert_eq!(untried, [(quic, Unknown), (websocket, Unknown)]);
+    let behind_a_proxy = ill_node(|node| {
+        node.has_proxy = true;
+        node.ways[0].made = miss(Cause::Silence);
+    });
+    assert_eq!(behind_a_proxy, [], "no proxy carries UDP");
+}
+
+#[test]
+fn a_broker_is_judged_by_whom_it_lets_in() {
+    use Level::{Failed, Unknown, Warning};
+    let knocked = |own, stranger, has_login| {
+        let knock = Knock {
+            own,
+            stranger,
+            has_login,
+        };
+        ill_node(|node| node.broker.knock = Ok(Ok(knock)))
+    };
+    let let_in = || Some(Answer::LetIn);
+    assert_eq!(
+        knocked(Answer::LetIn, let_in(), true),
+        one("broker access", Warning)
+    );
+    assert_eq!(
+        knocked(Answer::LetIn, None, false),
+        [],
+        "it may have shown a certificate"
+    );
+    assert_eq!(knocked(Answer::Refused, None, true), one("broker", Failed));
+    assert_eq!(knocked(Answer::Refused, None, false), one("broker", Failed));
+    assert_eq!(knocked(Answer::Odd(why()), None, true), one("broker", Unknown));
+    let absent = || Answer::Unreached(why());
+    assert_eq!(knocked(absent(), None, true), one("broker", Failed));
+    let unreadable = ill_node(|node| node.broker.knock = Ok(Err(why())));
+    assert_eq!(unreadable, one("broker", Failed));
+}
+
+#[test]
+fn no_broker_is_missed_where_none_is_named_and_no_device_needs_one() {
+    let absent = |facts: &mut Facts| {
+        let node = facts.node.as_mut().unwrap();
+        node.broker.is_named = false;
+        node.broker.knock = Ok(Ok(Knock {
+            own: Answer::Unreached(why()),
+            stranger: None,
+            has_login: false,
+        }));
+    };
+    assert_eq!(ill(absent), []);
+    let mut needing = status();
+    needing.devices = vec![DeviceLine::default()];
+    let needed = ill(|facts| {
+        absent(facts);
+        facts.daemon = Daemon::Runs(Box::new(needing));
+    });
+    assert_eq!(needed, one("broker", Level::Failed));
+}
+
+#[test]
+fn mappers_need_the_socket_and_a_group() {
+    let mappers = |change: fn(&mut Mappers)| ill_node(|node| change(node.mappers.as_mut().unwrap()));
+    assert_eq!(
+        mappers(|mappers| mappers.open = Err(why())),
+        one("mappers", Level::Failed)
+    );
+    assert_eq!(
+        mappers(|mappers| mappers.has_group = false),
+        one("mappers", Level::Warning)
+    );
+}
+
+#[test]
+fn what_the_daemon_says_is_passed_on() {
+    use Level::{Failed, Warning};
+    let store = ill_status(|status| status.warnings = vec!["the store meta: rows were dropped".to_owned()]);
+    assert_eq!(store, one("store", Warning));
+    assert_eq!(
+        ill_status(|status| status.link.state = "offline".to_owned()),
+        one("link", Failed)
+    );
+    let api = ill_status(|status| status.cluster.api_reachable = Some(false));
+    assert_eq!(api, one("API server", Warning));
+    let not_ready = ill_status(|status| status.conditions[1].status = "False".to_owned());
+    assert_eq!(not_ready, one("node Ready", Failed));
+    let full = ill_status(|status| status.conditions[0].status = "True".to_owned());
+    assert_eq!(full, one("node DiskPressure", Failed));
+    let pod = |state: &str| PodLine {
+        state: state.to_owned(),
+        ..PodLine::default()
+    };
+    let pods =
+        |states: &[&str]| ill_status(|status| status.pods = states.iter().map(|state| pod(state)).collect());
+    assert_eq!(pods(&["Running", "Succeeded"]), []);
+    assert_eq!(pods(&["Running", "ImagePullBackOff"]), one("pods", Warning));
+}
+
+#[test]
+fn before_the_join_only_that_is_said_and_what_the_join_needs_is_looked_at() {
+    let fresh = |facts: &mut Facts| {
+        facts.joined = Joined::Not;
+        facts.node = None;
+        facts.daemon = Daemon::Absent;
+        facts.machine.as_mut().unwrap().network = Network::Missing(why());
+        let mut answers = answers();
+        answers.network_ready = Err(why());
+        facts.runtime = Runtime::Answers(Box::new(answers));
+    };
+    assert_eq!(ill(fresh), one("configuration", Level::Warning));
+    let broken = |facts: &mut Facts| facts.joined = Joined::Broken(why());
+    assert_eq!(ill(broken), one("configuration", Level::Failed));
+}
+
+#[test]
+fn what_others_say_is_one_line_of_a_bounded_length() {
+    assert_eq!(one_line(" a\n  b\u{1b}[0m\t c "), "a; b[0m c");
+    let long = one_line(&"ä".repeat(LONGEST + 1));
+    assert_eq!(long.chars().count(), LONGEST + 1);
+    assert!(long.ends_with('…'));
+}
+
+#[test]
+fn no_password_is_shown_wherever_it_stands() {
+    let wrong = "node_name: pump-7\naddresses: [a]\nproxy: https://user:geheim@proxy:3128\n";
+    let shown = |text: &str| {
+        let mistakes = crate::config::Config::parse(text).unwrap_err();
+        let finding = Finding::failed("configuration", mistakes.to_string(), "mend it");
+        assert!(!finding.seen.contains("geheim"), "{finding:?}");
+    };
+    shown(wrong);
+    shown(&wrong.replace("[a]", "[a"));
+    shown(&wrong.replace("https://user:geheim@proxy:3128", "[\"user:geheim@proxy:3128\"]"));
+    assert_eq!(
+        one_line("at http://user:geheim@proxy:3128/ x"),
+        "at http://…@proxy:3128/ x"
+    );
+    assert_eq!(one_line("at user:geheim@proxy"), "at …@proxy");
+}
+
+#[test]
+fn a_finding_is_a_line_and_its_remedy_another() {
+    let checks = [
+        Finding::ok("clock", "is right"),
+        Finding::failed("swap", "is on", "swapoff -a"),
+    ];
+    let report = Report {
+        version: "1",
+        failed: 1,
+        warnings: 0,
+        unknown: 0,
+        checks: &checks,
+    };
+    let text = render::table(&report);
+    let expected = "ok       clock  is right\nFAILED   swap   is on\n                -> swapoff -a\n\n\
+        1 ok, 0 warnings, 1 failed, 0 unknown\n";
+    assert_eq!(text, expected);
+    let json = serde_json::to_value(&report).unwrap();
+    assert_eq!(json["checks"][1]["level"], "failed");
+}
