@@ -10,6 +10,7 @@ mod control;
 mod cost;
 mod counters;
 mod devices;
+mod doctor;
 mod eviction;
 mod joined;
 mod life;
@@ -57,6 +58,7 @@ fn main() -> Result<()> {
         pull_secrets::TESTS,
         surroundings::TESTS,
         devices::TESTS,
+        doctor::TESTS,
         offline::TESTS,
     ]
     .concat();
