@@ -193,6 +193,7 @@ async fn measure(testbed: &Testbed, args: &Args) -> Result<Vec<Figure>> {
 
 /// What programs hold, send and write while nothing happens.
 async fn at_rest(stage: &stage::Stage<'_>, settle: Duration) -> Result<Vec<Figure>> {
+    memory::rest("after the join", wire::CALM).await?;
     let before = Reading::of_wire(&stage.edge.machine).await?;
     memory::rest("without pods", settle).await?;
     let idle = Reading::of_wire(&stage.edge.machine).await?.a_day_since(&before);

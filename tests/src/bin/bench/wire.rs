@@ -24,7 +24,7 @@ use crate::{
     burst,
     figures::{Figure, Unit},
     memory::{rest, service_file},
-    show::step,
+    show::{note, step},
     stage::{EDGE, PATIENCE, Stage},
     starts::pod,
 };
@@ -35,8 +35,10 @@ const APP: &str = "bench-tokens";
 const LINK_HEADER: f64 = 14.0;
 /// How many of them there are.
 const PODS: u16 = 10;
-/// What still travels when the last pod runs has arrived after this.
-const CALM: Duration = Duration::from_secs(5);
+/// What still travels when the last pod is gone has arrived after this.
+const GONE: Duration = Duration::from_secs(5);
+/// What a start or a join still has to say is said after this.
+pub(crate) const CALM: Duration = Duration::from_mins(1);
 /// A session over a WebSocket tries QUIC again after one and a half minutes at the earliest; after these
 /// eight it has done so twice and waits for six at least. A day has about a dozen tries.
 const FIRST_PROBE: Duration = Duration::from_secs(80);
@@ -186,7 +188,7 @@ async fn moved(stage: &Stage<'_>, pod: fn(u16) -> Value) -> Result<f64> {
     let all = ListParams::default().labels(&selector);
     api.delete_collection(&DeleteParams::default(), &all).await?;
     pods::until_gone(&client, &selector, PATIENCE).await?;
-    sleep(CALM).await;
+    sleep(GONE).await;
     Ok(Reading::of_wire(machine).await?.count - before.count)
 }
 
@@ -203,7 +205,7 @@ pub(crate) async fn ten_pods(stage: &Stage<'_>, (settle, idle): (Duration, f64))
         pods::until_ready(&stage.testbed.client(), &format!("app={APP}"), count, PATIENCE).await
     })
     .await?;
-    sleep(CALM).await;
+    rest("after the start of pods", CALM).await?;
     let wire = Reading::of_wire(edge).await?;
     let flash = (
         Reading::of_flash(edge, "edgecore").await?,
@@ -216,6 +218,9 @@ pub(crate) async fn ten_pods(stage: &Stage<'_>, (settle, idle): (Duration, f64))
     burst::delete(&api, APP).await?;
     pods::until_gone(&stage.testbed.client(), &format!("app={APP}"), PATIENCE).await?;
     let steady = (a_day - idle).max(0.0) / f64::from(PODS);
+    note(&format!(
+        "a token is {a_token:.0} bytes, once a day; a pod at rest adds {steady:.0} a day"
+    ));
     Ok(vec![
         Figure::ours("token_bytes_day_pod", Unit::Bytes, steady + a_token),
         Figure {
