@@ -43,6 +43,8 @@ pub struct Publisher {
     sent: BTreeMap<ObjectKey, Sent>,
     /// What the edge would not take: its state is unknown, so it is left out of `Synced`.
     refused: BTreeSet<ObjectKey>,
+    /// Removals on their way, and the closure of each: what the edge may refuse although it holds no offer of it.
+    removing: BTreeMap<ObjectKey, u64>,
     dirty: BTreeSet<ObjectKey>,
     flight: Flight,
     out: VecDeque<DesiredDown>,
@@ -71,7 +73,7 @@ impl Publisher {
             desired_up::Kind::Have(have) => self.claimed(&have),
             desired_up::Kind::Buckets(buckets) => self.buckets(&buckets),
             desired_up::Kind::Inventory(inventory) => self.inventory(inventory),
-            desired_up::Kind::Applied(Applied { seq }) => self.flight.applied(seq),
+            desired_up::Kind::Applied(Applied { seq }) => self.applied(seq),
             desired_up::Kind::Rejected(rejected) => self.rejected(rejected),
         }
     }
@@ -145,8 +147,20 @@ impl Publisher {
         matches!(self.stages[kind.index()], Stage::Synced)
     }
 
+    fn applied(&mut self, seq: u64) -> Result<(), Violation> {
+        self.flight.applied(seq)?;
+        self.removing.retain(|_, closure| *closure > seq);
+        Ok(())
+    }
+
     fn rejected(&mut self, rejected: Rejected) -> Result<(), Violation> {
         let key = frames::to_key(rejected.kind, rejected.key)?;
+        // Only what it was told of can be refused, or refusals would fill the memory of cloudcore.
+        let was_told =
+            self.sent.contains_key(&key) || self.removing.contains_key(&key) || self.refused.contains(&key);
+        if !was_told {
+            return Err(Violation::NeverOffered { kind: key.kind });
+        }
         if self.sent.get(&key).is_some_and(|sent| sent.seq > rejected.seq) {
             // Offered again meanwhile; that offer's own fate counts.
             return Ok(());

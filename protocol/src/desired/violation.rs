@@ -58,4 +58,10 @@ pub enum Violation {
         /// The closure.
         seq: u64,
     },
+    /// A refusal of something that was neither offered nor removed.
+    #[error("the peer refused a {kind} that it was never told of")]
+    NeverOffered {
+        /// Its kind.
+        kind: Kind,
+    },
 }

@@ -246,6 +246,7 @@ impl Publisher {
                 // Without a uid (the edge's state is unknown), the view alone guards the removal.
                 let uid = self.sent.remove(&key).map_or_else(String::new, |sent| sent.uid);
                 let (kind, name) = (key.kind.wire(), Some(frames::to_name(&key)));
+                self.removing.insert(key, seq);
                 desired_down::Kind::Remove(Remove {
                     seq,
                     kind,

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::desired::{Fences, Found, Held, Publisher, Replica, Request, View};
+use crate::desired::{Fences, Found, Held, Publisher, Replica, Request, View, Violation};
 use crate::object::{Kind, Object, ObjectKey, Revision, canonical};
-use crate::wire::{DesiredDown, desired_down};
+use crate::wire::{DesiredDown, DesiredUp, ObjectName, Rejected, desired_down, desired_up};
 
 /// A cluster of devices and models, which may not have been listed yet.
 #[derive(Default)]
@@ -180,4 +180,42 @@ fn devices_begin_to_work_when_their_kinds_appear_and_the_model_goes_first() {
         pair.changes(),
         [(Kind::DeviceModel, "put"), (Kind::Device, "put")]
     );
+}
+
+fn refuse(cloud: &mut Publisher, name: &str) -> Result<(), Violation> {
+    let rejected = Rejected {
+        seq: 99,
+        kind: Kind::Device.wire(),
+        key: Some(ObjectName {
+            namespace: "n".into(),
+            name: name.into(),
+        }),
+        ..Rejected::default()
+    };
+    cloud.handle_frame(DesiredUp {
+        kind: Some(desired_up::Kind::Rejected(rejected)),
+    })
+}
+
+#[test]
+fn only_what_the_edge_was_told_of_can_be_refused() {
+    let mut view = pump();
+    view.listed = true;
+    let mut pair = Pair::connect(view, &Things::default());
+    let never = refuse(&mut pair.cloud, "never");
+    assert_eq!(never, Err(Violation::NeverOffered { kind: Kind::Device }));
+    assert!(!pair.cloud.has_refused());
+    // Put again and again, it is refused once.
+    for _ in 0..3 {
+        refuse(&mut pair.cloud, "pump").unwrap();
+    }
+    pair.cloud.retry_refused();
+    assert_eq!(pair.cloud.dirty_keys(), 1);
+    pair.settle();
+    // A removal may be refused until it was applied.
+    pair.view.objects.retain(|key, _| key.kind != Kind::Device);
+    pair.cloud.mark_dirty(ObjectKey::new(Kind::Device, "n", "pump"));
+    while pair.cloud.poll_transmit(&pair.view).is_some() {}
+    refuse(&mut pair.cloud, "pump").unwrap();
+    assert!(pair.cloud.has_refused());
 }
