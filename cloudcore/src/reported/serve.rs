@@ -29,7 +29,7 @@ use crate::waits::{due, write_all};
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 const RETRY_LATEST: Duration = Duration::from_mins(1);
 
-/// Answers on their way: never more than reports are unanswered.
+/// Answers on their way, and again as many that wait for them: as many as reports may be unanswered.
 const ANSWERS: usize = STATE_WINDOW + DEVICE_WINDOW + EVENT_WINDOW;
 
 /// Why a reported stream ended. The edge opens a new one and sends again what has no answer.
@@ -130,7 +130,8 @@ impl<'a> Shell<'a> {
                     // The writer has ended, and says why.
                     (Err(_), _) | (_, None) => return Ok(()),
                 },
-                frame = reader.read::<ReportedUp>() => match frame? {
+                // What is refused unread takes no window: an edge that reads no answers is not read either.
+                frame = reader.read::<ReportedUp>(), if self.out.len() < ANSWERS => match frame? {
                     Some(frame) => self.desk.handle_frame(frame)?,
                     None => return Ok(()),
                 },

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use protocol::object::{Digest, Kind, ObjectKey};
 use protocol::reported::{Carries, Class, Outbox, OutboxKey, PodIdentity, RefusalCode};
 use protocol::transport::Stream;
-use protocol::wire::{FrameReader, FrameWriter, ReportedDown};
+use protocol::wire::{FrameReader, FrameWriter, Report, ReportedDown, ReportedUp, reported_up};
 use tokio::io::{DuplexStream, ReadHalf, WriteHalf, duplex, split};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -270,4 +270,32 @@ async fn the_end_of_a_pod_is_written_after_its_last_status() {
         matches!(writes[..], [OutboxKey::Pod(_), OutboxKey::Gone(_)]),
         "{writes:?}"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_edge_that_reads_no_answers_is_not_read_either() {
+    let server = Server::default();
+    let (mut edge, stream) = Edge::connect();
+    let story = async {
+        let unreadable = |seq| ReportedUp {
+            kind: Some(reported_up::Kind::Report(Report {
+                seq,
+                ..Report::default()
+            })),
+        };
+        let mut taken = 0;
+        let flood = async {
+            while taken < 20_000 {
+                edge.writer.write(&unreadable(taken)).await.unwrap();
+                taken += 1;
+            }
+        };
+        timeout(Duration::from_mins(1), flood).await.unwrap_err();
+        assert!(taken < 2_000, "{taken} reports were taken");
+        // Reading makes room again.
+        for _ in 0..taken {
+            edge.reader.read::<ReportedDown>().await.unwrap().unwrap();
+        }
+    };
+    against(&server, stream, story).await;
 }
