@@ -24,6 +24,7 @@ pub mod index;
 mod kinds;
 pub mod labels;
 mod lease;
+mod lists;
 mod metrics;
 mod named;
 mod nodes;
@@ -112,6 +113,8 @@ struct Inner {
     devices_bell: Notify,
     /// Rung to make the shared kinds list again.
     relists: kinds::Relists,
+    /// Whose turn it is to have a list made.
+    lists: lists::Lists,
     synced: watch_channel::Sender<kinds::Synced>,
     rebirths: nodes::Rebirths,
     /// The session that last took each node's Lease here, and what it may write over.
@@ -129,6 +132,7 @@ impl Cluster {
             wants: Notify::new(),
             devices_bell: Notify::new(),
             relists: kinds::Relists::default(),
+            lists: lists::Lists::default(),
             synced: watch_channel::Sender::new(kinds::Synced::default()),
             rebirths: nodes::Rebirths::default(),
             sessions: RwLock::default(),

@@ -15,6 +15,7 @@ use super::document::{DocumentError, event_of, pod_as_cached, pod_status_patch};
 use super::index::PodEntry;
 use super::kinds::source;
 use super::lease::Holder;
+use super::lists::{PODS, SHARED};
 use super::thin::ThinMeta;
 use super::watch::{Sink, Source, list};
 use super::write::WriteError;
@@ -81,9 +82,14 @@ pub(crate) fn is_path_segment(name: &str) -> bool {
 }
 
 impl Cluster {
-    /// Lists the node's pods consistently and folds the list into its view. Watch events up to
-    /// the list's revision are dropped from then on.
+    /// Lists the node's pods consistently and folds the list into its view; or waits for another's list that
+    /// began after this was asked. Watch events up to the list's revision are dropped from then on.
     pub async fn consistent_pods(&self, node: &NodeName) -> Result<Revision, ApiError> {
+        let list = || self.list_pods(node);
+        self.inner.lists.share((node, Kind::Pod), PODS, list).await
+    }
+
+    async fn list_pods(&self, node: &NodeName) -> Result<Revision, ApiError> {
         self.inner.index.write().fold_begins(node);
         // Undone also when this is cancelled half-way.
         let mut undo = Undo {
@@ -120,13 +126,18 @@ impl Cluster {
                 if kind == Kind::DeviceModel {
                     self.listed(Kind::Device, 1).await;
                 }
-                // A list under way may have begun before whatever the caller wants to see.
-                let times = self.inner.synced.borrow().lists_after_a_new_one(kind);
-                self.inner.relists.of(kind).notify_one();
-                self.listed(kind, times).await;
-                Ok(self.inner.index.read().view_revision(node, kind))
+                let list = || async { Ok(self.list_shared(node, kind).await) };
+                self.inner.lists.share((node, kind), SHARED, list).await
             }
         }
+    }
+
+    async fn list_shared(&self, node: &NodeName, kind: Kind) -> Revision {
+        // A list under way may have begun before whatever the caller wants to see.
+        let times = self.inner.synced.borrow().lists_after_a_new_one(kind);
+        self.inner.relists.of(kind).notify_one();
+        self.listed(kind, times).await;
+        self.inner.index.read().view_revision(node, kind)
     }
 
     /// Writes a pod's status as the node, merged into what others own of it.

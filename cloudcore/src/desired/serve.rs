@@ -76,7 +76,7 @@ type Listed = (Kind, Revision);
 struct Shell<'a> {
     source: &'a dyn Source,
     publisher: Publisher,
-    lists: FuturesUnordered<BoxFuture<'a, Listed>>,
+    lists: Lists<'a>,
     patience: Option<Instant>,
     retry: Retry,
 }
@@ -86,7 +86,7 @@ impl<'a> Shell<'a> {
         Self {
             source,
             publisher: Publisher::new(),
-            lists: FuturesUnordered::new(),
+            lists: Lists::new(source),
             patience: None,
             retry: Retry::new(),
         }
@@ -119,7 +119,11 @@ impl<'a> Shell<'a> {
                         self.publisher.mark_dirty(key);
                     }
                 }
-                Some((kind, revision)) = self.lists.next() => self.publisher.consistent(kind, revision),
+                Some((kind, revision)) = self.lists.running.next() => {
+                    if self.lists.done(kind) {
+                        self.publisher.consistent(kind, revision);
+                    }
+                }
                 () = due(self.patience) => {
                     self.patience = None;
                     self.publisher.hurry();
@@ -132,8 +136,50 @@ impl<'a> Shell<'a> {
     fn start_lists(&mut self) {
         while let Some(Request::Consistent(kind)) = self.publisher.poll_request() {
             debug!(%kind, "the comparison wants a consistent list");
-            self.lists.push(Box::pin(list(self.source, kind)));
+            self.lists.want(kind);
         }
+    }
+}
+
+/// Consistent lists under way: one of a kind, and one more remembered, however often the edge begins anew.
+struct Lists<'a> {
+    source: &'a dyn Source,
+    running: FuturesUnordered<BoxFuture<'a, Listed>>,
+    turns: [Turn; Kind::ALL.len()],
+}
+
+#[derive(Clone, Copy, Default)]
+struct Turn {
+    running: bool,
+    again: bool,
+}
+
+impl<'a> Lists<'a> {
+    fn new(source: &'a dyn Source) -> Self {
+        Self {
+            source,
+            running: FuturesUnordered::new(),
+            turns: Default::default(),
+        }
+    }
+
+    fn want(&mut self, kind: Kind) {
+        let turn = &mut self.turns[kind.index()];
+        if turn.running {
+            turn.again = true;
+            return;
+        }
+        turn.running = true;
+        self.running.push(Box::pin(list(self.source, kind)));
+    }
+
+    /// A list has ended; whether it began after the last wish. Otherwise the next begins.
+    fn done(&mut self, kind: Kind) -> bool {
+        let Turn { again, .. } = std::mem::take(&mut self.turns[kind.index()]);
+        if again {
+            self.want(kind);
+        }
+        !again
     }
 }
 

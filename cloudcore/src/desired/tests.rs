@@ -8,12 +8,12 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use protocol::desired::{Fences, Found, Replica, View};
-use protocol::object::{Kind, Object, ObjectKey, Revision, canonical};
+use protocol::object::{Digest, Kind, Object, ObjectKey, Revision, canonical};
 use protocol::transport::Stream;
-use protocol::wire::{DesiredDown, FrameReader, FrameWriter};
+use protocol::wire::{DesiredDown, DesiredUp, FrameReader, FrameWriter, Have, desired_down, desired_up};
 use tokio::io::{DuplexStream, ReadHalf, WriteHalf, duplex, split};
 use tokio::sync::Notify;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::{DesiredError, Source, serve};
 use crate::cluster::BoxError;
@@ -25,6 +25,7 @@ struct Services {
     dirty: Mutex<BTreeSet<ObjectKey>>,
     bell: Notify,
     failures: Mutex<u32>,
+    lists: Mutex<u32>,
 }
 
 impl Services {
@@ -85,6 +86,8 @@ impl Source for Services {
 
     fn consistent(&self, _: Kind) -> BoxFuture<'_, Result<Revision, BoxError>> {
         async move {
+            *self.lists.lock() += 1;
+            sleep(Duration::from_millis(200)).await;
             let mut failures = self.failures.lock();
             if *failures > 0 {
                 *failures -= 1;
@@ -203,4 +206,36 @@ async fn an_edge_that_breaks_the_rules_loses_its_stream() {
     let (written, ended) = tokio::join!(edge.writer.write(&wrong), serve(stream, &cluster));
     written.unwrap();
     assert!(matches!(ended, Err(DesiredError::Violation(_))), "{ended:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn however_often_an_edge_begins_anew_one_list_of_a_kind_is_made_at_a_time() {
+    let cluster = Services::default();
+    let (mut edge, stream) = Edge::connect(1024);
+    let story = async {
+        let have = Have {
+            kind: Kind::Service.wire(),
+            digest: Digest::of(b"").0.to_vec().into(),
+            // Newer than the view, which must be brought up first.
+            view_revision: 1 << 60,
+            ..Have::default()
+        };
+        for _ in 0..1_000 {
+            let kind = Some(desired_up::Kind::Have(have.clone()));
+            edge.writer.write(&DesiredUp { kind }).await.unwrap();
+        }
+        sleep(Duration::from_secs(5)).await;
+        // One of the pods, one of the first claim, one of all that came meanwhile.
+        assert_eq!(*cluster.lists.lock(), 3);
+        // What is newer than even that list comes from a cluster that was restored.
+        let frame: DesiredDown = edge.reader.read().await.unwrap().unwrap();
+        assert!(
+            matches!(frame.kind, Some(desired_down::Kind::Behind(_))),
+            "{frame:?}"
+        );
+    };
+    tokio::select! {
+        () = async { timeout(Duration::from_mins(1), story).await.unwrap() } => {}
+        ended = serve(stream, &cluster) => panic!("the stream ended: {ended:?}"),
+    }
 }
