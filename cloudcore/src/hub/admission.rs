@@ -1,5 +1,9 @@
 //! How many connections may be open that nobody has proven to be anybody yet.
 //!
+//! Behind a proxy that hides sources everybody is one source, so idle connections must not keep out the others
+//! of theirs: over the bound the oldest makes room, once it has had the time that an honest handshake takes.
+//! Younger ones stay, or a site that comes back at once would push itself out for ever.
+//!
 //! **Invariant:** at most [`TOTAL`] in all and [`PER_SOURCE`] from one source; over the total, the
 //! source with the most loses its oldest.
 
@@ -7,9 +11,11 @@ use std::{
     collections::{HashMap, VecDeque},
     net::{IpAddr, Ipv6Addr},
     sync::Arc,
+    time::Duration,
 };
 
 use parking_lot::Mutex;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// Unproven connections in all.
@@ -17,6 +23,8 @@ pub(super) const TOTAL: usize = 1024;
 /// Unproven connections of one source. Behind a load balancer that hides sources it is shared,
 /// so it leaves room for a whole site that comes back at once.
 pub(super) const PER_SOURCE: usize = 256;
+/// What a handshake and a greeting take at most over a link that is worth it.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// From here on QUIC sources must prove that they are where they say.
 pub(super) const RETRY_ABOVE: usize = 128;
 
@@ -26,9 +34,17 @@ pub(super) struct Admission(Arc<Mutex<Open>>);
 
 #[derive(Debug, Default)]
 struct Open {
-    sources: HashMap<IpAddr, VecDeque<(u64, CancellationToken)>>,
+    /// The oldest first.
+    sources: HashMap<IpAddr, VecDeque<Held>>,
     total: usize,
     last: u64,
+}
+
+#[derive(Debug)]
+struct Held {
+    id: u64,
+    since: Instant,
+    lost: CancellationToken,
 }
 
 /// A place among the unproven, given back when dropped.
@@ -47,15 +63,22 @@ impl Admission {
         let source = prefix(address);
         let mut open = self.0.lock();
         let mine = open.sources.get(&source).map_or(0, VecDeque::len);
-        if mine >= PER_SOURCE || (open.total >= TOTAL && !open.evict_for(mine)) {
+        let has_room = if mine >= PER_SOURCE {
+            open.evict_idle(source)
+        } else {
+            open.total < TOTAL || open.evict_for(mine)
+        };
+        if !has_room {
             return None;
         }
         open.last += 1;
         let (id, lost) = (open.last, CancellationToken::new());
-        open.sources
-            .entry(source)
-            .or_default()
-            .push_back((id, lost.clone()));
+        let held = Held {
+            id,
+            since: Instant::now(),
+            lost: lost.clone(),
+        };
+        open.sources.entry(source).or_default().push_back(held);
         open.total += 1;
         Some(Place {
             admission: self.clone(),
@@ -77,12 +100,26 @@ impl Open {
         let Some((&source, _)) = most.filter(|(_, places)| places.len() > newcomers) else {
             return false;
         };
+        self.evict(source);
+        true
+    }
+
+    /// Takes the oldest place of a source, if it was held longer than it takes to prove anything.
+    fn evict_idle(&mut self, source: IpAddr) -> bool {
+        let oldest = self.sources.get(&source).and_then(VecDeque::front);
+        let is_idle = oldest.is_some_and(|oldest| oldest.since.elapsed() >= PATIENCE);
+        if is_idle {
+            self.evict(source);
+        }
+        is_idle
+    }
+
+    fn evict(&mut self, source: IpAddr) {
         let oldest = self.sources.get_mut(&source).and_then(VecDeque::pop_front);
-        if let Some((_, lost)) = oldest {
-            lost.cancel();
+        if let Some(oldest) = oldest {
+            oldest.lost.cancel();
             self.total -= 1;
         }
-        true
     }
 
     fn leave(&mut self, source: IpAddr, id: u64) {
@@ -90,7 +127,7 @@ impl Open {
             return;
         };
         let before = places.len();
-        places.retain(|(other, _)| *other != id);
+        places.retain(|held| held.id != id);
         self.total -= before - places.len();
         if places.is_empty() {
             self.sources.remove(&source);
@@ -114,21 +151,29 @@ fn prefix(address: IpAddr) -> IpAddr {
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::advance;
+
     use super::*;
 
     fn v4(last: u8) -> IpAddr {
         IpAddr::from([192, 0, 2, last])
     }
 
-    #[test]
-    fn one_source_has_a_bound_and_leaves_room_for_others() {
+    #[tokio::test(start_paused = true)]
+    async fn one_source_has_a_bound_at_which_idle_ones_make_room() {
         let admission = Admission::default();
         let places: Vec<_> = (0..PER_SOURCE).map(|_| admission.enter(v4(1)).unwrap()).collect();
+        advance(PATIENCE / 2).await;
+        // Those of a site that comes back at once are let finish.
         assert!(admission.enter(v4(1)).is_none());
-        assert!(admission.enter(v4(2)).is_some());
-        drop(places);
+        let other = admission.enter(v4(2)).unwrap();
+        advance(PATIENCE / 2).await;
+        let newest = admission.enter(v4(1)).unwrap();
+        assert_eq!(admission.len(), PER_SOURCE + 1);
+        let lost: Vec<_> = places.iter().map(|place| place.lost.is_cancelled()).collect();
+        assert!(lost[0] && !lost[1..].contains(&true) && !newest.lost.is_cancelled());
+        drop((places, newest, other));
         assert_eq!(admission.len(), 0);
-        assert!(admission.enter(v4(1)).is_some());
     }
 
     #[test]
