@@ -7,8 +7,12 @@ use tracing::warn;
 
 use super::{
     authority::{Authority, AuthorityError},
-    records::{BAN, BanRecord, KeyRecord, NODE, ban_secret, node_secret},
+    records::{BAN, BanRecord, KeyRecord, NODE, TOKEN, TokenRecord, ban_secret, node_secret},
+    secrets::Race,
 };
+
+/// Races lost before an operator is told to try again.
+const TRIES: usize = 5;
 
 /// A device that was enrolled.
 #[derive(Clone, Debug)]
@@ -74,10 +78,42 @@ impl Authority {
     /// Forgets the key of a node, which frees its name; false where there was none. To be done
     /// before its Node is deleted, or the Node is made again.
     pub async fn forget(&self, node: &NodeName) -> Result<bool, AuthorityError> {
+        self.strike(node).await?;
         let name = node_secret(node);
         self.secrets
             .remove(&name)
             .await
             .map_err(AuthorityError::api(format!("delete Secret {name}")))
+    }
+
+    /// A use of a token that is recorded is granted once more, for answers that were lost; not to a node that is
+    /// removed, or its spent token would bring it back.
+    async fn strike(&self, node: &NodeName) -> Result<(), AuthorityError> {
+        for _ in 0..TRIES {
+            if self.strike_once(node).await? == Race::Won {
+                return Ok(());
+            }
+        }
+        let secret = "of a join token".to_owned();
+        Err(AuthorityError::Contended { secret })
+    }
+
+    async fn strike_once(&self, node: &NodeName) -> Result<Race, AuthorityError> {
+        let listed = self.secrets.list(TOKEN).await;
+        let mut race = Race::Won;
+        for stored in listed.map_err(AuthorityError::api("list the join tokens"))? {
+            let record = TokenRecord::read(&stored).inspect_err(|damaged| {
+                warn!(error = %damaged, "a token is passed over");
+            });
+            if let Some(struck) = record.ok().and_then(|record| record.without(node)) {
+                let replaced = self.secrets.replace(&stored, struck.data()).await;
+                let replaced =
+                    replaced.map_err(AuthorityError::api(format!("write Secret {}", stored.name)))?;
+                if replaced == Race::Lost {
+                    race = Race::Lost;
+                }
+            }
+        }
+        Ok(race)
     }
 }

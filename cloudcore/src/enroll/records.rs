@@ -64,7 +64,24 @@ pub(super) struct Use {
     pub(super) key: KeyHash,
 }
 
+/// Stands for the key of a device that was removed: no key hashes to it.
+const STRUCK: KeyHash = KeyHash([0; 32]);
+
 impl TokenRecord {
+    /// The record without the right of a removed node to use the token once more; its use still counts. None where
+    /// it has no such right.
+    pub(super) fn without(&self, node: &NodeName) -> Option<Self> {
+        let mut record = self.clone();
+        let mut struck = false;
+        for used in &mut record.used {
+            if used.node == *node && used.key != STRUCK {
+                used.key = STRUCK;
+                struck = true;
+            }
+        }
+        struck.then_some(record)
+    }
+
     pub(super) fn read(stored: &Stored) -> Result<Self, Damaged> {
         let used: Option<Vec<Use>> = lines(stored, "used-by").map(Use::parse).collect();
         Ok(Self {
