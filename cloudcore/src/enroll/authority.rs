@@ -16,7 +16,7 @@ use super::{
     judge::{Rejected, judge_peer},
     known::Known,
     life::NodeLife,
-    pace::Pace,
+    pace::{KeyPace, Pace},
     records::{BanRecord, Damaged, KeyRecord, ban_secret, node_secret},
     secrets::{Data, Race, Secrets},
     serving::Serving,
@@ -95,6 +95,7 @@ pub struct Authority {
     pub(super) pace: Pace,
     /// Nodes whose certificates are due together do not wait behind a flood of strangers.
     pub(super) renewals: Pace,
+    pub(super) renewing: KeyPace,
     serving: Arc<Serving>,
     epoch: u64,
 }
@@ -113,6 +114,7 @@ impl Authority {
             known: Known::default(),
             pace: Pace::new(tokio::time::Instant::now()),
             renewals: Pace::new(tokio::time::Instant::now()),
+            renewing: KeyPace::default(),
             serving,
             epoch,
         }))

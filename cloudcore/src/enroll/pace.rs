@@ -6,9 +6,10 @@
 //!
 //! **Invariant:** in any span of time at most [`BURST`] requests pass, and one more per [`EVERY`].
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use parking_lot::Mutex;
+use protocol::tls::KeyHash;
 use tokio::time::Instant;
 
 /// One request in this time, on the average: each costs the API server up to seven requests.
@@ -40,6 +41,29 @@ impl Pace {
     }
 }
 
+/// Of one key, one request in this time.
+const EVERY_OF_KEY: Duration = Duration::from_secs(5);
+
+/// Lets each key ask now and then, so that none takes the turns of the others.
+#[derive(Debug, Default)]
+pub(super) struct KeyPace {
+    /// When each of them last passed: only keys that a certificate was signed for get here.
+    last: Mutex<HashMap<KeyHash, Instant>>,
+}
+
+impl KeyPace {
+    /// Whether this key may ask now.
+    pub(super) fn admits(&self, key: &KeyHash, now: Instant) -> bool {
+        let mut last = self.last.lock();
+        last.retain(|_, passed| now < *passed + EVERY_OF_KEY);
+        let admitted = !last.contains_key(key);
+        if admitted {
+            last.insert(*key, now);
+        }
+        admitted
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -62,5 +86,18 @@ mod tests {
         let later = start + Duration::from_hours(1);
         let passed = (0..BURST * 2).filter(|_| pace.admits(later)).count();
         assert_eq!(passed, BURST as usize);
+    }
+
+    #[test]
+    fn a_key_that_asks_without_end_takes_one_turn_in_its_time_and_no_others() {
+        let (pace, start) = (KeyPace::default(), Instant::now());
+        let (busy, other) = (KeyHash([1; 32]), KeyHash([2; 32]));
+        let passed = (0..100)
+            .filter(|n| pace.admits(&busy, start + EVERY * *n))
+            .count();
+        assert_eq!(passed, 2);
+        let later = start + EVERY_OF_KEY * 4;
+        assert!(pace.admits(&other, later));
+        assert_eq!(pace.last.lock().len(), 1, "what is over is forgotten");
     }
 }

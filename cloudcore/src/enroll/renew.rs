@@ -16,7 +16,7 @@ use super::{
     authority::Authority,
     ca::CaError,
     exchange::{Asked, Fault, too_many},
-    judge::Refused,
+    judge::{NodeSeen, Refused},
     judge_renewal::{Held, Standing, judge_request, judge_standing},
 };
 
@@ -79,9 +79,7 @@ impl Authority {
     async fn sign_anew(&self, held: &Held, request: &NodeRequest) -> Result<Renewed, Fault> {
         let now = self.settings.clock.now();
         judge_request(held, request, now)?;
-        if !self.renewals.admits(Instant::now()) {
-            return Err(too_many().into());
-        }
+        self.take_turn(held)?;
         let standing = Standing {
             banned: self.read_ban(&held.key).await?,
             accepted: self.read_key(&held.node).await?.map(|record| record.key),
@@ -92,5 +90,22 @@ impl Authority {
         let (certificate, ends) = signed.map_err(|error| Fault::Authority(CaError::from(error).into()))?;
         info!(node = %held.node, key = %held.key, "renewed a certificate");
         Ok(Renewed { certificate, ends })
+    }
+
+    /// The pace is one for all nodes, so whoever is banned, or asks again and again, takes no turn of it.
+    fn take_turn(&self, held: &Held) -> Result<(), Refused> {
+        if self.known.is_banned(&held.key) {
+            let banned = Standing {
+                banned: true,
+                accepted: Some(held.key),
+                seen: NodeSeen::Ours,
+            };
+            judge_standing(held, &banned)?;
+        }
+        let now = Instant::now();
+        if !self.renewing.admits(&held.key, now) || !self.renewals.admits(now) {
+            return Err(too_many());
+        }
+        Ok(())
     }
 }

@@ -27,6 +27,7 @@ struct State {
     nodes: BTreeMap<String, Value>,
     events: Vec<(u64, Value)>,
     revision: u64,
+    reads: usize,
 }
 
 impl FakeApi {
@@ -58,6 +59,11 @@ impl FakeApi {
         self.state.lock().nodes.insert(name.to_owned(), node);
     }
 
+    /// How often single objects were read.
+    pub(crate) fn reads(&self) -> usize {
+        self.state.lock().reads
+    }
+
     /// Every text in every Secret.
     pub(crate) fn all_secrets(&self) -> String {
         format!("{:?}", self.state.lock().secrets)
@@ -68,7 +74,7 @@ impl FakeApi {
         let body = body.collect().await.unwrap().to_bytes();
         let path: Vec<&str> = head.uri.path().trim_matches('/').split('/').collect();
         match path.as_slice() {
-            ["api", "v1", "nodes", name] => found(self.state.lock().nodes.get(*name)),
+            ["api", "v1", "nodes", name] => self.read(|state| found(state.nodes.get(*name))),
             ["api", "v1", "namespaces", _, "secrets"] if head.method == Method::POST => self.create(&body),
             ["api", "v1", "namespaces", _, "secrets"] => {
                 let query = head.uri.query().unwrap_or_default();
@@ -79,13 +85,19 @@ impl FakeApi {
                 }
             }
             ["api", "v1", "namespaces", _, "secrets", name] => match head.method {
-                Method::GET => found(self.state.lock().secrets.get(*name)),
+                Method::GET => self.read(|state| found(state.secrets.get(*name))),
                 Method::PUT => self.replace(name, &body),
                 Method::DELETE => self.delete(name),
                 _ => status(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed"),
             },
             _ => status(StatusCode::NOT_FOUND, "NotFound"),
         }
+    }
+
+    fn read(&self, read: impl FnOnce(&State) -> Answer) -> Answer {
+        let mut state = self.state.lock();
+        state.reads += 1;
+        read(&state)
     }
 
     fn create(&self, body: &[u8]) -> Answer {

@@ -3,7 +3,8 @@
 use protocol::join::RefusalCode;
 
 use crate::{
-    refusal,
+    eventually, refusal,
+    renewal::come_back,
     world::{Device, World},
 };
 
@@ -23,4 +24,25 @@ async fn a_removed_device_does_not_come_back_with_its_spent_token() {
         refusal(&world, &Device::new("edge-2"), &several).await,
         RefusalCode::TokenUsedUp
     );
+}
+
+#[tokio::test]
+async fn a_device_that_may_not_renew_keeps_nobody_from_it_however_often_it_asks() {
+    let world = World::start().await;
+    let (banned, removed, honest) = (
+        world.device("edge-1").await,
+        world.device("edge-2").await,
+        world.device("edge-3").await,
+    );
+    world.authority.ban(&banned.name).await.unwrap();
+    world.authority.forget(&removed.name).await.unwrap();
+    eventually(|| !world.authority.is_enrolled(&banned.name)).await;
+    let refused = come_back(&world, &removed).await.unwrap_err();
+    assert_eq!(refused.code, RefusalCode::NotEnrolled);
+    let before = world.api.reads();
+    for (device, code) in [(&banned, RefusalCode::Banned), (&removed, RefusalCode::Busy)] {
+        assert_eq!(come_back(&world, device).await.unwrap_err().code, code);
+    }
+    assert_eq!(world.api.reads(), before, "the API server is not asked");
+    come_back(&world, &honest).await.unwrap();
 }

@@ -141,7 +141,7 @@ async fn post(
 }
 
 /// Renews as a device does that comes back.
-async fn come_back(world: &World, device: &Device) -> Result<EnrollAnswer, EnrollRefusal> {
+pub(crate) async fn come_back(world: &World, device: &Device) -> Result<EnrollAnswer, EnrollRefusal> {
     let stream = nameless(world).await;
     let proof = device.prove(&channel(&stream));
     post(stream, &device.certificate, proof).await
