@@ -43,6 +43,9 @@ use crate::{
 const WRITE_LIMIT: Duration = Duration::from_secs(10);
 /// What a last word may take to arrive.
 const WORD_LIMIT: Duration = Duration::from_secs(1);
+/// When keys that could not be read are read again, at the earliest and with the spread: all sessions look at once.
+const RECHECK_AFTER: Duration = Duration::from_secs(2);
+const RECHECK_SPREAD_MS: u64 = 3000;
 /// Edges of a replica that shuts down come back spread over this time.
 const DRAIN_SPREAD_MS: u64 = 3000;
 
@@ -143,6 +146,7 @@ async fn live(
     renewing.spawn(renew(lease, leases, Arc::clone(&liveness), note).in_current_span());
     let mut session = Live {
         changes: shared.settings.authority.changes(),
+        recheck_at: None,
         streams: Streams::new(info.clone(), Arc::clone(&shared.settings.services)),
         renewals: Renewals::default(),
         peer: info.peer,
@@ -174,6 +178,8 @@ struct Live {
     streams: Streams,
     renewals: Renewals,
     changes: watch::Receiver<u64>,
+    /// When keys that could not be read are read again.
+    recheck_at: Option<Instant>,
     notes: mpsc::Receiver<Note>,
     stop: CancellationToken,
 }
@@ -211,6 +217,7 @@ impl Live {
             Ok(by) = &mut self.registered.superseded => Happening::End(Ending::Superseded(by)),
             Some(note) = self.notes.recv() => Happening::Note(note),
             Ok(()) = self.changes.changed() => Happening::Recheck,
+            () = at(self.recheck_at) => Happening::Recheck,
             outcome = self.renewals.done() => Happening::Renewal(outcome),
             frame = self.reader.read() => Happening::Frame(frame),
             stream = self.connection.accept() => Happening::Stream(stream),
@@ -258,16 +265,20 @@ impl Live {
         self.say(word).await
     }
 
-    /// Keys or bans changed: is this still who it was? Only a fresh read may end a session.
+    /// Keys or bans changed: is this still who it was? Only a fresh read may end a session; it is tried until it
+    /// has an answer.
     async fn recheck(&mut self) -> Result<(), Ending> {
+        self.recheck_at = None;
         match self.shared.settings.authority.admit(&self.peer).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(rejected)) => Err(Ending::Forbidden(rejected)),
             Err(error) => {
                 warn!(
                     error = &error as &dyn std::error::Error,
-                    "keys could not be checked; the session goes on"
+                    "keys could not be checked; the session goes on until they can"
                 );
+                let spread = Duration::from_millis(rand::random_range(0..RECHECK_SPREAD_MS));
+                self.recheck_at = Some(Instant::now() + RECHECK_AFTER + spread);
                 Ok(())
             }
         }
@@ -312,6 +323,13 @@ impl Live {
                 _ = self.connection.closed() => {}
             }
         }
+    }
+}
+
+async fn at(when: Option<Instant>) {
+    match when {
+        Some(when) => sleep_until(when).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -28,6 +28,7 @@ struct State {
     events: Vec<(u64, Value)>,
     revision: u64,
     reads: usize,
+    fails_reads: bool,
 }
 
 impl FakeApi {
@@ -64,6 +65,16 @@ impl FakeApi {
         self.state.lock().reads
     }
 
+    /// From now on single objects can be read, or not.
+    pub(crate) fn fail_reads(&self, fails: bool) {
+        self.state.lock().fails_reads = fails;
+    }
+
+    /// Removes a Secret, as an operator may.
+    pub(crate) fn remove_secret(&self, name: &str) {
+        assert_eq!(self.delete(name).status(), StatusCode::OK);
+    }
+
     /// Every text in every Secret.
     pub(crate) fn all_secrets(&self) -> String {
         format!("{:?}", self.state.lock().secrets)
@@ -97,6 +108,9 @@ impl FakeApi {
     fn read(&self, read: impl FnOnce(&State) -> Answer) -> Answer {
         let mut state = self.state.lock();
         state.reads += 1;
+        if state.fails_reads {
+            return status(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable");
+        }
         read(&state)
     }
 

@@ -1,10 +1,11 @@
 //! Devices that are not wanted any more, and how little they can still do.
 
-use protocol::join::RefusalCode;
+use protocol::{join::RefusalCode, transport::CloseCode};
 
 use crate::{
-    eventually, refusal,
+    ending, eventually, refusal,
     renewal::come_back,
+    sessions,
     world::{Device, World},
 };
 
@@ -45,4 +46,19 @@ async fn a_device_that_may_not_renew_keeps_nobody_from_it_however_often_it_asks(
     }
     assert_eq!(world.api.reads(), before, "the API server is not asked");
     come_back(&world, &honest).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_session_is_checked_again_until_its_key_could_be_read() {
+    let world = World::start().await;
+    let device = world.device("edge-1").await;
+    let edge = device.connect(world.address).await;
+    sessions(&world, 1).await;
+    let before = world.api.reads();
+    world.api.fail_reads(true);
+    world.api.remove_secret("tombolo-node-edge-1");
+    eventually(|| world.api.reads() > before).await;
+    assert_eq!(world.view.sessions(), 1, "only an answer ends a session");
+    world.api.fail_reads(false);
+    assert_eq!(ending(&edge).await.0, CloseCode::Forbidden);
 }
