@@ -186,6 +186,24 @@ mod tests {
     }
 
     #[test]
+    fn the_chart_says_what_it_is_set_to_in_words_that_are_understood() {
+        const DEPLOYMENT: &str =
+            include_str!("../../../manifests/charts/cloudcore/templates/deployment.yaml");
+        let said: Vec<_> = DEPLOYMENT
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix("- --")?.split_once('='))
+            .collect();
+        let command = Cli::command();
+        let run = command.find_subcommand("run").unwrap();
+        for (flag, _) in &said {
+            let known = run.get_arguments().any(|arg| arg.get_long() == Some(*flag));
+            assert!(known, "--{flag}");
+        }
+        let grace = said.iter().find(|(flag, _)| *flag == "grace-seconds");
+        assert!(grace.is_some_and(|(_, value)| value.contains(".Values.terminationGracePeriodSeconds")));
+    }
+
+    #[test]
     fn a_life_of_certificates_is_a_span_within_bounds() {
         let parse = |life: &str| Cli::try_parse_from(["cloudcore", "run", "--node-certificate-life", life]);
         assert!(parse("1m").is_ok() && parse("90d").is_ok());
