@@ -3,6 +3,7 @@
 //! What it is: `/healthz` (the process lives), `/readyz` (it can serve edges, else why not) and
 //! `/metrics`. What it is not: a way to change anything.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
@@ -18,12 +19,15 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus_client::registry::Registry;
 use thiserror::Error;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
-use tracing::debug;
+use tracing::{debug, warn};
 
-/// Connections at once; more wait in the kernel.
+/// Connections at once. The oldest makes room for one more: anybody in the cluster may hold connections open, and the
+/// kubelet, which kills a replica that does not answer it, is served within milliseconds.
 const CONNECTIONS: usize = 64;
+/// A socket error (out of files, mostly) is met with a pause.
+const PAUSE: Duration = Duration::from_millis(100);
 /// What a scraper has to say its request in.
 const HEADER_TIME: Duration = Duration::from_secs(5);
 /// How long a connection may last in all.
@@ -84,14 +88,27 @@ impl Observe {
     /// Serves until told to stop.
     pub async fn serve(self, stop: CancellationToken) {
         let mut connections = JoinSet::new();
+        let mut open: VecDeque<AbortHandle> = VecDeque::new();
         loop {
-            tokio::select! {
+            let accepted = tokio::select! {
                 () = stop.cancelled() => return,
-                Some(_) = connections.join_next() => {}
-                accepted = self.listener.accept(), if connections.len() < CONNECTIONS => {
-                    if let Ok((stream, _)) = accepted {
-                        connections.spawn(converse(stream, self.registry.clone(), self.readiness.clone()));
+                Some(_) = connections.join_next() => continue,
+                accepted = self.listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, _)) => {
+                    open.retain(|connection| !connection.is_finished());
+                    if open.len() >= CONNECTIONS
+                        && let Some(oldest) = open.pop_front()
+                    {
+                        oldest.abort();
                     }
+                    let conversation = converse(stream, self.registry.clone(), self.readiness.clone());
+                    open.push_back(connections.spawn(conversation));
+                }
+                Err(error) => {
+                    warn!(%error, "accepting a connection for health and metrics failed");
+                    tokio::time::sleep(PAUSE).await;
                 }
             }
         }
@@ -196,13 +213,7 @@ mod tests {
         );
     }
 
-    #[tokio::test]
-    async fn an_obstacle_is_told_to_whoever_asks() {
-        let observe = bound(Some("the API server does not answer")).await;
-        let address = observe.address().unwrap();
-        let stop = CancellationToken::new();
-        let mut tasks = JoinSet::new();
-        tasks.spawn(observe.serve(stop.clone()));
+    async fn ask(address: SocketAddr) -> String {
         let mut stream = TcpStream::connect(address).await.unwrap();
         stream
             .write_all(b"GET /readyz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
@@ -210,6 +221,32 @@ mod tests {
             .unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    #[tokio::test]
+    async fn idle_connections_keep_nobody_out() {
+        let observe = bound(None).await;
+        let address = observe.address().unwrap();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(observe.serve(CancellationToken::new()));
+        let mut idle = Vec::new();
+        for _ in 0..CONNECTIONS * 2 {
+            idle.push(TcpStream::connect(address).await.unwrap());
+        }
+        let answer = tokio::time::timeout(HEADER_TIME / 2, ask(address)).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        assert_eq!(idle[0].read(&mut [0]).await.unwrap_or(0), 0, "the oldest is gone");
+    }
+
+    #[tokio::test]
+    async fn an_obstacle_is_told_to_whoever_asks() {
+        let observe = bound(Some("the API server does not answer")).await;
+        let address = observe.address().unwrap();
+        let stop = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(observe.serve(stop.clone()));
+        let answer = ask(address).await;
         assert!(
             answer.starts_with("HTTP/1.1 503") && answer.ends_with("does not answer\n"),
             "{answer}"
