@@ -15,6 +15,7 @@ mod assemble;
 mod commits;
 mod comparison;
 mod guards;
+mod void;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -52,6 +53,10 @@ pub struct Fences {
     pub epoch: u64,
     /// Per kind, the highest view revision that a statement rested on.
     pub views: BTreeMap<Kind, Revision>,
+    /// Stored versions whose revision means nothing any more, for the cluster's store went back in time
+    /// since; each until its key is written again, or until a view has passed its revision.
+    #[serde(default, with = "void", skip_serializing_if = "BTreeMap::is_empty")]
+    pub void: BTreeMap<ObjectKey, Revision>,
 }
 
 /// Why a session may not bring desired state to this edge.
@@ -139,7 +144,7 @@ struct Entry {
 
 impl Replica {
     /// The map as the store holds it.
-    pub fn load(held: Vec<Held>, fences: Fences) -> Self {
+    pub fn load(held: Vec<Held>, mut fences: Fences) -> Self {
         let entry = |held: Held| {
             (
                 held.key,
@@ -149,8 +154,10 @@ impl Replica {
                 },
             )
         };
+        let mut held: BTreeMap<_, _> = held.into_iter().map(entry).collect();
+        void::apply(&mut fences.void, &mut held);
         Self {
-            held: held.into_iter().map(entry).collect(),
+            held,
             fences,
             fences_moved: false,
             stages: Default::default(),
@@ -290,9 +297,7 @@ impl Replica {
     fn reset_fence(&mut self, kind: Kind) {
         self.fences.views.remove(&kind);
         self.behind.insert(kind);
-        for (_, entry) in self.held.iter_mut().filter(|(key, _)| key.kind == kind) {
-            entry.version.revision = Revision(0);
-        }
+        self.void_revisions(kind);
     }
 
     fn fence(&self, kind: Kind) -> Revision {

@@ -219,12 +219,14 @@ impl Replica {
                 }
             }
         }
+        let mut fences = self.fences.clone();
+        fences.void.retain(|key, _| !batch.changes.contains_key(key));
         Commit {
             id: CommitId(batch.id),
             puts,
             removes,
             absent,
-            fences: self.fences.clone(),
+            fences,
         }
     }
 
@@ -233,6 +235,7 @@ impl Replica {
         let current = batch.session == self.session;
         for (key, change) in batch.changes {
             self.deferred.remove(&key);
+            self.fences.void.remove(&key);
             let before = match change.entry() {
                 Some(entry) => self.held.insert(key.clone(), entry),
                 None => self.held.remove(&key),

@@ -264,6 +264,7 @@ impl Replica {
             self.fences.views.insert(kind, view);
             self.fences_moved = true;
         }
+        self.heal_revisions(kind, view);
     }
 
     fn being_compared(&self, kind: u32, frame: &'static str) -> Result<Kind, Violation> {

@@ -299,6 +299,59 @@ fn after_a_restore_of_the_clusters_store_the_edge_follows_and_says_so() {
 }
 
 #[test]
+fn a_start_after_a_restore_of_the_clusters_store_refuses_no_change() {
+    let mut world = World::new(2);
+    // The pod names what does not exist; the service goes there and back, and is in the backup as it was.
+    world.cluster.put(&key(Kind::Pod, 0), &BTreeSet::from([1]), 0);
+    world.cluster.put(&key(Kind::Service, 0), &BTreeSet::new(), 0);
+    let backup = world.cluster.head;
+    for content in [1, 2, 0] {
+        world
+            .cluster
+            .put(&key(Kind::Service, 0), &BTreeSet::new(), content);
+        world.cluster.put(&key(Kind::Pod, 1), &BTreeSet::new(), content);
+    }
+    world.settle();
+    world.cut();
+    world.cluster.restore(backup);
+    world.restored = true;
+    world.connect(1);
+    world.settle();
+    world.check_equal();
+
+    world.reboot();
+    world.connect(1);
+    world.settle();
+    world.cluster.delete(&key(Kind::Service, 0));
+    world.cluster.put(&key(Kind::ConfigMap, 1), &BTreeSet::new(), 0);
+    world.settle();
+    world.check_equal();
+    assert!(world.holds_object(&key(Kind::ConfigMap, 1)));
+    // They were written again, or are older than the view by now: nothing is left to be remembered.
+    for content in 0..5 {
+        world.cluster.put(&key(Kind::Pod, 0), &BTreeSet::from([1]), content);
+    }
+    world.settle();
+    world.connect(1);
+    world.settle();
+    assert!(world.edge.fences().void.is_empty(), "{:?}", world.edge.fences());
+}
+
+#[test]
+fn fences_are_read_as_they_were_written_and_as_older_versions_wrote_them() {
+    let mut fences = Fences {
+        views: [(Kind::Service, Revision(9))].into(),
+        ..Fences::default()
+    };
+    let plain = serde_json::to_string(&fences).unwrap();
+    assert!(!plain.contains("void"), "{plain}");
+    assert_eq!(serde_json::from_str::<Fences>(&plain).unwrap(), fences);
+    fences.void.insert(key(Kind::Service, 0), Revision(12));
+    let written = serde_json::to_string(&fences).unwrap();
+    assert_eq!(serde_json::from_str::<Fences>(&written).unwrap(), fences);
+}
+
+#[test]
 fn another_cluster_and_an_older_epoch_are_refused() {
     let fences = Fences {
         cluster_id: "ours".into(),
