@@ -4,7 +4,8 @@
 //! in 1970 or last month, so [`Clock::now`] is never before the time of the build nor before the
 //! last time a server told. A clock that is ahead cannot be seen here; certificates tell it.
 //!
-//! **Invariant:** `now` is at least the build time, and never falls behind a server's time once told.
+//! **Invariant:** `now` is at least the build time, and never falls behind a server's time once told, unless
+//! a certificate has shown that the server was wrong.
 
 use std::{
     fmt,
@@ -100,6 +101,26 @@ impl Clock {
         }
     }
 
+    /// A certificate that the CA has signed ended `by` so long ago. If it has not by the machine's own clock,
+    /// a server once told a time that is ahead: what servers told is forgotten. Whether it was.
+    pub fn doubt_servers(&self, by: Duration) -> bool {
+        let raw = self.raw();
+        let mut floor = self.0.floor.lock();
+        let now = floor.at + floor.since.elapsed();
+        let blames_servers = now
+            .duration_since(raw)
+            .is_ok_and(|ahead| ahead >= by && ahead > Duration::ZERO);
+        // A machine that has lost its time has nothing better than what servers told.
+        if !blames_servers || raw < build_time() {
+            return false;
+        }
+        *floor = Floor {
+            at: build_time(),
+            since: Instant::now(),
+        };
+        true
+    }
+
     fn raw(&self) -> SystemTime {
         // The one place that reads the system's clock.
         let system = SystemTime::now();
@@ -165,6 +186,27 @@ mod tests {
         assert!(clock.now() >= told);
         clock.saw_server_millis(u64::MAX);
         assert!(clock.now() < told + Duration::from_secs(300 * YEAR));
+    }
+
+    #[test]
+    fn a_servers_time_that_certificates_belie_is_forgotten_where_the_machine_has_its_own() {
+        let day = Duration::from_hours(24);
+        let clock = Clock::system();
+        let own = clock.now();
+        clock.saw_server_time(own + 180 * day);
+        assert!(
+            !clock.doubt_servers(181 * day),
+            "it has ended by the machine's clock too"
+        );
+        assert!(clock.now() >= own + 180 * day);
+        assert!(clock.doubt_servers(100 * day));
+        assert!(clock.now() < own + day);
+        assert!(!clock.doubt_servers(Duration::ZERO), "nothing was told any more");
+
+        let lost = Clock::with_offset(-40 * i64::try_from(YEAR).unwrap());
+        lost.saw_server_time(own + 180 * day);
+        assert!(!lost.doubt_servers(100 * day));
+        assert!(lost.now() >= own + 180 * day);
     }
 
     #[test]

@@ -72,6 +72,18 @@ impl DialError {
         }
     }
 
+    /// How long ago cloudcore's certificate ended by the clock, if that is why it was not taken.
+    pub(super) fn server_ended(&self) -> Option<Duration> {
+        match self {
+            Self::Transport {
+                source: TransportError::Tls(tls::TlsFault::Expired { by }),
+                ..
+            } => Some(*by),
+            Self::NoWay(ways) => ways.iter().find_map(Self::server_ended),
+            Self::Transport { .. } | Self::Identity(_) | Self::Unreached { .. } => None,
+        }
+    }
+
     /// Whether somebody has answered, and that holds for any way: another would only repeat it.
     const fn is_verdict(&self) -> bool {
         match self {

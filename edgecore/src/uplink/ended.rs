@@ -123,6 +123,23 @@ impl Ended {
         }
     }
 
+    /// How long ago cloudcore's certificate ended by the clock, if that is why there is no session.
+    pub(super) fn server_ended(&self) -> Option<Duration> {
+        match self {
+            Self::NotDialled(error) => error.server_ended(),
+            Self::Stopped
+            | Self::NotRenewed(_)
+            | Self::Rejected { .. }
+            | Self::Lost { .. }
+            | Self::Silent { .. }
+            | Self::Wire(_)
+            | Self::Protocol(_)
+            | Self::Goodbye { .. }
+            | Self::Superseded
+            | Self::Flow(_) => None,
+        }
+    }
+
     pub(super) const fn close_code(&self) -> CloseCode {
         match self {
             Self::Protocol(_) | Self::Wire(_) => CloseCode::Protocol,

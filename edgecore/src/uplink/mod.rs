@@ -181,6 +181,9 @@ impl Uplink {
             if ended.certificate_has_ended() {
                 self.identity.refused_as_ended();
             }
+            if let Some(by) = ended.server_ended() {
+                self.server_time.doubt(by).await;
+            }
             if ended.was_good(began.elapsed()) {
                 backoff.reset();
                 last_good = Instant::now();

@@ -53,6 +53,23 @@ impl ServerTime {
         }
     }
 
+    /// A server's certificate ended `by` so long ago by the clock, and no session can be made to hear better.
+    /// If only what servers told makes it so, that is forgotten, here and on flash.
+    pub async fn doubt(&self, by: Duration) {
+        if !self.clock.doubt_servers(by) {
+            return;
+        }
+        tracing::warn!(
+            "cloudcore's certificate has ended by a time that a server told, and has not by this machine's: \
+             the clock of a cloudcore was ahead; its time is forgotten"
+        );
+        // The first that is told from here on is kept, whatever comes of the deletion.
+        *self.kept.lock() = None;
+        if let Err(error) = self.db.commit(Batch::new().delete(Table::Meta, LAST)).await {
+            tracing::warn!(%error, "the wrong time of a server is still in the store");
+        }
+    }
+
     fn is_worth_keeping(&self, millis: u64) -> bool {
         let since = |kept| Duration::from_millis(millis.saturating_sub(kept));
         self.kept.lock().is_none_or(|kept| since(kept) >= KEEP_EVERY)
@@ -102,6 +119,20 @@ mod tests {
         assert_eq!(stored().await, first);
         time.told(next_year() + 25 * HOUR).await;
         assert_ne!(stored().await, first);
+    }
+
+    #[tokio::test]
+    async fn a_time_that_is_doubted_is_forgotten_on_flash_too_unless_the_certificate_has_ended_anyway() {
+        let db = Db::in_memory();
+        let clock = Clock::system();
+        let time = ServerTime::load(db.clone(), clock.clone()).await;
+        let ahead = Duration::from_hours(180 * 24);
+        let wrong = millis(clock.now() + ahead);
+        time.told(wrong).await;
+        time.doubt(2 * ahead).await;
+        assert!(clock.now_millis() >= wrong && after_a_boot(&db).await >= wrong);
+        time.doubt(ahead / 2).await;
+        assert!(clock.now_millis() < wrong && after_a_boot(&db).await < wrong);
     }
 
     #[tokio::test]

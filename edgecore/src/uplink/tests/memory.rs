@@ -11,7 +11,7 @@ use protocol::wire::Open;
 use tokio::io::{duplex, split};
 use tokio::sync::{Mutex, Notify, mpsc, watch};
 
-use super::super::{Dial, Dialling, RenewError, Renewing};
+use super::super::{Dial, DialError, Dialling, RenewError, Renewing};
 use crate::config::Address;
 
 /// One end of a connection.
@@ -108,6 +108,8 @@ pub(super) struct Gate {
     open: Notify,
     /// What a dial leads to; a probe always leads to QUIC.
     pub(super) won: parking_lot::Mutex<Transport>,
+    /// What the next dials fail of.
+    pub(super) faults: parking_lot::Mutex<VecDeque<TransportError>>,
     /// What comes of the next renewals; then nobody answers.
     pub(super) renewals: parking_lot::Mutex<VecDeque<Result<(), RenewError>>>,
 }
@@ -119,6 +121,7 @@ impl Gate {
             dials,
             open: Notify::new(),
             won: parking_lot::Mutex::new(Transport::Quic),
+            faults: parking_lot::Mutex::default(),
             renewals: parking_lot::Mutex::default(),
         };
         (Arc::new(gate), dialled)
@@ -134,7 +137,17 @@ impl Gate {
             let (here, there) = Memory::pair(transport);
             let _ = self.dials.send((address.clone(), there)).await;
             self.open.notified().await;
-            Ok(Arc::new(here) as _)
+            let fault = self.faults.lock().pop_front();
+            fault.map_or_else(
+                || Ok(Arc::new(here) as _),
+                |source| {
+                    Err(DialError::Transport {
+                        transport,
+                        remote: ([127, 0, 0, 1], 10_000).into(),
+                        source,
+                    })
+                },
+            )
         })
     }
 }

@@ -343,6 +343,36 @@ async fn the_clouds_time_is_known_after_a_boot_in_1970_without_a_link() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_cloudcore_whose_clock_was_far_ahead_locks_the_node_out_of_no_other() {
+    let mut world = World::new(&["a"]).await;
+    let first = world.session("first").await;
+    world.connected_to("first").await;
+    let told = || async {
+        let clock = Clock::with_offset(-60 * 365 * 86_400);
+        ServerTime::load(world.meta.clone(), clock.clone()).await;
+        clock.now_millis()
+    };
+    assert!(told().await >= next_year());
+    let by = Duration::from_secs(1);
+    let ended = protocol::tls::TlsFault::Expired { by };
+    world
+        .gate
+        .faults
+        .lock()
+        .push_back(protocol::transport::TransportError::Tls(ended));
+    world.gate.let_one_in();
+    drop(first);
+    let refused = |state: &LinkState| {
+        state
+            .last_error()
+            .is_some_and(|why| why.contains("certificate ended"))
+    };
+    world.link.watch().wait_for(refused).await.unwrap();
+    assert!(told().await < next_year());
+    world.session("second").await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_node_that_stops_says_goodbye() {
     let mut world = World::new(&["a"]).await;
     let mut first = world.session("first").await;

@@ -329,7 +329,9 @@ fn a_start_after_a_restore_of_the_clusters_store_refuses_no_change() {
     assert!(world.holds_object(&key(Kind::ConfigMap, 1)));
     // They were written again, or are older than the view by now: nothing is left to be remembered.
     for content in 0..5 {
-        world.cluster.put(&key(Kind::Pod, 0), &BTreeSet::from([1]), content);
+        world
+            .cluster
+            .put(&key(Kind::Pod, 0), &BTreeSet::from([1]), content);
     }
     world.settle();
     world.connect(1);
