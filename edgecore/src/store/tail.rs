@@ -55,6 +55,8 @@ pub(super) struct Tail<S> {
     path: PathBuf,
     file: File,
     len: u64,
+    /// So much of the file the disk may still have after a power cut.
+    lasting: u64,
     /// The number of the next frame.
     next: u64,
     dictionary: Vec<u8>,
@@ -87,6 +89,7 @@ impl<S: Store> Tail<S> {
             path: path.to_owned(),
             file,
             len: 0,
+            lasting: 0,
             // Never the number that frames of an earlier life go on with.
             next: u64::from(rand::random::<u32>()) << 24,
             dictionary: Vec::new(),
@@ -107,6 +110,7 @@ impl<S: Store> Tail<S> {
     fn read(&mut self) -> Result<(), StoreError> {
         let mut bytes = Vec::new();
         io::Read::read_to_end(&mut self.file, &mut bytes).map_err(StoreError::io("read", &self.path))?;
+        self.lasting = bytes.len() as u64;
         let mut expected = None;
         while let Some((number, kind, packed)) =
             frame(&bytes[usize::try_from(self.len).unwrap_or(usize::MAX)..])
@@ -201,7 +205,18 @@ impl<S: Store> Tail<S> {
         self.pending.clear();
         self.dictionary = Vec::new();
         self.len = 0;
-        self.cut(0)
+        self.empty()
+    }
+
+    /// Shortens the file for good: what goes past it into the database must not find old frames behind it
+    /// at the next open.
+    fn empty(&mut self) -> Result<(), StoreError> {
+        self.cut(0)?;
+        if self.lasting > 0 {
+            self.file.sync_all().map_err(StoreError::io("sync", &self.path))?;
+            self.lasting = 0;
+        }
+        Ok(())
     }
 
     fn put_all(&mut self) -> Result<(), StoreError> {
@@ -251,6 +266,7 @@ impl<S: Store> Tail<S> {
             .sync_data()
             .map_err(StoreError::io("sync", &self.path))?;
         self.len += frame.len() as u64;
+        self.lasting = self.len;
         self.next += 1;
         self.learn(&raw);
         Ok(())

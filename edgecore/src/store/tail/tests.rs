@@ -120,6 +120,21 @@ fn frames_of_an_earlier_life_of_the_file_are_not_taken_for_new_ones() {
 }
 
 #[test]
+fn a_batch_that_goes_past_the_log_leaves_no_frame_behind_it_for_a_power_cut_to_bring_back() {
+    let (root, kept) = (Scratch::new(), Kept::default());
+    let mut open = tail(&root, &kept);
+    assert_eq!(open.lasting, 0);
+    open.commit(&one("k", "old")).unwrap();
+    assert!(open.lasting > 0);
+    let new = "x".repeat(MOST_OF_BATCH + 1);
+    open.commit(&one("k", &new)).unwrap();
+    assert_eq!(rows(&kept).len(), 1, "it went past the log");
+    assert_eq!(open.lasting, 0, "the shortening is on the disk as well");
+    drop(open);
+    assert_eq!(tail(&root, &kept).get(Table::Device, "k").unwrap().unwrap(), new);
+}
+
+#[test]
 fn rounds_that_are_alike_cost_a_fraction_of_what_they_say() {
     let root = Scratch::new();
     let mut open = tail(&root, &Kept::default());
