@@ -115,10 +115,13 @@ impl Reporter {
         let mut reader = FrameReader::new(stream.recv);
         let mut writer = FrameWriter::new(stream.send);
         let mut settle_at = None;
+        let mut reserve_at = Instant::now();
         loop {
-            // A number must be reserved before it is used; for most reports it is, long since.
-            if self.book.lock().reserves() {
-                self.write_all().await?;
+            // A number is reserved before it is used; for most reports it is, long since. Where the disk has no
+            // room even for that, it is used all the same, or the node could not say that its disk is full.
+            if self.book.lock().reserves() && reserve_at <= Instant::now() {
+                is_written(self.write_all().await)?;
+                reserve_at = Instant::now() + AFTER_FAILURE;
             }
             let due = self.due(way);
             is_written(self.overtake(&due).await)?;
@@ -204,7 +207,8 @@ impl Reporter {
 }
 
 /// Whether it is on the disk. A full disk ends no stream, for the API server can take reports all the
-/// same; but no number is used before its reservation is written.
+/// same. Numbers that could not be reserved may then be used again after a crash: no stream outlives one, and
+/// no entry is on the disk before the reservation of its number.
 fn is_written(written: Result<(), StoreError>) -> Result<bool, StoreError> {
     match written {
         Err(error) if error.breaks() => Err(error),

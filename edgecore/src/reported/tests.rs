@@ -205,6 +205,34 @@ async fn a_full_disk_ends_no_stream_and_devices_are_reported_on() {
 }
 
 #[tokio::test]
+async fn a_node_that_starts_on_a_full_disk_reports_all_the_same() {
+    let (db, full) = Db::fillable();
+    let reporter = Reporter::load(db.clone()).await.unwrap();
+    reporter.pod_status(&pod(), &status("Running")).await.unwrap();
+    served(&reporter, 1).await;
+    full.store(true, Ordering::Relaxed);
+    for _ in 0..2 {
+        let reporter = Reporter::load(db.clone()).await.unwrap();
+        assert!(reporter.node(&Node::default()).await.is_err());
+        let seen = served(&reporter, 2).await;
+        assert!(
+            matches!(seen[..], [OutboxKey::Pod(_), OutboxKey::Node]),
+            "{seen:?}"
+        );
+        if full.swap(false, Ordering::Relaxed) {
+            reporter.pod_status(&pod(), &status("Failed")).await.unwrap();
+            assert_eq!(served(&reporter, 1).await.len(), 1);
+            full.store(true, Ordering::Relaxed);
+        }
+    }
+    full.store(false, Ordering::Relaxed);
+    assert_eq!(
+        Reporter::load(db).await.unwrap().last_status("u1"),
+        Some(status("Failed"))
+    );
+}
+
+#[tokio::test]
 async fn a_full_disk_fills_no_memory_and_what_came_meanwhile_is_written_in_the_end() {
     let (db, full) = Db::fillable();
     let reporter = Reporter::load(db.clone()).await.unwrap();

@@ -5,7 +5,7 @@
 //! month offline costs no more than a minute; events are a log with a cap, the oldest go first.
 //!
 //! **Invariant:** a number is used once, also across crashes: numbers are taken from a block
-//! that was reserved on disk before.
+//! that was reserved on disk before. (The shell makes one exception, for a disk without any room.)
 
 mod sending;
 
