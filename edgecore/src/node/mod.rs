@@ -14,6 +14,7 @@
 pub mod capacity;
 pub mod conditions;
 pub mod document;
+pub mod host_ip;
 pub mod observe;
 pub mod quantity;
 pub mod report;

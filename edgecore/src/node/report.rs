@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::conditions::{Conditions, Now};
 use super::document::{self, Identity};
+use super::host_ip::HostIp;
 use super::{Machine, Observation, observe};
 use crate::reported::Reporter;
 use crate::runtime::{Abilities, Runtime};
@@ -58,6 +59,8 @@ pub struct NodeReporter {
     pub peer: Option<IpAddr>,
     /// What the runtime can do, for whoever describes pods to it.
     pub abilities: Abilities,
+    /// The device's address, for whoever tells pods of it or asks one there.
+    pub host_ip: HostIp,
     /// The newest document, for whoever shows the node locally.
     pub shown: tokio::sync::watch::Sender<Option<Node>>,
 }
@@ -154,11 +157,13 @@ impl NodeReporter {
                 PATIENCE.as_secs()
             )),
         };
+        let device_address = observe::device_address(self.peer).await;
+        self.host_ip.learn(device_address);
         Observation {
             machine: machine.clone(),
             load: observe::load(std::path::Path::new("/"), &self.pods_dir),
             runtime,
-            device_address: observe::device_address(self.peer).await,
+            device_address,
         }
     }
 
@@ -278,6 +283,7 @@ mod tests {
         let runtime = crate::runtime::fake::FakeRuntime::with_images(&["busybox"]);
         let (taken, mut documents) = tokio::sync::mpsc::channel(8);
         let (shown, _) = tokio::sync::watch::channel(None);
+        let host_ip = HostIp::default();
         let reporter = NodeReporter {
             identity: Identity {
                 name: "pump-7".to_owned(),
@@ -290,14 +296,21 @@ mod tests {
             }),
             clock: protocol::clock::Clock::system(),
             pods_dir: PathBuf::from("/"),
-            peer: None,
+            // The way to the loopback is there on every machine.
+            peer: Some(IpAddr::from([127, 0, 0, 1])),
             abilities: Abilities::default(),
+            host_ip: host_ip.clone(),
             shown,
         };
         let (stop, mut tasks) = (CancellationToken::new(), tokio::task::JoinSet::new());
         tasks.spawn(reporter.run(stop.clone()));
 
         assert_eq!(ready(&documents.recv().await.unwrap()).0, "True");
+        assert_eq!(
+            host_ip.last(),
+            Some(IpAddr::from([127, 0, 0, 1])),
+            "pods hear of it"
+        );
         runtime.set_down(true);
         let (status, message) = ready(&documents.recv().await.unwrap());
         assert_eq!(status, "False");

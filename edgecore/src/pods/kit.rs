@@ -96,6 +96,11 @@ impl Kit {
 
     /// The device's addresses as pods show them.
     pub fn host_ips(&self) -> Vec<String> {
-        self.facts.host_ips.iter().map(ToString::to_string).collect()
+        self.facts
+            .host_ip
+            .last()
+            .iter()
+            .map(ToString::to_string)
+            .collect()
     }
 }

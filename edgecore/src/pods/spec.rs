@@ -14,6 +14,7 @@ use k8s_openapi::api::node::v1::RuntimeClass;
 
 use super::cgroups::CgroupLayout;
 use super::resource_fields::Resources;
+use crate::node::host_ip::HostIp;
 use crate::runtime::Abilities;
 
 /// What the builders need to know of this node. Made once at start.
@@ -21,8 +22,8 @@ use crate::runtime::Abilities;
 pub struct NodeFacts {
     /// The node's name, as `spec.nodeName`.
     pub node_name: String,
-    /// The device's own addresses, the first being `status.hostIP`.
-    pub host_ips: Vec<IpAddr>,
+    /// The device's own address, `status.hostIP`.
+    pub host_ip: HostIp,
     /// `/var/lib/kubelet`.
     pub root_dir: PathBuf,
     /// `/var/log/pods`.

@@ -37,6 +37,7 @@ use crate::config::{Address, Config};
 use crate::devices::{Core, Ground, mqtt};
 use crate::identity::{Files, Identity};
 use crate::network::api;
+use crate::node::host_ip::HostIp;
 use crate::node::report::NodeReporter;
 use crate::pods::manager::Progress;
 use crate::reported::Reporter;
@@ -67,6 +68,7 @@ struct Parts {
     progress: Progress,
     node: watch::Sender<Option<Node>>,
     abilities: Abilities,
+    host_ip: HostIp,
 }
 
 /// Runs the node until a signal, or until it cannot go on.
@@ -157,6 +159,7 @@ impl Parts {
             progress: Progress::default(),
             node: watch::channel(None).0,
             abilities: Abilities::default(),
+            host_ip: HostIp::default(),
             paths,
             config,
             clock,
@@ -195,6 +198,7 @@ impl Parts {
             pods_dir: self.paths.kubelet_dir(),
             peer: self.peer(),
             abilities: self.abilities.clone(),
+            host_ip: self.host_ip.clone(),
             shown: self.node.clone(),
         }
     }

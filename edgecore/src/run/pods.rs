@@ -86,12 +86,14 @@ async fn driver(parts: &Parts) -> CgroupDriver {
 }
 
 async fn facts(parts: &Parts, driver: CgroupDriver) -> NodeFacts {
+    // From here on the node's report keeps it fresh.
+    parts.host_ip.learn(host_address(parts).await);
     let paths = &parts.paths;
     let machine = observe::machine(&paths.at("/"));
     let disk = observe::load(&paths.at("/"), &paths.kubelet_dir().join("pods")).disk;
     NodeFacts {
         node_name: parts.config.node_name.to_string(),
-        host_ips: host_address(parts).await.into_iter().collect(),
+        host_ip: parts.host_ip.clone(),
         root_dir: paths.kubelet_dir(),
         log_dir: paths.pod_logs(),
         hosts_file: PathBuf::from("/etc/hosts"),

@@ -28,7 +28,8 @@ pub(super) fn value(input: &EnvInput<'_>, path: &str) -> Result<String, FieldErr
     let host_ips = || {
         input
             .facts
-            .host_ips
+            .host_ip
+            .last()
             .iter()
             .map(ToString::to_string)
             .collect::<Vec<_>>()

@@ -45,7 +45,7 @@ enum What {
 }
 
 impl Action {
-    pub(super) fn new(probe: &Probe, target: &ProbeTarget) -> Self {
+    pub(super) fn new(probe: &Probe, target: &ProbeTarget, host: &str) -> Self {
         let seconds = probe
             .timeout_seconds
             .and_then(|seconds| u64::try_from(seconds).ok())
@@ -55,12 +55,12 @@ impl Action {
             self::exec(exec, target)
         } else if let Some(get) = &probe.http_get {
             let port = port(&get.port, &target.container);
-            port.and_then(|port| HttpGet::new(get, &target.pod_ip, port, Asker::Probe))
+            port.and_then(|port| HttpGet::new(get, host, port, Asker::Probe))
                 .map_or_else(What::Broken, What::Http)
         } else if let Some(socket) = &probe.tcp_socket {
-            tcp(socket, target).unwrap_or_else(What::Broken)
+            tcp(socket, target, host).unwrap_or_else(What::Broken)
         } else if let Some(check) = &probe.grpc {
-            HealthCheck::new(check, &target.pod_ip).map_or_else(What::Broken, What::Grpc)
+            HealthCheck::new(check, host).map_or_else(What::Broken, What::Grpc)
         } else {
             What::Broken(format!("missing probe handler for {}", target.container.name))
         };
@@ -127,14 +127,10 @@ fn exec(exec: &ExecAction, target: &ProbeTarget) -> What {
     }
 }
 
-fn tcp(socket: &TCPSocketAction, target: &ProbeTarget) -> Result<What, String> {
-    let host = socket
-        .host
-        .clone()
-        .filter(|host| !host.is_empty())
-        .unwrap_or_else(|| target.pod_ip.clone());
+fn tcp(socket: &TCPSocketAction, target: &ProbeTarget, host: &str) -> Result<What, String> {
+    let named = socket.host.as_deref().filter(|host| !host.is_empty());
     Ok(What::Tcp {
-        host,
+        host: named.unwrap_or(host).to_owned(),
         port: port(&socket.port, &target.container)?,
     })
 }

@@ -8,10 +8,12 @@
 //!
 //! The results of a container stand in one watch channel. **Invariants:** liveness and readiness do not run
 //! before startup has succeeded; a probe that could not be run (the runtime is away) decides nothing; after
-//! adoption nothing flips until a probe has spoken.
+//! adoption nothing flips until a probe has spoken; an address of the device that goes or changes fails no
+//! container on the host network.
 
 mod action;
 mod grpc;
+mod host;
 mod http;
 mod machine;
 mod run;
@@ -25,6 +27,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+pub use self::host::Host;
 use self::http::Asker;
 pub(crate) use self::http::HttpGet;
 use crate::runtime::Runtime;
@@ -102,8 +105,8 @@ pub struct ProbeTarget {
     pub container: Container,
     /// The runtime's id of this run.
     pub container_id: String,
-    /// The pod's address (the device's own on the host network).
-    pub pod_ip: String,
+    /// Where it is asked.
+    pub host: Host,
     /// How long it has been running.
     pub running_for: Duration,
     /// Adopted after a restart of edgecore: what was known of (started, ready).

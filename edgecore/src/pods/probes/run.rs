@@ -9,6 +9,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use tracing::debug;
 
 use super::action::Action;
+use super::host::Place;
 use super::machine::{Machine, Outcome};
 use super::{ProbeKill, ProbeKind, ProbeResults, ProbeTarget, Unhealthy};
 
@@ -19,6 +20,8 @@ pub(super) struct Worker {
     kind: ProbeKind,
     target: Arc<ProbeTarget>,
     results: Arc<watch::Sender<ProbeResults>>,
+    probe: Probe,
+    place: Place,
     action: Action,
     machine: Machine,
     first: Duration,
@@ -41,11 +44,14 @@ impl Worker {
             ProbeKind::Readiness => container.readiness_probe.as_ref(),
         }?;
         let period = seconds(probe.period_seconds, 10).max(Duration::from_secs(1));
+        let place = target.host.now();
         Some(Self {
             kind,
             target: Arc::clone(target),
             results: Arc::clone(results),
-            action: Action::new(probe, target),
+            action: Action::new(probe, target, &place.host),
+            probe: probe.clone(),
+            place,
             machine: Machine::new(probe),
             first: first_after(probe, target, period),
             period,
@@ -86,7 +92,12 @@ impl Worker {
     }
 
     /// What could not be run is tried again at once, as the kubelet does.
-    async fn probe(&self) -> Outcome {
+    async fn probe(&mut self) -> Outcome {
+        let place = self.target.host.now();
+        if place != self.place {
+            self.action = Action::new(&self.probe, &self.target, &place.host);
+            self.place = place;
+        }
         let mut outcome = self.action.run().await;
         for _ in 1..TRIES {
             if !matches!(outcome, Outcome::Error(_)) {
@@ -94,7 +105,7 @@ impl Worker {
             }
             outcome = self.action.run().await;
         }
-        outcome
+        self.target.host.judged(outcome, &self.place, &self.probe)
     }
 
     /// Takes a result in; says whether this probe is over.

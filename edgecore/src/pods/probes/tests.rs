@@ -4,6 +4,7 @@ use tokio::time::{advance, timeout};
 
 use super::super::spec::testing::container;
 use super::*;
+use crate::node::host_ip::HostIp;
 use crate::runtime::fake::FakeRuntime;
 
 struct World {
@@ -30,7 +31,7 @@ fn world(container_json: &str) -> World {
     let target = ProbeTarget {
         container: container(container_json),
         container_id: "id".to_owned(),
-        pod_ip: "127.0.0.1".to_owned(),
+        host: Host::Pod("127.0.0.1".to_owned()),
         running_for: Duration::ZERO,
         adopted: None,
         runtime: Arc::new(FakeRuntime::with_images(&[])),
@@ -234,4 +235,53 @@ async fn stopping_ends_every_probe() {
     assert_eq!(world.tasks.len(), 2);
     world.stop.cancel();
     while world.tasks.join_next().await.is_some() {}
+}
+
+/// An address of the documentation's: no device has it.
+const GONE: [u8; 4] = [192, 0, 2, 7];
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_on_the_host_network_is_not_killed_for_an_address_that_the_device_lost_or_never_had() {
+    for address in [None, Some(GONE.into())] {
+        let json =
+            format!(r#"{{"name":"c","livenessProbe":{{{NOBODY},"periodSeconds":1,"failureThreshold":2}}}}"#);
+        let mut world = world(&json);
+        let host_ip = HostIp::default();
+        host_ip.learn(address);
+        world.target.host = Host::Device(host_ip);
+        let mut results = world.start();
+        let killed = results.wait_for(|results| results.kill.is_some());
+        assert!(
+            timeout(Duration::from_mins(2), killed).await.is_err(),
+            "{address:?}"
+        );
+        let told = world.told.recv().await.unwrap();
+        assert!(told.message.contains("unknown state"), "{}", told.message);
+    }
+}
+
+#[tokio::test]
+async fn a_pod_on_the_host_network_is_asked_at_the_loopback_until_the_device_has_an_address_again() {
+    let (listener, socket) = somebody().await;
+    let probe = format!(r#"{{{socket},"periodSeconds":1,"failureThreshold":1}}"#);
+    let mut world = world(&format!(r#"{{"name":"c","readinessProbe":{probe}}}"#));
+    let host_ip = HostIp::default();
+    host_ip.learn(Some(GONE.into()));
+    world.target.host = Host::Device(host_ip.clone());
+    let mut results = world.start();
+    eventually(&mut results, |results| results.ready).await;
+    // The device has another address, where nobody listens: that is held against the pod.
+    host_ip.learn(Some([127, 0, 0, 2].into()));
+    eventually(&mut results, |results| !results.ready).await;
+    drop(listener);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_that_the_probe_names_itself_is_asked_as_ever() {
+    let json =
+        r#"{"name":"c","livenessProbe":{"tcpSocket":{"host":"127.0.0.1","port":1},"periodSeconds":1}}"#;
+    let mut world = world(json);
+    world.target.host = Host::Device(HostIp::default());
+    let mut results = world.start();
+    eventually(&mut results, |results| results.kill.is_some()).await;
 }

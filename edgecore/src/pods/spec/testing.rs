@@ -12,14 +12,17 @@ use parking_lot::RwLock;
 use serde_json::{Value, json};
 
 use super::{Lookup, NodeFacts, Objects};
+use crate::node::host_ip::HostIp;
 use crate::pods::cgroups::{CgroupDriver, CgroupLayout};
 use crate::runtime::Abilities;
 
 /// The node `edge-1`, whose directories do not exist.
 pub(crate) fn facts() -> NodeFacts {
+    let host_ip = HostIp::default();
+    host_ip.learn("192.168.7.2".parse().ok());
     NodeFacts {
         node_name: "edge-1".to_owned(),
-        host_ips: vec!["192.168.7.2".parse().unwrap()],
+        host_ip,
         root_dir: PathBuf::from("/nonexistent/kubelet"),
         log_dir: PathBuf::from("/nonexistent/logs"),
         hosts_file: PathBuf::from("/etc/hosts"),

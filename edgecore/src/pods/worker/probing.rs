@@ -15,7 +15,7 @@ use crate::pods::events::Tone;
 use crate::pods::kit::Kit;
 use crate::pods::lifecycle::{self, History};
 use crate::pods::observed::{ContainerObserved, PodObserved, Run};
-use crate::pods::probes::{self, ProbeResults, ProbeTarget, Unhealthy};
+use crate::pods::probes::{self, Host, ProbeResults, ProbeTarget, Unhealthy};
 use crate::pods::spec;
 use crate::pods::status::{self, Health};
 
@@ -90,16 +90,15 @@ impl Probing {
         adopted: Option<(bool, bool)>,
     ) {
         let stop = CancellationToken::new();
-        let host_ip = || self.kit.host_ips().into_iter().next();
-        let pod_ip = if spec::host_network(pod) {
-            host_ip()
+        let host = if spec::host_network(pod) {
+            Host::Device(self.kit.facts.host_ip.clone())
         } else {
-            observed.ips().first().cloned()
+            Host::Pod(observed.ips().first().cloned().unwrap_or_default())
         };
         let target = ProbeTarget {
             container: container.clone(),
             container_id: seen.id.clone(),
-            pod_ip: pod_ip.unwrap_or_default(),
+            host,
             running_for: self.running_for(seen),
             adopted,
             runtime: Arc::clone(&self.kit.runtime),
