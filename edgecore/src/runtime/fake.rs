@@ -52,6 +52,11 @@ impl FakeRuntime {
         private.insert(image.to_owned(), user.to_owned());
     }
 
+    /// Every pull takes so long from now on.
+    pub(crate) fn pulls_take(&self, takes: Duration) {
+        self.world.lock().pull_takes = takes;
+    }
+
     /// Makes the container `name` exit with `code` as soon as it is started.
     pub(crate) fn exits_at_once(&self, name: &str, code: i32) {
         self.world.lock().exits.insert(name.to_owned(), code);

@@ -4,6 +4,7 @@ mod admission;
 mod classes;
 mod endings;
 mod pull_secrets;
+mod pulls;
 
 use std::time::Duration;
 

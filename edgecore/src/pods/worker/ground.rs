@@ -1,6 +1,8 @@
 //! What a container stands on: cgroup, volumes, image and sandbox.
 //!
-//! Volumes and the first images do not need the sandbox, so they are sought while it is made ([`Ahead`]); a
+//! Volumes and the first images do not need the sandbox, so they are sought while it is made ([`Ahead`]). An
+//! image is sought by a task of its own: it holds one of the node's few turns to pull, and must come to its end
+//! while the worker waits for something else, another image's turn perhaps. A
 //! volume that is known at once to be missing keeps the sandbox from being made. A permit to start is kept
 //! from the sandbox to the pod's first containers, so that of a burst some pods run early instead of all
 //! late, and is given back wherever the wait may be long.
@@ -11,13 +13,15 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::fs;
 use std::future::pending;
+use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
-use futures::future::{BoxFuture, Shared, join, join_all};
+use futures::future::{BoxFuture, Shared};
 use k8s_cri::v1::PodSandboxConfig;
 use k8s_openapi::api::core::v1::Container;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::Worker;
@@ -48,14 +52,11 @@ pub(super) struct Ahead {
 }
 
 impl Ahead {
-    /// Works on; never ends.
+    /// Works on the volumes; never ends.
     async fn pursue(&self) -> Infallible {
-        let volumes = async {
-            if let Some(volumes) = &self.volumes {
-                let _used_later = volumes.clone().await;
-            }
-        };
-        join(volumes, join_all(self.images.values().cloned())).await;
+        if let Some(volumes) = &self.volumes {
+            let _used_later = volumes.clone().await;
+        }
         pending().await
     }
 
@@ -169,7 +170,7 @@ impl Worker {
         let first: Vec<Container> = self.first_containers().cloned().collect();
         for container in first {
             let key = lifecycle::backoff_key(&container);
-            let useful = |image: &Sought<_, _>| !matches!(image.peek(), Some(Err(_)));
+            let useful = |image: &Sought<_, _>| !matches!(image.clone().now_or_never(), Some(Err(_)));
             if !self.ahead.images.get(&key).is_some_and(useful) {
                 let image = self.seek_image(&container, sandbox);
                 self.ahead.images.insert(key, image);
@@ -214,7 +215,7 @@ impl Worker {
     ) -> Sought<PresentImage, ImageError> {
         let (kit, desired) = (Arc::clone(&self.kit), Arc::clone(&self.order.desired));
         let (container, sandbox) = (container.clone(), sandbox.clone());
-        async move {
+        on_its_own(async move {
             let (pod, field) = (&desired.pod, field(&desired.pod, &container.name));
             let tell = |event: ImageEvent| {
                 let tone = if event.warning {
@@ -233,9 +234,7 @@ impl Worker {
                 secrets: &secrets,
             };
             kit.images.ensure(wish, &tell).await
-        }
-        .boxed()
-        .shared()
+        })
     }
 
     /// The container's image, sought before or now.
@@ -246,7 +245,7 @@ impl Worker {
     ) -> impl Future<Output = Result<PresentImage, ImageError>> + use<> {
         let ahead = self.ahead.images.remove(&lifecycle::backoff_key(container));
         let image = ahead.unwrap_or_else(|| self.seek_image(container, sandbox));
-        if image.peek().is_none() {
+        if image.clone().now_or_never().is_none() {
             self.permit = None;
         }
         image
@@ -289,4 +288,28 @@ impl Worker {
         self.refresh_at = self.holds.sandbox;
         false
     }
+}
+
+/// Work that goes on whoever waits for it, until nobody holds it any more.
+fn on_its_own<T, E>(work: impl Future<Output = Result<T, E>> + Send + 'static) -> Sought<T, E>
+where
+    T: Clone + Send + Sync + 'static,
+    E: Clone + Send + Sync + 'static,
+{
+    let mut task = JoinSet::new();
+    task.spawn(work);
+    async move {
+        match task
+            .join_next()
+            .await
+            .map(|ended| ended.map_err(tokio::task::JoinError::try_into_panic))
+        {
+            Some(Ok(result)) => result,
+            Some(Err(Ok(panic))) => resume_unwind(panic),
+            // Aborted: the process ends.
+            Some(Err(Err(_))) | None => pending().await,
+        }
+    }
+    .boxed()
+    .shared()
 }

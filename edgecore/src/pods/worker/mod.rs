@@ -200,6 +200,7 @@ impl Worker {
         let grace_seconds = match self.stage {
             Stage::Running => {
                 self.ending = Some(self.kit.endings.begin());
+                self.ahead = Ahead::default();
                 grace_seconds
             }
             Stage::Ending {

@@ -27,6 +27,31 @@ impl FakeRuntime {
         }
         .boxed()
     }
+
+    fn pulled(
+        &self,
+        call: &'static str,
+        name: String,
+        auth: Option<api::AuthConfig>,
+    ) -> Call<'static, String> {
+        self.with(call, &name.clone(), |world| {
+            if !world.registry.contains(&name) {
+                let message = format!("failed to resolve reference {name:?}: not found");
+                return Err(RuntimeError::NotFound { call, message });
+            }
+            let user = auth.map(|auth| auth.username);
+            if world
+                .private
+                .get(&name)
+                .is_some_and(|owner| Some(owner) != user.as_ref())
+            {
+                let (code, message) = (Code::Unknown, "pull access denied".to_owned());
+                return Err(RuntimeError::Refused { call, code, message });
+            }
+            world.images.insert(name.clone());
+            Ok(format!("sha256:{name}"))
+        })
+    }
 }
 
 impl Runtime for FakeRuntime {
@@ -280,23 +305,15 @@ impl Runtime for FakeRuntime {
     fn pull_image(&self, pull: api::PullImageRequest) -> Call<'_, String> {
         let call = "PullImage";
         let name = pull.image.unwrap_or_default().image;
-        self.with(call, &name.clone(), |world| {
-            if !world.registry.contains(&name) {
-                let message = format!("failed to resolve reference {name:?}: not found");
-                return Err(RuntimeError::NotFound { call, message });
-            }
-            let user = pull.auth.map(|auth| auth.username);
-            if world
-                .private
-                .get(&name)
-                .is_some_and(|owner| Some(owner) != user.as_ref())
-            {
-                let (code, message) = (Code::Unknown, "pull access denied".to_owned());
-                return Err(RuntimeError::Refused { call, code, message });
-            }
-            world.images.insert(name.clone());
-            Ok(format!("sha256:{name}"))
-        })
+        let (takes, fake) = (self.world.lock().pull_takes, self.clone());
+        if takes.is_zero() {
+            return self.pulled(call, name, pull.auth);
+        }
+        async move {
+            tokio::time::sleep(takes).await;
+            fake.pulled(call, name, pull.auth).await
+        }
+        .boxed()
     }
 
     fn list_images(&self) -> Call<'_, Vec<api::Image>> {

@@ -18,6 +18,7 @@ pub(super) struct World {
     pub(super) containers: BTreeMap<String, (String, api::ContainerStatus)>,
     pub(super) images: BTreeSet<String>,
     pub(super) registry: BTreeSet<String>,
+    pub(super) pull_takes: Duration,
     pub(super) private: BTreeMap<String, String>,
     pub(super) exits: HashMap<String, i32>,
     pub(super) unstartable: BTreeSet<String>,
