@@ -3,7 +3,8 @@
 //! [`observe`] asks the runtime for what carries the pod's UID, [`look_at_sandbox`] and [`look_at_container`]
 //! for what was just made; everything else is a plain value that the pure parts (lifecycle, status) read. Nothing here decides.
 //!
-//! **Invariant:** sandboxes and containers are sorted newest first.
+//! **Invariant:** sandboxes and containers are sorted newest first, by the counts that they were made with. Those
+//! only grow; the time that the runtime notes goes back with a device's clock.
 
 use std::collections::BTreeMap;
 
@@ -21,7 +22,7 @@ const KILLED: i32 = 137;
 pub struct PodObserved {
     /// Newest first.
     pub sandboxes: Vec<SandboxObserved>,
-    /// Newest first, those of all sandboxes.
+    /// Newest first among those of one name; those of all sandboxes.
     pub containers: Vec<ContainerObserved>,
 }
 
@@ -125,9 +126,9 @@ impl PodObserved {
 
     fn sort(&mut self) {
         self.sandboxes
-            .sort_by_key(|sandbox| std::cmp::Reverse((sandbox.created_at, sandbox.attempt)));
+            .sort_by_key(|sandbox| std::cmp::Reverse((sandbox.attempt, sandbox.created_at)));
         self.containers
-            .sort_by_key(|c| std::cmp::Reverse((c.created_at, c.restart_count)));
+            .sort_by_key(|c| std::cmp::Reverse((c.restart_count, c.created_at)));
     }
 
     /// Whether no process of the pod can be running.

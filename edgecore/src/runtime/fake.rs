@@ -57,6 +57,11 @@ impl FakeRuntime {
         self.world.lock().pull_takes = takes;
     }
 
+    /// The runtime's wall clock steps back by so much.
+    pub(crate) fn clock_steps_back(&self, by: Duration) {
+        self.world.lock().clock -= i64::try_from(by.as_nanos()).unwrap();
+    }
+
     /// Makes the container `name` exit with `code` as soon as it is started.
     pub(crate) fn exits_at_once(&self, name: &str, code: i32) {
         self.world.lock().exits.insert(name.to_owned(), code);

@@ -2,6 +2,7 @@
 
 mod admission;
 mod classes;
+mod clocks;
 mod endings;
 mod pull_secrets;
 mod pulls;
