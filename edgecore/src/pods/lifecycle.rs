@@ -8,7 +8,8 @@
 //! ```
 //!
 //! **Invariants:** a converged pod has an empty plan; no step starts a container while another instance of
-//! it may run; an ending pod is never started again.
+//! it may run; an ending pod is never started again; a sandbox is stopped before its successor is made, even a
+//! dead one: until then it keeps its address and its host ports.
 
 mod containers;
 mod init;
@@ -75,6 +76,8 @@ pub struct History {
     pub unhealthy: BTreeMap<String, ProbeKill>,
     /// Containers, by id, that were killed in order to be started anew, whatever the restart policy says.
     pub owed: BTreeSet<String>,
+    /// Sandboxes, by id, that were stopped: their network is taken down.
+    pub stopped: BTreeSet<String>,
     /// When `activeDeadlineSeconds` is over.
     pub deadline: Option<Instant>,
 }
@@ -186,7 +189,7 @@ pub enum Outcome {
 /// Decides what comes next.
 pub fn plan(view: &View<'_>) -> Plan {
     match view.stage {
-        Stage::Ending { grace_seconds } => plan_ending(view.pod, view.observed, grace_seconds),
+        Stage::Ending { grace_seconds } => plan_ending(view, grace_seconds),
         Stage::Running if view.history.deadline.is_some_and(|deadline| view.now >= deadline) => Plan {
             outcome: Outcome::Overdue,
             ..Plan::default()
@@ -246,7 +249,8 @@ fn earliest(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
     }
 }
 
-fn plan_ending(pod: &Pod, observed: &PodObserved, grace_seconds: i64) -> Plan {
+fn plan_ending(view: &View<'_>, grace_seconds: i64) -> Plan {
+    let (pod, observed) = (view.pod, view.observed);
     let mut plan = Plan::default();
     let alive = observed
         .containers
@@ -260,8 +264,9 @@ fn plan_ending(pod: &Pod, observed: &PodObserved, grace_seconds: i64) -> Plan {
         let after = who_ends_first(pod, observed, &container.name);
         Step::Kill(Kill { after, ..kill })
     }));
-    let ready = observed.sandboxes.iter().filter(|sandbox| sandbox.ready);
-    plan.steps.extend(ready.map(|sandbox| Step::StopSandbox {
+    let stands = |s: &&SandboxObserved| s.ready || !view.history.stopped.contains(&s.id);
+    let standing = observed.sandboxes.iter().filter(stands);
+    plan.steps.extend(standing.map(|sandbox| Step::StopSandbox {
         id: sandbox.id.clone(),
     }));
     if plan.steps.is_empty() {
@@ -326,11 +331,12 @@ fn sandbox_verdict<'a>(pod: &Pod, observed: &'a PodObserved) -> SandboxVerdict<'
 }
 
 fn plan_new_sandbox(view: &View<'_>, attempt: u32) -> Plan {
-    if !view.observed.is_still() {
+    let old = plan_ending(view, spec_grace(view.pod));
+    if !old.steps.is_empty() {
         // First everything of the old sandbox ends; the new one comes after the next look.
         return Plan {
             outcome: Outcome::Going,
-            ..plan_ending(view.pod, view.observed, spec_grace(view.pod))
+            ..old
         };
     }
     if wants_new_sandbox(view, attempt) {

@@ -354,7 +354,13 @@ impl World {
                 self.check_kill(e, uid, &kill.id);
                 self.edges[e].runtime.end(uid, &kill.id, 137);
             }
-            Step::StopSandbox { id } => self.edges[e].runtime.stop_sandbox(uid, &id),
+            Step::StopSandbox { id } => {
+                self.edges[e].runtime.stop_sandbox(uid, &id);
+                let process = self.edges[e].process.as_mut();
+                if let Some(worker) = process.and_then(|process| process.workers.get_mut(uid)) {
+                    worker.history.stopped.insert(id);
+                }
+            }
             Step::CreateSandbox { attempt } => self.edges[e].runtime.make_sandbox(uid, attempt),
             Step::Start(start) => {
                 let Some(container) = start.place.of(&pod.pod) else {

@@ -1,5 +1,6 @@
 //! The laws of the plan, held against a model runtime.
 
+mod sandboxes;
 mod sidecars;
 
 use std::collections::BTreeSet;
@@ -119,12 +120,20 @@ impl Model {
                 self.exit(&kill.id, 137);
             }
             Step::StopSandbox { id } => self.stop_sandbox(id),
-            Step::CreateSandbox { .. } => self.observed.sandboxes.insert(0, sandbox(self.next, true)),
+            Step::CreateSandbox { .. } => {
+                let stopped = |s: &SandboxObserved| self.history.stopped.contains(&s.id);
+                assert!(
+                    self.observed.sandboxes.iter().all(stopped),
+                    "its address is taken"
+                );
+                self.observed.sandboxes.insert(0, sandbox(self.next, true));
+            }
             Step::Start(start) => self.start(start),
         }
     }
 
     fn stop_sandbox(&mut self, id: &str) {
+        self.history.stopped.insert(id.to_owned());
         for sandbox in self.observed.sandboxes.iter_mut().filter(|s| s.id == id) {
             sandbox.ready = false;
         }

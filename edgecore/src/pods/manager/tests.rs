@@ -6,6 +6,7 @@ mod clocks;
 mod endings;
 mod pull_secrets;
 mod pulls;
+mod sandboxes;
 
 use std::time::Duration;
 

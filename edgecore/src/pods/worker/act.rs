@@ -27,6 +27,9 @@ use crate::runtime::RuntimeError;
 /// How long what failed is left alone: the kubelet's back-off after a failed sync.
 pub(super) const AFTER_FAILURE: Duration = Duration::from_secs(10);
 
+/// How often the stop of a dead sandbox is tried.
+const STOP_TRIES: u32 = 3;
+
 /// Ends when the pod is ordered to end sooner than `than` (in seconds).
 pub(super) async fn ordered_to_end_sooner(mut orders: watch::Receiver<Order>, than: i64) {
     let sooner = |order: &Order| ordered_end(order).is_some_and(|grace| grace < than);
@@ -66,11 +69,20 @@ impl Worker {
             .container(self.pod(), &field(self.pod(), container), event);
     }
 
-    /// Never noted: much changes with a sandbox.
+    /// Never noted: much changes with a sandbox. In a dead one nothing runs, only its network may still stand:
+    /// where that cannot be taken down, the pod is not kept from going on for long.
     async fn stop_sandbox(&mut self, id: &str) -> bool {
-        if let Err(error) = self.kit.runtime.stop_sandbox(id).await {
-            self.kill_failed(&error).await;
+        let Err(error) = self.kit.runtime.stop_sandbox(id).await else {
+            self.history.stopped.insert(id.to_owned());
+            return false;
+        };
+        let tries = self.holds.stops.entry(id.to_owned()).or_default();
+        *tries += 1;
+        if *tries >= STOP_TRIES {
+            // The plan still does not let go of one that is ready.
+            self.history.stopped.insert(id.to_owned());
         }
+        self.kill_failed(&error).await;
         false
     }
 

@@ -93,6 +93,8 @@ struct Holds {
     sandbox: Option<Instant>,
     containers: BTreeMap<String, Instant>,
     mount_failures: u32,
+    /// How often a sandbox could not be stopped.
+    stops: BTreeMap<String, u32>,
 }
 
 enum Turn {
@@ -301,6 +303,9 @@ impl Worker {
         self.history.unhealthy.retain(|id, _| exists(id));
         self.history.started.retain(exists);
         self.announced.retain(exists);
+        let stands = |id: &String| self.observed.sandboxes.iter().any(|s| &s.id == id);
+        self.history.stopped.retain(stands);
+        self.holds.stops.retain(|id, _| stands(id));
         for container in self.observed.containers.iter().filter(|c| c.run == Run::Exited) {
             self.history.ended.entry(container.id.clone()).or_insert(now);
         }

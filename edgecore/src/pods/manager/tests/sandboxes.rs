@@ -1,0 +1,37 @@
+//! What is left of a sandbox that died.
+
+use super::{booted, web};
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_sandbox_is_stopped_before_its_successor_is_made() {
+    let mut node = booted(&["app:1"]).await;
+    node.want(&web("u1"));
+    node.until("Running", |node| node.phase("u1") == "Running").await;
+    node.stop().await;
+    node.runtime.reboot();
+    node.boot().await;
+    node.until("Running again", |node| node.runtime.running() == ["c"])
+        .await;
+    let calls = node.runtime.calls();
+    let calls = calls.iter().filter_map(|call| call.split(' ').next());
+    let of_sandboxes = calls.filter(|call| ["RunPodSandbox", "StopPodSandbox"].contains(call));
+    let told: Vec<&str> = of_sandboxes.collect();
+    assert_eq!(told, ["RunPodSandbox", "StopPodSandbox", "RunPodSandbox"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_sandbox_that_cannot_be_stopped_does_not_keep_its_pod_down() {
+    let mut node = booted(&["app:1"]).await;
+    node.want(&web("u1"));
+    node.until("Running", |node| node.phase("u1") == "Running").await;
+    node.stop().await;
+    node.runtime.reboot();
+    for _ in 0..3 {
+        node.runtime
+            .fail_next("StopPodSandbox", "the network is not there");
+    }
+    node.boot().await;
+    node.until("Running again", |node| node.runtime.running() == ["c"])
+        .await;
+    assert_eq!(node.runtime.count("StopPodSandbox"), 3);
+}
