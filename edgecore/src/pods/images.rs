@@ -20,7 +20,7 @@ use k8s_cri::v1::{AuthConfig, Image, ImageSpec, PodSandboxConfig, PullImageReque
 use k8s_openapi::api::core::v1::{Container, Pod, Secret};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::spec;
 use crate::runtime::Runtime;
@@ -30,6 +30,9 @@ pub use error::ImageError;
 pub(super) use name::with_default_tag;
 use records::Proof;
 pub use records::PullRecords;
+
+/// Between two looks for pulls that were cut short and could not be settled.
+const SETTLE: Duration = Duration::from_mins(1);
 
 /// An image that is on the device.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -201,11 +204,19 @@ enum Failure {
 impl Images {
     async fn pull_and_record(&self, wish: ImageWish<'_>, image: &str) -> Result<PresentImage, Failure> {
         let requested = wish.container.image.as_deref().unwrap_or_default();
-        let begun = self.records.begin(requested).await;
-        begun.map_err(|error| Failure::Pull(format!("the pull cannot be kept in the store: {error}")))?;
+        let before = self.inspect(image).await.ok().flatten();
+        let before = before.map(|present| present.image_ref);
+        let under_way = self.records.under_way(requested, before);
+        if let Err(error) = self.records.begin(requested).await {
+            under_way.noted();
+            return Err(Failure::Pull(format!(
+                "the pull cannot be kept in the store: {error}"
+            )));
+        }
         let proof = match self.pull_with_logins(wish, image).await {
             Ok(proof) => proof,
             Err(cause) => {
+                under_way.noted();
                 self.records.failed(requested).await;
                 return Err(Failure::Pull(cause));
             }
@@ -218,6 +229,7 @@ impl Images {
                 cause,
             })
         })?;
+        under_way.noted();
         self.records.pulled(requested, &present.image_ref, proof).await;
         self.forget_removed_images().await;
         Ok(present)
@@ -231,14 +243,29 @@ impl Images {
         }
     }
 
-    /// After a start: what the last pulls before a crash have left.
+    /// What pulls that were cut short have left: before a crash, or by pods that did not wait for them.
     pub async fn settle(&self) {
-        if !self.records.are_cut_short() {
-            return;
+        for requested in self.records.cut_short_ones() {
+            let Ok(image) = name::with_default_tag(&requested) else {
+                self.records.settle(&requested, None).await;
+                continue;
+            };
+            match self.inspect(&image).await {
+                Ok(present) => {
+                    let id = present.map(|present| present.image_ref);
+                    self.records.settle(&requested, id.as_deref()).await;
+                }
+                Err(error) => tracing::warn!(%error, "it is not known what a pull has left"),
+            }
         }
-        match self.runtime.list_images().await {
-            Ok(images) => self.records.settle(&images).await,
-            Err(error) => tracing::warn!(%error, "the images cannot be listed"),
+    }
+
+    /// Settles what is cut short from now on, for ever.
+    pub async fn keep_settled(&self) {
+        loop {
+            // What could not be settled is tried again when there is time for it.
+            let _ = timeout(SETTLE, self.records.next_cut()).await;
+            self.settle().await;
         }
     }
 

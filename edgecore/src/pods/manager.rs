@@ -206,6 +206,8 @@ impl Round {
             .spawn(events::pump(told, Arc::clone(&self.kit.report)));
         self.helpers.spawn(logs::keep_short(self.rotation()));
         self.helpers.spawn(image_gc::keep_room(self.room()));
+        let kit = Arc::clone(&self.kit);
+        self.helpers.spawn(async move { kit.images.keep_settled().await });
         let (notice, mut notices) = mpsc::channel(NOTICES);
         self.helpers
             .spawn(watch::follow(Arc::clone(&self.kit.runtime), notice));

@@ -52,6 +52,11 @@ impl FakeRuntime {
         private.insert(image.to_owned(), user.to_owned());
     }
 
+    /// Brings an image to the device past everybody.
+    pub(crate) fn import(&self, image: &str) {
+        self.world.lock().images.insert(image.to_owned());
+    }
+
     /// Every pull takes so long from now on.
     pub(crate) fn pulls_take(&self, takes: Duration) {
         self.world.lock().pull_takes = takes;

@@ -6,7 +6,8 @@
 //! for all, and so is one that the registry gave to nobody in particular.
 //!
 //! Rows outlive a restart, so a pod starts again without network. That a pull is under way is a row too:
-//! when it is found after a crash, the image may be there and nobody knows who was let in.
+//! when it is found after a crash, the image may be there and nobody knows who was let in. The same holds for
+//! a pull that nobody waits for any more, because its pod is to end ([`UnderWay`]).
 //!
 //! **Invariant:** no row holds a login, only the digest of one.
 
@@ -17,10 +18,11 @@ use k8s_cri::v1::{AuthConfig, Image};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use tokio::sync::Notify;
 use tracing::warn;
 
 use super::name;
-use crate::store::{Batch, Db, MAX_OPS, Op, StoreError, Table};
+use crate::store::{Batch, Db, MAX_OPS, StoreError, Table};
 
 /// Secrets that are remembered for one repository; who comes later takes the place of the oldest.
 const SECRETS: usize = 100;
@@ -100,14 +102,40 @@ type Record = BTreeMap<String, Access>;
 struct Kept {
     /// By the runtime's own name of the image.
     pulled: BTreeMap<String, Record>,
-    /// Images as pods name them, and how many pulls of each are under way.
+    /// Images as pods name them, and how many pulls of each are under way; 0 where the last was cut short.
     pulling: BTreeMap<String, usize>,
+    /// What the runtime held of those that were cut short before they began.
+    before: BTreeMap<String, String>,
 }
 
 /// What was pulled, and with which secrets.
 pub struct PullRecords {
     db: Db,
     kept: Mutex<Kept>,
+    cut: Notify,
+}
+
+/// A pull, while it is under way. Dropped before its end is noted, it was cut short.
+pub(super) struct UnderWay<'a> {
+    records: &'a PullRecords,
+    image: &'a str,
+    before: Option<String>,
+    noted: bool,
+}
+
+impl UnderWay<'_> {
+    /// Its end is being noted.
+    pub(super) fn noted(mut self) {
+        self.noted = true;
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        if !self.noted {
+            self.records.cut_short(self.image, self.before.take());
+        }
+    }
 }
 
 impl PullRecords {
@@ -124,30 +152,63 @@ impl PullRecords {
                 kept.pulling.insert(image.to_owned(), 0);
             }
         }
-        let kept = Mutex::new(kept);
-        Self { db, kept }
+        Self {
+            db,
+            kept: Mutex::new(kept),
+            cut: Notify::new(),
+        }
     }
 
-    /// Whether a crash cut a pull short.
-    pub(super) fn are_cut_short(&self) -> bool {
-        self.kept.lock().pulling.values().any(|pulls| *pulls == 0)
+    /// The images whose last pull was cut short.
+    pub(super) fn cut_short_ones(&self) -> Vec<String> {
+        let kept = self.kept.lock();
+        let cut = kept.pulling.iter().filter(|(_, pulls)| **pulls == 0);
+        cut.map(|(image, _)| image.clone()).collect()
     }
 
-    /// Pulls that a crash cut short: where the image is there, somebody was let in, and nobody knows who.
-    pub(super) async fn settle(&self, images: &[Image]) {
-        let mut batch = Batch::new();
+    /// Waits until a pull is cut short.
+    pub(super) async fn next_cut(&self) {
+        self.cut.notified().await;
+    }
+
+    /// To be held from before a pull begins until its end is noted. `before` is what the runtime holds now.
+    pub(super) const fn under_way<'a>(&'a self, image: &'a str, before: Option<String>) -> UnderWay<'a> {
+        UnderWay {
+            records: self,
+            image,
+            before,
+            noted: false,
+        }
+    }
+
+    fn cut_short(&self, image: &str, before: Option<String>) {
         {
-            let Kept { pulled, pulling } = &mut *self.kept.lock();
-            for image in images {
-                for name in image.repo_tags.iter().chain(&image.repo_digests) {
-                    if pulling.get(name) != Some(&0) {
-                        continue;
-                    }
-                    pulling.remove(name);
-                    let record = pulled.entry(image.id.clone()).or_default();
-                    batch.push(Table::ImagePull, format!("{PULLING}{name}"), Op::Delete);
-                    batch = batch.put(Table::ImagePull, format!("{PULLED}{}", image.id), row(record));
-                }
+            let mut kept = self.kept.lock();
+            let Some(count) = kept.pulling.get_mut(image) else {
+                return;
+            };
+            *count = count.saturating_sub(1);
+            if let (0, Some(id)) = (*count, before) {
+                kept.before.insert(image.to_owned(), id);
+            }
+        }
+        self.cut.notify_one();
+    }
+
+    /// A pull was cut short, and the runtime holds `id` under that name, or nothing. Where it brought an image,
+    /// somebody was let in, and nobody knows who.
+    pub(super) async fn settle(&self, image: &str, id: Option<&str>) {
+        let mut batch = Batch::new().delete(Table::ImagePull, format!("{PULLING}{image}"));
+        {
+            let mut kept = self.kept.lock();
+            if kept.pulling.get(image) != Some(&0) {
+                return;
+            }
+            kept.pulling.remove(image);
+            let before = kept.before.remove(image);
+            if let Some(id) = id.filter(|id| before.as_deref() != Some(*id)) {
+                let record = row(kept.pulled.entry(id.to_owned()).or_default());
+                batch = batch.put(Table::ImagePull, format!("{PULLED}{id}"), record);
             }
         }
         self.write(batch).await;

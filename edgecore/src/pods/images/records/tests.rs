@@ -108,18 +108,52 @@ async fn a_pull_that_a_crash_cut_short_is_free_for_nobody() {
     let db = Db::in_memory();
     PullRecords::open(db.clone()).await.begin(IMAGE).await.unwrap();
     let records = PullRecords::open(db.clone()).await;
-    assert!(records.are_cut_short());
+    assert_eq!(records.cut_short_ones(), [IMAGE]);
     assert!(
         !records.may_use(IMAGE, ID, Vec::new).await,
         "before it was looked at"
     );
-    records.settle(&[on_device(&[IMAGE, "alias:1"], ID)]).await;
-    assert!(!records.are_cut_short());
+    records.settle(IMAGE, Some(ID)).await;
+    assert!(records.cut_short_ones().is_empty());
     assert!(!admits(&records, &db, &[]).await);
     assert!(
         !records.may_use("alias:1", ID, Vec::new).await,
         "under another name"
     );
+}
+
+/// A pull that nobody waited for: what the runtime held before it, and holds now.
+async fn given_up(db: &Db, before: Option<&str>, now: Option<&str>) -> PullRecords {
+    let records = PullRecords::open(db.clone()).await;
+    let under_way = records.under_way(IMAGE, before.map(str::to_owned));
+    records.begin(IMAGE).await.unwrap();
+    drop(under_way);
+    records.next_cut().await;
+    assert_eq!(records.cut_short_ones(), [IMAGE]);
+    records.settle(IMAGE, now).await;
+    records
+}
+
+#[tokio::test]
+async fn a_pull_that_was_given_up_and_brought_nothing_leaves_nothing() {
+    for held in [None, Some(ID)] {
+        let db = Db::in_memory();
+        let records = given_up(&db, held, held).await;
+        assert!(db.scan(Table::ImagePull).await.unwrap().is_empty());
+        assert!(
+            admits(&records, &db, &[]).await,
+            "an image that is imported later"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_pull_that_was_given_up_and_brought_an_image_is_free_for_nobody() {
+    for before in [None, Some("sha256:older")] {
+        let db = Db::in_memory();
+        let records = given_up(&db, before, Some(ID)).await;
+        assert!(!admits(&records, &db, &[]).await);
+    }
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{booted, pod};
+use super::{booted, deleted, pod, web};
 
 #[tokio::test(start_paused = true)]
 async fn a_pod_with_more_images_than_turns_to_pull_comes_up_whatever_its_containers_are_called() {
@@ -22,4 +22,21 @@ async fn a_pod_with_more_images_than_turns_to_pull_comes_up_whatever_its_contain
     node.until("Running", |node| node.runtime.running().len() == names.len())
         .await;
     assert_eq!(node.runtime.count("PullImage"), names.len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_image_that_is_imported_after_a_pull_was_given_up_is_there_for_every_pod() {
+    let node = booted(&[]).await;
+    node.runtime.pulls_take(Duration::from_hours(10));
+    let mut wanted = web("u1");
+    wanted["spec"]["terminationGracePeriodSeconds"] = json!(1);
+    node.want(&wanted);
+    node.hear("Pulling").await;
+    node.want(&deleted(wanted, 1));
+    node.until("gone", |node| node.gone() == ["u1"]).await;
+    node.forget("u1");
+    node.until("forgotten", |node| node.forgotten() == ["u1"]).await;
+    node.runtime.import("app:1");
+    node.want(&web("u2"));
+    node.until("Running", |node| node.phase("u2") == "Running").await;
 }
