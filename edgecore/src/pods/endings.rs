@@ -5,7 +5,8 @@
 //!                                                        └──► turn ──► the runtime erases what it kept of the pod
 //! ```
 //!
-//! Someone waits for a stop, a drain or a rollout; nobody waits for the erasing, which costs the runtime about
+//! Someone waits for a stop, a drain or a rollout; nobody waits for the erasing (where a pod of the same name
+//! does, the worker takes no turn), which costs the runtime about
 //! as much: it takes the pod's network down once more. So it waits, though not for long, for there are pods that
 //! take an hour to end; and it is done for few at a time, because a start may be under way by then.
 

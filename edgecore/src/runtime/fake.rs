@@ -57,6 +57,11 @@ impl FakeRuntime {
         self.world.lock().images.insert(image.to_owned());
     }
 
+    /// Sandboxes resist their removal, or no longer.
+    pub(crate) fn removals_hang(&self, hang: bool) {
+        self.world.lock().removals_hang = hang;
+    }
+
     /// Every pull takes so long from now on.
     pub(crate) fn pulls_take(&self, takes: Duration) {
         self.world.lock().pull_takes = takes;

@@ -102,6 +102,7 @@ fn order_to_end(uid: &str, seen: &Seen) -> Order {
     Order {
         desired: Arc::new(DesiredPod { pod, refused: None }),
         removed: true,
+        followed: false,
         objects: 0,
     }
 }

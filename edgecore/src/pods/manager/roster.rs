@@ -72,6 +72,7 @@ impl Roster {
         let order = Order {
             desired: Arc::clone(desired),
             removed: false,
+            followed: false,
             objects,
         };
         match self.posts.get(uid) {
@@ -95,10 +96,20 @@ impl Roster {
         }
     }
 
-    /// A new pod waits until the old one of its name has ended.
+    /// A new pod waits until the old one of its name has ended, which is told that somebody waits.
     fn name_is_taken(&self, desired: &DesiredPod) -> bool {
         let name = full_name(desired);
-        self.posts.values().any(|post| post.full_name == name)
+        let mut old = self
+            .posts
+            .values()
+            .filter(|post| post.full_name == name)
+            .peekable();
+        let taken = old.peek().is_some();
+        for post in old {
+            post.orders
+                .send_if_modified(|order| !std::mem::replace(&mut order.followed, true));
+        }
+        taken
     }
 
     /// The kubelet's admission: once, when a pod comes here or edgecore starts, the oldest pods first.

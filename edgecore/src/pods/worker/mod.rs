@@ -54,6 +54,8 @@ pub struct Order {
     pub desired: Arc<DesiredPod>,
     /// The cluster does not want it any more: end it, and do not report.
     pub removed: bool,
+    /// Another pod of its name is wanted, and waits for this one's end.
+    pub followed: bool,
     /// Counts changes of the objects that pods name.
     pub objects: u64,
 }

@@ -1,24 +1,41 @@
 //! The end of a pod, and its housekeeping.
 //!
+//! Where a pod of the same name waits, the erasing makes way for it: it takes no turn and gets [`ERASING`]. What
+//! is left then is found by the manager, as is all that nobody wants.
+//!
 //! **Invariant:** nothing is taken down before the pod's last status outlives a crash, and the pod is said
 //! to be gone only when nothing of it can be running.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use tokio::time::Instant;
-use tracing::{debug, warn};
+use std::time::Duration;
 
-use super::{RETRY, Turn, Worker};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+use tracing::{debug, info, warn};
+
+use super::{Order, RETRY, Turn, Worker};
 use crate::pods::gc;
 use crate::pods::lifecycle::Stage;
 use crate::pods::logs;
 use crate::pods::observed::ContainerObserved;
 use crate::pods::spec;
 
+/// How long the erasing may take while a successor waits.
+const ERASING: Duration = Duration::from_secs(2);
+
+/// Ends when the pod is forgotten by the cluster and another one of its name waits.
+async fn followed(mut orders: watch::Receiver<Order>) {
+    let waits = |order: &Order| order.removed && order.followed;
+    if orders.wait_for(waits).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
 impl Worker {
     /// Everything has stopped: say so, take down, say that it is gone, and erase what the runtime keeps of it.
-    /// The erasing comes last: nobody waits for it.
+    /// The erasing comes last: nobody waits for it for long.
     pub(super) async fn settle(&mut self) -> Turn {
         self.end.stopped = true;
         self.ending = None;
@@ -34,7 +51,26 @@ impl Worker {
         if !deleted && !self.order.removed {
             return Turn::Wait(None);
         }
-        if !self.say_gone().await || !self.erase().await {
+        if !self.say_gone().await {
+            return Turn::Wait(Some(Instant::now() + RETRY));
+        }
+        let (orders, name) = (self.orders.clone(), spec::name(self.pod()).to_owned());
+        let make_way = async move {
+            followed(orders).await;
+            sleep(ERASING).await;
+            info!(
+                pod = name,
+                "what is left of it is erased later: its successor waits"
+            );
+        };
+        let erased = tokio::select! {
+            erased = self.erase() => erased,
+            () = make_way => {
+                self.order.removed = true;
+                true
+            }
+        };
+        if !erased {
             return Turn::Wait(Some(Instant::now() + RETRY));
         }
         if self.order.removed {
@@ -83,12 +119,15 @@ impl Worker {
     }
 
     /// Everything the runtime and the disk still hold of a pod that nobody wants any more.
-    async fn erase(&mut self) -> bool {
+    async fn erase(&self) -> bool {
         let nothing = self.observed.containers.is_empty() && self.observed.sandboxes.is_empty();
         let _turn = if nothing {
             None
         } else {
-            self.kit.endings.turn().await
+            tokio::select! {
+                turn = self.kit.endings.turn() => turn,
+                () = followed(self.orders.clone()) => None,
+            }
         };
         let runtime = self.kit.runtime.as_ref();
         for container in &self.observed.containers {

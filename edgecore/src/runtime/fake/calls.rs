@@ -141,6 +141,11 @@ impl Runtime for FakeRuntime {
     }
 
     fn remove_sandbox(&self, id: &str) -> Call<'_, ()> {
+        if self.world.lock().removals_hang {
+            let error = World::refused("RemovePodSandbox", "deadline exceeded");
+            let given_up = tokio::time::sleep(std::time::Duration::from_mins(2));
+            return given_up.map(|()| Err(error)).boxed();
+        }
         self.with("RemovePodSandbox", id, |world| {
             world.sandboxes.remove(id);
             world.containers.retain(|_, (sandbox, _)| sandbox != id);

@@ -13,6 +13,7 @@ pub(super) struct World {
     pub(super) next: u64,
     pub(super) clock: i64,
     pub(super) down: bool,
+    pub(super) removals_hang: bool,
     pub(super) driver: Option<api::CgroupDriver>,
     pub(super) sandboxes: BTreeMap<String, api::PodSandboxStatus>,
     pub(super) containers: BTreeMap<String, (String, api::ContainerStatus)>,

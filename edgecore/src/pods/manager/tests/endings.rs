@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use serde_json::json;
+use tokio::time::Instant;
 
 use super::{booted, deleted, pod, web};
+use crate::pods::testbed::Node;
 
 #[tokio::test(start_paused = true)]
 async fn a_deleted_pod_is_stopped_reported_and_gone_in_this_order() {
@@ -57,4 +59,55 @@ async fn what_is_left_of_a_pod_is_erased_when_the_others_have_stopped() {
         node.gone().len() == 2 && node.runtime.sandboxes() == 0
     })
     .await;
+}
+
+/// Ends the pod `u1` and wants another one of its name; says how long that takes to run.
+async fn replaced(node: &Node) -> Duration {
+    node.want(&deleted(web("u1"), 1));
+    node.until("gone", |node| node.gone().contains(&"u1".to_owned()))
+        .await;
+    node.forget("u1");
+    node.want(&web("u3"));
+    let began = Instant::now();
+    node.until("the new one", |node| node.phase("u3") == "Running")
+        .await;
+    began.elapsed()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_of_the_same_name_does_not_wait_for_others_that_end_slowly() {
+    let node = booted(&["app:1"]).await;
+    let slow = json!({"containers": [{"name": "s", "image": "app:1",
+        "lifecycle": {"preStop": {"sleep": {"seconds": 50}}}}]});
+    let slow = pod("slow", "u2", &slow);
+    node.want(&web("u1"));
+    node.want(&slow);
+    node.until("both Running", |node| {
+        node.phase("u1") == "Running" && node.phase("u2") == "Running"
+    })
+    .await;
+    node.want(&deleted(slow, 60));
+    let took = replaced(&node).await;
+    assert!(took < Duration::from_secs(2), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_of_the_same_name_does_not_wait_for_an_erasing_that_hangs() {
+    let node = booted(&["app:1"]).await;
+    node.want(&web("u1"));
+    node.until("Running", |node| node.phase("u1") == "Running").await;
+    node.runtime.removals_hang(true);
+    let took = replaced(&node).await;
+    assert!(took < Duration::from_secs(5), "{took:?}");
+    assert_eq!(node.runtime.sandboxes(), 2);
+    node.runtime.removals_hang(false);
+    let began = Instant::now();
+    node.until("the old one is erased all the same", |node| {
+        node.runtime.sandboxes() == 1 || began.elapsed() > Duration::from_mins(5)
+    })
+    .await;
+    assert_eq!(
+        (node.runtime.sandboxes(), node.runtime.running()),
+        (1, vec!["c".to_owned()])
+    );
 }
