@@ -17,16 +17,19 @@ use tokio_util::sync::CancellationToken;
 use super::conditions::{Conditions, Now};
 use super::document::{self, Identity};
 use super::host_ip::HostIp;
-use super::{Machine, Observation, observe};
+use super::{Machine, Observation, RuntimeFacts, observe};
 use crate::reported::Reporter;
 use crate::runtime::{Abilities, Runtime};
 
 /// The kubelet's own interval.
 const EVERY: Duration = Duration::from_secs(10);
-/// While the node is not ready: a runtime that comes up is seen at once.
+/// While the node is not ready, or the runtime does not answer: a runtime that comes up is seen at once.
 const EVERY_WHILE_NOT_READY: Duration = Duration::from_secs(1);
-/// How long the runtime may take to describe itself before it counts as down.
+/// How long the runtime may take to describe itself before the look counts as missed.
 const PATIENCE: Duration = Duration::from_secs(8);
+/// How long after its last answer the runtime counts as down, as with the kubelet: it may be upgraded, or wait
+/// for the disk, and the pods of a node that is not ready are taken out of service.
+const DOWN_AFTER: Duration = Duration::from_secs(30);
 
 /// An error of whatever takes the documents.
 pub type SinkError = Box<dyn std::error::Error + Send + Sync>;
@@ -71,6 +74,8 @@ pub struct Watch {
     conditions: Conditions,
     address: Option<IpAddr>,
     disk_bytes: Option<u64>,
+    answered: Option<(Instant, RuntimeFacts)>,
+    missed: bool,
     ready: bool,
     told: Option<Node>,
 }
@@ -81,6 +86,18 @@ impl Watch {
     pub fn settle(&mut self, seen: &mut Observation) {
         if let Some(disk) = &mut seen.load.disk {
             disk.bytes = *self.disk_bytes.get_or_insert(disk.bytes);
+        }
+    }
+
+    /// Puts the runtime's last answer in the place of one that is missing, while it is young.
+    pub fn bridge(&mut self, seen: &mut Observation, now: Instant) {
+        self.missed = seen.runtime.is_err();
+        if let Ok(facts) = &seen.runtime {
+            self.answered = Some((now, facts.clone()));
+        }
+        let young = |(at, _): &&(Instant, RuntimeFacts)| now.duration_since(*at) < DOWN_AFTER;
+        if let (true, Some((_, facts))) = (self.missed, self.answered.as_ref().filter(young)) {
+            seen.runtime = Ok(facts.clone());
         }
     }
 
@@ -98,7 +115,11 @@ impl Watch {
 
     /// How soon to look again.
     pub fn pace(&self) -> Duration {
-        if self.ready { EVERY } else { EVERY_WHILE_NOT_READY }
+        if self.ready && !self.missed {
+            EVERY
+        } else {
+            EVERY_WHILE_NOT_READY
+        }
     }
 
     /// Notes that the document is on its way for good.
@@ -132,6 +153,7 @@ impl NodeReporter {
             wall: self.wall(),
             steady: Instant::now(),
         };
+        watch.bridge(&mut seen, now.steady);
         let Some(node) = watch.look(&self.identity, &seen, now) else {
             return watch.pace();
         };
@@ -231,6 +253,28 @@ mod tests {
         assert_eq!(watch.look(&identity, &dark, now(110)), None);
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_runtime_that_is_silent_for_a_moment_is_not_down() {
+        let start = Instant::now();
+        let after = |seconds| start + Duration::from_secs(seconds);
+        let mut watch = Watch::default();
+        let mut look = |answer: Result<RuntimeFacts, String>, seconds| {
+            let mut seen = Observation {
+                runtime: answer,
+                ..seen()
+            };
+            watch.bridge(&mut seen, after(seconds));
+            (seen.runtime.is_ok(), watch.missed)
+        };
+        let (here, silent) = (|| Ok(RuntimeFacts::default()), || Err("silent".to_owned()));
+        assert_eq!(look(silent(), 0), (false, true), "it has never answered");
+        assert_eq!(look(here(), 10), (true, false));
+        assert_eq!(look(silent(), 20), (true, true));
+        assert_eq!(look(silent(), 39), (true, true));
+        assert_eq!(look(silent(), 40), (false, true));
+        assert_eq!(look(here(), 41), (true, false));
+    }
+
     #[test]
     fn a_disk_whose_size_breathes_does_not_change_the_node() {
         let sized = |bytes| {
@@ -312,7 +356,9 @@ mod tests {
             "pods hear of it"
         );
         runtime.set_down(true);
+        let silent = Instant::now();
         let (status, message) = ready(&documents.recv().await.unwrap());
+        assert!(silent.elapsed() > DOWN_AFTER - EVERY);
         assert_eq!(status, "False");
         assert!(message.starts_with("[container runtime is down, "), "{message}");
         runtime.set_down(false);
