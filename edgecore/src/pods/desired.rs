@@ -4,8 +4,9 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, PodStatus};
+use k8s_openapi::api::core::v1::{Container, Pod, PodCondition, PodSpec, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use protocol::object::owned;
 use serde::Deserialize;
 use serde_json::Value;
 use thiserror::Error;
@@ -15,7 +16,7 @@ use super::features::{self, UnsupportedPodFeature};
 /// A wanted pod.
 #[derive(Clone, Debug)]
 pub struct DesiredPod {
-    /// The pod; `status` is what the API server showed last.
+    /// The pod; `status` is what the node itself had said when the pod came, and what others say now.
     pub pod: Pod,
     /// Why it is not run here.
     pub refused: Option<UnsupportedPodFeature>,
@@ -39,9 +40,27 @@ impl DesiredPod {
             Err(error) => (outline(value)?, Some(undecodable(&error))),
         };
         let seed: Option<PodStatus> = status.and_then(|json| serde_json::from_slice(json).ok());
-        pod.status = seed.or(pod.status);
+        pod.status = match seed {
+            Some(seed) => Some(joined(seed, pod.status.unwrap_or_default())),
+            None => pod.status,
+        };
         Ok(Self { pod, refused })
     }
+}
+
+/// The node's own part is what came with the pod first; what others say of it comes with every version of
+/// the body, and is over when the body has it no more.
+fn joined(mut seed: PodStatus, body: PodStatus) -> PodStatus {
+    let of = |status: Option<Vec<PodCondition>>, node: bool| {
+        let conditions = status.unwrap_or_default().into_iter();
+        conditions.filter(move |c| owned::is_pod_condition(&c.type_) == node)
+    };
+    let conditions: Vec<_> = of(seed.conditions.take(), true)
+        .chain(of(body.conditions, false))
+        .collect();
+    seed.conditions = (!conditions.is_empty()).then_some(conditions);
+    seed.resource_claim_statuses = body.resource_claim_statuses;
+    seed
 }
 
 fn undecodable(error: &serde_json::Error) -> UnsupportedPodFeature {

@@ -89,6 +89,49 @@ async fn a_pod_that_had_ended_is_still_known_to_have_ended_after_a_new_version_a
     assert_eq!(status.phase.as_deref(), Some("Failed"));
 }
 
+#[tokio::test]
+async fn what_others_say_of_a_pod_is_taken_from_its_latest_version() {
+    let version = |revision: u32, conditions: &str| {
+        let json = format!(
+            r#"{{"metadata":{{"namespace":"default","name":"a","uid":"u1","resourceVersion":"{revision}"}},
+            "spec":{{"readinessGates":[{{"conditionType":"gate"}}],"containers":[{{"name":"c","image":"i"}}]}},
+            "status":{{"phase":"Running","conditions":[{{"type":"Ready","status":"False"}}{conditions}]}}}}"#
+        );
+        canonical(Kind::Pod, json.as_bytes()).unwrap()
+    };
+    let gate = |status: &str| format!(r#",{{"type":"gate","status":"{status}"}}"#);
+    let db = Db::in_memory();
+    let (desired, _) = Desired::load(db.clone()).await.unwrap();
+    let said = |desired: &Desired| {
+        let status = desired.pods()[0].pod.status.clone().unwrap();
+        assert_eq!(status.phase.as_deref(), Some("Running"));
+        let conditions = status.conditions.unwrap().into_iter();
+        conditions
+            .map(|c| format!("{}={}", c.type_, c.status))
+            .collect::<Vec<_>>()
+    };
+    let first = version(4, "");
+    desired.apply(&commit(vec![first], Vec::new())).await.unwrap();
+    assert_eq!(said(&desired), ["Ready=False"]);
+    for (revision, now) in [(5, "True"), (6, "False")] {
+        let seedless = Object {
+            seed_status: None,
+            ..version(revision, &gate(now))
+        };
+        desired.apply(&commit(vec![seedless], Vec::new())).await.unwrap();
+        let both = ["Ready=False".to_owned(), format!("gate={now}")];
+        assert_eq!(said(&desired), both);
+        let (again, _) = Desired::load(db.clone()).await.unwrap();
+        assert_eq!(said(&again), both, "after a restart too");
+    }
+    let over = Object {
+        seed_status: None,
+        ..version(7, "")
+    };
+    desired.apply(&commit(vec![over], Vec::new())).await.unwrap();
+    assert_eq!(said(&desired), ["Ready=False"]);
+}
+
 #[test]
 fn a_commit_over_the_stores_limit_is_split_with_pods_behind_what_they_name() {
     let named = |kind, n: usize| Object {
