@@ -4,7 +4,7 @@
 //! wrote it. The list itself is in `features/allowed.rs`. What only the scheduler or the API server reads is
 //! allowed whole. Pure.
 //!
-//! **Invariant:** a pod that passes is honoured in full; whatever is set and not listed is refused by its
+//! **Invariant:** a pod that passes is honoured in full, but for ephemeral containers; whatever is set and not listed is refused by its
 //! path.
 
 mod allowed;

@@ -7,6 +7,7 @@
 pub(super) const LISTS: &[(&str, &str)] = &[
     ("", POD),
     ("", FOR_THE_SCHEDULER),
+    ("", ONLY_TOLD),
     ("volumes.[]", VOLUME),
     ("containers.[]", CONTAINER),
     ("initContainers.[]", CONTAINER),
@@ -91,6 +92,12 @@ const FOR_THE_SCHEDULER: &str = "
     priorityClassName
     preemptionPolicy
     workloadRef.**
+";
+
+/// Not honoured, and yet no reason to leave a pod alone: they come to a pod that runs and cannot be taken back.
+/// Their status says that they are not run.
+const ONLY_TOLD: &str = "
+    ephemeralContainers.**
 ";
 
 const VOLUME: &str = "

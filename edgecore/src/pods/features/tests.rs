@@ -92,11 +92,6 @@ fn every_feature_that_is_not_honoured_is_refused_by_its_path() {
     }
     for (field, value, path) in [
         (
-            "ephemeralContainers",
-            json!([{"name": "x"}]),
-            "ephemeralContainers",
-        ),
-        (
             "overhead",
             json!({"example.org/x": "1"}),
             "overhead.example.org/x",
@@ -177,6 +172,15 @@ fn a_long_list_is_told_in_part() {
     let error = check(&json!({"spec": {"containers": containers}})).unwrap_err();
     assert_eq!(error.paths.len(), 40);
     assert!(error.to_string().ends_with("and 24 more"), "{error}");
+}
+
+#[test]
+fn a_container_added_for_debugging_does_not_make_the_pod_refused() {
+    let debug = json!({"name": "debugger-1", "image": "i", "stdin": true, "targetContainerName": "c"});
+    assert_eq!(
+        refused(&json!({"ephemeralContainers": [debug]})),
+        Vec::<String>::new()
+    );
 }
 
 #[test]

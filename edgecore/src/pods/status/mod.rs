@@ -7,6 +7,7 @@
 
 mod conditions;
 mod containers;
+pub(super) mod ephemeral;
 mod phase;
 
 use std::collections::BTreeMap;
@@ -145,6 +146,7 @@ fn from_runtime(input: &StatusInput<'_>, old: &PodStatus) -> PodStatus {
         observed_generation: input.pod.metadata.generation,
         init_container_statuses: non_empty(init_statuses),
         container_statuses: non_empty(statuses),
+        ephemeral_container_statuses: non_empty(ephemeral::statuses(input.pod)),
         ..PodStatus::default()
     }
 }

@@ -250,6 +250,7 @@ impl Worker {
         }
         let held = self.hold_back(&mut plan);
         self.say_back_offs(&plan);
+        self.say_ephemeral();
         let steps = std::mem::take(&mut plan.steps);
         if !steps.is_empty() {
             self.act(steps).await;

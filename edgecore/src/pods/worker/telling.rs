@@ -15,7 +15,7 @@ use crate::pods::events::Tone;
 use crate::pods::features::UnsupportedPodFeature;
 use crate::pods::lifecycle::Plan;
 use crate::pods::spec;
-use crate::pods::status::{self, StatusInput};
+use crate::pods::status::{self, StatusInput, ephemeral};
 
 impl Worker {
     pub(super) fn say_back_offs(&mut self, plan: &Plan) {
@@ -36,6 +36,25 @@ impl Worker {
                     message,
                 },
             );
+        }
+    }
+
+    /// Ephemeral containers are not run: said once of each, before the status that says so too is kept.
+    pub(super) fn say_ephemeral(&self) {
+        let told = self
+            .reported
+            .as_ref()
+            .and_then(|status| status.ephemeral_container_statuses.as_deref())
+            .unwrap_or_default();
+        let untold = |name: &str| !self.order.removed && !told.iter().any(|status| status.name == name);
+        for container in ephemeral::containers(self.pod()) {
+            if untold(&container.name) {
+                let field = format!("spec.ephemeralContainers{{{}}}", container.name);
+                let reason = UnsupportedPodFeature::REASON;
+                self.kit
+                    .events
+                    .container(self.pod(), &field, (Tone::Warning, reason, ephemeral::MESSAGE));
+            }
         }
     }
 

@@ -1,0 +1,36 @@
+//! Pods that are changed while they run.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::{booted, web};
+
+#[tokio::test(start_paused = true)]
+async fn an_ephemeral_container_is_refused_and_its_pod_is_cared_for_as_before() {
+    let node = booted(&["app:1"]).await;
+    node.want(&web("u1"));
+    node.until("Running", |node| node.phase("u1") == "Running").await;
+    let mut debugged = web("u1");
+    debugged["spec"]["ephemeralContainers"] = json!([{"name": "debugger-1", "image": "busybox"}]);
+    node.want(&debugged);
+    node.hear("UnsupportedPodFeature: ephemeral containers are not supported")
+        .await;
+    let status = node.status("u1").ephemeral_container_statuses.unwrap().remove(0);
+    assert_eq!(
+        (status.name.as_str(), status.image.as_str()),
+        ("debugger-1", "busybox")
+    );
+    let waiting = status.state.unwrap().waiting.unwrap();
+    assert_eq!(waiting.reason.as_deref(), Some("UnsupportedPodFeature"));
+    assert_eq!(node.phase("u1"), "Running");
+    node.runtime.end("c", 1);
+    node.until("the restart", |node| {
+        node.status("u1").container_statuses.unwrap()[0].restart_count == 1
+    })
+    .await;
+    tokio::time::sleep(Duration::from_mins(5)).await;
+    let said = |event: &&String| event.contains("ephemeral containers");
+    assert_eq!(node.events().iter().filter(said).count(), 1, "once");
+    assert_eq!(node.runtime.count("CreateContainer"), 2, "and it is never made");
+}
