@@ -214,6 +214,12 @@ impl Node {
         self.source.objects.send_modify(|generation| *generation += 1);
     }
 
+    /// What a file of a pod's volume says, by `plugin/volume/path`; nothing while it is missing.
+    pub(crate) fn in_volume(&self, uid: &str, path: &str) -> String {
+        let volumes = self.scratch.path().join("kubelet/pods").join(uid).join("volumes");
+        std::fs::read_to_string(volumes.join(format!("kubernetes.io~{path}"))).unwrap_or_default()
+    }
+
     /// The status reported last.
     pub(crate) fn status(&self, uid: &str) -> PodStatus {
         self.report.last_status(uid).unwrap_or_default()

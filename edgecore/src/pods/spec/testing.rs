@@ -96,6 +96,12 @@ impl FakeObjects {
             .insert((namespace.to_owned(), name.to_owned()), Arc::new(map));
     }
 
+    /// Removes a ConfigMap.
+    pub(crate) fn remove_config_map(&self, namespace: &str, name: &str) {
+        let key = (namespace.to_owned(), name.to_owned());
+        self.config_maps.write().remove(&key);
+    }
+
     /// With a Secret.
     pub(crate) fn secret(self, namespace: &str, name: &str, data: &[(&str, &[u8])]) -> Self {
         let data = data

@@ -96,12 +96,9 @@ impl Volumes {
     ///
     /// One call a pod at a time.
     pub async fn mount(&self, pod: &Pod) -> Result<Mounted, MountError> {
-        let volumes = spec::spec(pod)
-            .and_then(|spec| spec.volumes.as_deref())
-            .unwrap_or_default();
-        let mut planned = Vec::with_capacity(volumes.len());
+        let mut planned = Vec::new();
         let mut refresh_after = None;
-        for volume in volumes {
+        for volume in volumes_of(pod) {
             let (plan, due) = self.plan(pod, volume).await?;
             refresh_after = refresh_after.into_iter().chain(due).min();
             planned.push(plan);
@@ -113,6 +110,40 @@ impl Volumes {
             volumes,
             refresh_after,
         })
+    }
+
+    /// As [`mount`](Self::mount), but one volume's trouble is not the others': what can be had is brought up
+    /// to date, the rest stays as `before` has it, and the first trouble is told.
+    ///
+    /// # Synchronization
+    ///
+    /// One call a pod at a time.
+    pub async fn refresh(&self, pod: &Pod, before: Option<&Mounted>) -> (Mounted, Option<MountError>) {
+        let (mut planned, mut trouble) = (Vec::new(), None);
+        let mut refresh_after = None;
+        for volume in volumes_of(pod) {
+            match self.plan(pod, volume).await {
+                Ok((plan, due)) => {
+                    refresh_after = refresh_after.into_iter().chain(due).min();
+                    planned.push(plan);
+                }
+                Err(error) => trouble = trouble.or(Some(error)),
+            }
+        }
+        let mut volumes = before.map(|before| before.volumes.clone()).unwrap_or_default();
+        let pod_dir = self.facts.pod_dir(spec::uid(pod));
+        match blocking(move || carry_out_each(&pod_dir, planned)).await {
+            Ok((done, resisted)) => {
+                volumes.extend(done);
+                trouble = trouble.or(resisted);
+            }
+            Err(error) => trouble = trouble.or_else(|| Some(failed("", error.to_string()))),
+        }
+        let mounted = Mounted {
+            volumes,
+            refresh_after,
+        };
+        (mounted, trouble)
     }
 
     /// Takes a pod's directory down, once none of its containers is left, and forgets its tokens.
@@ -189,6 +220,27 @@ fn carry_out(pod_dir: &Path, planned: Vec<Planned>) -> Result<BTreeMap<String, M
         volumes.insert(plan.name, mounted);
     }
     Ok(volumes)
+}
+
+/// Those that stand, and the first that does not.
+fn carry_out_each(
+    pod_dir: &Path,
+    planned: Vec<Planned>,
+) -> (BTreeMap<String, MountedVolume>, Option<MountError>) {
+    let (mut volumes, mut trouble) = (BTreeMap::new(), None);
+    for plan in planned {
+        match plan.carry_out(pod_dir) {
+            Ok(mounted) => drop(volumes.insert(plan.name, mounted)),
+            Err(cause) => trouble = trouble.or_else(|| Some(failed(&plan.name, cause))),
+        }
+    }
+    (volumes, trouble)
+}
+
+fn volumes_of(pod: &Pod) -> &[Volume] {
+    spec::spec(pod)
+        .and_then(|spec| spec.volumes.as_deref())
+        .unwrap_or_default()
 }
 
 fn take_down(pods: &Path, uid: &str) -> io::Result<()> {

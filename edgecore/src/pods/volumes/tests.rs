@@ -137,6 +137,28 @@ async fn a_missing_object_and_a_hostile_key_are_told_in_the_kubelets_words() {
 }
 
 #[tokio::test]
+async fn a_volume_that_cannot_be_refreshed_keeps_no_other_from_it() {
+    let scratch = Scratch::new("volumes-refresh");
+    let objects = FakeObjects::default().config_map("ns", "gone", &[("a", "1")]);
+    let objects = Arc::new(objects.config_map("ns", "kept", &[("a", "1")]));
+    let volumes = volumes(&scratch, &objects).await;
+    let pod = pod(
+        r#"{"volumes":[{"name":"first","configMap":{"name":"gone"}},{"name":"second","configMap":{"name":"kept"}}]}"#,
+    );
+    let mounted = volumes.mount(&pod).await.unwrap();
+    objects.remove_config_map("ns", "gone");
+    objects.put_config_map("ns", "kept", &[("a", "2")]);
+    let (refreshed, trouble) = volumes.refresh(&pod, Some(&mounted)).await;
+    assert_eq!(trouble.unwrap().volume, "first");
+    assert_eq!(refreshed.volumes, mounted.volumes);
+    let read = |volume: &str| std::fs::read_to_string(mounted.volumes[volume].host_path.join("a")).unwrap();
+    assert_eq!((read("first"), read("second")), ("1".to_owned(), "2".to_owned()));
+    let (found, trouble) = volumes.refresh(&pod, None).await;
+    assert_eq!(found.volumes.keys().collect::<Vec<_>>(), ["second"]);
+    assert!(trouble.is_some());
+}
+
+#[tokio::test]
 async fn names_that_are_no_directory_names_are_refused() {
     let scratch = Scratch::new("volumes-names");
     let volumes = volumes(&scratch, &Arc::default()).await;

@@ -24,8 +24,8 @@ use k8s_openapi::api::core::v1::Container;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::Worker;
 use super::act::{AFTER_FAILURE, field, ordered_to_end_sooner};
+use super::{Worker, earlier};
 use crate::pods::cgroups::{CgroupError, Cgroups};
 use crate::pods::events::Tone;
 use crate::pods::images::{ImageError, ImageEvent, ImageWish, PresentImage};
@@ -257,24 +257,50 @@ impl Worker {
             return false;
         }
         let ahead = self.ahead.take_volumes();
-        let volumes = ahead.unwrap_or_else(|| self.seek_volumes());
-        if volumes.peek().is_none() {
+        if ahead.as_ref().is_none_or(|volumes| volumes.peek().is_none()) {
             self.permit = None;
         }
-        let mounted = tokio::select! {
-            mounted = volumes => mounted,
+        let (mounted, trouble) = tokio::select! {
+            mounted = self.sought_or_refreshed(ahead) => mounted,
             () = ordered_to_end_sooner(self.orders.clone(), i64::MAX) => return false,
         };
-        match mounted {
-            Ok(mounted) => {
-                self.holds.mount_failures = 0;
-                let outdated = (self.ahead.objects != self.objects_seen).then_some(Duration::ZERO);
-                let due = outdated.or(mounted.refresh_after);
-                self.refresh_at = due.map(|after| Instant::now() + after);
-                self.mounted = Some(mounted);
-                true
+        self.refresh_at = mounted.refresh_after.map(|after| Instant::now() + after);
+        if let Some(trouble) = trouble {
+            // What stood before stands still, and containers may start on it.
+            self.mounted = self.mounted.take().map(|_| mounted);
+            return self.not_mounted(&trouble);
+        }
+        self.holds.mount_failures = 0;
+        self.mounted = Some(mounted);
+        true
+    }
+
+    /// What was sought ahead; without that, every volume that can be had now.
+    fn sought_or_refreshed(
+        &self,
+        ahead: Option<Sought<Mounted, MountError>>,
+    ) -> impl Future<Output = (Mounted, Option<MountError>)> + use<> {
+        let (kit, desired) = (Arc::clone(&self.kit), Arc::clone(&self.order.desired));
+        let before = self.mounted.clone();
+        let outdated = self.ahead.objects != self.objects_seen;
+        async move {
+            let Some(ahead) = ahead else {
+                return kit.volumes.refresh(&desired.pod, before.as_ref()).await;
+            };
+            match ahead.await {
+                Ok(mounted) if outdated => {
+                    let refresh_after = Some(Duration::ZERO);
+                    (
+                        Mounted {
+                            refresh_after,
+                            ..mounted
+                        },
+                        None,
+                    )
+                }
+                Ok(mounted) => (mounted, None),
+                Err(error) => (Mounted::default(), Some(error)),
             }
-            Err(error) => self.not_mounted(&error),
         }
     }
 
@@ -284,8 +310,11 @@ impl Worker {
             .pod(self.pod(), Tone::Warning, "FailedMount", &error.to_string());
         let retry = MOUNT_RETRY.0 * 2_u32.saturating_pow(self.holds.mount_failures.min(8));
         self.holds.mount_failures += 1;
-        self.holds.sandbox = Some(Instant::now() + retry.min(MOUNT_RETRY.1));
-        self.refresh_at = self.holds.sandbox;
+        let retry = Some(Instant::now() + retry.min(MOUNT_RETRY.1));
+        if self.mounted.is_none() {
+            self.holds.sandbox = retry;
+        }
+        self.refresh_at = earlier(self.refresh_at, retry);
         false
     }
 }

@@ -3,8 +3,43 @@
 use std::time::Duration;
 
 use serde_json::json;
+use tokio::time::Instant;
 
-use super::{booted, web};
+use super::{booted, pod, web};
+use crate::pods::testbed::Node;
+
+#[tokio::test(start_paused = true)]
+async fn a_config_map_that_is_gone_neither_holds_a_restart_nor_the_other_volumes() {
+    let node = booted(&["app:1"]).await;
+    for name in ["gone", "kept"] {
+        node.objects.put_config_map("ns", name, &[("a", "1")]);
+    }
+    let volume = |name: &str| json!({"name": name, "configMap": {"name": name}});
+    let spec =
+        json!({"containers": [{"name": "c", "image": "app:1"}], "volumes": [volume("gone"), volume("kept")]});
+    node.want(&pod("web", "u1", &spec));
+    node.until("Running", |node| node.phase("u1") == "Running").await;
+    node.objects.remove_config_map("ns", "gone");
+    for value in ["2", "3"] {
+        node.objects.put_config_map("ns", "kept", &[("a", value)]);
+        node.touch_objects();
+        let written = |node: &Node| node.in_volume("u1", "configmap/kept/a") == value;
+        node.until("the other one's refresh", written).await;
+    }
+    node.hear("FailedMount: MountVolume.SetUp failed for volume \"gone\"")
+        .await;
+    tokio::time::sleep(Duration::from_mins(5)).await;
+    node.runtime.end("c", 1);
+    let ended = Instant::now();
+    node.until("the restart", |node| node.runtime.running() == ["c"])
+        .await;
+    assert!(ended.elapsed() < Duration::from_secs(2), "{:?}", ended.elapsed());
+    assert_eq!(
+        node.in_volume("u1", "configmap/gone/a"),
+        "1",
+        "what was there stays"
+    );
+}
 
 #[tokio::test(start_paused = true)]
 async fn an_ephemeral_container_is_refused_and_its_pod_is_cared_for_as_before() {
