@@ -27,6 +27,7 @@ use tokio::time::Instant;
 use super::act::{AFTER_FAILURE, field, ordered_to_end_sooner};
 use super::{Worker, earlier};
 use crate::pods::cgroups::{CgroupError, Cgroups};
+use crate::pods::desired::DesiredPod;
 use crate::pods::events::Tone;
 use crate::pods::images::{ImageError, ImageEvent, ImageWish, PresentImage};
 use crate::pods::lifecycle;
@@ -47,8 +48,9 @@ pub(super) struct Ahead {
     volumes: Option<Sought<Mounted, MountError>>,
     /// By container and its definition.
     images: BTreeMap<String, Sought<PresentImage, ImageError>>,
-    /// The objects' generation that the volumes were made from.
+    /// What the volumes were made from: the objects' generation, and the pod.
     objects: u64,
+    pod: Option<Arc<DesiredPod>>,
 }
 
 impl Ahead {
@@ -202,6 +204,7 @@ impl Worker {
 
     fn seek_volumes(&mut self) -> Sought<Mounted, MountError> {
         self.ahead.objects = self.objects_seen;
+        self.ahead.pod = Some(Arc::clone(&self.order.desired));
         let (kit, desired) = (Arc::clone(&self.kit), Arc::clone(&self.order.desired));
         async move { kit.volumes.mount(&desired.pod).await }
             .boxed()
@@ -282,7 +285,8 @@ impl Worker {
     ) -> impl Future<Output = (Mounted, Option<MountError>)> + use<> {
         let (kit, desired) = (Arc::clone(&self.kit), Arc::clone(&self.order.desired));
         let before = self.mounted.clone();
-        let outdated = self.ahead.objects != self.objects_seen;
+        let same = |pod: &Arc<DesiredPod>| Arc::ptr_eq(pod, &self.order.desired);
+        let outdated = self.ahead.objects != self.objects_seen || !self.ahead.pod.as_ref().is_some_and(same);
         async move {
             let Some(ahead) = ahead else {
                 return kit.volumes.refresh(&desired.pod, before.as_ref()).await;

@@ -182,7 +182,11 @@ impl Worker {
 
     /// Takes the latest order. Once the pod ends it never runs again, and its grace only shrinks.
     fn obey(&mut self) {
-        self.order = self.orders.borrow_and_update().clone();
+        let latest = self.orders.borrow_and_update().clone();
+        let before = std::mem::replace(&mut self.order, latest);
+        if !Arc::ptr_eq(&before.desired, &self.order.desired) {
+            self.follow_changes(&before.desired.pod);
+        }
         if self.order.objects != self.objects_seen {
             self.objects_seen = self.order.objects;
             self.holds = Holds::default();
@@ -192,6 +196,16 @@ impl Worker {
             self.begin_end(grace_seconds);
         } else if self.has_ended_before() {
             self.begin_end(lifecycle::spec_grace(self.pod()));
+        }
+    }
+
+    /// What may change of a pod that runs: its files say its labels and annotations, and its deadline may
+    /// come nearer.
+    fn follow_changes(&mut self, before: &Pod) {
+        self.refresh_at = Some(Instant::now());
+        let deadline = |pod: &Pod| spec::spec(pod).and_then(|spec| spec.active_deadline_seconds);
+        if deadline(before) != deadline(self.pod()) {
+            self.history.deadline = self.deadline();
         }
     }
 

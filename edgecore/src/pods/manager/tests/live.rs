@@ -5,8 +5,9 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::{booted, pod, web};
+use super::{booted, deleted, pod, web};
 use crate::pods::testbed::Node;
+use crate::pods::volumes::testing::is_root;
 
 #[tokio::test(start_paused = true)]
 async fn a_config_map_that_is_gone_neither_holds_a_restart_nor_the_other_volumes() {
@@ -39,6 +40,44 @@ async fn a_config_map_that_is_gone_neither_holds_a_restart_nor_the_other_volumes
         "1",
         "what was there stays"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_changed_label_arrives_in_the_file_that_says_it() {
+    if !is_root() {
+        return;
+    }
+    let node = booted(&["app:1"]).await;
+    let items = json!([{"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}}]);
+    let mut labelled = pod(
+        "web",
+        "u1",
+        &json!({"containers": [{"name": "c", "image": "app:1"}],
+            "volumes": [{"name": "who", "downwardAPI": {"items": items}}]}),
+    );
+    let says =
+        |text: &'static str| move |node: &Node| node.in_volume("u1", "downward-api/who/labels") == text;
+    labelled["metadata"]["labels"] = json!({"mode": "run"});
+    node.want(&labelled);
+    node.until("Running", |node| node.phase("u1") == "Running").await;
+    node.until("the first label", says("mode=\"run\"")).await;
+    labelled["metadata"]["labels"] = json!({"mode": "maintenance"});
+    node.want(&labelled);
+    node.until("the new label", says("mode=\"maintenance\"")).await;
+    node.want(&deleted(labelled, 1));
+    node.until("gone", |node| node.gone() == ["u1"]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deadline_that_comes_later_counts() {
+    let node = booted(&["app:1"]).await;
+    node.want(&web("u1"));
+    node.until("Running", |node| node.phase("u1") == "Running").await;
+    let mut short = web("u1");
+    short["spec"]["activeDeadlineSeconds"] = json!(60);
+    node.want(&short);
+    node.until("Failed", |node| node.phase("u1") == "Failed").await;
+    assert_eq!(node.status("u1").reason.as_deref(), Some("DeadlineExceeded"));
 }
 
 #[tokio::test(start_paused = true)]
