@@ -2,8 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, UNIX_EPOCH};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::{Event, Pod, PodStatus};
@@ -26,15 +29,32 @@ use crate::runtime::Runtime;
 use crate::runtime::fake::FakeRuntime;
 use crate::store::Db;
 
-struct NoTokens;
+/// Tokens by a clock of their own, which moves only when it is set. The one of 1970 gives none.
+#[derive(Default)]
+pub(crate) struct FakeTokens {
+    seconds: AtomicU64,
+}
 
-impl TokenSource for NoTokens {
-    fn request<'a>(&'a self, _: &'a TokenRequest) -> BoxFuture<'a, Result<String, TokenError>> {
-        std::future::pending().boxed()
+impl FakeTokens {
+    /// Sets the clock.
+    pub(crate) fn set_clock(&self, seconds: u64) {
+        self.seconds.store(seconds, Ordering::Relaxed);
     }
 }
 
-impl TokenStore for NoTokens {
+impl TokenSource for FakeTokens {
+    fn request<'a>(&'a self, _: &'a TokenRequest) -> BoxFuture<'a, Result<String, TokenError>> {
+        let now = self.seconds.load(Ordering::Relaxed);
+        if now == 0 {
+            return std::future::pending().boxed();
+        }
+        let claims = format!(r#"{{"iat":{now},"exp":{}}}"#, now + 3600);
+        let claims = URL_SAFE_NO_PAD.encode(claims);
+        std::future::ready(Ok(format!("{now}.{claims}.s"))).boxed()
+    }
+}
+
+impl TokenStore for FakeTokens {
     fn load(&self) -> BoxFuture<'_, Vec<(String, Vec<u8>)>> {
         std::future::ready(Vec::new()).boxed()
     }
@@ -118,6 +138,7 @@ pub(crate) struct Node {
     pub(crate) source: Arc<FakeSource>,
     pub(crate) report: Arc<FakeReport>,
     pub(crate) objects: Arc<FakeObjects>,
+    pub(crate) tokens: Arc<FakeTokens>,
     /// What outlives the manager.
     store: Db,
     scratch: Scratch,
@@ -142,6 +163,7 @@ impl Node {
                 "10.96.0.1",
                 &[("https", 443)],
             )),
+            tokens: Arc::default(),
             scratch: Scratch::new("node"),
             store: Db::in_memory(),
             tasks: JoinSet::new(),
@@ -158,8 +180,10 @@ impl Node {
             ..facts()
         });
         let objects = Arc::clone(&self.objects) as Arc<dyn spec::Objects>;
-        let now = Arc::new(std::time::SystemTime::now);
-        let tokens = Arc::new(TokenCache::open(Arc::new(NoTokens), Arc::new(NoTokens), now).await);
+        let clock = Arc::clone(&self.tokens);
+        let now = Arc::new(move || UNIX_EPOCH + Duration::from_secs(clock.seconds.load(Ordering::Relaxed)));
+        let (source, kept) = (Arc::clone(&self.tokens), Arc::clone(&self.tokens));
+        let tokens = Arc::new(TokenCache::open(source, kept, now).await);
         let manager = Manager::new(Parts {
             runtime: Arc::new(self.runtime.clone()) as Arc<dyn Runtime>,
             source: Arc::clone(&self.source) as Arc<dyn PodSource>,

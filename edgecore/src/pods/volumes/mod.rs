@@ -146,6 +146,14 @@ impl Volumes {
         (mounted, trouble)
     }
 
+    /// Whether a token in one of the pod's volumes is to be renewed now, by the clock as it is now.
+    pub fn has_due_token(&self, pod: &Pod) -> bool {
+        let mut requests = volumes_of(pod)
+            .iter()
+            .flat_map(|volume| sources::token_requests(pod, volume));
+        requests.any(|request| self.tokens.is_due(&request))
+    }
+
     /// Takes a pod's directory down, once none of its containers is left, and forgets its tokens.
     pub async fn unmount(&self, uid: &str) -> Result<(), UnmountError> {
         let path = self.facts.pod_dir(uid);

@@ -142,6 +142,13 @@ impl TokenCache {
         Duration::from_secs(span.due().saturating_sub(now)).max(RETRY)
     }
 
+    /// Whether a token is held that is to be renewed now. To be asked now and then: the clock may have
+    /// been set, or the device asleep, since [`due_in`](Self::due_in) said when.
+    pub fn is_due(&self, request: &TokenRequest) -> bool {
+        let held = self.held.lock().get(&key(request)).cloned();
+        held.is_some_and(|held| self.should_ask(&held))
+    }
+
     /// Forgets the tokens of a pod that is gone.
     pub async fn forget(&self, pod_uid: &str) {
         let of_pod = format!("{pod_uid}/");

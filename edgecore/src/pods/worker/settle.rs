@@ -152,8 +152,12 @@ impl Worker {
     /// Brings volumes up to date when their objects changed or their tokens age; says when the next time is.
     pub(super) async fn refresh_volumes(&mut self) -> Option<Instant> {
         let lives = self.stage == Stage::Running && self.observed.sandboxes.iter().any(|s| s.ready);
-        let due = self.mounted.is_none() || self.refresh_at.is_some_and(|at| at <= Instant::now());
-        if lives && due {
+        let due = |at: Instant| at <= Instant::now();
+        if lives
+            && (self.mounted.is_none()
+                || self.refresh_at.is_some_and(due)
+                || self.kit.volumes.has_due_token(self.pod()))
+        {
             self.refresh_at = None;
             self.mount().await;
         }

@@ -81,6 +81,31 @@ async fn a_deadline_that_comes_later_counts() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_token_is_renewed_soon_after_the_clock_was_set_forward() {
+    if !is_root() {
+        return;
+    }
+    let node = booted(&["app:1"]).await;
+    node.tokens.set_clock(1000);
+    let sources = json!([{"serviceAccountToken": {"path": "token"}}]);
+    let spec = json!({"containers": [{"name": "c", "image": "app:1"}],
+        "volumes": [{"name": "api", "projected": {"sources": sources}}]});
+    node.want(&pod("web", "u1", &spec));
+    let since = |start: &'static str| {
+        move |node: &Node| node.in_volume("u1", "projected/api/token").starts_with(start)
+    };
+    node.until("a token", since("1000.")).await;
+    node.until("Running", |node| node.phase("u1") == "Running").await;
+    tokio::time::sleep(Duration::from_mins(5)).await;
+    node.tokens.set_clock(700_000);
+    let set = Instant::now();
+    node.until("a new token", since("700000.")).await;
+    assert!(set.elapsed() <= Duration::from_secs(90), "{:?}", set.elapsed());
+    node.want(&deleted(pod("web", "u1", &spec), 1));
+    node.until("gone", |node| node.gone() == ["u1"]).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_ephemeral_container_is_refused_and_its_pod_is_cared_for_as_before() {
     let node = booted(&["app:1"]).await;
     node.want(&web("u1"));
