@@ -2,7 +2,8 @@
 //!
 //! Pulls are bounded in number and back off by pod and image, 10 s doubled up to 300 s. An image that is
 //! on the device is asked of a registry only where its policy is Always, or where it was pulled with a secret
-//! that the pod does not have ([`PullRecords`]).
+//! that the pod does not have ([`PullRecords`]). With the policy Always it is used too while the registry
+//! cannot be reached.
 //!
 //! **Invariant:** a failed pull is not tried again before its back-off is over, whoever asks.
 
@@ -10,6 +11,7 @@ mod backoff;
 mod credentials;
 mod error;
 mod name;
+mod offline;
 mod records;
 
 use std::collections::{BTreeSet, HashMap};
@@ -129,7 +131,41 @@ impl Images {
         if policy == Policy::Never {
             return Err(ImageError::NeverPull(requested.to_owned()));
         }
-        self.pull(wish, &image, tell).await
+        match self.pull(wish, &image, tell).await {
+            Err(error) if policy == Policy::Always => {
+                self.do_without_registry(wish, &image, error, tell).await
+            }
+            pulled => pulled,
+        }
+    }
+
+    /// A device that cannot reach the registry goes on with the image that it has, if the pod may use it: it
+    /// would otherwise start nothing after a power cut offline.
+    async fn do_without_registry(
+        &self,
+        wish: ImageWish<'_>,
+        image: &str,
+        error: ImageError,
+        tell: &(dyn Fn(ImageEvent) + Send + Sync),
+    ) -> Result<PresentImage, ImageError> {
+        let Some(cause) = offline::unreachable(&error) else {
+            return Err(error);
+        };
+        let Ok(Some(present)) = self.inspect(image).await else {
+            return Err(error);
+        };
+        if !self.may_use(wish, image, &present).await {
+            return Err(error);
+        }
+        let requested = wish.container.image.as_deref().unwrap_or_default();
+        tell(ImageEvent {
+            warning: true,
+            reason: "RegistryUnreachable",
+            message: format!(
+                "Image {requested:?} is used as it is on the device: its registry cannot be reached: {cause}"
+            ),
+        });
+        Ok(present)
     }
 
     async fn may_use(&self, wish: ImageWish<'_>, image: &str, present: &PresentImage) -> bool {

@@ -122,6 +122,52 @@ async fn a_missing_image_with_policy_never_and_a_bad_name_say_so() {
     assert_eq!(bad.reason(), "InvalidImageName");
 }
 
+const CUT: &str = "failed to resolve reference: failed to do request: Head: dial tcp 192.0.2.1:443: connect: network is unreachable";
+
+#[tokio::test(start_paused = true)]
+async fn an_image_on_the_device_stands_in_for_a_registry_that_cannot_be_reached() {
+    let (world, runtime) = World::with(&["app:latest"]).await;
+    runtime.fail_next("PullImage", CUT);
+    let there = world.ensure("app:latest", "Always").await.unwrap();
+    assert_eq!(world.reasons(), ["Pulling", "RegistryUnreachable"]);
+    assert!(world.told.lock()[1].1.ends_with("network is unreachable"));
+    let again = world.ensure("app:latest", "Always").await.unwrap();
+    assert_eq!(
+        (again, runtime.count("PullImage")),
+        (there, 1),
+        "nor is it asked in vain at every start"
+    );
+    tokio::time::advance(Duration::from_secs(11)).await;
+    runtime.fail_next("PullImage", "pull access denied");
+    let refused = world.ensure("app:latest", "Always").await.unwrap_err();
+    assert_eq!(refused.reason(), "ErrImagePull", "an answer is one");
+    let (world, runtime) = World::with(&[]).await;
+    runtime.fail_next("PullImage", CUT);
+    assert_eq!(
+        world.ensure("app:latest", "Always").await.unwrap_err().reason(),
+        "ErrImagePull"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_image_pulled_with_a_secret_stands_in_only_for_those_who_have_it() {
+    let app = "r.example.com/app:1";
+    let (mut world, runtime) = World::with(&[]).await;
+    runtime.publish_for(app, "robot");
+    world.secrets = vec![pull_secret("robot")];
+    world.ensure(app, "Always").await.unwrap();
+    runtime.fail_next("PullImage", CUT);
+    world.ensure(app, "Always").await.unwrap();
+    assert_eq!(*world.reasons().last().unwrap(), "RegistryUnreachable");
+    tokio::time::advance(Duration::from_secs(11)).await;
+    world.secrets.clear();
+    runtime.fail_next("PullImage", CUT);
+    assert_eq!(
+        world.ensure(app, "Always").await.unwrap_err().reason(),
+        "ErrImagePull"
+    );
+}
+
 fn pull_secret(user: &str) -> Arc<Secret> {
     let auths = serde_json::json!({"auths": {"r.example.com": {"username": user, "password": "hunter2"}}});
     let data = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, auths.to_string());
