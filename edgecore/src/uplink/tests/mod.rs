@@ -362,6 +362,7 @@ async fn a_cloudcore_whose_clock_was_far_ahead_locks_the_node_out_of_no_other() 
         .push_back(protocol::transport::TransportError::Tls(ended));
     world.gate.let_one_in();
     drop(first);
+    let _refused = world.knock().await;
     let refused = |state: &LinkState| {
         state
             .last_error()
