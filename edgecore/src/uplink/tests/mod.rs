@@ -347,9 +347,10 @@ async fn a_cloudcore_whose_clock_was_far_ahead_locks_the_node_out_of_no_other() 
     let mut world = World::new(&["a"]).await;
     let first = world.session("first").await;
     world.connected_to("first").await;
+    let meta = world.meta.clone();
     let told = || async {
         let clock = Clock::with_offset(-60 * 365 * 86_400);
-        ServerTime::load(world.meta.clone(), clock.clone()).await;
+        ServerTime::load(meta.clone(), clock.clone()).await;
         clock.now_millis()
     };
     assert!(told().await >= next_year());
