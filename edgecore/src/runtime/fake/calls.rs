@@ -31,24 +31,24 @@ impl FakeRuntime {
     fn pulled(
         &self,
         call: &'static str,
-        name: String,
+        name: &str,
         auth: Option<api::AuthConfig>,
     ) -> Call<'static, String> {
-        self.with(call, &name.clone(), |world| {
-            if !world.registry.contains(&name) {
+        self.with(call, name, |world| {
+            if !world.registry.contains(name) {
                 let message = format!("failed to resolve reference {name:?}: not found");
                 return Err(RuntimeError::NotFound { call, message });
             }
             let user = auth.map(|auth| auth.username);
             if world
                 .private
-                .get(&name)
+                .get(name)
                 .is_some_and(|owner| Some(owner) != user.as_ref())
             {
                 let (code, message) = (Code::Unknown, "pull access denied".to_owned());
                 return Err(RuntimeError::Refused { call, code, message });
             }
-            world.images.insert(name.clone());
+            world.images.insert(name.to_owned());
             Ok(format!("sha256:{name}"))
         })
     }
@@ -312,11 +312,11 @@ impl Runtime for FakeRuntime {
         let name = pull.image.unwrap_or_default().image;
         let (takes, fake) = (self.world.lock().pull_takes, self.clone());
         if takes.is_zero() {
-            return self.pulled(call, name, pull.auth);
+            return self.pulled(call, &name, pull.auth);
         }
         async move {
             tokio::time::sleep(takes).await;
-            fake.pulled(call, name, pull.auth).await
+            fake.pulled(call, &name, pull.auth).await
         }
         .boxed()
     }
