@@ -28,12 +28,7 @@ impl FakeRuntime {
         .boxed()
     }
 
-    fn pulled(
-        &self,
-        call: &'static str,
-        name: &str,
-        auth: Option<api::AuthConfig>,
-    ) -> Call<'static, String> {
+    fn pulled(&self, call: &'static str, name: &str, auth: Option<api::AuthConfig>) -> Call<'static, String> {
         self.with(call, name, |world| {
             if !world.registry.contains(name) {
                 let message = format!("failed to resolve reference {name:?}: not found");
