@@ -44,7 +44,7 @@ fn said_with(labels: &Map<String, Value>, report: &Report, now: Instant) -> Said
 }
 
 /// A status that was listed: its device's key, what it is, and what it says if a report may have been written
-/// just so.
+/// just so. When it was written nobody knows: for long enough that a newer time of the same values is written.
 pub fn listed(item: &[u8], now: Instant) -> Option<(ObjectKey, Base, StatusEntry)> {
     let mut entry = status_entry(item)?;
     let base = Base::of(item)?;
@@ -55,7 +55,8 @@ pub fn listed(item: &[u8], now: Instant) -> Option<(ObjectKey, Base, StatusEntry
     let glance = item["metadata"]["annotations"][VALUES].as_str();
     let report = report.filter(|report| glance == Some(report.glance().as_str()));
     let labels = labels_of(&item["metadata"]["labels"]);
-    entry.said = report.map(|report| said_with(&labels, &report, now));
+    let written = now.checked_sub(UNCHANGED).unwrap_or(now);
+    entry.said = report.map(|report| said_with(&labels, &report, written));
     Some((key, base, entry))
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Behind a proxy that hides sources everybody is one source, so idle connections must not keep out the others
 //! of theirs: over the bound the oldest makes room, once it has had the time that an honest handshake takes.
-//! Younger ones stay, or a site that comes back at once would push itself out for ever.
+//! Younger ones stay, or a site that comes back at once would push itself out for ever; and so do those that
+//! have shown a certificate, for what they wait for then is the API server.
 //!
 //! **Invariant:** at most [`TOTAL`] in all and [`PER_SOURCE`] from one source; over the total, the
 //! source with the most loses its oldest.
@@ -44,6 +45,8 @@ struct Open {
 struct Held {
     id: u64,
     since: Instant,
+    /// Whether it waits for nothing of its own any more.
+    shown: bool,
     lost: CancellationToken,
 }
 
@@ -76,6 +79,7 @@ impl Admission {
         let held = Held {
             id,
             since: Instant::now(),
+            shown: false,
             lost: lost.clone(),
         };
         open.sources.entry(source).or_default().push_back(held);
@@ -100,25 +104,35 @@ impl Open {
         let Some((&source, _)) = most.filter(|(_, places)| places.len() > newcomers) else {
             return false;
         };
-        self.evict(source);
+        self.evict(source, 0);
         true
     }
 
-    /// Takes the oldest place of a source, if it was held longer than it takes to prove anything.
+    /// Takes the oldest place of a source that has shown nothing, if it was held longer than that takes.
     fn evict_idle(&mut self, source: IpAddr) -> bool {
-        let oldest = self.sources.get(&source).and_then(VecDeque::front);
-        let is_idle = oldest.is_some_and(|oldest| oldest.since.elapsed() >= PATIENCE);
-        if is_idle {
-            self.evict(source);
+        let mut places = self.sources.get(&source).into_iter().flatten();
+        let idle = places.position(|held| !held.shown && held.since.elapsed() >= PATIENCE);
+        if let Some(index) = idle {
+            self.evict(source, index);
         }
-        is_idle
+        idle.is_some()
     }
 
-    fn evict(&mut self, source: IpAddr) {
-        let oldest = self.sources.get_mut(&source).and_then(VecDeque::pop_front);
-        if let Some(oldest) = oldest {
-            oldest.lost.cancel();
+    fn evict(&mut self, source: IpAddr, index: usize) {
+        let taken = self
+            .sources
+            .get_mut(&source)
+            .and_then(|places| places.remove(index));
+        if let Some(taken) = taken {
+            taken.lost.cancel();
             self.total -= 1;
+        }
+    }
+
+    fn show(&mut self, source: IpAddr, id: u64) {
+        let places = self.sources.get_mut(&source).into_iter().flatten();
+        for held in places.filter(|held| held.id == id) {
+            held.shown = true;
         }
     }
 
@@ -132,6 +146,13 @@ impl Open {
         if places.is_empty() {
             self.sources.remove(&source);
         }
+    }
+}
+
+impl Place {
+    /// A certificate was shown. It may be a banned one, so the place is still among the unproven.
+    pub(super) fn shown(&self) {
+        self.admission.0.lock().show(self.source, self.id);
     }
 }
 
@@ -173,6 +194,20 @@ mod tests {
         let lost: Vec<_> = places.iter().map(|place| place.lost.is_cancelled()).collect();
         assert!(lost[0] && !lost[1..].contains(&true) && !newest.lost.is_cancelled());
         drop((places, newest, other));
+        assert_eq!(admission.len(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_has_shown_a_certificate_does_not_make_room_for_others_of_its_source() {
+        let admission = Admission::default();
+        let places: Vec<_> = (0..PER_SOURCE).map(|_| admission.enter(v4(1)).unwrap()).collect();
+        places.iter().skip(1).for_each(Place::shown);
+        advance(PATIENCE).await;
+        let newest = admission.enter(v4(1)).unwrap();
+        advance(PATIENCE / 2).await;
+        assert!(places[0].lost.is_cancelled() && !places[1].lost.is_cancelled());
+        assert!(admission.enter(v4(1)).is_none(), "the newest one is not idle yet");
+        drop((places, newest));
         assert_eq!(admission.len(), 0);
     }
 

@@ -111,6 +111,7 @@ pub(super) async fn serve(
     let Some(peer) = connection.peer().cloned() else {
         return;
     };
+    place.shown();
     let connection = counted(connection, &shared.traffic);
     let span = info_span!("session", node = %peer.node, remote = %peer.address);
     let work = async {

@@ -240,10 +240,10 @@ enum Failure {
 impl Images {
     async fn pull_and_record(&self, wish: ImageWish<'_>, image: &str) -> Result<PresentImage, Failure> {
         let requested = wish.container.image.as_deref().unwrap_or_default();
-        let before = self.inspect(image).await.ok().flatten();
-        let before = before.map(|present| present.image_ref);
-        let under_way = self.records.under_way(requested, before);
-        if let Err(error) = self.records.begin(requested).await {
+        let holds = self.inspect(image).await.map_err(Failure::Inspect)?;
+        let holds = holds.map(|present| present.image_ref);
+        let under_way = self.records.under_way(requested);
+        if let Err(error) = self.records.begin(requested, holds).await {
             under_way.noted();
             return Err(Failure::Pull(format!(
                 "the pull cannot be kept in the store: {error}"

@@ -290,6 +290,7 @@ impl Round {
         }
         self.seen = seen;
         self.end_orphans();
+        self.forget_strangers().await;
         if Instant::now() >= self.clean_at {
             self.clean_at = Instant::now() + CLEAN;
             self.clean().await;

@@ -39,6 +39,9 @@ pub trait Report: Send + Sync + 'static {
     fn gone<'a>(&'a self, pod: &'a Pod) -> BoxFuture<'a, Result<(), NotKept>>;
     /// The pod is neither here nor in the cluster any more: what is kept of it may go.
     fn forget<'a>(&'a self, uid: &'a str) -> BoxFuture<'a, ()>;
+    /// Removed pods that wait to be forgotten. Some were never worked on: they came and went while a pod of
+    /// their name was ending.
+    fn unforgotten(&self) -> Vec<String>;
     /// Something worth telling happened to the pod. Best effort.
     fn event(&self, event: k8s_openapi::api::core::v1::Event) -> BoxFuture<'_, ()>;
 }

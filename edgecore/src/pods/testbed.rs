@@ -95,6 +95,7 @@ pub(crate) struct FakeReport {
     statuses: Mutex<BTreeMap<String, Vec<PodStatus>>>,
     gone: Mutex<Vec<String>>,
     forgotten: Mutex<Vec<String>>,
+    pub(crate) unforgotten: Mutex<Vec<String>>,
     pub(crate) events: Mutex<Vec<String>>,
 }
 
@@ -120,6 +121,10 @@ impl Report for FakeReport {
     fn forget<'a>(&'a self, uid: &'a str) -> BoxFuture<'a, ()> {
         self.forgotten.lock().push(uid.to_owned());
         std::future::ready(()).boxed()
+    }
+
+    fn unforgotten(&self) -> Vec<String> {
+        self.unforgotten.lock().clone()
     }
 
     fn event(&self, event: Event) -> BoxFuture<'_, ()> {

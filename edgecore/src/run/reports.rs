@@ -41,6 +41,10 @@ impl Report for PodReports {
         })
     }
 
+    fn unforgotten(&self) -> Vec<String> {
+        self.flow.terminating()
+    }
+
     fn event(&self, event: Event) -> BoxFuture<'_, ()> {
         Box::pin(async move {
             if let Err(error) = self.reporter.event(&event).await {

@@ -61,6 +61,11 @@ impl DesiredFlow {
         self.nudge.notify_one();
     }
 
+    /// Removed pods whose containers may still run, as far as it was told.
+    pub fn terminating(&self) -> Vec<String> {
+        self.replica.lock().terminating().map(str::to_owned).collect()
+    }
+
     /// The cluster and epoch that this edge belongs to; empty before the first session.
     pub fn cluster(&self) -> (String, u64) {
         let replica = self.replica.lock();

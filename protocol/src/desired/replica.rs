@@ -229,6 +229,11 @@ impl Replica {
         }
     }
 
+    /// Removed pods that have not [`terminated`](Self::terminated).
+    pub fn terminating(&self) -> impl Iterator<Item = &str> {
+        self.terminating.keys().map(String::as_str)
+    }
+
     /// The next frame for the cloud.
     pub fn poll_transmit(&mut self) -> Option<DesiredUp> {
         self.out.pop_front()

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use rustls::{
-    DigitallySignedStruct, Error, SignatureScheme,
+    CertificateError, DigitallySignedStruct, Error, SignatureScheme,
     client::{
         WebPkiServerVerifier,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
@@ -39,8 +39,13 @@ impl NamedAuthority {
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         let name = ServerName::try_from(SERVER_NAME).map_err(|_| Error::General("server name".to_owned()))?;
-        let verdict = self.webpki.verify_server_cert(leaf, others, &name, &[], now);
-        verdict.inspect_err(|error| self.faults.note(TlsFault::of(error)))
+        let verdict = |at| self.webpki.verify_server_cert(leaf, others, &name, &[], at);
+        // The time is looked at before the signature: of a stranger's certificate nobody may say that it has ended.
+        let judged = verdict(now).map_err(|error| match end_of(&error) {
+            Some(end) => verdict(end).err().unwrap_or(error),
+            None => error,
+        });
+        judged.inspect_err(|error| self.faults.note(TlsFault::of(error)))
     }
 }
 
@@ -114,7 +119,7 @@ impl PinnedAuthority {
             .find(|shown| Sha256::digest(shown).as_slice() == self.pin);
         let Some(authority) = pinned else {
             self.faults.note(TlsFault::PinMismatch);
-            return Err(Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer));
+            return Err(Error::InvalidCertificate(CertificateError::UnknownIssuer));
         };
         let authority = authority.clone().into_owned();
         let named = NamedAuthority::new(&authority, self.faults.clone());
@@ -162,4 +167,56 @@ impl ServerCertVerifier for PinnedAuthority {
 
 fn algorithms() -> WebPkiSupportedAlgorithms {
     provider().signature_verification_algorithms
+}
+
+/// When the certificate ended that was refused for it.
+const fn end_of(error: &Error) -> Option<UnixTime> {
+    if let Error::InvalidCertificate(CertificateError::ExpiredContext { not_after, .. }) = error {
+        Some(*not_after)
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+
+    use super::*;
+
+    fn authority() -> (CertificateDer<'static>, Issuer<'static, KeyPair>) {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.self_signed(&key).unwrap();
+        (certificate.into(), Issuer::new(params, key))
+    }
+
+    /// What the CA of a node says of a server's certificate that ended long ago.
+    fn fault_of_an_ended_one(trusted: &CertificateDer<'static>, issuer: &Issuer<'_, KeyPair>) -> TlsFault {
+        let mut params = CertificateParams::new(vec![SERVER_NAME.to_owned()]).unwrap();
+        params.not_before = (UNIX_EPOCH + Duration::from_secs(1_000)).into();
+        params.not_after = (UNIX_EPOCH + Duration::from_secs(2_000)).into();
+        let leaf = params.signed_by(&KeyPair::generate().unwrap(), issuer).unwrap();
+        let faults = TlsFaults::default();
+        let judge = NamedAuthority::new(trusted, faults.clone()).unwrap();
+        let now = UnixTime::since_unix_epoch(Duration::from_secs(5_000));
+        judge.judge(&leaf.into(), &[], now).unwrap_err();
+        faults.take().unwrap()
+    }
+
+    #[test]
+    fn only_what_the_authority_has_signed_is_said_to_have_ended() {
+        let (trusted, issuer) = authority();
+        let (_, stranger) = authority();
+        let ended = fault_of_an_ended_one(&trusted, &issuer);
+        assert!(
+            matches!(ended, TlsFault::Expired { by } if by == Duration::from_mins(50)),
+            "{ended}"
+        );
+        let foreign = fault_of_an_ended_one(&trusted, &stranger);
+        assert!(matches!(foreign, TlsFault::OtherAuthority), "{foreign}");
+    }
 }

@@ -208,6 +208,27 @@ impl World {
         for uid in wake {
             self.work(e, &uid);
         }
+        self.forget_strangers(e);
+    }
+
+    /// Removed pods that came and went before they had a worker.
+    fn forget_strangers(&mut self, e: usize) {
+        let edge = &mut self.edges[e];
+        let Some(process) = &mut edge.process else { return };
+        let strange =
+            |uid: &&str| !process.workers.contains_key(*uid) && !edge.runtime.pods.contains_key(*uid);
+        let strangers: Vec<String> = process
+            .replica
+            .terminating()
+            .filter(strange)
+            .map(str::to_owned)
+            .collect();
+        for uid in &strangers {
+            process.replica.terminated(uid);
+        }
+        if !strangers.is_empty() {
+            self.pump_replica(e);
+        }
     }
 
     pub(crate) fn work_all(&mut self, e: usize) {

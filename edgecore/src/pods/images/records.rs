@@ -104,7 +104,7 @@ struct Kept {
     pulled: BTreeMap<String, Record>,
     /// Images as pods name them, and how many pulls of each are under way; 0 where the last was cut short.
     pulling: BTreeMap<String, usize>,
-    /// What the runtime held of those that were cut short before they began.
+    /// What the runtime held of those before the first of them began: that was not brought by a pull.
     before: BTreeMap<String, String>,
 }
 
@@ -119,7 +119,6 @@ pub struct PullRecords {
 pub(super) struct UnderWay<'a> {
     records: &'a PullRecords,
     image: &'a str,
-    before: Option<String>,
     noted: bool,
 }
 
@@ -133,7 +132,7 @@ impl UnderWay<'_> {
 impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
         if !self.noted {
-            self.records.cut_short(self.image, self.before.take());
+            self.records.cut_short(self.image);
         }
     }
 }
@@ -150,6 +149,10 @@ impl PullRecords {
                 kept.pulled.insert(image.to_owned(), record);
             } else if let Some(image) = key.strip_prefix(PULLING) {
                 kept.pulling.insert(image.to_owned(), 0);
+                let before = String::from_utf8_lossy(&row).into_owned();
+                if !before.is_empty() {
+                    kept.before.insert(image.to_owned(), before);
+                }
             }
         }
         Self {
@@ -171,26 +174,22 @@ impl PullRecords {
         self.cut.notified().await;
     }
 
-    /// To be held from before a pull begins until its end is noted. `before` is what the runtime holds now.
-    pub(super) const fn under_way<'a>(&'a self, image: &'a str, before: Option<String>) -> UnderWay<'a> {
+    /// To be held from before a pull begins until its end is noted.
+    pub(super) const fn under_way<'a>(&'a self, image: &'a str) -> UnderWay<'a> {
         UnderWay {
             records: self,
             image,
-            before,
             noted: false,
         }
     }
 
-    fn cut_short(&self, image: &str, before: Option<String>) {
+    fn cut_short(&self, image: &str) {
         {
             let mut kept = self.kept.lock();
             let Some(count) = kept.pulling.get_mut(image) else {
                 return;
             };
             *count = count.saturating_sub(1);
-            if let (0, Some(id)) = (*count, before) {
-                kept.before.insert(image.to_owned(), id);
-            }
         }
         self.cut.notify_one();
     }
@@ -219,9 +218,10 @@ impl PullRecords {
     pub(super) async fn may_use(&self, image: &str, id: &str, proofs: impl FnOnce() -> Vec<Proof>) -> bool {
         let (repository, proof, record) = {
             let mut kept = self.kept.lock();
-            let under_way = kept.pulling.contains_key(image);
+            let brought =
+                kept.pulling.contains_key(image) && kept.before.get(image).is_none_or(|before| before != id);
             let Some(record) = kept.pulled.get_mut(id) else {
-                return !under_way;
+                return !brought;
             };
             let repository = name::repository(image);
             let Some(access) = record.get_mut(repository) else {
@@ -247,10 +247,20 @@ impl PullRecords {
         true
     }
 
-    /// A pull begins. It must not where this cannot be kept: a crash would make the image free for all.
-    pub(super) async fn begin(&self, image: &str) -> Result<(), StoreError> {
-        *self.kept.lock().pulling.entry(image.to_owned()).or_default() += 1;
-        let batch = Batch::new().put(Table::ImagePull, format!("{PULLING}{image}"), Bytes::new());
+    /// A pull begins over what the runtime holds. It must not where this cannot be kept: a crash would make the
+    /// image free for all, or one that was there before free for nobody.
+    pub(super) async fn begin(&self, image: &str, holds: Option<String>) -> Result<(), StoreError> {
+        let before = {
+            let mut kept = self.kept.lock();
+            let pulls = kept.pulling.get(image).copied();
+            kept.pulling
+                .insert(image.to_owned(), pulls.unwrap_or_default() + 1);
+            if let (None, Some(id)) = (pulls, holds) {
+                kept.before.insert(image.to_owned(), id);
+            }
+            kept.before.get(image).cloned().unwrap_or_default()
+        };
+        let batch = Batch::new().put(Table::ImagePull, format!("{PULLING}{image}"), before);
         let kept = self.db.commit(batch).await;
         if kept.is_err() {
             self.ended(image);
@@ -310,6 +320,7 @@ impl PullRecords {
         let last = *count == 0;
         if last {
             kept.pulling.remove(image);
+            kept.before.remove(image);
         }
         last
     }

@@ -33,6 +33,17 @@ impl Round {
         }
     }
 
+    /// Lets go of removed pods that nobody works on and of which the runtime has nothing: what they named, a
+    /// Secret perhaps, would stay on the device for them.
+    pub(super) async fn forget_strangers(&self) {
+        let wanted = self.wanted();
+        let unknown =
+            |uid: &String| !wanted.contains(uid) && !self.roster.knows(uid) && !self.seen.contains_key(uid);
+        for uid in self.kit.report.unforgotten().into_iter().filter(unknown) {
+            self.kit.report.forget(&uid).await;
+        }
+    }
+
     fn wanted(&self) -> BTreeSet<String> {
         self.source
             .pods()

@@ -6,7 +6,8 @@ use super::{StatusInput, time};
 use crate::pods::lifecycle;
 use crate::pods::spec::{self, is_sidecar};
 
-/// The conditions that the node owns; all others are carried along.
+/// The conditions that the node owns. Those of others are read for the pod's gates and never told: cloudcore
+/// leaves them as the API server has them, which may be newer than what the node knows.
 const OWNED: [&str; 5] = [
     "PodReadyToStartContainers",
     "Initialized",
@@ -37,12 +38,11 @@ impl Verdict {
     }
 }
 
-/// Sets the node's own conditions and keeps the others. A transition time changes only with its status.
+/// Sets the node's own conditions. A transition time changes only with its status.
 pub(super) fn apply(input: &StatusInput<'_>, old: &PodStatus, status: &mut PodStatus) {
-    let mut conditions = foreign(input.pod);
     let containers_ready = containers_ready(input.pod, status);
     let ready = match &containers_ready {
-        Verdict { holds: true, .. } => gates(input.pod, &conditions),
+        Verdict { holds: true, .. } => gates(input.pod, &foreign(input.pod)),
         Verdict { reason, message, .. } => Verdict {
             holds: false,
             reason: *reason,
@@ -61,17 +61,15 @@ pub(super) fn apply(input: &StatusInput<'_>, old: &PodStatus, status: &mut PodSt
         containers_ready,
         Verdict::YES,
     ];
-    conditions.extend(
-        OWNED
-            .iter()
-            .zip(verdicts)
-            .map(|(name, verdict)| condition(input, old, name, verdict)),
-    );
-    status.conditions = Some(conditions);
+    let conditions = OWNED
+        .iter()
+        .zip(verdicts)
+        .map(|(name, verdict)| condition(input, old, name, verdict));
+    status.conditions = Some(conditions.collect());
 }
 
 /// The conditions of others, as the API server showed them last.
-pub(super) fn foreign(pod: &Pod) -> Vec<PodCondition> {
+fn foreign(pod: &Pod) -> Vec<PodCondition> {
     let api = pod
         .status
         .as_ref()

@@ -118,7 +118,6 @@ fn rejected(input: &StatusInput<'_>, old: &PodStatus, (reason, message): (&str, 
         qos_class: Some(resources::qos(input.pod).as_str().to_owned()),
         start_time: old.start_time.clone().or_else(|| Some(time(input.now))),
         observed_generation: input.pod.metadata.generation,
-        conditions: non_empty(conditions::foreign(input.pod)),
         ..PodStatus::default()
     }
 }

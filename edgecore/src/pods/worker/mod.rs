@@ -189,7 +189,10 @@ impl Worker {
         }
         if self.order.objects != self.objects_seen {
             self.objects_seen = self.order.objects;
-            self.holds = Holds::default();
+            self.holds = Holds {
+                stops: std::mem::take(&mut self.holds.stops),
+                ..Holds::default()
+            };
             self.refresh_at = Some(Instant::now());
         }
         if let Some(grace_seconds) = ordered_end(&self.order) {

@@ -135,7 +135,10 @@ impl Replica {
         if kind == Kind::Pod && !self.proven.contains(&kind) && !same.consistent {
             return Err(Violation::NotConsistent);
         }
-        self.now_synced(kind, Revision(same.view_revision));
+        let view = Revision(same.view_revision);
+        self.now_synced(kind, view);
+        // What differs may still be on its way where differences were announced; here nothing is.
+        self.heal_revisions(kind, view);
         Ok(())
     }
 
@@ -264,7 +267,6 @@ impl Replica {
             self.fences.views.insert(kind, view);
             self.fences_moved = true;
         }
-        self.heal_revisions(kind, view);
     }
 
     fn being_compared(&self, kind: u32, frame: &'static str) -> Result<Kind, Violation> {

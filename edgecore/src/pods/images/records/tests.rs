@@ -27,7 +27,7 @@ fn on_device(tags: &[&str], id: &str) -> Image {
 
 async fn pulled_with(db: &Db, proof: Option<Proof>) -> PullRecords {
     let records = PullRecords::open(db.clone()).await;
-    records.begin(IMAGE).await.unwrap();
+    records.begin(IMAGE, None).await.unwrap();
     records.pulled(IMAGE, ID, proof).await;
     records
 }
@@ -90,8 +90,8 @@ async fn what_a_registry_gives_to_anybody_stays_free_under_that_name_alone() {
 async fn a_pull_that_failed_leaves_nothing() {
     let db = Db::in_memory();
     let records = PullRecords::open(db.clone()).await;
-    records.begin(IMAGE).await.unwrap();
-    records.begin(IMAGE).await.unwrap();
+    records.begin(IMAGE, None).await.unwrap();
+    records.begin(IMAGE, None).await.unwrap();
     records.failed(IMAGE).await;
     assert_eq!(
         db.scan(Table::ImagePull).await.unwrap().len(),
@@ -106,7 +106,8 @@ async fn a_pull_that_failed_leaves_nothing() {
 #[tokio::test]
 async fn a_pull_that_a_crash_cut_short_is_free_for_nobody() {
     let db = Db::in_memory();
-    PullRecords::open(db.clone()).await.begin(IMAGE).await.unwrap();
+    let before = PullRecords::open(db.clone()).await;
+    before.begin(IMAGE, None).await.unwrap();
     let records = PullRecords::open(db.clone()).await;
     assert_eq!(records.cut_short_ones(), [IMAGE]);
     assert!(
@@ -122,11 +123,41 @@ async fn a_pull_that_a_crash_cut_short_is_free_for_nobody() {
     );
 }
 
+#[tokio::test]
+async fn an_image_that_was_there_before_is_free_while_pulls_of_it_go_on_and_after_a_crash() {
+    let db = Db::in_memory();
+    let records = PullRecords::open(db.clone()).await;
+    records.begin(IMAGE, Some(ID.to_owned())).await.unwrap();
+    records
+        .begin(IMAGE, Some("sha256:newer".to_owned()))
+        .await
+        .unwrap();
+    assert!(records.may_use(IMAGE, ID, Vec::new).await);
+    assert!(
+        !records.may_use(IMAGE, "sha256:newer", Vec::new).await,
+        "the first pull brought it"
+    );
+    let records = PullRecords::open(db.clone()).await;
+    assert!(records.may_use(IMAGE, ID, Vec::new).await);
+    records.settle(IMAGE, Some(ID)).await;
+    assert!(admits(&records, &db, &[]).await);
+}
+
+#[tokio::test]
+async fn what_was_there_before_a_pull_that_ended_says_nothing_of_the_next() {
+    let db = Db::in_memory();
+    let records = given_up(&db, Some(ID), None).await;
+    records.begin(IMAGE, Some(ID.to_owned())).await.unwrap();
+    records.failed(IMAGE).await;
+    records.begin(IMAGE, None).await.unwrap();
+    assert!(!records.may_use(IMAGE, ID, Vec::new).await);
+}
+
 /// A pull that nobody waited for: what the runtime held before it, and holds now.
 async fn given_up(db: &Db, before: Option<&str>, now: Option<&str>) -> PullRecords {
     let records = PullRecords::open(db.clone()).await;
-    let under_way = records.under_way(IMAGE, before.map(str::to_owned));
-    records.begin(IMAGE).await.unwrap();
+    let under_way = records.under_way(IMAGE);
+    records.begin(IMAGE, before.map(str::to_owned)).await.unwrap();
     drop(under_way);
     records.next_cut().await;
     assert_eq!(records.cut_short_ones(), [IMAGE]);

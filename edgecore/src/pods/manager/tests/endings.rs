@@ -111,3 +111,17 @@ async fn a_pod_of_the_same_name_does_not_wait_for_an_erasing_that_hangs() {
         (1, vec!["c".to_owned()])
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_came_and_went_before_anybody_worked_on_it_is_forgotten() {
+    let node = booted(&["app:1"]).await;
+    node.want(&web("u1"));
+    node.until("Running", |node| node.phase("u1") == "Running").await;
+    node.report
+        .unforgotten
+        .lock()
+        .extend(["u1".to_owned(), "u2".to_owned()]);
+    node.until("forgotten", |node| !node.forgotten().is_empty()).await;
+    assert_eq!(node.forgotten()[0], "u2");
+    assert!(!node.forgotten().contains(&"u1".to_owned()), "it runs");
+}
