@@ -2,7 +2,8 @@
 //!
 //! `make e2e T=name` runs those whose name contains it. The control plane starts with the first
 //! test, cloudcore and the edge node `e1` with the first test that asks for them. Tests that have a
-//! testbed or a device of their own mostly wait: there are three lanes, and in each one test after another.
+//! testbed or a device of their own mostly wait: there are three lanes, and in each one test after another,
+//! in the order in which they are listed: some end what the ones before them need.
 
 mod bad_input;
 mod certificates;
@@ -29,7 +30,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use futures::future::BoxFuture;
 use libtest_mimic::{Arguments, Failed, Trial};
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use tokio::{runtime::Runtime, time::Instant};
 
 use crate::world::World;
@@ -71,10 +72,11 @@ fn main() -> Result<()> {
     };
     let trials = [own_testbed, own_device, shared]
         .into_iter()
-        .flat_map(|lane| {
-            let turn = Turn::default();
-            let trial = |test| trial(test, &runtime, &world, &turn);
-            lane.into_iter().map(trial).collect::<Vec<_>>()
+        .flat_map(|tests| {
+            let lane = Arc::new(Lane::default());
+            let chosen = tests.into_iter().filter(|(name, _)| is_chosen(&arguments, name));
+            let trial = |(nth, test)| trial(test, &runtime, &world, (&lane, nth));
+            chosen.enumerate().map(trial).collect::<Vec<_>>()
         })
         .collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
@@ -82,13 +84,54 @@ fn main() -> Result<()> {
     conclusion.exit()
 }
 
-/// One test at a time has it.
-type Turn = Arc<Mutex<()>>;
+/// Whether the test is to run; one that is not has no place in its lane.
+fn is_chosen(arguments: &Arguments, name: &str) -> bool {
+    let is = |pattern: &String| {
+        if arguments.exact {
+            name == pattern
+        } else {
+            name.contains(pattern.as_str())
+        }
+    };
+    arguments.filter.as_ref().is_none_or(is) && !arguments.skip.iter().any(is)
+}
 
-fn trial((name, test): Test, runtime: &Arc<Runtime>, world: &Arc<World>, turn: &Turn) -> Trial {
-    let (runtime, world, turn) = (runtime.clone(), world.clone(), turn.clone());
+/// Tests that run one after another.
+#[derive(Default)]
+struct Lane {
+    next: Mutex<usize>,
+    moved: Condvar,
+}
+
+/// Held by the test whose turn it is.
+struct Turn<'a>(&'a Lane);
+
+impl Lane {
+    fn turn(&self, nth: usize) -> Turn<'_> {
+        let mut next = self.next.lock();
+        while *next != nth {
+            self.moved.wait(&mut next);
+        }
+        Turn(self)
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        *self.0.next.lock() += 1;
+        self.0.moved.notify_all();
+    }
+}
+
+fn trial(
+    (name, test): Test,
+    runtime: &Arc<Runtime>,
+    world: &Arc<World>,
+    (lane, nth): (&Arc<Lane>, usize),
+) -> Trial {
+    let (runtime, world, lane) = (runtime.clone(), world.clone(), lane.clone());
     Trial::test(name, move || {
-        let _mine = turn.lock();
+        let _mine = lane.turn(nth);
         let began = Instant::now();
         let outcome = runtime.block_on(test(world));
         println!("{:5.0}s {name}", began.elapsed().as_secs_f64());
