@@ -169,15 +169,6 @@ impl Worker {
 
     /// Begins what the first containers need beside the sandbox. False when a volume cannot be had now.
     fn look_ahead(&mut self, sandbox: &PodSandboxConfig) -> bool {
-        let first: Vec<Container> = self.first_containers().cloned().collect();
-        for container in first {
-            let key = lifecycle::backoff_key(&container);
-            let useful = |image: &Sought<_, _>| !matches!(image.clone().now_or_never(), Some(Err(_)));
-            if !self.ahead.images.get(&key).is_some_and(useful) {
-                let image = self.seek_image(&container, sandbox);
-                self.ahead.images.insert(key, image);
-            }
-        }
         self.mounted = None;
         let unfinished = self
             .ahead
@@ -189,6 +180,15 @@ impl Worker {
             return self.not_mounted(&error);
         }
         self.ahead.volumes = Some(volumes);
+        let first: Vec<Container> = self.first_containers().cloned().collect();
+        for container in first {
+            let key = lifecycle::backoff_key(&container);
+            let useful = |image: &Sought<_, _>| !matches!(image.clone().now_or_never(), Some(Err(_)));
+            if !self.ahead.images.get(&key).is_some_and(useful) {
+                let image = self.seek_image(&container, sandbox);
+                self.ahead.images.insert(key, image);
+            }
+        }
         true
     }
 
