@@ -382,6 +382,7 @@ async fn a_missing_volume_keeps_the_sandbox_from_being_made() {
     node.want(&pod("web", "u1", &spec));
     let failed = |node: &Node| node.events().iter().any(|event| event.starts_with("FailedMount"));
     node.until("the complaint", failed).await;
+    assert!(!node.events().iter().any(|told| told.starts_with("Pulled")));
     assert_eq!(node.runtime.count("RunPodSandbox"), 0);
     node.objects.put_config_map("ns", "cm", &[("x", "1")]);
     node.touch_objects();
