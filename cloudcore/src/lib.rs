@@ -9,6 +9,7 @@ pub mod devices;
 pub mod enroll;
 pub mod flows;
 pub mod gauges;
+mod gcra;
 pub mod hub;
 pub mod observe;
 pub mod reported;

@@ -2,7 +2,7 @@
 //!
 //! What an edge sends can ask for a consistent list, and a list is dear: it goes to etcd, under cloudcore's own
 //! name, at the cost of every other node. So those who want one of the same node and kind wait for each other, share
-//! what began after they asked, and begin anew no faster than at a [`Pace`], also over many streams.
+//! what began after they asked, and begin anew no faster than at a [`Rate`], also over many streams.
 //!
 //! **Invariant:** of a node and kind at most one list is under way, and nobody gets one that began before he asked.
 
@@ -16,23 +16,16 @@ use protocol::object::{Kind, Revision};
 use tokio::sync::Mutex as Waiting;
 use tokio::time::{Instant, sleep_until};
 
-/// How often a list may begin.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Pace {
-    /// Once in this time, on the average.
-    pub(super) every: Duration,
-    /// So often at once: streams opened together, and a link that breaks a few times.
-    pub(super) burst: u32,
-}
+use crate::gcra::{Gcra, Rate};
 
 /// A node's own pods: cheap as lists go.
-pub(super) const PODS: Pace = Pace {
+pub(super) const PODS: Rate = Rate {
     every: Duration::from_secs(2),
     burst: 10,
 };
 
 /// A whole kind of the cluster, whose watch ends for it.
-pub(super) const SHARED: Pace = Pace {
+pub(super) const SHARED: Rate = Rate {
     every: Duration::from_secs(10),
     burst: 2,
 };
@@ -45,8 +38,8 @@ pub(super) struct Lists {
 
 #[derive(Debug)]
 struct Turn {
-    /// When the lists so far would all have had their time.
-    due: Mutex<Instant>,
+    /// The lists so far.
+    begun: Mutex<Gcra>,
     /// The newest list: when it began, and what it found.
     made: Waiting<Option<(Instant, Revision)>>,
 }
@@ -60,7 +53,7 @@ impl Lists {
     pub(super) async fn share<E, F>(
         &self,
         (node, kind): (&NodeName, Kind),
-        pace: Pace,
+        pace: Rate,
         list: impl FnOnce() -> F + Send,
     ) -> Result<Revision, E>
     where
@@ -72,11 +65,10 @@ impl Lists {
         if let Some((_, revision)) = made.filter(|(began, _)| *began > asked) {
             return Ok(revision);
         }
-        let now = Instant::now();
-        let due = turn.due.lock().max(now);
-        sleep_until(due.checked_sub(pace.every * (pace.burst - 1)).unwrap_or(now)).await;
-        *turn.due.lock() = due + pace.every;
+        let opens = turn.begun.lock().opens(pace, Instant::now());
+        sleep_until(opens).await;
         let began = Instant::now();
+        turn.begun.lock().take(pace, began);
         let revision = list().await?;
         *made = Some((began, revision));
         drop(made);
@@ -90,9 +82,9 @@ impl Lists {
             return Arc::clone(turn);
         }
         // What owes no time and has nobody waiting is as good as new.
-        turns.retain(|_, turn| Arc::strong_count(turn) > 1 || *turn.due.lock() > now);
+        turns.retain(|_, turn| Arc::strong_count(turn) > 1 || !turn.begun.lock().rested(now));
         let turn = Arc::new(Turn {
-            due: Mutex::new(now),
+            begun: Mutex::new(Gcra::new(now)),
             made: Waiting::default(),
         });
         turns.insert(key, Arc::clone(&turn));
@@ -110,7 +102,7 @@ mod tests {
 
     use super::*;
 
-    const PACE: Pace = Pace {
+    const PACE: Rate = Rate {
         every: Duration::from_secs(10),
         burst: 2,
     };

@@ -12,30 +12,32 @@ use parking_lot::Mutex;
 use protocol::tls::KeyHash;
 use tokio::time::Instant;
 
+use crate::gcra::{Gcra, Rate};
+
 /// One request in this time, on the average: each costs the API server up to seven requests.
 const EVERY: Duration = Duration::from_millis(100);
 /// So many may come at once: a batch of devices that is switched on together.
 const BURST: u32 = 50;
+const RATE: Rate = Rate {
+    every: EVERY,
+    burst: BURST,
+};
 
 /// Lets requests pass, or not.
 #[derive(Debug)]
-pub(super) struct Pace {
-    /// When the requests so far would all have had their time (a GCRA, as in ATM's traffic policing).
-    due: Mutex<Instant>,
-}
+pub(super) struct Pace(Mutex<Gcra>);
 
 impl Pace {
     pub(super) fn new(now: Instant) -> Self {
-        Self { due: Mutex::new(now) }
+        Self(Mutex::new(Gcra::new(now)))
     }
 
     /// Whether one more request may pass now.
     pub(super) fn admits(&self, now: Instant) -> bool {
-        let mut due = self.due.lock();
-        let next = (*due).max(now) + EVERY;
-        let admitted = next <= now + EVERY * BURST;
+        let mut passed = self.0.lock();
+        let admitted = passed.opens(RATE, now) <= now;
         if admitted {
-            *due = next;
+            passed.take(RATE, now);
         }
         admitted
     }

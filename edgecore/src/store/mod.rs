@@ -42,6 +42,9 @@ pub use memory::MemoryStore;
 pub use recovery::{Opened, RootLock, Stores, open, open_stores};
 pub use sled_store::{Damage, Findings, SledStore};
 
+/// What the name of something ends with that was given up.
+pub(crate) const QUARANTINED: &str = "quarantined";
+
 /// Most operations that one batch may hold.
 pub const MAX_OPS: usize = 512;
 /// Most bytes of keys and small values that one batch writes to the log; what is over it goes to files.

@@ -12,7 +12,7 @@
 //! **Invariant:** `<name>` is a whole database at any instant: another one takes its place by one exchange of
 //! names, and what is called `.trial` or `.new` is never needed.
 
-use super::{Incident, Rung, StoreError, objects::sync_dir};
+use super::{Incident, QUARANTINED, Rung, StoreError, objects::sync_dir};
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use std::{
     fs,
@@ -96,13 +96,13 @@ impl Place {
 
     /// Keeps what [`swap`](Self::swap) has taken out of the way.
     pub(super) fn quarantine_fresh(&self) -> Result<(), StoreError> {
-        quarantine(&self.fresh().db, &self.db.with_extension("quarantined"))
+        quarantine(&self.fresh().db, &self.db.with_extension(QUARANTINED))
     }
 
     /// Keeps the damaged database for whoever wants to look; only the newest one is kept.
     pub(super) fn quarantine(&self) -> Result<(), StoreError> {
         for path in [&self.db, &self.objects] {
-            quarantine(path, &path.with_extension("quarantined"))?;
+            quarantine(path, &path.with_extension(QUARANTINED))?;
         }
         Ok(())
     }

@@ -4,7 +4,7 @@
 //! commit a little before the disk is full, and keeps a *ballast*: a file of 8 MiB that is removed when the
 //! store must be opened and others have filled the disk. It is made again once there is plenty of room.
 
-use super::{StoreError, place::remove_all};
+use super::{QUARANTINED, StoreError, place::remove_all};
 use nix::{fcntl::posix_fallocate, sys::statvfs::statvfs};
 use parking_lot::Mutex;
 use std::{
@@ -59,7 +59,7 @@ impl Space {
     pub(super) fn make_room(&self) {
         let mut there = self.ballast.lock();
         let aside = ["meta", "outbox", "objects/meta", "objects/outbox"];
-        for path in aside.map(|name| self.root.join(name).with_extension("quarantined")) {
+        for path in aside.map(|name| self.root.join(name).with_extension(QUARANTINED)) {
             drop(remove_all(&path));
         }
         if fs::remove_file(self.root.join("ballast")).is_ok() {

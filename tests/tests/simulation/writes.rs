@@ -136,19 +136,31 @@ impl World {
         }
     }
 
-    /// As `Cluster::still_ours`.
     fn ask_lease(&mut self, under: Under) {
+        self.still_ours(under, |world, under, ours| match ours {
+            Ok(()) => world.go_on(under, Attempt::after_lease()),
+            Err(code) => world.finish(under, Err((code, false))),
+        });
+    }
+
+    /// As `Cluster::still_ours`.
+    pub(crate) fn still_ours(
+        &mut self,
+        under: Under,
+        then: impl FnOnce(&mut Self, Under, Result<(), Code>) + 'static,
+    ) {
         let node = under.node.clone();
         self.request(
             under.r,
             move |world| Ok(world.api.lease(node.as_ref()).cloned()),
-            move |world, read| match read {
-                Ok(Some(lease)) if fence::holder(&lease) == Some(under.session.as_str()) => {
-                    world.go_on(under, Attempt::after_lease());
-                }
-                Ok(Some(_)) => world.finish(under, Err((409, false))),
-                Ok(None) => world.finish(under, Err((503, false))),
-                Err(code) => world.finish(under, Err((code, false))),
+            move |world, read| {
+                let ours = match read {
+                    Ok(Some(lease)) if fence::holder(&lease) == Some(under.session.as_str()) => Ok(()),
+                    Ok(Some(_)) => Err(409),
+                    Ok(None) => Err(503),
+                    Err(code) => Err(code),
+                };
+                then(world, under, ours);
             },
         );
     }

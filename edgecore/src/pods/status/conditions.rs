@@ -42,7 +42,7 @@ impl Verdict {
 pub(super) fn apply(input: &StatusInput<'_>, old: &PodStatus, status: &mut PodStatus) {
     let containers_ready = containers_ready(input.pod, status);
     let ready = match &containers_ready {
-        Verdict { holds: true, .. } => gates(input.pod, &foreign(input.pod)),
+        Verdict { holds: true, .. } => gates(input.pod),
         Verdict { reason, message, .. } => Verdict {
             holds: false,
             reason: *reason,
@@ -66,19 +66,6 @@ pub(super) fn apply(input: &StatusInput<'_>, old: &PodStatus, status: &mut PodSt
         .zip(verdicts)
         .map(|(name, verdict)| condition(input, old, name, verdict));
     status.conditions = Some(conditions.collect());
-}
-
-/// The conditions of others, as the API server showed them last.
-fn foreign(pod: &Pod) -> Vec<PodCondition> {
-    let api = pod
-        .status
-        .as_ref()
-        .and_then(|status| status.conditions.as_deref());
-    let shown = api.unwrap_or_default().iter();
-    shown
-        .filter(|c| !OWNED.contains(&c.type_.as_str()))
-        .cloned()
-        .collect()
 }
 
 fn condition(input: &StatusInput<'_>, old: &PodStatus, name: &str, verdict: Verdict) -> PodCondition {
@@ -187,11 +174,18 @@ fn containers_ready(pod: &Pod, status: &PodStatus) -> Verdict {
 }
 
 /// Readiness gates are conditions that somebody else sets.
-fn gates(pod: &Pod, conditions: &[PodCondition]) -> Verdict {
+/// By the conditions of others, as the API server showed them last.
+fn gates(pod: &Pod) -> Verdict {
+    let shown = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.conditions.as_deref());
+    let shown = shown.unwrap_or_default();
+    let of_others = |gate: &str| shown.iter().find(|c| c.type_ == gate && !OWNED.contains(&gate));
     let gates = spec::spec(pod)
         .and_then(|spec| spec.readiness_gates.as_deref())
         .unwrap_or_default();
-    let complaint = |gate: &str| match conditions.iter().find(|c| c.type_ == gate) {
+    let complaint = |gate: &str| match of_others(gate) {
         None => Some(format!(
             "corresponding condition of pod readiness gate {gate:?} does not exist."
         )),

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use cloudcore::cluster::{KnownDevice, fence};
+use cloudcore::cluster::KnownDevice;
 use cloudcore::devices::shown::{Written, listed};
 use cloudcore::reported::Shown;
 use protocol::devices::DeviceIdentity;
@@ -42,19 +42,10 @@ impl World {
     }
 
     fn lease_after_list(&mut self, under: Under, device: DeviceIdentity, found: Vec<Arc<Stored>>) {
-        let node = under.node.clone();
-        self.request(
-            under.r,
-            move |world| Ok(world.api.lease(node.as_ref()).cloned()),
-            move |world, read| match read {
-                Ok(Some(lease)) if fence::holder(&lease) == Some(under.session.as_str()) => {
-                    world.begin_with(under, device, &found);
-                }
-                Ok(Some(_)) => world.failed_to_begin(under, 409),
-                Ok(None) => world.failed_to_begin(under, 503),
-                Err(code) => world.failed_to_begin(under, code),
-            },
-        );
+        self.still_ours(under, move |world, under, ours| match ours {
+            Ok(()) => world.begin_with(under, device, &found),
+            Err(code) => world.failed_to_begin(under, code),
+        });
     }
 
     fn failed_to_begin(&mut self, under: Under, code: u16) {

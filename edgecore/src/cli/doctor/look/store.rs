@@ -5,17 +5,16 @@ use std::io::{self, Read as _};
 use std::path::Path;
 
 use super::super::facts::Store;
+use crate::store::QUARANTINED;
 
-/// The databases.
-const DATABASES: [&str; 2] = ["meta", "outbox"];
+/// The database without which there is no store.
+const META: &str = "meta";
 /// What is read of them at most, each file from its beginning: enough to notice a card that is dying.
 const MOST: u64 = 64 << 20;
-/// The name of what was given up.
-const QUARANTINED: &str = "quarantined";
 
 /// Reads every file. May block.
 pub(super) fn look(dir: &Path) -> Store {
-    if !dir.join(DATABASES[0]).is_dir() {
+    if !dir.join(META).is_dir() {
         return Store::None;
     }
     let mut left = MOST;

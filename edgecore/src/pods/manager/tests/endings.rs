@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::{booted, deleted, pod, web};
@@ -38,11 +38,11 @@ async fn a_deleted_pod_is_stopped_reported_and_gone_in_this_order() {
     node.until("forgotten", |node| node.forgotten() == ["u1"]).await;
 }
 
-#[tokio::test(start_paused = true)]
-async fn what_is_left_of_a_pod_is_erased_when_the_others_have_stopped() {
+/// The pod `u1` runs, and beside it one that takes so many seconds to end.
+async fn beside_a_slow_one(seconds: u32) -> (Node, Value) {
     let node = booted(&["app:1"]).await;
     let slow = json!({"containers": [{"name": "s", "image": "app:1",
-        "lifecycle": {"preStop": {"sleep": {"seconds": 5}}}}]});
+        "lifecycle": {"preStop": {"sleep": {"seconds": seconds}}}}]});
     let slow = pod("slow", "u2", &slow);
     node.want(&web("u1"));
     node.want(&slow);
@@ -50,6 +50,12 @@ async fn what_is_left_of_a_pod_is_erased_when_the_others_have_stopped() {
         node.phase("u1") == "Running" && node.phase("u2") == "Running"
     })
     .await;
+    (node, slow)
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_left_of_a_pod_is_erased_when_the_others_have_stopped() {
+    let (node, slow) = beside_a_slow_one(5).await;
     node.want(&deleted(web("u1"), 30));
     node.want(&deleted(slow, 30));
     node.until("the first gone", |node| node.gone() == ["u1"]).await;
@@ -76,16 +82,7 @@ async fn replaced(node: &Node) -> Duration {
 
 #[tokio::test(start_paused = true)]
 async fn a_pod_of_the_same_name_does_not_wait_for_others_that_end_slowly() {
-    let node = booted(&["app:1"]).await;
-    let slow = json!({"containers": [{"name": "s", "image": "app:1",
-        "lifecycle": {"preStop": {"sleep": {"seconds": 50}}}}]});
-    let slow = pod("slow", "u2", &slow);
-    node.want(&web("u1"));
-    node.want(&slow);
-    node.until("both Running", |node| {
-        node.phase("u1") == "Running" && node.phase("u2") == "Running"
-    })
-    .await;
+    let (node, slow) = beside_a_slow_one(50).await;
     node.want(&deleted(slow, 60));
     let took = replaced(&node).await;
     assert!(took < Duration::from_secs(2), "{took:?}");
