@@ -7,6 +7,10 @@
 //! Adding a toleration would do nothing: of several that match a taint the first one counts, and
 //! the limited ones are there first. A limit may be removed from a bound pod; nothing else may.
 //!
+//! A limit counts from when its node is cut off, so removing it has no hurry: a new pod's is left until
+//! the pod has most likely been started, for each patch costs the API server and the device as much as a
+//! status does, and many pods start at once.
+//!
 //! **Invariant:** a patch tests every byte that it rests on, so it can only ever remove a limit
 //! that still equals the admission default.
 
@@ -27,6 +31,9 @@ use crate::cluster::{Actor, Api, Call, Content, PodObserver};
 const TAINTS: [&str; 2] = ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"];
 /// Replicas spread out over this long, so that mostly one patches and the others see it done.
 const SPREAD: Duration = Duration::from_secs(2);
+/// How long a patch is put off: this share of the limit that it removes, and no longer than [`CALM_MOST`].
+const CALM_SHARE: u32 = 15;
+const CALM_MOST: Duration = Duration::from_secs(20);
 /// After a refusal; doubles to [`RETRY_MOST`], so that a right that is missing costs little.
 const RETRY: Duration = Duration::from_secs(5);
 const RETRY_MOST: Duration = Duration::from_mins(5);
@@ -210,9 +217,9 @@ impl PodObserver for Autonomy {
         let held = self.waiting.lock().get(&key).map(|one| one.patch.clone());
         if held.as_ref() != Some(&patch) {
             // The replica that holds the node's session goes first.
-            let delay = if here { Duration::ZERO } else { spread() };
+            let spread = if here { Duration::ZERO } else { spread() };
             self.waiting.lock().remove(&key);
-            self.wait(key, patch, 0, delay);
+            self.wait(key, patch, 0, calm(self.default_seconds) + spread);
         }
     }
 
@@ -228,6 +235,12 @@ fn retry_after(refused: u32) -> Duration {
     RETRY
         .saturating_mul(2_u32.saturating_pow(refused))
         .min(RETRY_MOST)
+}
+
+/// How long a patch is put off when admission's limit is so many seconds.
+fn calm(default_seconds: i64) -> Duration {
+    let limit = Duration::from_secs(u64::try_from(default_seconds).unwrap_or_default());
+    (limit / CALM_SHARE).min(CALM_MOST)
 }
 
 fn spread() -> Duration {
@@ -306,9 +319,29 @@ mod tests {
         autonomy.bound("shop", "web", false, &pod(&[limited(TAINTS[0], 300)]));
         assert!(autonomy.take_due().is_none(), "the session's replica goes first");
         autonomy.bound("shop", "web", false, &pod(&[]));
-        tokio::time::advance(Duration::from_secs(10)).await;
+        tokio::time::advance(Duration::from_secs(30)).await;
         assert!(autonomy.take_due().is_none());
         autonomy.bound("shop", "web", true, &pod(&[limited(TAINTS[0], 300)]));
+        tokio::time::advance(CALM_MOST).await;
         assert!(autonomy.take_due().is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pod_is_started_before_it_is_patched_and_its_changes_put_nothing_off() {
+        let autonomy = Autonomy::new(300);
+        autonomy.bound("shop", "web", true, &pod(&[limited(TAINTS[0], 300)]));
+        tokio::time::advance(Duration::from_secs(15)).await;
+        assert!(autonomy.take_due().is_none());
+        autonomy.bound("shop", "web", true, &pod(&[limited(TAINTS[0], 300)]));
+        tokio::time::advance(Duration::from_secs(5)).await;
+        assert!(autonomy.take_due().is_some());
+    }
+
+    #[test]
+    fn a_patch_is_put_off_for_a_small_part_of_the_limit_only() {
+        assert_eq!(calm(300), Duration::from_secs(20));
+        assert_eq!(calm(30), Duration::from_secs(2));
+        assert_eq!(calm(i64::MAX), CALM_MOST);
+        assert_eq!(calm(-1), Duration::ZERO);
     }
 }
