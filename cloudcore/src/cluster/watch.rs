@@ -12,11 +12,11 @@
 //! **Invariant:** every list is consistent (resourceVersion unset), so a sink never sees an older
 //! world after a newer one except by [`Sink::listed`] with a lower revision, which is a restore.
 
+mod lines;
+
 use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
-use http_body_util::BodyExt;
-use kube::client::Body;
+use bytes::Bytes;
 use protocol::object::Revision;
 use rand::RngExt;
 use serde::Deserialize;
@@ -26,17 +26,19 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::api::{Actor, Api, ApiError, Call, Status};
 use super::thin::{Thin, ThinMeta};
+use lines::Lines;
 
 /// How long the server keeps one watch open; it closes it by itself afterwards.
 const WATCH_SECONDS: u64 = 300;
 /// Silence past this means that the connection is dead: the server should have closed the watch.
 const SILENCE_LIMIT: Duration = Duration::from_secs(WATCH_SECONDS + 20);
-/// An object in etcd is at most 1.5 MiB; JSON escapes may double it and more.
-const LINE_LIMIT: usize = 16 << 20;
 /// Objects a page of a plain list.
 const PAGE: u32 = 500;
 const BACK_OFF_FIRST: Duration = Duration::from_millis(250);
 const BACK_OFF_MOST: Duration = Duration::from_secs(30);
+/// The first pause after a refusal: most often the authorizer has not seen a binding of a moment ago yet, and
+/// a pod waits for the answer.
+const REFUSED_FIRST: Duration = Duration::from_millis(8);
 
 /// What is watched.
 #[derive(Clone, Debug)]
@@ -92,6 +94,7 @@ pub(super) async fn follow(
         from: None,
         streaming: true,
         pause: BACK_OFF_FIRST,
+        refused: REFUSED_FIRST,
     };
     loop {
         let started = Instant::now();
@@ -110,6 +113,10 @@ pub(super) async fn follow(
                 if !sink.failed(&error) {
                     return;
                 }
+                if error.is_forbidden() {
+                    watcher.rest_refused().await;
+                    continue;
+                }
             }
         }
         watcher.rest(started.elapsed()).await;
@@ -123,6 +130,7 @@ struct Watcher<'a> {
     from: Option<Revision>,
     streaming: bool,
     pause: Duration,
+    refused: Duration,
 }
 
 impl Watcher<'_> {
@@ -227,6 +235,7 @@ impl Watcher<'_> {
     fn reached(&mut self, revision: Revision) {
         self.from = Some(revision);
         self.pause = BACK_OFF_FIRST;
+        self.refused = REFUSED_FIRST;
     }
 
     fn parse<'b, T: Deserialize<'b>>(&self, text: &'b [u8]) -> Result<T, ApiError> {
@@ -244,6 +253,12 @@ impl Watcher<'_> {
         }
         sleep(full_jitter(self.pause)).await;
         self.pause = (self.pause * 2).min(BACK_OFF_MOST);
+    }
+
+    /// Waits after a refusal.
+    async fn rest_refused(&mut self) {
+        sleep(full_jitter(self.refused)).await;
+        self.refused = (self.refused * 2).min(BACK_OFF_MOST);
     }
 }
 
@@ -344,55 +359,6 @@ struct PageMeta {
 
 fn items_or_null<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<&'de RawValue>, D::Error> {
     Ok(Option::<Vec<&'de RawValue>>::deserialize(from)?.unwrap_or_default())
-}
-
-/// The lines of a watch's body, bounded.
-struct Lines {
-    body: Body,
-    buffer: BytesMut,
-    searched: usize,
-}
-
-impl Lines {
-    fn new(body: Body) -> Self {
-        Self {
-            body,
-            buffer: BytesMut::new(),
-            searched: 0,
-        }
-    }
-
-    /// The next line; `None` when the watch is over, whatever the reason.
-    ///
-    /// # Cancel safety
-    ///
-    /// Nothing is lost when dropped between frames.
-    async fn next(&mut self) -> Option<Bytes> {
-        loop {
-            if let Some(line) = self.cut_line() {
-                return Some(line);
-            }
-            if self.buffer.len() > LINE_LIMIT {
-                return None;
-            }
-            let frame = self.body.frame().await?.ok()?;
-            if let Ok(data) = frame.into_data() {
-                self.buffer.extend_from_slice(&data);
-            }
-        }
-    }
-
-    fn cut_line(&mut self) -> Option<Bytes> {
-        let fresh = &self.buffer[self.searched..];
-        let Some(end) = fresh.iter().position(|byte| *byte == b'\n') else {
-            self.searched = self.buffer.len();
-            return None;
-        };
-        let line = self.buffer.split_to(self.searched + end).freeze();
-        self.buffer.advance(1);
-        self.searched = 0;
-        Some(line)
-    }
 }
 
 #[cfg(test)]

@@ -1,8 +1,10 @@
 //! Lists and watches as servers of several ages answer them.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use http_body_util::Full;
+use kube::client::Body;
 
 use super::super::api::Impersonation;
 use super::*;
@@ -20,6 +22,17 @@ fn an_empty_list_may_be_written_as_null() {
 struct FirstList {
     told: usize,
     listed: Arc<Notify>,
+    patient: bool,
+}
+
+impl FirstList {
+    /// One that takes refusals.
+    fn patient() -> Self {
+        Self {
+            patient: true,
+            ..Self::default()
+        }
+    }
 }
 
 impl Sink for FirstList {
@@ -40,7 +53,8 @@ impl Sink for FirstList {
     fn at(&mut self, _: Revision) {}
 
     fn failed(&mut self, error: &ApiError) -> bool {
-        panic!("{error}")
+        assert!(self.patient, "{error}");
+        true
     }
 }
 
@@ -89,10 +103,40 @@ async fn a_server_that_refuses_streaming_lists_in_whatever_way_is_asked_for_plai
     }
 }
 
-#[tokio::test]
-async fn lines_are_cut_wherever_the_frames_end() {
-    let mut lines = Lines::new(Body::from(b"{\"a\":1}\n{\"b\"".to_vec()));
-    assert_eq!(lines.next().await.as_deref(), Some(&b"{\"a\":1}"[..]));
-    // A torn last line is not an event.
-    assert_eq!(lines.next().await, None);
+/// A node's authorizer that knows of a binding only after some questions.
+fn late_graph(refusals: usize) -> Api {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let service = tower::service_fn(move |_: http::Request<Body>| {
+        let (code, text) = if asked.fetch_add(1, Ordering::Relaxed) < refusals {
+            (
+                http::StatusCode::FORBIDDEN,
+                r#"{"kind":"Status","code":403,"reason":"Forbidden","message":"no"}"#,
+            )
+        } else {
+            (http::StatusCode::OK, END_OF_LIST)
+        };
+        let body = Full::new(Bytes::from_static(text.as_bytes()));
+        std::future::ready(http::Response::builder().status(code).body(body))
+    });
+    Api::new(kube::Client::new(service, "default"), Impersonation::Classic)
+}
+
+const END_OF_LIST: &str = "{\"type\":\"BOOKMARK\",\"object\":{\"metadata\":{\"resourceVersion\":\"7\",\"annotations\":{\"k8s.io/initial-events-end\":\"true\"}}}}\n";
+
+#[tokio::test(start_paused = true)]
+async fn an_authorizer_that_lags_behind_a_binding_is_asked_again_at_once() {
+    let api = late_graph(3);
+    let source = Source {
+        path: "/api/v1/namespaces/shop/configmaps".to_owned(),
+        selector: String::new(),
+        only_metadata: false,
+    };
+    let (mut sink, never) = (FirstList::patient(), Notify::new());
+    let (listed, began) = (sink.listed.clone(), Instant::now());
+    tokio::select! {
+        () = follow(&api, Actor::Cloudcore, &source, &mut sink, &never) => {}
+        () = listed.notified() => {}
+    }
+    let waited = began.elapsed();
+    assert!(waited < Duration::from_millis(100), "{waited:?}");
 }
