@@ -13,6 +13,7 @@ mod memory;
 mod show;
 mod stage;
 mod starts;
+mod stolen;
 mod wire;
 mod workload;
 

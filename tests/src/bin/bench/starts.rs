@@ -24,6 +24,7 @@ use crate::{
     follow::{Milestone, times},
     show::{note, step},
     stage::{EDGE, PATIENCE, Stage},
+    stolen::Stolen,
 };
 
 /// The label of a pod that is timed.
@@ -52,6 +53,7 @@ pub(crate) async fn measure(stage: &Stage<'_>, rounds: u16) -> Result<Vec<Figure
     step("one start of each to warm up", round(stage, &floor, 0)).await?;
     let what = format!("{rounds} single pods on each node, in turn");
     stage.testbed.plane.step_aside(true)?;
+    let stolen = Stolen::now()?;
     let samples = step(&what, async {
         let mut samples = Samples::new();
         for index in 1..=rounds {
@@ -63,7 +65,11 @@ pub(crate) async fn measure(stage: &Stage<'_>, rounds: u16) -> Result<Vec<Figure
     })
     .await?;
     stage.testbed.plane.step_aside(false)?;
-    note(&listed(&samples));
+    note(&format!(
+        "{}\n  {}",
+        listed(&samples),
+        Stolen::now()?.since(stolen)
+    ));
     Ok(vec![
         figure("pod_start.p50", &samples, 50),
         figure("pod_start.p90", &samples, 90),

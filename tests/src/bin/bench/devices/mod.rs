@@ -24,6 +24,7 @@ use crate::{
     figures::{Figure, Unit},
     memory::{rest, service},
     show::{note, step},
+    stolen::Stolen,
     wire::Reading,
 };
 
@@ -161,7 +162,9 @@ async fn observed(edge: &EdgeMachine, plan: Plan, what: &str) -> Result<Outcome>
     for service in services {
         before.push(Used::by(machine, service).await.ok());
     }
+    let stolen = Stolen::now()?;
     let outcome = step(what, site::load(edge, plan)).await?;
+    let stolen = Stolen::now()?.since(stolen);
     let mut used = vec![format!("load {:.2}", outcome.cpu)];
     for (service, before) in services.into_iter().zip(before) {
         if let Some(before) = before {
@@ -178,7 +181,7 @@ async fn observed(edge: &EdgeMachine, plan: Plan, what: &str) -> Result<Outcome>
         )
     };
     note(&format!(
-        "{what}: {:.0}/s accepted, {} sent, {} late, {} refused\n  results {}; documents {}\n  of one core: {used}",
+        "{what}: {:.0}/s accepted, {} sent, {} late, {} refused\n  results {}; documents {}\n  of one core: {used}; {stolen}",
         per_second(outcome.accepted, plan.span),
         outcome.sent,
         outcome.late,
