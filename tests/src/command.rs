@@ -2,7 +2,7 @@
 //!
 //! Not for services: those belong to a machine's init or to the control plane.
 
-use std::{ffi::OsStr, process::Stdio, time::Duration};
+use std::{ffi::OsStr, path::Path, process::Stdio, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use tokio::time::timeout;
@@ -20,6 +20,19 @@ pub fn run<S: AsRef<OsStr>>(program: &str, args: impl IntoIterator<Item = S>) ->
 /// Runs `ip` with the words of `line`.
 pub fn ip(line: &str) -> Result<String> {
     run("ip", line.split_whitespace())
+}
+
+/// Lets a process, and what it starts, have only the processor that nobody else wants, or its share again.
+/// One that has ended meanwhile needs neither.
+pub fn step_aside(pid: u32, aside: bool) -> Result<()> {
+    let policy = if aside { "--idle" } else { "--other" };
+    let pid = pid.to_string();
+    let done = run("chrt", ["--all-tasks", policy, "--pid", "0", &pid]);
+    if Path::new("/proc").join(&pid).exists() {
+        done.map(drop)
+    } else {
+        Ok(())
+    }
 }
 
 /// Runs a command that may take long; it is killed when `limit` has passed.

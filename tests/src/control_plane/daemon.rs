@@ -37,10 +37,9 @@ impl Daemon {
         })
     }
 
-    /// Gives all its threads, and those they start, a scheduling policy of `chrt`.
-    pub(super) fn schedule(&self, policy: &str) -> Result<()> {
-        let pid = self.child.id().to_string();
-        command::run("chrt", ["--all-tasks", policy, "--pid", "0", &pid]).map(drop)
+    /// See [`command::step_aside`].
+    pub(super) fn step_aside(&self, aside: bool) -> Result<()> {
+        command::step_aside(self.child.id(), aside)
     }
 
     /// `kill -9`.

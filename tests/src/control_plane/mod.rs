@@ -129,11 +129,8 @@ impl ControlPlane {
     /// Lets the programs have only the processor that nobody else on the machine wants, or their share
     /// again: what a node takes is seen as if they ran somewhere else. A busy machine starves them.
     pub fn step_aside(&self, aside: bool) -> Result<()> {
-        let policy = if aside { "--idle" } else { "--other" };
-        self.daemons
-            .lock()
-            .iter()
-            .try_for_each(|daemon| daemon.schedule(policy))
+        let daemons = self.daemons.lock();
+        daemons.iter().try_for_each(|daemon| daemon.step_aside(aside))
     }
 
     /// An administrator's client.

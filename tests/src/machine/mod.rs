@@ -123,6 +123,15 @@ impl Machine {
         self.ground.cgroup().child(&self.name)
     }
 
+    /// Lets all that runs on the machine now have only the processor that nobody else wants, or its share
+    /// again.
+    pub fn step_aside(&self, aside: bool) -> Result<()> {
+        let processes = self.cgroup().processes()?.into_iter();
+        processes
+            .filter_map(|pid| u32::try_from(pid).ok())
+            .try_for_each(|pid| command::step_aside(pid, aside))
+    }
+
     /// Where one of its services logs.
     pub fn log(&self, service: &str) -> PathBuf {
         self.ground.log(&format!("{}-{service}", self.name))

@@ -115,7 +115,9 @@ Columns:
 
 The control plane is on the same machine. While pods are started one by one, and while updates of
 devices are timed and counted, it gets only the processor that the nodes leave (SCHED_IDLE), as
-if it ran somewhere else; with the rest it competes with them.
+if it ran somewhere else, and so does w1 with cloudcore where only devices are concerned; with the
+rest they compete. What the machine beneath a virtual one took meanwhile is told: no latency of
+some milliseconds can be better than that.
 
 The table is printed, and written to target/bench.json in bytes and milliseconds, with null
 where there is no such figure. Nothing else should run on the machine meanwhile. With the

@@ -97,13 +97,13 @@ pub(crate) async fn measure(testbed: &Testbed, settle: Duration) -> Result<Vec<F
         shown::measure(testbed, &edge),
     )
     .await?;
-    testbed.plane.step_aside(true)?;
+    step_aside(testbed, true)?;
     let ours = both(&edge, "edgecore").await?;
     edge.machine.stop("edgecore")?;
     let stub = site::stub(&edge).await?;
     let floor = both(&edge, "a stub that keeps nothing").await?;
     drop(stub);
-    testbed.plane.step_aside(false)?;
+    step_aside(testbed, false)?;
     edge.machine.start("edgecore")?;
     step("all devices again", site::devices(testbed, &edge)).await?;
     flood(&edge).await?;
@@ -118,6 +118,12 @@ pub(crate) async fn measure(testbed: &Testbed, settle: Duration) -> Result<Vec<F
         Figure::ours("edgecore_rss.devices100", Unit::Bytes, rss),
         Figure::ours("flash_bytes_day.devices100", Unit::Bytes, online),
     ])
+}
+
+/// What a device shares no processor with: the control plane, and the cluster's node with cloudcore.
+fn step_aside(testbed: &Testbed, aside: bool) -> Result<()> {
+    testbed.plane.step_aside(aside)?;
+    testbed.node.machine.step_aside(aside)
 }
 
 /// The two figures that have a floor.
