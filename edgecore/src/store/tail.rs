@@ -9,18 +9,20 @@
 //! commit ──frame──► <root>/<name>.tail ──newest of each key──► database ──► the file starts again
 //! ```
 //!
-//! A frame is its length, its number, its kind, a digest of all that, and the packed changes. A power cut
-//! leaves the last one torn; that one was not acknowledged. Reading ends at the first frame that is not
+//! A power cut leaves the last frame torn; that one was not acknowledged. Reading ends at the first frame that is not
 //! whole, or whose number is not the next: what may lie behind is of an earlier life of the file, and in the
 //! database.
 //!
 //! **Invariant:** the database and the frames, in order, are what was committed, at every instant.
+
+mod frame;
 
 use super::{
     Batch, MAX_BATCH_BYTES, MAX_OPS, Op, Store, StoreError, Table, guarded::bytes_of, objects::sync_dir,
     space::Space,
 };
 use bytes::Bytes;
+use frame::value_of;
 use std::{
     collections::BTreeMap,
     fs::{File, OpenOptions},
@@ -43,8 +45,6 @@ const DICTIONARY: usize = 64 * 1024;
 /// Fast, and with a dictionary as good as any.
 const LEVEL: i32 = 1;
 
-const HEAD: usize = 4 + 8 + 1 + DIGEST;
-const DIGEST: usize = 16;
 const PLAIN: u8 = 0;
 const WITH_DICTIONARY: u8 = 1;
 
@@ -113,14 +113,14 @@ impl<S: Store> Tail<S> {
         self.lasting = bytes.len() as u64;
         let mut expected = None;
         while let Some((number, kind, packed)) =
-            frame(&bytes[usize::try_from(self.len).unwrap_or(usize::MAX)..])
+            frame::first(&bytes[usize::try_from(self.len).unwrap_or(usize::MAX)..])
         {
             let is_next = expected.is_none_or(|expected| number == expected);
             let Some(raw) = is_next.then(|| self.unpack(kind, packed)).flatten() else {
                 break;
             };
-            let Some(batch) = decode(&raw) else { break };
-            self.len += (HEAD + packed.len()) as u64;
+            let Some(batch) = frame::decode(&raw) else { break };
+            self.len += (frame::HEAD + packed.len()) as u64;
             self.learn(&raw);
             self.take(&batch);
             self.next = number + 1;
@@ -152,14 +152,7 @@ impl<S: Store> Tail<S> {
             WITH_DICTIONARY
         };
         let packed = zstd::bulk::Compressor::with_dictionary(LEVEL, &self.dictionary)?.compress(raw)?;
-        let len = u32::try_from(packed.len()).map_err(io::Error::other)?;
-        let mut frame = Vec::with_capacity(HEAD + packed.len());
-        frame.extend(len.to_le_bytes());
-        frame.extend(self.next.to_le_bytes());
-        frame.push(kind);
-        frame.extend(digest(&frame, &packed));
-        frame.extend(packed);
-        Ok(frame)
+        frame::write(self.next, kind, &packed)
     }
 
     /// The first frame that is large enough is the dictionary of all that follow.
@@ -250,11 +243,11 @@ impl<S: Store> Tail<S> {
         if let Some(space) = &self.space {
             space.check(bytes_of(batch))?;
         }
-        let raw = encode(batch);
-        let frame = self
+        let raw = frame::encode(batch);
+        let packed = self
             .pack(&raw)
             .map_err(StoreError::io("pack a frame of", &self.path))?;
-        if let Err(error) = self.file.write_all_at(&frame, self.len) {
+        if let Err(error) = self.file.write_all_at(&packed, self.len) {
             let error = StoreError::io("write", &self.path)(error);
             let cut = self.cut(self.len);
             return Err(match (&self.space, cut) {
@@ -265,7 +258,7 @@ impl<S: Store> Tail<S> {
         self.file
             .sync_data()
             .map_err(StoreError::io("sync", &self.path))?;
-        self.len += frame.len() as u64;
+        self.len += packed.len() as u64;
         self.lasting = self.len;
         self.next += 1;
         self.learn(&raw);
@@ -339,73 +332,6 @@ impl<S: Store> Store for Tail<S> {
             .is_err_and(|error| error.breaks() && !error.is_full());
         done
     }
-}
-
-const fn value_of(op: &Op) -> Option<&Bytes> {
-    match op {
-        Op::Put(value) => Some(value),
-        Op::Delete => None,
-    }
-}
-
-fn digest(head: &[u8], packed: &[u8]) -> [u8; DIGEST] {
-    let mut hasher = blake3::Hasher::new();
-    let mut out = [0; DIGEST];
-    hasher.update(head).update(packed).finalize_xof().fill(&mut out);
-    out
-}
-
-/// The first frame's number, kind and contents, if it is whole.
-fn frame(bytes: &[u8]) -> Option<(u64, u8, &[u8])> {
-    let (head, rest) = bytes.split_at_checked(HEAD)?;
-    let (fields, written) = head.split_last_chunk::<DIGEST>()?;
-    let len = u32::from_le_bytes(fields[..4].try_into().ok()?);
-    let packed = rest.get(..usize::try_from(len).ok()?)?;
-    let number = u64::from_le_bytes(fields[4..12].try_into().ok()?);
-    (*written == digest(fields, packed)).then_some((number, fields[12], packed))
-}
-
-fn encode(batch: &Batch) -> Vec<u8> {
-    let mut out = Vec::new();
-    for (table, key, op) in batch.ops() {
-        part(&mut out, table.as_str().as_bytes());
-        part(&mut out, key.as_bytes());
-        out.push(u8::from(value_of(op).is_some()));
-        if let Some(value) = value_of(op) {
-            part(&mut out, value);
-        }
-    }
-    out
-}
-
-/// A length, then so many bytes; nothing that a batch holds is longer than four gigabytes.
-fn part(out: &mut Vec<u8>, bytes: &[u8]) {
-    out.extend(u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_le_bytes());
-    out.extend(bytes);
-}
-
-fn decode(mut raw: &[u8]) -> Option<Batch> {
-    let mut batch = Batch::new();
-    while !raw.is_empty() {
-        let table = std::str::from_utf8(next(&mut raw)?).ok()?;
-        let table = Table::ALL.into_iter().find(|known| known.as_str() == table)?;
-        let key = std::str::from_utf8(next(&mut raw)?).ok()?.to_owned();
-        let (is_put, rest) = raw.split_first()?;
-        raw = rest;
-        let op = match is_put {
-            0 => Op::Delete,
-            _ => Op::Put(Bytes::copy_from_slice(next(&mut raw)?)),
-        };
-        batch.push(table, key, op);
-    }
-    Some(batch)
-}
-
-fn next<'a>(raw: &mut &'a [u8]) -> Option<&'a [u8]> {
-    let (len, rest) = raw.split_first_chunk::<4>()?;
-    let (part, rest) = rest.split_at_checked(usize::try_from(u32::from_le_bytes(*len)).ok()?)?;
-    *raw = rest;
-    Some(part)
 }
 
 #[cfg(test)]

@@ -1,0 +1,93 @@
+//! A frame: its length, its number, its kind, a digest of all that, and the packed changes of a batch.
+
+use std::io;
+
+use bytes::Bytes;
+
+use crate::store::{Batch, Op, Table};
+
+/// What stands before the packed changes.
+pub(super) const HEAD: usize = 4 + 8 + 1 + DIGEST;
+const DIGEST: usize = 16;
+
+/// A frame as it stands in the file.
+pub(super) fn write(number: u64, kind: u8, packed: &[u8]) -> io::Result<Vec<u8>> {
+    let len = u32::try_from(packed.len()).map_err(io::Error::other)?;
+    let mut frame = Vec::with_capacity(HEAD + packed.len());
+    frame.extend(len.to_le_bytes());
+    frame.extend(number.to_le_bytes());
+    frame.push(kind);
+    frame.extend(digest(&frame, packed));
+    frame.extend(packed);
+    Ok(frame)
+}
+
+/// The first frame's number, kind and contents, if it is whole.
+pub(super) fn first(bytes: &[u8]) -> Option<(u64, u8, &[u8])> {
+    let (head, rest) = bytes.split_at_checked(HEAD)?;
+    let (fields, written) = head.split_last_chunk::<DIGEST>()?;
+    let len = u32::from_le_bytes(fields[..4].try_into().ok()?);
+    let packed = rest.get(..usize::try_from(len).ok()?)?;
+    let number = u64::from_le_bytes(fields[4..12].try_into().ok()?);
+    (*written == digest(fields, packed)).then_some((number, fields[12], packed))
+}
+
+/// The changes of a batch as bytes.
+pub(super) fn encode(batch: &Batch) -> Vec<u8> {
+    let mut out = Vec::new();
+    for (table, key, op) in batch.ops() {
+        part(&mut out, table.as_str().as_bytes());
+        part(&mut out, key.as_bytes());
+        out.push(u8::from(value_of(op).is_some()));
+        if let Some(value) = value_of(op) {
+            part(&mut out, value);
+        }
+    }
+    out
+}
+
+/// A length, then so many bytes; nothing that a batch holds is longer than four gigabytes.
+fn part(out: &mut Vec<u8>, bytes: &[u8]) {
+    out.extend(u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_le_bytes());
+    out.extend(bytes);
+}
+
+/// The batch that [`encode`] wrote.
+pub(super) fn decode(mut raw: &[u8]) -> Option<Batch> {
+    let mut batch = Batch::new();
+    while !raw.is_empty() {
+        let table = std::str::from_utf8(next(&mut raw)?).ok()?;
+        let table = Table::ALL.into_iter().find(|known| known.as_str() == table)?;
+        let key = std::str::from_utf8(next(&mut raw)?).ok()?.to_owned();
+        let (is_put, rest) = raw.split_first()?;
+        raw = rest;
+        let op = match is_put {
+            0 => Op::Delete,
+            _ => Op::Put(Bytes::copy_from_slice(next(&mut raw)?)),
+        };
+        batch.push(table, key, op);
+    }
+    Some(batch)
+}
+
+fn next<'a>(raw: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let (len, rest) = raw.split_first_chunk::<4>()?;
+    let (part, rest) = rest.split_at_checked(usize::try_from(u32::from_le_bytes(*len)).ok()?)?;
+    *raw = rest;
+    Some(part)
+}
+
+/// What a change puts, if it does.
+pub(super) const fn value_of(op: &Op) -> Option<&Bytes> {
+    match op {
+        Op::Put(value) => Some(value),
+        Op::Delete => None,
+    }
+}
+
+fn digest(head: &[u8], packed: &[u8]) -> [u8; DIGEST] {
+    let mut hasher = blake3::Hasher::new();
+    let mut out = [0; DIGEST];
+    hasher.update(head).update(packed).finalize_xof().fill(&mut out);
+    out
+}
