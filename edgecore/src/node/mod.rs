@@ -11,6 +11,7 @@
 //! **Invariant:** a document is sent only when something other than a heartbeat changed, so an
 //! idle node costs the link and the API server nothing.
 
+pub mod address;
 pub mod capacity;
 pub mod conditions;
 pub mod document;

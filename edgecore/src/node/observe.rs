@@ -3,11 +3,9 @@
 //! Everything read is a small file of the kernel or one call to the runtime. What cannot be
 //! read stays empty or absent: a device with an odd firmware is still a node.
 
-use std::net::IpAddr;
 use std::path::Path;
 
 use k8s_cri::v1 as cri;
-use tokio::net::UdpSocket;
 
 use super::{Disk, Handler, Image, Load, Machine, RuntimeCondition, RuntimeFacts};
 use crate::runtime::{Runtime, RuntimeError};
@@ -63,19 +61,6 @@ pub async fn runtime(runtime: &dyn Runtime) -> Result<RuntimeFacts, RuntimeError
     let status = runtime.status(false).await?;
     let images = runtime.list_images().await?;
     Ok(facts(version, status, images))
-}
-
-/// The address from which packets to `peer` leave, or the default route's without a peer.
-///
-/// Connecting a UDP socket sends nothing; the kernel only chooses a route.
-pub async fn device_address(peer: Option<IpAddr>) -> Option<IpAddr> {
-    // A documentation address (RFC 5737): never local, so the default route answers for it.
-    let target = peer.unwrap_or_else(|| IpAddr::from([192, 0, 2, 1]));
-    let any = if target.is_ipv6() { "[::]:0" } else { "0.0.0.0:0" };
-    let socket = UdpSocket::bind(any).await.ok()?;
-    socket.connect((target, 9)).await.ok()?;
-    let address = socket.local_addr().ok()?.ip();
-    (!address.is_unspecified()).then_some(address)
 }
 
 fn facts(

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::conditions::{Conditions, Now};
 use super::document::{self, Identity};
 use super::host_ip::HostIp;
-use super::{Machine, Observation, RuntimeFacts, observe};
+use super::{Machine, Observation, RuntimeFacts, address, observe};
 use crate::reported::Reporter;
 use crate::runtime::{Abilities, Runtime};
 
@@ -58,8 +58,8 @@ pub struct NodeReporter {
     pub clock: protocol::clock::Clock,
     /// The directory whose file system pods fill.
     pub pods_dir: PathBuf,
-    /// Where cloudcore is, when that is an address: the route there names the device's own.
-    pub peer: Option<IpAddr>,
+    /// Where cloudcore is, as far as that is known now: the route there names the device's own address.
+    pub peer: Peer,
     /// What the runtime can do, for whoever describes pods to it.
     pub abilities: Abilities,
     /// The device's address, for whoever tells pods of it or asks one there.
@@ -67,6 +67,9 @@ pub struct NodeReporter {
     /// The newest document, for whoever shows the node locally.
     pub shown: tokio::sync::watch::Sender<Option<Node>>,
 }
+
+/// Asks where cloudcore is.
+pub type Peer = Box<dyn Fn() -> Option<IpAddr> + Send + Sync>;
 
 /// What was last told, and since when what holds. Pure.
 #[derive(Debug, Default)]
@@ -179,7 +182,7 @@ impl NodeReporter {
                 PATIENCE.as_secs()
             )),
         };
-        let device_address = observe::device_address(self.peer).await;
+        let device_address = address::of_device((self.peer)()).await;
         self.host_ip.learn(device_address);
         Observation {
             machine: machine.clone(),
@@ -341,7 +344,7 @@ mod tests {
             clock: protocol::clock::Clock::system(),
             pods_dir: PathBuf::from("/"),
             // The way to the loopback is there on every machine.
-            peer: Some(IpAddr::from([127, 0, 0, 1])),
+            peer: Box::new(|| Some(IpAddr::from([127, 0, 0, 1]))),
             abilities: Abilities::default(),
             host_ip: host_ip.clone(),
             shown,

@@ -19,7 +19,6 @@ mod repairs;
 mod reports;
 mod status;
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,7 +37,7 @@ use crate::devices::{Core, Ground, mqtt};
 use crate::identity::{Files, Identity};
 use crate::network::api;
 use crate::node::host_ip::HostIp;
-use crate::node::report::NodeReporter;
+use crate::node::report::{NodeReporter, Peer};
 use crate::pods::manager::Progress;
 use crate::reported::Reporter;
 use crate::runtime::{Abilities, Cri, Runtime};
@@ -196,17 +195,19 @@ impl Parts {
             sink: Arc::clone(&self.reporter) as _,
             clock: self.clock.clone(),
             pods_dir: self.paths.kubelet_dir(),
-            peer: self.peer(),
+            peer: self.peers(),
             abilities: self.abilities.clone(),
             host_ip: self.host_ip.clone(),
             shown: self.node.clone(),
         }
     }
 
-    /// cloudcore's address, when it is one and not a name.
-    fn peer(&self) -> Option<IpAddr> {
+    /// Where cloudcore is: the address that is connected, else the first that is one and not a name.
+    fn peers(&self) -> Peer {
+        let link = self.link.clone();
         let host = |address: &Address| address.host.parse().ok();
-        self.config.addresses.iter().find_map(host)
+        let configured = self.config.addresses.iter().find_map(host);
+        Box::new(move || link.remote().or(configured))
     }
 
     /// Serves the API server to pods where `default/kubernetes` says, following its changes.

@@ -114,7 +114,7 @@ async fn facts(parts: &Parts, driver: CgroupDriver) -> NodeFacts {
 /// The device's address; the last known one where there is no network now.
 async fn host_address(parts: &Parts) -> Option<IpAddr> {
     let meta = &parts.stores.meta;
-    if let Some(address) = observe::device_address(parts.peer()).await {
+    if let Some(address) = crate::node::address::of_device(parts.peers()()).await {
         let batch = Batch::new().put(Table::Meta, LAST_ADDRESS, address.to_string().into_bytes());
         if let Err(error) = meta.commit(batch).await {
             tracing::warn!(%error, "the device's address was not kept");

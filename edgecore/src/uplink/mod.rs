@@ -36,6 +36,7 @@ mod server_time;
 mod session;
 mod state;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -139,6 +140,12 @@ impl Link {
     /// How it is now, and every change of it.
     pub fn watch(&self) -> watch::Receiver<LinkState> {
         self.state.subscribe()
+    }
+
+    /// The other end of the connection: cloudcore, or the proxy on the way to it.
+    pub fn remote(&self) -> Option<IpAddr> {
+        let connection = self.connection.borrow();
+        connection.as_ref().map(|connection| connection.remote().ip())
     }
 
     /// Opens a tunnel to a service in the cluster; fails at once while the link is down, or when the

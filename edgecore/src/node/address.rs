@@ -1,0 +1,89 @@
+//! The device's own address: the one from which packets to cloudcore leave.
+//!
+//! Where no route to cloudcore is known, the default route's, of either family. A line network without a
+//! gateway has none of these; there the connected peer is the only one that tells.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use tokio::net::UdpSocket;
+
+/// Documentation addresses (RFC 5737, RFC 3849): never local, so the default route answers for them.
+const ANYWHERE: [IpAddr; 2] = [
+    IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
+    IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)),
+];
+
+/// The address from which packets to `peer` leave, or the default route's without a peer.
+pub async fn of_device(peer: Option<IpAddr>) -> Option<IpAddr> {
+    for target in peer.into_iter().chain(ANYWHERE) {
+        if let Some(address) = towards(target).await {
+            return Some(address);
+        }
+    }
+    None
+}
+
+/// Connecting a UDP socket sends nothing; the kernel only chooses a route.
+async fn towards(target: IpAddr) -> Option<IpAddr> {
+    let target = target.to_canonical();
+    let any = if target.is_ipv6() { "[::]:0" } else { "0.0.0.0:0" };
+    let socket = UdpSocket::bind(any).await.ok()?;
+    socket.connect((target, 9)).await.ok()?;
+    let address = socket.local_addr().ok()?.ip();
+    (!address.is_unspecified()).then_some(address)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    fn ip(line: &str) {
+        let words = line.split_whitespace();
+        assert!(
+            Command::new("ip").args(words).status().unwrap().success(),
+            "{line}"
+        );
+    }
+
+    /// Runs in a network namespace of its own, started by the test below.
+    #[tokio::test]
+    #[ignore = "needs a network namespace of its own; the next test makes one and runs this in it"]
+    async fn inside_a_namespace() {
+        assert_eq!(of_device(None).await, None);
+        for line in [
+            "link add line0 type bridge",
+            "link set line0 up",
+            "address add 10.7.0.9/24 dev line0",
+        ] {
+            ip(line);
+        }
+        assert_eq!(of_device(None).await, None, "there is no default route");
+        let peer = |text: &str| Some(text.parse().unwrap());
+        assert_eq!(of_device(peer("10.7.0.1")).await, peer("10.7.0.9"));
+        assert_eq!(of_device(peer("::ffff:10.7.0.1")).await, peer("10.7.0.9"));
+        ip("-6 address add fd00:7::9/64 dev line0 nodad");
+        ip("-6 route add default via fd00:7::1 dev line0");
+        assert_eq!(of_device(None).await, peer("fd00:7::9"));
+        assert_eq!(of_device(peer("10.7.0.1")).await, peer("10.7.0.9"));
+    }
+
+    #[test]
+    fn a_line_without_a_gateway_and_one_with_ipv6_alone_have_an_address() {
+        let script =
+            "ip link set lo up && exec \"$0\" --exact node::address::tests::inside_a_namespace --ignored";
+        let program = std::env::current_exe().unwrap();
+        let ran = Command::new("unshare")
+            .args(["-rn", "sh", "-c", script])
+            .arg(program)
+            .output();
+        let output = ran.expect("unshare, of the package util-linux");
+        let said = String::from_utf8_lossy(&output.stdout);
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            output.status.success() && said.contains("1 passed"),
+            "{said}\n{complaint}"
+        );
+    }
+}
