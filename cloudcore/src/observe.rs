@@ -21,13 +21,13 @@ use thiserror::Error;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+use tracing::debug;
+
+use crate::waits::accepted;
 
 /// Connections at once. The oldest makes room for one more: anybody in the cluster may hold connections open, and the
 /// kubelet, which kills a replica that does not answer it, is served within milliseconds.
 const CONNECTIONS: usize = 64;
-/// A socket error (out of files, mostly) is met with a pause.
-const PAUSE: Duration = Duration::from_millis(100);
 /// What a scraper has to say its request in.
 const HEADER_TIME: Duration = Duration::from_secs(5);
 /// How long a connection may last in all.
@@ -90,27 +90,19 @@ impl Observe {
         let mut connections = JoinSet::new();
         let mut open: VecDeque<AbortHandle> = VecDeque::new();
         loop {
-            let accepted = tokio::select! {
+            let (stream, _) = tokio::select! {
                 () = stop.cancelled() => return,
                 Some(_) = connections.join_next() => continue,
-                accepted = self.listener.accept() => accepted,
+                accepted = accepted(|| self.listener.accept()) => accepted,
             };
-            match accepted {
-                Ok((stream, _)) => {
-                    open.retain(|connection| !connection.is_finished());
-                    if open.len() >= CONNECTIONS
-                        && let Some(oldest) = open.pop_front()
-                    {
-                        oldest.abort();
-                    }
-                    let conversation = converse(stream, self.registry.clone(), self.readiness.clone());
-                    open.push_back(connections.spawn(conversation));
-                }
-                Err(error) => {
-                    warn!(%error, "accepting a connection for health and metrics failed");
-                    tokio::time::sleep(PAUSE).await;
-                }
+            open.retain(|connection| !connection.is_finished());
+            if open.len() >= CONNECTIONS
+                && let Some(oldest) = open.pop_front()
+            {
+                oldest.abort();
             }
+            let conversation = converse(stream, self.registry.clone(), self.readiness.clone());
+            open.push_back(connections.spawn(conversation));
         }
     }
 }

@@ -29,9 +29,8 @@ use super::{
     admission::{Place, RETRY_ABOVE},
     enrolment, session,
 };
+use crate::waits::accepted;
 
-/// A socket error (out of files, mostly) is met with a pause.
-const PAUSE: Duration = Duration::from_millis(100);
 /// How long a closed link may take to go.
 const LAST_WORD: Duration = Duration::from_secs(2);
 
@@ -108,18 +107,10 @@ pub(super) async fn tcp(
     let acceptor = TlsAcceptor::from(tls);
     let mut connections = JoinSet::new();
     loop {
-        let accepted = tokio::select! {
+        let (socket, remote) = tokio::select! {
             () = stop.cancelled() => break,
-            accepted = listener.accept() => accepted,
+            accepted = accepted(|| listener.accept()) => accepted,
             Some(_) = connections.join_next(), if !connections.is_empty() => continue,
-        };
-        let (socket, remote) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                warn!(%error, "accepting failed");
-                tokio::time::sleep(PAUSE).await;
-                continue;
-            }
         };
         let remote = SocketAddr::new(remote.ip().to_canonical(), remote.port());
         let Some(place) = shared.admission.enter(remote.ip()) else {
