@@ -3,7 +3,7 @@
 //! Behind a proxy that hides sources everybody is one source, so idle connections must not keep out the others
 //! of theirs: over the bound the oldest makes room, once it has had the time that an honest handshake takes.
 //! Younger ones stay, or a site that comes back at once would push itself out for ever; and so do those that
-//! have shown a certificate, for what they wait for then is the API server.
+//! have shown a certificate, or sent a whole request to join, for what they wait for then is the API server.
 //!
 //! **Invariant:** at most [`TOTAL`] in all and [`PER_SOURCE`] from one source; over the total, the
 //! source with the most loses its oldest.
@@ -150,7 +150,8 @@ impl Open {
 }
 
 impl Place {
-    /// A certificate was shown. It may be a banned one, so the place is still among the unproven.
+    /// A certificate was shown, or a whole request. It may be a banned one's, so the place is still among the
+    /// unproven.
     pub(super) fn shown(&self) {
         self.admission.0.lock().show(self.source, self.id);
     }

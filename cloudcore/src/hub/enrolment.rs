@@ -1,6 +1,6 @@
 //! `POST /v1/enroll` and `POST /v1/renew` over TLS: HTTP/1.1, one request a connection, everything bounded.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, time::Duration};
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::server::TlsStream;
 
-use super::Shared;
+use super::{Shared, admission::Place};
 
 /// From the end of the handshake to the last byte of the answer, slow readers and API server
 /// included.
@@ -24,12 +24,12 @@ const HEADER_BYTES: usize = 8 << 10;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Serves one connection.
-pub(super) async fn serve(shared: Arc<Shared>, tls: TlsStream<TcpStream>) -> Result<(), BoxError> {
+/// Serves one connection, which has its place among the unproven.
+pub(super) async fn serve(shared: &Shared, tls: TlsStream<TcpStream>, place: &Place) -> Result<(), BoxError> {
     let channel = ChannelValue::of_server(tls.get_ref().1)?;
-    let service = service_fn(move |request| {
-        let shared = Arc::clone(&shared);
-        async move { Ok::<_, Infallible>(answer(&shared, &channel, request).await) }
+    let channel = &channel;
+    let service = service_fn(move |request| async move {
+        Ok::<_, Infallible>(answer((shared, place), channel, request).await)
     });
     let connection = http1::Builder::new()
         .keep_alive(false)
@@ -40,18 +40,24 @@ pub(super) async fn serve(shared: Arc<Shared>, tls: TlsStream<TcpStream>) -> Res
 }
 
 async fn answer(
-    shared: &Shared,
+    (shared, place): (&Shared, &Place),
     channel: &ChannelValue,
     request: Request<Incoming>,
 ) -> Response<Full<Bytes>> {
     let authority = &shared.settings.authority;
     match request.uri().path() {
         ENROLL_PATH => match asked(shared, request).await {
-            Ok(asked) => answered(authority.enroll(&asked).await),
+            Ok(asked) => {
+                place.shown();
+                answered(authority.enroll(&asked).await)
+            }
             Err(refused) => *refused,
         },
         RENEW_PATH => match asked(shared, request).await {
-            Ok(asked) => answered(authority.renew_ended(&asked, channel).await),
+            Ok(asked) => {
+                place.shown();
+                answered(authority.renew_ended(&asked, channel).await)
+            }
             Err(refused) => *refused,
         },
         _ => refuse(

@@ -151,7 +151,7 @@ async fn receive(
         Ok((secured, false)) => {
             // The place is kept to the end: nobody who enrols is authenticated.
             let served = tokio::select! {
-                served = enrolment::serve(Arc::clone(shared), secured) => served,
+                served = enrolment::serve(shared, secured, &place) => served,
                 () = stop.cancelled() => return,
             };
             if let Err(error) = served {

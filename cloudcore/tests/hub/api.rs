@@ -19,6 +19,8 @@ type Answer = Response<UnsyncBoxBody<Bytes, Infallible>>;
 pub(crate) struct FakeApi {
     state: Arc<Mutex<State>>,
     revision: watch::Sender<u64>,
+    /// Whether single objects that are asked for are answered.
+    answers: watch::Sender<bool>,
 }
 
 #[derive(Default)]
@@ -29,6 +31,8 @@ struct State {
     revision: u64,
     reads: usize,
     fails_reads: bool,
+    /// Reads that wait for their answer.
+    held: usize,
 }
 
 impl FakeApi {
@@ -36,6 +40,7 @@ impl FakeApi {
         Self {
             state: Arc::default(),
             revision: watch::Sender::new(0),
+            answers: watch::Sender::new(true),
         }
     }
 
@@ -58,6 +63,16 @@ impl FakeApi {
         let node =
             json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": name, "labels": labels } });
         self.state.lock().nodes.insert(name.to_owned(), node);
+    }
+
+    /// From now on whoever asks for a single object waits, or does not.
+    pub(crate) fn hold_reads(&self, hold: bool) {
+        self.answers.send_replace(!hold);
+    }
+
+    /// How many wait.
+    pub(crate) fn held(&self) -> usize {
+        self.state.lock().held
     }
 
     /// How often single objects were read.
@@ -84,6 +99,11 @@ impl FakeApi {
         let (head, body) = request.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
         let path: Vec<&str> = head.uri.path().trim_matches('/').split('/').collect();
+        if head.method == Method::GET && path.len() == 6 && !*self.answers.borrow() {
+            self.state.lock().held += 1;
+            let mut answers = self.answers.subscribe();
+            answers.wait_for(|answers| *answers).await.unwrap();
+        }
         match path.as_slice() {
             ["api", "v1", "nodes", name] => self.read(|state| found(state.nodes.get(*name))),
             ["api", "v1", "namespaces", _, "secrets"] if head.method == Method::POST => self.create(&body),

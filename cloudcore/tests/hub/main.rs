@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod api;
+mod crowd;
 mod removal;
 mod renewal;
 mod world;
