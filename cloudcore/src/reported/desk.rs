@@ -4,6 +4,7 @@
 //! report ──► Intake ──► shown already? ──► answered
 //!                          `── no ──► key busy? ── yes ──► held until that write has ended
 //!                                        `── no ──► Job
+//! report ──► Intake, faster than the node's pace ──► waits there
 //! watch: another writer changed it ──► said before? ──► Job without a report
 //! ```
 //!
@@ -11,14 +12,16 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use protocol::object::ObjectKey;
 use protocol::reported::{Class, Intake, IntakeViolation, OutboxKey, Outcome, Seq, Write};
 use protocol::wire::{ReportedDown, ReportedUp};
+use tokio::time::Instant;
 use tracing::{debug, info};
 
 use super::memory::Memory;
-use super::{Refusal, Shown};
+use super::{NodePace, Refusal, Shown};
 
 /// Writes of one node at a time: its burst must not take the API server from other nodes.
 const PARALLEL: usize = 16;
@@ -53,6 +56,8 @@ pub struct Desk {
     later: BTreeSet<OutboxKey>,
     /// Could not be written again, for now.
     failed: BTreeSet<OutboxKey>,
+    /// How fast reports may be written; as fast as they come, where there is none.
+    pace: Option<Arc<NodePace>>,
 }
 
 /// What the API server shows of a key, compared with a payload.
@@ -62,6 +67,14 @@ impl Desk {
     /// The desk of a stream that was just opened.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// The same, with the pace of its node.
+    pub fn paced(pace: Arc<NodePace>) -> Self {
+        Self {
+            pace: Some(pace),
+            ..Self::default()
+        }
     }
 
     /// Takes a frame from the edge.
@@ -75,26 +88,54 @@ impl Desk {
     }
 
     /// The next write to begin.
-    pub fn poll_job(&mut self, shown: Look<'_>) -> Option<Job> {
+    pub fn poll_job(&mut self, shown: Look<'_>, now: Instant) -> Option<Job> {
         loop {
             if let Some(job) = self.ready.pop_front() {
+                if let Some(pace) = self.pace.as_ref().filter(|_| job.seq.is_some()) {
+                    pace.take(job.key.class(), now);
+                }
                 return Some(job);
             }
-            let devices = self
-                .busy
-                .iter()
-                .filter(|key| key.class() == Class::Device)
-                .count();
-            let others = self.busy.len() - devices;
-            let common = (others < PARALLEL).then(|| self.intake.poll_write()).flatten();
-            // Those of devices wait for their turn, which must hold up no pod.
-            let write = common.or_else(|| self.intake.poll_device())?;
+            let write = self.poll_write(now)?;
             if self.busy.contains(subject(&write.key).as_ref()) {
                 self.held.push(write);
             } else {
                 self.take(write, shown);
             }
         }
+    }
+
+    /// The next report whose turn it is; events go after state.
+    fn poll_write(&mut self, now: Instant) -> Option<Write> {
+        let devices = self
+            .busy
+            .iter()
+            .filter(|key| key.class() == Class::Device)
+            .count();
+        let others = self.busy.len() - devices;
+        let may = |class: Class| match class {
+            Class::State | Class::Event => {
+                let pace = self.pace.as_ref();
+                others < PARALLEL && pace.is_none_or(|pace| pace.opens(class, now) <= now)
+            }
+            // Those of devices wait for their turn, which must hold up no pod.
+            Class::Device => true,
+        };
+        let classes = [Class::State, Class::Event, Class::Device].into_iter();
+        let mut open = classes.filter(|class| may(*class));
+        open.find_map(|class| self.intake.poll_write(class))
+    }
+
+    /// When a report may be written that came too fast.
+    pub fn opens(&self, now: Instant) -> Option<Instant> {
+        let pace = self.pace.as_ref()?;
+        let waiting = [Class::State, Class::Event]
+            .into_iter()
+            .filter(|class| self.intake.waits(*class));
+        waiting
+            .map(|class| pace.opens(class, now))
+            .filter(|opens| *opens > now)
+            .min()
     }
 
     /// A write has ended.
@@ -237,11 +278,12 @@ mod tests {
             uid: name.into(),
         };
         let other = Shown::Other(Digest::of(b"theirs"));
+        let now = Instant::now();
         let mut desk = Desk::new();
         for name in ["a", "b"] {
             desk.begin(None, OutboxKey::Pod(pod(name)), b"1".to_vec());
         }
-        let jobs: Vec<_> = std::iter::from_fn(|| desk.poll_job(&|_, _| other)).collect();
+        let jobs: Vec<_> = std::iter::from_fn(|| desk.poll_job(&|_, _| other, now)).collect();
         let waiting = [
             OutboxKey::Pod(pod("a")),
             OutboxKey::Pod(pod("b")),
@@ -256,7 +298,7 @@ mod tests {
         for job in jobs {
             desk.done(job, Ok(()), &|_, _| other);
         }
-        let written: Vec<_> = std::iter::from_fn(|| desk.poll_job(&|_, _| other)).collect();
+        let written: Vec<_> = std::iter::from_fn(|| desk.poll_job(&|_, _| other, now)).collect();
         let keys: Vec<_> = written.iter().map(|job| job.key.clone()).collect();
         assert_eq!(keys, waiting[..2], "the status before the end");
     }
@@ -270,18 +312,23 @@ mod tests {
             key: key.clone(),
             payload: b"1".to_vec(),
         };
+        let now = Instant::now();
         let mut desk = Desk::new();
         desk.begin(job.seq, job.key.clone(), job.payload.clone());
-        assert!(desk.poll_job(&|_, _| Shown::Nothing).is_some());
+        assert!(desk.poll_job(&|_, _| Shown::Nothing, now).is_some());
         desk.done(job, Ok(()), &|_, _| Shown::Nothing);
         let changed = BTreeSet::from([ObjectKey::new(Kind::Device, "n", "d")]);
         let theirs = Shown::Other(Digest::of(b"theirs"));
         desk.changed(&changed, &|_, _| theirs);
-        assert!(desk.poll_job(&|_, _| theirs).is_some_and(|job| job.key == key));
+        assert!(
+            desk.poll_job(&|_, _| theirs, now)
+                .is_some_and(|job| job.key == key)
+        );
     }
 
     #[test]
     fn what_somebody_changed_of_everything_is_written_again_a_few_at_a_time() {
+        let now = Instant::now();
         let mut desk = Desk::new();
         let mut changed = BTreeSet::new();
         for name in (0..100).map(|index| format!("p{index}")) {
@@ -295,7 +342,7 @@ mod tests {
         desk.changed(&changed, &|_, _| other);
         let mut under_way = VecDeque::new();
         loop {
-            under_way.extend(std::iter::from_fn(|| desk.poll_job(&|_, _| other)));
+            under_way.extend(std::iter::from_fn(|| desk.poll_job(&|_, _| other, now)));
             assert!(under_way.len() <= REPEATS, "{}", under_way.len());
             let Some(job) = under_way.pop_front() else { break };
             written.insert(job.key.clone());

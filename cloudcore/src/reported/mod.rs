@@ -10,12 +10,14 @@
 //! watch ── another writer changed it ──► said before? ──► write again
 //! ```
 //!
-//! Events come on a stream of their own from edges that know of it; the rest is the same.
+//! Events come on a stream of their own from edges that know of it; the rest is the same. How fast one node's
+//! state and events are written is bounded over all its streams.
 //!
 //! **Invariant:** nothing is written that the API server shows already.
 
 mod desk;
 mod memory;
+mod pace;
 mod serve;
 mod writer;
 
@@ -23,5 +25,6 @@ mod writer;
 mod tests;
 
 pub use desk::{Desk, Job, Look};
+pub use pace::{NodePace, Paces};
 pub use serve::{ReportedError, events, run, serve};
 pub use writer::{EventWriter, NodeWriter, Refusal, Shown, Writer, refused};

@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::error::Error;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -19,7 +20,7 @@ use tokio::time::Instant;
 use tracing::{debug, info};
 
 use super::desk::{Desk, Job};
-use super::{EventWriter, NodeWriter, Refusal, Writer};
+use super::{EventWriter, NodePace, NodeWriter, Refusal, Writer};
 use crate::cluster::{Cluster, Holder};
 use crate::devices::Devices;
 use crate::waits::{due, write_all};
@@ -45,16 +46,16 @@ pub enum ReportedError {
 }
 
 /// Serves one reported stream of a node's session until it ends, and says why it did.
-pub async fn run(cluster: Cluster, devices: &Devices, by: Holder, stream: Stream) {
+pub async fn run(cluster: Cluster, devices: &Devices, by: Holder, (stream, pace): (Stream, Arc<NodePace>)) {
     let node = by.node.clone();
     let writer = NodeWriter::new(cluster, devices, by);
-    ended(&node, serve(stream, &writer).await);
+    ended(&node, serve(stream, &writer, pace).await);
 }
 
 /// Serves one stream of events of a node's session until it ends, and says why it did.
-pub async fn events(cluster: Cluster, node: NodeName, stream: Stream) {
+pub async fn events(cluster: Cluster, node: NodeName, stream: Stream, pace: Arc<NodePace>) {
     let writer = EventWriter::new(cluster, node.clone());
-    ended(&node, serve(stream, &writer).await);
+    ended(&node, serve(stream, &writer, pace).await);
 }
 
 fn ended(node: &NodeName, served: Result<(), ReportedError>) {
@@ -64,17 +65,17 @@ fn ended(node: &NodeName, served: Result<(), ReportedError>) {
     }
 }
 
-/// Serves one reported stream until it ends.
+/// Serves one reported stream until it ends, at the pace of its node.
 ///
 /// # Cancel safety
 ///
 /// May be dropped at any point: a write whose answer is lost is reported again.
-pub async fn serve(stream: Stream, writer: &dyn Writer) -> Result<(), ReportedError> {
+pub async fn serve(stream: Stream, writer: &dyn Writer, pace: Arc<NodePace>) -> Result<(), ReportedError> {
     let (answers, waiting) = mpsc::channel(ANSWERS);
     let reader = FrameReader::new(stream.recv);
     tokio::select! {
         written = write_all(stream.send, waiting) => Ok(written?),
-        served = Shell::new(writer).run(reader, answers) => served,
+        served = Shell::new(writer, pace).run(reader, answers) => served,
     }
 }
 
@@ -94,10 +95,10 @@ struct Shell<'a> {
 }
 
 impl<'a> Shell<'a> {
-    fn new(writer: &'a dyn Writer) -> Self {
+    fn new(writer: &'a dyn Writer, pace: Arc<NodePace>) -> Self {
         Self {
             writer,
-            desk: Desk::new(),
+            desk: Desk::paced(pace),
             running: FuturesUnordered::new(),
             out: VecDeque::new(),
             retry_at: None,
@@ -114,7 +115,7 @@ impl<'a> Shell<'a> {
         let writer = self.writer;
         let shown = |key: &OutboxKey, payload: &[u8]| writer.shown(key, payload);
         loop {
-            while let Some(job) = self.desk.poll_job(&shown) {
+            while let Some(job) = self.desk.poll_job(&shown, Instant::now()) {
                 self.start(job);
             }
             if self.desk.has_failed() {
@@ -124,6 +125,7 @@ impl<'a> Shell<'a> {
                 self.retry_pause = RETRY_AFTER;
             }
             self.out.extend(std::iter::from_fn(|| self.desk.poll_transmit()));
+            let opens = self.desk.opens(Instant::now());
             tokio::select! {
                 room = answers.reserve(), if !self.out.is_empty() => match (room, self.out.pop_front()) {
                     (Ok(room), Some(answer)) => room.send(answer),
@@ -141,6 +143,7 @@ impl<'a> Shell<'a> {
                     self.retry_pause = (self.retry_pause * 2).min(RETRY_LATEST);
                     self.desk.retry(&shown);
                 }
+                () = due(opens) => {}
                 changed = self.writer.changed() => self.desk.changed(&changed, &shown),
             }
         }

@@ -1,6 +1,7 @@
 //! The shell against a real outbox, over a stream in memory and in virtual time.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -14,7 +15,8 @@ use tokio::io::{DuplexStream, ReadHalf, WriteHalf, duplex, split};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::{Refusal, Shown, Writer, serve};
+use super::pace::{EVENTS, STATE};
+use super::{NodePace, Paces, Refusal, Shown, Writer, serve};
 
 /// An API server that keeps payloads, refuses some, and takes its time.
 #[derive(Default)]
@@ -153,10 +155,22 @@ fn pod(number: u32) -> OutboxKey {
     })
 }
 
+fn pace() -> Arc<NodePace> {
+    Paces::default().of(&"e1".parse().unwrap())
+}
+
 async fn against<T>(server: &Server, stream: Stream, story: impl Future<Output = T>) -> T {
+    at_pace(server, (stream, pace()), story).await
+}
+
+async fn at_pace<T>(
+    server: &Server,
+    (stream, pace): (Stream, Arc<NodePace>),
+    story: impl Future<Output = T>,
+) -> T {
     tokio::select! {
         done = timeout(Duration::from_mins(10), story) => done.unwrap(),
-        ended = serve(stream, server) => panic!("the stream ended: {ended:?}"),
+        ended = serve(stream, server, pace) => panic!("the stream ended: {ended:?}"),
     }
 }
 
@@ -298,4 +312,83 @@ async fn an_edge_that_reads_no_answers_is_not_read_either() {
         }
     };
     against(&server, stream, story).await;
+}
+
+fn event(number: u32) -> OutboxKey {
+    OutboxKey::Event {
+        namespace: "n".into(),
+        name: format!("e{number}"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_says_too_much_is_written_at_its_pace_and_loses_nothing() {
+    let (server, pace) = (Server::default(), pace());
+    let (mut edge, stream) = Edge::connect();
+    let story = async {
+        for number in 0..1_000 {
+            edge.outbox.put(pod(number), b"running");
+        }
+        timeout(Duration::from_secs(5), edge.drain()).await.unwrap_err();
+    };
+    at_pace(&server, (stream, Arc::clone(&pace)), story).await;
+    let within =
+        |least: u32| (least..=least + 20).contains(&u32::try_from(server.writes.lock().len()).unwrap());
+    assert!(within(STATE.burst + 99), "{}", server.writes.lock().len());
+
+    // Dialling anew is no way round it.
+    let (mut edge, stream) = Edge::connect();
+    let story = async {
+        for number in 0..1_000 {
+            edge.outbox.put(pod(number), b"running");
+        }
+        timeout(Duration::from_secs(5), edge.drain()).await.unwrap_err();
+        assert!(within(STATE.burst + 199), "{}", server.writes.lock().len());
+        edge.drain().await;
+    };
+    at_pace(&server, (stream, pace), story).await;
+    assert_eq!(server.shows.lock().len(), 1_000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn events_that_wait_for_the_pace_hold_up_no_state() {
+    let server = Server::default();
+    let (mut edge, stream) = Edge::connect();
+    let story = async {
+        for number in 0..EVENTS.burst + 100 {
+            edge.outbox.put(event(number), b"{}");
+        }
+        let soon = Duration::from_secs(1);
+        timeout(soon, edge.drain()).await.unwrap_err();
+        let shown = server.shows.lock().len();
+        assert!((600..=620).contains(&shown), "{shown}");
+        edge.outbox.put(pod(1), b"running");
+        timeout(soon / 10, edge.drain()).await.unwrap_err();
+        assert!(server.shows(&pod(1)).is_some());
+        edge.drain().await;
+    };
+    against(&server, stream, story).await;
+    assert_eq!(server.shows.lock().len(), 701);
+}
+
+#[tokio::test(start_paused = true)]
+async fn sixty_pods_that_start_and_end_at_once_wait_for_no_pace() {
+    let server = Server::default();
+    let (mut edge, stream) = Edge::connect();
+    let story = async {
+        let (began, mut told) = (Instant::now(), 0);
+        for value in [&b"creating"[..], b"created", b"running", b"ending", b"ended"] {
+            for number in 0..60 {
+                edge.outbox.put(pod(number), value);
+                edge.outbox.put(event(told), b"{}");
+                edge.outbox.put(event(told + 1), b"{}");
+                told += 2;
+            }
+            edge.drain().await;
+        }
+        // As fast as sixteen at a time are written.
+        assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    };
+    against(&server, stream, story).await;
+    assert_eq!(server.writes.lock().len(), 60 * 5 * 3);
 }

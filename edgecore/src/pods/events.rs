@@ -23,6 +23,9 @@ use super::{spec, status};
 const QUIET: Duration = Duration::from_mins(1);
 /// How many different events are remembered.
 const REMEMBERED: usize = 512;
+/// How much of a message is told, in characters. The output of a probe may be much longer than an event may be
+/// ([`MAX_EVENT`](protocol::reported::MAX_EVENT)), and each character takes up to six bytes as JSON.
+const MESSAGE: usize = 1_000;
 /// How many wait to be reported.
 const QUEUED: usize = 256;
 
@@ -144,7 +147,7 @@ impl Events {
             },
             involved_object: reference(pod, field),
             reason: Some(reason.to_owned()),
-            message: Some(message.to_owned()),
+            message: Some(message.chars().take(MESSAGE).collect()),
             type_: Some(if tone == Tone::Normal { "Normal" } else { "Warning" }.to_owned()),
             count: Some(1),
             first_timestamp: Some(status::time(now)),
@@ -204,6 +207,22 @@ mod tests {
             drop(events);
         };
         tokio::join!(pump(waiting, report.clone()), telling);
+    }
+
+    #[test]
+    fn an_event_is_never_too_large_for_the_link() {
+        let name = |length| "n".repeat(length);
+        let pod =
+            serde_json::json!({"metadata": {"name": name(253), "namespace": name(63), "uid": name(36)}});
+        let pod: Pod = serde_json::from_value(pod).unwrap();
+        let (events, _waiting) = Events::new(Clock::system(), &name(253));
+        for written in ["\u{1}", "\u{1f6a2}"] {
+            let message = (Tone::Warning, "Unhealthy", &*written.repeat(10_000));
+            let field = format!("spec.containers{{{}}}", name(63));
+            let event = events.event(&pod, Some(&field), message);
+            let length = serde_json::to_vec(&event).unwrap().len();
+            assert!(length <= protocol::reported::MAX_EVENT, "{length}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

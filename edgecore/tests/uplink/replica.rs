@@ -9,7 +9,7 @@ use protocol::clock::Clock;
 use protocol::desired::{Publisher, Request};
 use protocol::join::{ChannelValue, EnrollAnswer, RenewRequest};
 use protocol::object::Revision;
-use protocol::reported::{Intake, Outcome};
+use protocol::reported::{Class, Intake, Outcome};
 use protocol::tls::{self, ClientCertificate};
 use protocol::transport::quic::QuicListener;
 use protocol::transport::{Connection, ReceiveBudget, Stream, websocket};
@@ -237,7 +237,8 @@ async fn reported(stream: Stream, cluster: &Cluster) -> Option<()> {
         intake
             .handle_frame(reader.read::<ReportedUp>().await.ok()??)
             .unwrap();
-        while let Some(write) = intake.poll_write() {
+        let classes = [Class::State, Class::Event];
+        while let Some(write) = classes.into_iter().find_map(|class| intake.poll_write(class)) {
             let seq = write.seq;
             cluster.take(write);
             intake.done(seq, Outcome::Committed);

@@ -15,7 +15,8 @@ use crate::wire::{Committed, Refused, Report, ReportedDown, ReportedUp, reported
 
 use super::key::Lane;
 use super::{
-    Class, DEVICE_WINDOW, EVENT_WINDOW, MAX_PAYLOAD, OutboxKey, RefusalCode, STATE_WINDOW, Seq, WINDOW_BYTES,
+    Class, DEVICE_WINDOW, EVENT_WINDOW, MAX_EVENT, MAX_PAYLOAD, OutboxKey, RefusalCode, STATE_WINDOW, Seq,
+    WINDOW_BYTES,
 };
 
 /// The edge broke the rules of the reported flow; reset the stream.
@@ -105,17 +106,9 @@ impl Intake {
         }
     }
 
-    /// The next write of the node, of a pod or of an event whose lane is free; events go last.
-    pub fn poll_write(&mut self) -> Option<Write> {
-        self.next(Class::State).or_else(|| self.next(Class::Event))
-    }
-
-    /// The next write of a device that has none under way.
-    pub fn poll_device(&mut self) -> Option<Write> {
-        self.next(Class::Device)
-    }
-
-    fn next(&mut self, class: Class) -> Option<Write> {
+    /// The next write of a class whose lane is free. What is not asked for waits, and so does the edge when its
+    /// window is full.
+    pub fn poll_write(&mut self, class: Class) -> Option<Write> {
         let free = |write: &Write| !self.busy.contains(&write.key.lane(write.seq));
         let mut lanes_ahead = BTreeSet::new();
         let next = self.waiting.iter().position(|write| {
@@ -127,6 +120,11 @@ impl Intake {
         self.busy.insert(share.lane.clone());
         self.writing.insert(write.seq, share);
         Some(write)
+    }
+
+    /// Whether reports of a class wait to be written.
+    pub fn waits(&self, class: Class) -> bool {
+        self.waiting.iter().any(|write| write.key.class() == class)
     }
 
     /// What became of a write.
@@ -242,9 +240,10 @@ fn payload(key: &OutboxKey, body: Option<crate::wire::ObjectBody>) -> Result<Vec
         return Ok(Vec::new());
     }
     let body = Body::from_wire(body).map_err(|error| error.to_string())?;
-    if body.raw_len > MAX_PAYLOAD {
+    let most = if key.is_event() { MAX_EVENT } else { MAX_PAYLOAD };
+    if body.raw_len > most {
         return Err(format!(
-            "a report of {} bytes is larger than the {MAX_PAYLOAD} allowed",
+            "{key}: {} bytes are more than the {most} allowed",
             body.raw_len
         ));
     }

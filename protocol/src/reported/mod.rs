@@ -37,5 +37,8 @@ pub const WINDOW_BYTES: usize = 1024 * 1024;
 /// The largest payload of a report, decompressed: what the API server would take.
 pub const MAX_PAYLOAD: usize = 1536 * 1024;
 
+/// The largest payload of an event, decompressed: all that a node tells within an hour is in etcd at once.
+pub const MAX_EVENT: usize = 8 * 1024;
+
 /// The largest payload of a report as it travels: what fits a frame beside its key.
 pub const MAX_PACKED: usize = 480 * 1024;

@@ -8,7 +8,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
-use crate::wire::{Report, ReportedDown, ReportedUp, reported_up};
+use crate::wire::{Report, ReportedDown, ReportedUp, reported_down, reported_up};
 
 #[derive(Clone, Debug)]
 enum Op {
@@ -177,7 +177,10 @@ impl World {
             link.intake.handle_frame(frame).unwrap();
         }
         link.writes.extend(std::iter::from_fn(|| {
-            link.intake.poll_write().or_else(|| link.intake.poll_device())
+            let classes = [Class::State, Class::Event, Class::Device];
+            classes
+                .into_iter()
+                .find_map(|class| link.intake.poll_write(class))
         }));
         link.down
             .extend(std::iter::from_fn(|| link.intake.poll_transmit()));
@@ -475,10 +478,12 @@ fn devices_are_written_beside_the_rest_and_within_their_own_window() {
         intake.handle_frame(report(one_more, device(one_more))),
         Err(IntakeViolation::Window)
     );
-    assert_eq!(intake.poll_write(), None);
+    assert_eq!(intake.poll_write(Class::State), None);
+    assert!(intake.waits(Class::Device) && !intake.waits(Class::State));
     intake.handle_frame(report(one_more, OutboxKey::Node)).unwrap();
-    assert_eq!(intake.poll_write().map(|write| write.key), Some(OutboxKey::Node));
-    assert_eq!(intake.poll_device().map(|write| write.key), Some(device(1)));
+    let next = |intake: &mut Intake, class| intake.poll_write(class).map(|write| write.key);
+    assert_eq!(next(&mut intake, Class::State), Some(OutboxKey::Node));
+    assert_eq!(next(&mut intake, Class::Device), Some(device(1)));
     intake.done(Seq(1), Outcome::Committed);
     assert_eq!(intake.unanswered(), DEVICE_WINDOW);
 }
@@ -559,4 +564,30 @@ fn an_edge_that_exceeds_its_window_is_cut_off() {
         intake.handle_frame(report(1)),
         Err(IntakeViolation::Unanswered { seq: 1 })
     );
+}
+
+#[test]
+fn an_event_that_is_too_large_is_refused_for_good_by_its_name() {
+    let event = |name: &str| OutboxKey::Event {
+        namespace: "n".into(),
+        name: name.into(),
+    };
+    let mut intake = Intake::new();
+    for (seq, name, length) in [(1, "fits", MAX_EVENT), (2, "large", MAX_EVENT + 1)] {
+        let report = Report {
+            seq,
+            key: Some(event(name).to_wire()),
+            payload: Some(crate::object::Body::compress(&vec![b' '; length]).to_wire()),
+        };
+        let kind = Some(reported_up::Kind::Report(report));
+        intake.handle_frame(ReportedUp { kind }).unwrap();
+    }
+    let Some(reported_down::Kind::Refused(refused)) = intake.poll_transmit().unwrap().kind else {
+        panic!("not refused")
+    };
+    assert!(refused.seq == 2 && refused.permanent, "{refused:?}");
+    assert!(refused.text.contains("event n/large"), "{refused:?}");
+    let next = intake.poll_write(Class::Event).map(|write| write.key);
+    assert_eq!(next, Some(event("fits")));
+    assert_eq!((intake.unanswered(), intake.poll_transmit()), (1, None));
 }

@@ -499,7 +499,7 @@ impl World {
             if !changed.is_empty() {
                 desk.changed(&changed, &look);
             }
-            let job = desk.poll_job(&look);
+            let job = desk.poll_job(&look, now);
             Laws::unanswered(desk.unanswered());
             let answers: Vec<_> = std::iter::from_fn(|| desk.poll_transmit()).collect();
             let stream = half.stream;
