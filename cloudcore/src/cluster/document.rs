@@ -69,7 +69,7 @@ pub enum DocumentError {
     /// A name that cannot be one.
     #[error("\"{0}\" is not a name")]
     Name(String),
-    /// An event about another node.
+    /// An event about what is not the node's.
     #[error("its event is about {0}, which is not its own")]
     Foreign(String),
     /// A status without the fields that make a node usable.
@@ -313,43 +313,6 @@ fn is_node_field(field: &str) -> bool {
 /// Whether the edge alone writes a condition of a Pod, so that leaving it out removes it.
 fn is_the_edges(condition: &str) -> bool {
     owned::is_pod_condition(condition) && !owned::POD_CONDITIONS_SHARED.contains(&condition)
-}
-
-/// An event from a node, with its namespace: about itself or a pod, and in its own name.
-pub(super) fn event_of(
-    node: &NodeName,
-    event: &[u8],
-    has_device: impl Fn(&str, &str) -> bool,
-) -> Result<(String, Value), DocumentError> {
-    let mut event: Value = serde_json::from_slice(event).map_err(DocumentError::Malformed)?;
-    let about = &event["involvedObject"];
-    let (kind, name) = (
-        about["kind"].as_str().unwrap_or_default(),
-        about["name"].as_str().unwrap_or_default(),
-    );
-    let own = match kind {
-        "Node" => name == node.as_ref(),
-        "Pod" => true,
-        "Device" => has_device(about["namespace"].as_str().unwrap_or_default(), name),
-        _ => false,
-    };
-    if !own {
-        return Err(DocumentError::Foreign(
-            format!("{kind} {name}").escape_default().take(256).collect(),
-        ));
-    }
-    let namespace = event["metadata"]["namespace"]
-        .as_str()
-        .unwrap_or("default")
-        .to_owned();
-    if !super::pods::is_path_segment(&namespace) {
-        return Err(DocumentError::Name(
-            namespace.escape_default().take(256).collect(),
-        ));
-    }
-    event["source"]["host"] = json!(node.as_ref());
-    event["reportingInstance"] = json!(node.as_ref());
-    Ok((namespace, event))
 }
 
 fn precondition(current: &Value) -> Value {

@@ -17,6 +17,7 @@ pub mod attempt;
 mod connect;
 mod devices;
 pub mod document;
+mod events;
 mod feed;
 pub mod fence;
 mod health;

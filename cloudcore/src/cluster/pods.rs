@@ -1,4 +1,4 @@
-//! Reading and writing pods for a node: consistent lists, status, the last delete, events.
+//! Reading and writing pods for a node: consistent lists, status, the last delete.
 //!
 //! **Invariant:** every write names the UID that was meant, so a pod that merely bears the same
 //! name is never touched.
@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use super::Cluster;
 use super::api::{Actor, ApiError, Call, Content};
 use super::attempt::{Ask, Attempt};
-use super::document::{DocumentError, event_of, pod_as_cached, pod_status_patch};
+use super::document::{DocumentError, pod_as_cached, pod_status_patch};
 use super::index::PodEntry;
 use super::kinds::source;
 use super::lease::Holder;
@@ -206,24 +206,6 @@ impl Cluster {
         match self.request_as_node(&pod.node, call).await {
             // 409: another pod has the name, so the one that was meant is gone.
             Err(WriteError::Api(error)) if error.is_not_found() || error.is_conflict() => Ok(()),
-            other => other.map(drop),
-        }
-    }
-
-    /// Writes an event of the node. One that exists already is as good.
-    pub async fn create_event(&self, node: &NodeName, event: &[u8]) -> Result<(), WriteError> {
-        let refused = |source| WriteError::Document {
-            node: node.clone(),
-            source,
-        };
-        let (namespace, event) =
-            event_of(node, event, |namespace, name| self.is_at(node, namespace, name)).map_err(refused)?;
-        let call = Call::post(
-            format!("/api/v1/namespaces/{namespace}/events"),
-            event.to_string().into_bytes(),
-        );
-        match self.request_as_node(node, call).await {
-            Err(WriteError::Api(error)) if error.is_conflict() => Ok(()),
             other => other.map(drop),
         }
     }

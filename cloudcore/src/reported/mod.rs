@@ -23,6 +23,8 @@ mod writer;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod whose;
 
 pub use desk::{Desk, Job, Look};
 pub use pace::{NodePace, Paces};

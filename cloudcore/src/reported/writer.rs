@@ -94,15 +94,7 @@ impl NodeWriter {
 
 impl Writer for NodeWriter {
     fn ready(&self) -> BoxFuture<'_, ()> {
-        async move {
-            self.cluster.synced().await;
-            let node = &self.by.node;
-            let failed = |error: &ApiError| {
-                warn!(%node, error = error as &dyn Error, "its pods cannot be listed yet");
-            };
-            persist(|| self.cluster.consistent_pods(node), failed).await;
-        }
-        .boxed()
+        pods_known(&self.cluster, &self.by.node).boxed()
     }
 
     fn shown(&self, key: &OutboxKey, payload: &[u8]) -> Shown {
@@ -128,23 +120,34 @@ impl Writer for NodeWriter {
     }
 }
 
+/// Waits until all pods of the node are known. While the node is listened for they stay so.
+async fn pods_known(cluster: &Cluster, node: &NodeName) {
+    cluster.synced().await;
+    let failed = |error: &ApiError| {
+        warn!(%node, error = error as &dyn Error, "its pods cannot be listed yet");
+    };
+    persist(|| cluster.consistent_pods(node), failed).await;
+}
+
 /// Writes a node's events, and nothing else: one stream more must not be a second way to a pod.
 pub struct EventWriter {
     cluster: Cluster,
     node: NodeName,
+    feed: NodeFeed,
 }
 
 impl EventWriter {
-    /// A writer of events for a session of a node.
-    pub const fn new(cluster: Cluster, node: NodeName) -> Self {
-        Self { cluster, node }
+    /// A writer of events for a session of a node. It listens too: whose a pod is, is known of nodes that are
+    /// listened for, and no other stream of the session may be there yet.
+    pub fn new(cluster: Cluster, node: NodeName) -> Self {
+        let feed = cluster.subscribe(&node);
+        Self { cluster, node, feed }
     }
 }
 
 impl Writer for EventWriter {
-    /// Whose a device is says the index.
     fn ready(&self) -> BoxFuture<'_, ()> {
-        self.cluster.synced().boxed()
+        pods_known(&self.cluster, &self.node).boxed()
     }
 
     fn shown(&self, _key: &OutboxKey, _payload: &[u8]) -> Shown {
@@ -163,7 +166,7 @@ impl Writer for EventWriter {
     }
 
     fn changed(&self) -> BoxFuture<'_, BTreeSet<ObjectKey>> {
-        std::future::pending().boxed()
+        self.feed.changed().boxed()
     }
 }
 
@@ -174,8 +177,9 @@ fn no_event(key: &OutboxKey) -> Refusal {
     }
 }
 
-/// What a failed write means for the outbox. Only the API server's own word that the object is
-/// gone, or another one, is final; and a Node that is gone is made again.
+/// What a failed write means for the outbox. Of an object only the API server's own word that it is
+/// gone, or another one, is final; and a Node that is gone is made again. An event never changes, so what is wrong
+/// with it once, or with its place, stays wrong; a kubelet does not try it again either.
 fn refusal(key: &OutboxKey, error: &WriteError) -> Refusal {
     let code = if matches!(error, WriteError::Unreadable { .. }) {
         RefusalCode::Unreadable
@@ -191,10 +195,12 @@ fn refusal(key: &OutboxKey, error: &WriteError) -> Refusal {
 /// What the edge is told of a write that failed, given whether it failed for good, and its code in
 /// HTTP's terms.
 pub fn refused(key: &OutboxKey, permanent: bool, http: u16) -> RefusalCode {
-    if permanent && !matches!(key, OutboxKey::Node | OutboxKey::Event { .. }) {
-        RefusalCode::Gone
-    } else {
-        code(http)
+    match key {
+        OutboxKey::Event { .. } if matches!(http, 400 | 413 | 415 | 422) => RefusalCode::Unreadable,
+        OutboxKey::Event { .. } if http == 404 => RefusalCode::Gone,
+        OutboxKey::Node | OutboxKey::Event { .. } => code(http),
+        OutboxKey::Pod(_) | OutboxKey::Gone(_) | OutboxKey::Device(_) if permanent => RefusalCode::Gone,
+        OutboxKey::Pod(_) | OutboxKey::Gone(_) | OutboxKey::Device(_) => code(http),
     }
 }
 
@@ -245,6 +251,17 @@ mod tests {
             refusal(&pod(), &WriteError::Superseded { node }).code,
             RefusalCode::Conflict
         );
+    }
+
+    #[test]
+    fn an_event_that_is_wrong_once_is_given_up_and_one_that_came_at_a_bad_time_is_not() {
+        let (namespace, name) = ("n".into(), "x".into());
+        let event = OutboxKey::Event { namespace, name };
+        for (http, final_) in [(404, true), (422, true), (403, false), (429, false), (503, false)] {
+            let code = refused(&event, false, http);
+            assert_eq!(code.is_permanent(), final_, "{http}");
+        }
+        assert!(!refused(&OutboxKey::Node, true, 422).is_permanent());
     }
 
     #[test]

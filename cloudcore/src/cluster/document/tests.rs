@@ -145,23 +145,6 @@ fn a_pod_status_patch_is_whole_and_touches_nothing_of_others() {
 }
 
 #[test]
-fn an_event_is_in_the_nodes_own_name_and_about_its_own() {
-    let about = |kind: &str, name: &str| {
-        let event = json!({"metadata": {"name": "x", "namespace": "shop"}, "source": {"host": "w1"},
-            "involvedObject": {"kind": kind, "name": name}});
-        event_of(&node(), event.to_string().as_bytes(), |_, name| name == "own")
-    };
-    assert!(about("Device", "own").is_ok() && about("Device", "other").is_err());
-    let (namespace, event) = about("Pod", "web-0").unwrap();
-    assert_eq!(
-        (namespace.as_str(), &event["source"]["host"]),
-        ("shop", &json!("e1"))
-    );
-    assert!(about("Node", "e1").is_ok());
-    assert!(about("Node", "w1").is_err() && about("Secret", "s").is_err());
-}
-
-#[test]
 fn a_node_made_again_keeps_its_marks_and_nothing_that_was_assigned() {
     let deleted = json!({"metadata": {"name": "e1", "uid": "u", "labels": {labels::OURS: ""}, "annotations": {"a": "b"},
             "ownerReferences": [{}], "finalizers": ["x"], "resourceVersion": "3", "deletionTimestamp": "now"},

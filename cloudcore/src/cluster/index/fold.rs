@@ -15,7 +15,7 @@ impl Index {
         self.edges.entry(node.clone()).or_default().feeds.push(feed);
     }
 
-    /// A session ends; the node's bodies go with its last one.
+    /// A session ends; the node's bodies go with its last one, and which pods it had stays known for a while.
     pub fn detach(&mut self, node: &NodeName, feed: &Arc<Dirty>) {
         let Some(edge) = self.edges.get_mut(node) else {
             return;
@@ -24,7 +24,9 @@ impl Index {
         if edge.feeds.is_empty() {
             for (_, pod) in self.edges.remove(node).into_iter().flat_map(|edge| edge.pods) {
                 self.release(node, &pod.refs);
+                self.remember(node, &pod.object);
             }
+            self.forget_gone(node);
         }
     }
 

@@ -14,6 +14,7 @@
 
 mod devices;
 mod fold;
+mod gone;
 mod told;
 mod view;
 
@@ -30,6 +31,7 @@ pub use devices::{DeviceEntry, Said, StatusEntry};
 pub use view::IndexView;
 
 use devices::Devices;
+use gone::Gone;
 
 /// What is known of a ConfigMap or Secret that some pod names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -123,6 +125,8 @@ struct Named {
 pub struct Index {
     nodes: HashMap<String, NodeEntry>,
     edges: HashMap<NodeName, Edge>,
+    /// Pods that were a node's.
+    gone: HashMap<NodeName, Gone>,
     services: BTreeMap<ObjectKey, Arc<Object>>,
     runtime_classes: BTreeMap<ObjectKey, Arc<Object>>,
     devices: Devices,

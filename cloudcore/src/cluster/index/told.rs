@@ -129,8 +129,15 @@ impl Index {
         match key.kind {
             Kind::Service => drop(self.services.remove(key)),
             Kind::RuntimeClass => drop(self.runtime_classes.remove(key)),
-            Kind::Node => drop(self.nodes.remove(&key.name)),
+            Kind::Node => self.remove_node(&key.name),
             Kind::ConfigMap | Kind::Secret | Kind::DeviceModel | Kind::Device | Kind::Pod => {}
+        }
+    }
+
+    fn remove_node(&mut self, name: &str) {
+        self.nodes.remove(name);
+        if let Ok(node) = name.parse() {
+            self.forget_gone(&node);
         }
     }
 
@@ -180,7 +187,7 @@ impl Index {
         };
         let key = pod.object.key.clone();
         let new_namespace = !edge.has_namespace(&key.namespace);
-        let refs = pod.refs.clone();
+        let (refs, uid) = (pod.refs.clone(), pod.object.version.uid.clone());
         let before = edge.pods.insert(key.clone(), pod);
         edge.mark(&key);
         for named in &refs {
@@ -198,6 +205,9 @@ impl Index {
         }
         self.mark_refs(node, &refs);
         if let Some(before) = before {
+            if before.object.version.uid != uid {
+                self.remember(node, &before.object);
+            }
             self.release(node, &before.refs);
         }
         if new_namespace {
@@ -214,6 +224,7 @@ impl Index {
         let last_of_namespace = !edge.has_namespace(&key.namespace);
         self.mark_refs(node, &pod.refs);
         self.release(node, &pod.refs);
+        self.remember(node, &pod.object);
         if last_of_namespace {
             self.mark_services_of(node, &key.namespace);
         }
