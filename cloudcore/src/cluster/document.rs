@@ -17,6 +17,8 @@ use thiserror::Error;
 
 use super::labels;
 
+mod marks;
+
 /// Labels in Kubernetes' own domains that a node may set of itself (as NodeRestriction has it).
 const OWN_LABELS: [&str; 9] = [
     "kubernetes.io/hostname",
@@ -158,7 +160,7 @@ impl NodeDocument {
         json!({
             "apiVersion": "v1",
             "kind": "Node",
-            "metadata": { "name": node.to_string(), "labels": self.all_labels(node), "annotations": self.metadata.annotations },
+            "metadata": { "name": node.to_string(), "labels": self.all_labels(node), "annotations": self.first_annotations() },
             "spec": { "taints": self.taints(), "unschedulable": self.spec.unschedulable },
             "status": status,
         })
@@ -176,15 +178,6 @@ impl NodeDocument {
             status.insert("addresses".into(), addresses.clone());
         }
         json!({ "metadata": precondition(current), "status": status })
-    }
-
-    /// The annotations of the document that the Node does not have so.
-    pub fn differing_annotations(&self, current: &Value) -> Option<Value> {
-        let before = &current["metadata"]["annotations"];
-        let differs =
-            |(name, value): &(&String, &String)| before[name.as_str()].as_str() != Some(value.as_str());
-        let differing: BTreeMap<_, _> = self.metadata.annotations.iter().filter(differs).collect();
-        (!differing.is_empty()).then(|| json!(differing))
     }
 
     fn owned_status(&self) -> impl Iterator<Item = (String, Value)> {

@@ -10,6 +10,8 @@ pub const ROLE: &str = "node-role.kubernetes.io/edge";
 pub const AUTONOMY: &str = "tombolo.dev/autonomy";
 /// Cloud load balancers leave such nodes out.
 pub const NO_LOAD_BALANCER: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
+/// The labels as the device's configuration had them last, in JSON: an edit of it is told from one of the Node.
+pub const CONFIGURED: &str = "tombolo.dev/configured-labels";
 /// The device's own address: the Node's `InternalIP` is cloudcore's.
 pub const DEVICE_ADDRESS: &str = "tombolo.dev/device-address";
 /// The region that edge nodes get when none is configured.

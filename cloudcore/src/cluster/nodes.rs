@@ -108,7 +108,7 @@ impl Cluster {
                 },
             };
         }
-        self.patch_annotations(by, document, &current).await
+        self.patch_metadata(by, document, &current).await
     }
 
     async fn patch_status_once(
@@ -129,18 +129,19 @@ impl Cluster {
         Ok(())
     }
 
-    /// The device's address and the like: a write only where they differ.
-    async fn patch_annotations(
+    /// The device's address, labels whose configuration changed: a write only where they differ.
+    async fn patch_metadata(
         &self,
         by: &Holder,
         document: &NodeDocument,
         current: &Value,
     ) -> Result<(), WriteError> {
         let node = &by.node;
-        let Some(differing) = document.differing_annotations(current) else {
+        let Some(mut metadata) = document.differing_metadata(current) else {
             return Ok(());
         };
-        let patch = json!({ "metadata": { "uid": current["metadata"]["uid"], "annotations": differing } });
+        metadata["uid"] = current["metadata"]["uid"].clone();
+        let patch = json!({ "metadata": metadata });
         let call = Call::patch(
             format!("{NODES}/{node}"),
             Content::MergePatch,

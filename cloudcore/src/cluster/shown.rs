@@ -22,7 +22,7 @@ impl Cluster {
             return Shown::Nothing;
         };
         let patch = document.status_patch(&current, self.addresses().as_ref());
-        match document.differing_annotations(&current) {
+        match document.differing_metadata(&current) {
             None => compare(&patch["status"], &current["status"]),
             Some(_) => Shown::Other(digest(&current["status"])),
         }
