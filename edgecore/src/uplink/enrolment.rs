@@ -128,11 +128,24 @@ pub(super) async fn renew(
     identity: &Identity,
     clock: &Clock,
 ) -> Result<(), RenewError> {
-    let held = identity.current().await;
+    // Read first: somebody may have put another one there.
+    identity.current().await;
     if !identity.has_ended() {
-        // Somebody has put another one there.
         return Ok(());
     }
+    let answer = ask(address, proxy, identity, clock).await?;
+    Ok(identity.renewed(&answer.certificate).await?)
+}
+
+/// Asks for the next certificate, whether or not this one has ended; nothing is kept. What the cluster says is
+/// also its word on whether it still takes this name and key.
+pub(crate) async fn ask(
+    address: &Address,
+    proxy: Option<&Proxy>,
+    identity: &Identity,
+    clock: &Clock,
+) -> Result<EnrollAnswer, RenewError> {
+    let held = identity.current().await;
     let client = tls::renewing_client(&held.authority, clock)?;
     let stream = greet(address, proxy, &client)
         .await
@@ -159,5 +172,5 @@ pub(super) async fn renew(
     }
     let answer: EnrollAnswer = serde_json::from_slice(&body).map_err(|_| unread("no certificate"))?;
     clock.saw_server_millis(answer.server_time_ms);
-    Ok(identity.renewed(&answer.certificate).await?)
+    Ok(answer)
 }

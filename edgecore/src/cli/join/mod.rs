@@ -4,6 +4,9 @@
 //! plan (arguments) -> look (machine) -> enrol (cluster) -> write (disk) -> service
 //! ```
 //!
+//! A device that has joined already is `again`'s: it is enrolled anew, with the key that it has, where the cluster
+//! does not take it any more.
+//!
 //! Nothing but the device's key is written before the cluster said yes, and everything written
 //! is in the record. The configuration is written last: while it is missing, the device has not
 //! joined.
@@ -11,6 +14,7 @@
 //! **Invariant:** a join that failed leaves the device as it was, but for one case that it
 //! names: when the answer was lost, the key stays, for only the same key may try again.
 
+mod again;
 mod enrol;
 mod group;
 mod machine;
@@ -23,7 +27,7 @@ use anyhow::Context as _;
 use protocol::clock::Clock;
 use protocol::join::NodeKey;
 
-use super::record::{Record, replace};
+use super::record::Record;
 use super::{JoinArgs, Paths};
 use enrol::Enrolled;
 use machine::Network;
@@ -34,11 +38,7 @@ use plan::{Plan, Standing};
 pub async fn join(args: JoinArgs, paths: &Paths, clock: &Clock) -> anyhow::Result<()> {
     must_be_root(paths)?;
     let plan = match plan::standing(&args, paths, clock)? {
-        Standing::AlreadyHere(text) => {
-            step(&text);
-            return Ok(());
-        }
-        Standing::Ended(plan) => return certify_again(&plan, paths, clock).await,
+        Standing::Here { plan, ended } => return again::again(&plan, ended, paths, clock).await,
         Standing::Free(plan) => *plan,
     };
     let network = machine::look(&plan, paths).await?;
@@ -55,17 +55,6 @@ pub async fn join(args: JoinArgs, paths: &Paths, clock: &Clock) -> anyhow::Resul
         "{} has joined; see `edgecore status`",
         plan.config.node_name
     ));
-    Ok(())
-}
-
-/// The certificate alone is made anew, for the same name and key; nothing else of the node is touched.
-async fn certify_again(plan: &Plan, paths: &Paths, clock: &Clock) -> anyhow::Result<()> {
-    let file = paths.key();
-    let pem = std::fs::read_to_string(&file).with_context(|| format!("the key {}", file.display()))?;
-    step("the certificate of this device has ended; another is asked for, with the key that it has");
-    let enrolled = enrol::enrol(plan, &NodeKey::from_pem(&pem)?, clock).await?;
-    replace(&paths.certificate(), enrolled.certificate.as_bytes(), 0o600)?;
-    step("the new certificate is there; a running edgecore uses it from its next attempt on");
     Ok(())
 }
 

@@ -27,10 +27,13 @@ pub(super) struct Plan {
 /// Where the device stands.
 #[derive(Debug)]
 pub(super) enum Standing {
-    /// It has joined as asked; why nothing is to do.
-    AlreadyHere(String),
-    /// It has joined as asked, but its certificate has ended.
-    Ended(Box<Plan>),
+    /// It has joined as asked.
+    Here {
+        /// How it would be enrolled again.
+        plan: Box<Plan>,
+        /// Whether its certificate has ended.
+        ended: bool,
+    },
     /// It can join.
     Free(Box<Plan>),
 }
@@ -57,8 +60,7 @@ pub(super) fn standing(args: &JoinArgs, paths: &Paths, clock: &Clock) -> anyhow:
     }
 }
 
-/// The same cluster and the same name: nothing to do, unless the certificate has ended. Anything else
-/// must be said.
+/// The same cluster and the same name, or anything else, which must be said.
 fn already(
     args: &JoinArgs,
     (paths, clock): (&Paths, &Clock),
@@ -73,21 +75,19 @@ fn already(
     let (name, file) = (&held.node_name, paths.config());
     if same_name && pin.is_some_and(|pin| pin.as_slice() == token.pin) {
         let ended = |end| clock.now() > end;
-        if end_on_disk(&paths.certificate()).is_some_and(ended) {
-            let config = Config {
-                addresses: args.addresses.clone(),
-                proxy: proxy(args)?.or(held.proxy),
-                ..held
-            };
-            return Ok(Standing::Ended(Box::new(Plan {
-                config,
-                token,
-                replaces: false,
-                with_service: false,
-            })));
-        }
-        let told = format!("this device has already joined this cluster as {name}; nothing is changed");
-        return Ok(Standing::AlreadyHere(told));
+        let ended = end_on_disk(&paths.certificate()).is_some_and(ended);
+        let config = Config {
+            addresses: args.addresses.clone(),
+            proxy: proxy(args)?.or(held.proxy),
+            ..held
+        };
+        let plan = Box::new(Plan {
+            config,
+            token,
+            replaces: false,
+            with_service: false,
+        });
+        return Ok(Standing::Here { plan, ended });
     }
     bail!(
         "this device has already joined a cluster as {name} ({file})\n\

@@ -50,7 +50,8 @@ const fn mends(miss: &Miss, is_quic: bool) -> &'static str {
              --replace-cluster"
         }
         Cause::Refused => {
-            "the node was removed or its key banned: edgecore reset, and join with a token made with --replace-key"
+            "make a token (cloudcore token create) and run edgecore join again: it says whether the node was removed \
+             or its key is banned, and mends the first"
         }
         Cause::Ended => {
             "make a token (cloudcore token create) and run edgecore join again; the key and the pods stay"

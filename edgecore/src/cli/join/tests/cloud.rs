@@ -10,7 +10,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use protocol::clock::Clock;
-use protocol::join::{EnrollAnswer, EnrollRefusal, EnrollRequest, JoinToken, RefusalCode};
+use protocol::join::{EnrollAnswer, EnrollRefusal, EnrollRequest, JoinToken, RENEW_PATH, RefusalCode};
 use protocol::tls::{self, ClientCertificate, Credentials, SERVER_NAME};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, CertifiedIssuer, DnType, IsCa,
@@ -42,6 +42,8 @@ pub(super) struct Cloud {
     pub(super) token: JoinToken,
     /// The CSRs that were seen.
     pub(super) seen: Arc<Mutex<Vec<String>>>,
+    /// Why the key of a node is not taken any more.
+    pub(super) refuses: Arc<Mutex<Option<(RefusalCode, &'static str)>>>,
     _tasks: JoinSet<()>,
 }
 
@@ -87,9 +89,11 @@ impl Cloud {
         let address = listener.local_addr().unwrap();
         let token = JoinToken::generate(Sha256::digest(issuer.der()).into());
         let seen = Arc::new(Mutex::new(Vec::new()));
+        let refuses = Arc::default();
         let desk = Desk {
             says: Arc::new(Mutex::new(says)),
             seen: Arc::clone(&seen),
+            refuses: Arc::clone(&refuses),
             issuer,
         };
         let mut tasks = JoinSet::new();
@@ -112,6 +116,7 @@ impl Cloud {
             address,
             token,
             seen,
+            refuses,
             _tasks: tasks,
         }
     }
@@ -121,12 +126,17 @@ impl Cloud {
 struct Desk {
     says: Arc<Mutex<Vec<Say>>>,
     seen: Arc<Mutex<Vec<String>>>,
+    refuses: Arc<Mutex<Option<(RefusalCode, &'static str)>>>,
     issuer: Issuer,
 }
 
 impl Desk {
     async fn answer(self, request: Request<Incoming>) -> Result<Response<Full<bytes::Bytes>>, &'static str> {
+        let is_renewal = request.uri().path() == RENEW_PATH;
         let body = request.into_body().collect().await.unwrap().to_bytes();
+        if is_renewal {
+            return Ok(self.renewed());
+        }
         let asked: EnrollRequest = serde_json::from_slice(&body).unwrap();
         self.seen.lock().push(asked.csr.clone());
         let say = {
@@ -143,18 +153,22 @@ impl Desk {
             Say::Yes => Ok(self.signed(&asked.csr, None, now)),
             Say::LateClock => Ok(self.signed(&asked.csr, None, now + 7_200_000)),
             Say::AnotherName => Ok(self.signed(&asked.csr, Some("system:node:somebody"), now)),
-            Say::No(code, text) => {
-                let refusal = EnrollRefusal {
-                    code,
-                    text: text.to_owned(),
-                    server_time_ms: now,
-                };
-                Ok(reply(
-                    StatusCode::FORBIDDEN,
-                    serde_json::to_vec(&refusal).unwrap(),
-                ))
-            }
+            Say::No(code, text) => Ok(refused(code, text)),
         }
+    }
+
+    /// A renewal is only asked for to hear whether it is refused.
+    fn renewed(&self) -> Response<Full<bytes::Bytes>> {
+        if let Some((code, text)) = *self.refuses.lock() {
+            return refused(code, text);
+        }
+        let answer = EnrollAnswer {
+            certificate: "not to be kept".to_owned(),
+            authority: self.issuer.pem(),
+            cluster_id: "c1".to_owned(),
+            server_time_ms: Clock::system().now_millis(),
+        };
+        reply(StatusCode::OK, serde_json::to_vec(&answer).unwrap())
     }
 
     fn signed(&self, csr: &str, name: Option<&str>, now: u64) -> Response<Full<bytes::Bytes>> {
@@ -171,6 +185,15 @@ impl Desk {
         };
         reply(StatusCode::OK, serde_json::to_vec(&answer).unwrap())
     }
+}
+
+fn refused(code: RefusalCode, text: &str) -> Response<Full<bytes::Bytes>> {
+    let refusal = EnrollRefusal {
+        code,
+        text: text.to_owned(),
+        server_time_ms: Clock::system().now_millis(),
+    };
+    reply(StatusCode::FORBIDDEN, serde_json::to_vec(&refusal).unwrap())
 }
 
 fn reply(status: StatusCode, body: Vec<u8>) -> Response<Full<bytes::Bytes>> {

@@ -128,6 +128,54 @@ async fn a_device_whose_certificate_has_ended_gets_another_for_the_key_that_it_h
     assert_eq!(key(&seen[0]), key(&seen[1]));
 }
 
+#[tokio::test]
+async fn a_device_that_was_removed_joins_again_with_the_key_that_it_has() {
+    for code in [RefusalCode::NotEnrolled, RefusalCode::KeyDiffers] {
+        let (device, cloud) = (Device::new("removed"), Cloud::saying(vec![Say::Yes]).await);
+        device.join(&cloud, |_| {}).await.unwrap();
+        let files = [device.paths.key(), device.paths.config(), device.paths.record()];
+        let before: Vec<_> = files.iter().map(|file| std::fs::read(file).unwrap()).collect();
+        let certificate = std::fs::read(device.paths.certificate()).unwrap();
+        *cloud.refuses.lock() = Some((code, "it was removed"));
+
+        device.join(&cloud, |_| {}).await.unwrap();
+        assert_ne!(std::fs::read(device.paths.certificate()).unwrap(), certificate);
+        let after: Vec<_> = files.iter().map(|file| std::fs::read(file).unwrap()).collect();
+        assert!(before == after, "nothing but the certificate changed");
+        let key = |csr: &String| protocol::join::NodeRequest::parse(csr).unwrap().key;
+        let seen = cloud.seen.lock();
+        assert_eq!(seen.len(), 2);
+        assert_eq!(key(&seen[0]), key(&seen[1]));
+    }
+}
+
+#[tokio::test]
+async fn a_banned_device_hears_it_and_uses_no_token() {
+    let (device, cloud) = (Device::new("banned"), Cloud::saying(vec![Say::Yes]).await);
+    device.join(&cloud, |_| {}).await.unwrap();
+    *cloud.refuses.lock() = Some((RefusalCode::Banned, "the key is banned; cloudcore node unban"));
+    let told = device.refused(&cloud, |_| {}).await;
+    assert!(told.contains("cloudcore node unban"), "{told}");
+    assert_eq!(cloud.seen.lock().len(), 1);
+}
+
+#[tokio::test]
+async fn whoever_cannot_ask_the_cluster_joins_again_without_an_error_and_changes_nothing() {
+    let (device, cloud) = (Device::new("unasked"), Cloud::saying(vec![Say::Yes]).await);
+    device.join(&cloud, |_| {}).await.unwrap();
+    let certificate = std::fs::read(device.paths.certificate()).unwrap();
+    *cloud.refuses.lock() = Some((RefusalCode::Busy, "later"));
+    device.join(&cloud, |_| {}).await.unwrap();
+    device
+        .join(&cloud, |args| {
+            args.addresses = vec!["127.0.0.1:1".parse().unwrap()]
+        })
+        .await
+        .unwrap();
+    assert_eq!(std::fs::read(device.paths.certificate()).unwrap(), certificate);
+    assert_eq!(cloud.seen.lock().len(), 1);
+}
+
 /// An HTTP proxy that leads one connection to `cloud`, and gives back the head of its request.
 async fn proxy(listener: TcpListener, cloud: std::net::SocketAddr) -> String {
     let (mut near, _) = listener.accept().await.unwrap();
