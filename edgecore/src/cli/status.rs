@@ -46,6 +46,8 @@ pub struct Status {
     pub certificate_renews_in_seconds: Option<u64>,
     /// The node's conditions.
     pub conditions: Vec<Condition>,
+    /// The Node's taints as the cluster has them, as edgecore.yaml writes them; not known before the first link.
+    pub taints: Option<Vec<String>>,
     /// The pods that the node holds.
     pub pods: Vec<PodLine>,
     /// The devices that the node serves.
@@ -238,6 +240,22 @@ impl Status {
             self.warnings
                 .push(format!("the certificate {left} and was not renewed: {trouble}"));
         }
+    }
+
+    /// The taints of a Node that a person or its configuration gave it: those that the cluster sets from what it
+    /// sees are no setting.
+    pub fn taints_of(node: &k8s_openapi::api::core::v1::Node) -> Vec<String> {
+        let taints = node.spec.iter().filter_map(|spec| spec.taints.as_ref()).flatten();
+        let written = taints.map(|taint| match taint.value.as_deref().unwrap_or_default() {
+            "" => format!("{}:{}", taint.key, taint.effect),
+            value => format!("{}={value}:{}", taint.key, taint.effect),
+        });
+        // What is no taint of a configuration is one of the cluster's.
+        let mut taints: Vec<String> = written
+            .filter(|text| text.parse::<crate::config::Taint>().is_ok())
+            .collect();
+        taints.sort_unstable();
+        taints
     }
 
     /// The conditions of a Node, as they are shown here.

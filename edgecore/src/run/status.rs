@@ -73,6 +73,10 @@ fn status(parts: &Parts, since: Option<String>) -> Status {
         certificate_ends_in_seconds: None,
         certificate_renews_in_seconds: None,
         conditions: node.iter().flat_map(Status::conditions_of).collect(),
+        taints: parts
+            .desired
+            .own_node(parts.config.node_name.as_str())
+            .map(|node| Status::taints_of(&node)),
         pods: parts
             .desired
             .pods()

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Node, Secret, Service};
 use k8s_openapi::api::node::v1::RuntimeClass;
 use protocol::object::{Kind, Object, ObjectKey};
 use serde::de::DeserializeOwned;
@@ -18,6 +18,11 @@ impl Desired {
     /// The Service through which pods reach the API server.
     pub fn kubernetes_service(&self) -> Option<Service> {
         self.decoded(&ObjectKey::new(Kind::Service, "default", "kubernetes"))
+    }
+
+    /// The Node of this device, as the cluster has it.
+    pub fn own_node(&self, name: &str) -> Option<Node> {
+        self.decoded(&ObjectKey::new(Kind::Node, "", name))
     }
 
     /// Changes whenever anything but a pod may have changed.

@@ -152,6 +152,8 @@ pub(super) struct Node {
     pub(super) open_files: Vec<String>,
     /// Each transport to each address of cloudcore.
     pub(super) ways: Vec<Way>,
+    /// The taints of the configuration, in order.
+    pub(super) taints: Vec<String>,
     /// Whether TCP goes through a proxy.
     pub(super) has_proxy: bool,
     /// Seconds by which this clock is ahead of cloudcore's.

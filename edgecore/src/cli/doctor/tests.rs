@@ -27,6 +27,7 @@ fn node() -> Node {
         identity: Ok(Ok(300 * DAY)),
         open_files: Vec::new(),
         ways: vec![way(true), way(false)],
+        taints: vec!["node-role.kubernetes.io/edge:NoSchedule".to_owned()],
         has_proxy: false,
         ahead: Ok(1),
         unit: Ok(Unit::Installed { is_enabled: true }),
@@ -91,6 +92,7 @@ fn status() -> Status {
         ..Status::default()
     };
     status.cluster.api_reachable = Some(true);
+    status.taints = Some(vec!["node-role.kubernetes.io/edge:NoSchedule".to_owned()]);
     let condition = |kind: &str, status: &str| Condition {
         kind: kind.to_owned(),
         status: status.to_owned(),
@@ -254,6 +256,33 @@ fn certificates_are_judged_by_what_is_left_and_whether_they_renew() {
     assert_eq!(short, [], "certificates may live for a day");
     let open = ill_node(|node| node.open_files = vec![why()]);
     assert_eq!(open, one("secrets", Warning));
+}
+
+#[test]
+fn an_edit_of_taints_is_told_to_have_no_effect() {
+    let taint = "site=north:NoExecute".to_owned();
+    let edited = ill_node(|node| node.taints.push(taint.clone()));
+    assert_eq!(edited, one("taints", Level::Warning));
+    let removed = ill_node(|node| node.taints.clear());
+    assert_eq!(removed, one("taints", Level::Warning));
+    let by_hand = ill_status(|status| status.taints = Some(vec![taint]));
+    assert_eq!(by_hand, one("taints", Level::Warning));
+    assert_eq!(ill_status(|status| status.taints = None), [], "nobody knows yet");
+}
+
+#[test]
+fn taints_that_the_cluster_sets_are_no_setting() {
+    let taints = serde_json::json!([
+        {"key": "node.kubernetes.io/unreachable", "effect": "NoExecute"},
+        {"key": "site", "value": "north", "effect": "NoExecute"},
+        {"key": "node-role.kubernetes.io/edge", "effect": "NoSchedule"},
+    ]);
+    let node = serde_json::json!({"metadata": {}, "spec": {"taints": taints}});
+    let taints = Status::taints_of(&serde_json::from_value(node).unwrap());
+    assert_eq!(
+        taints,
+        ["node-role.kubernetes.io/edge:NoSchedule", "site=north:NoExecute"]
+    );
 }
 
 #[test]

@@ -38,6 +38,8 @@ pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
     }
     if let Daemon::Runs(status) = &facts.daemon {
         found.extend(running::status(status));
+        let configured = facts.node.as_ref().map(|node| &node.taints);
+        found.extend(configured.and_then(|configured| running::taints(configured, status)));
     }
     found
 }

@@ -24,6 +24,22 @@ pub(super) fn status(status: &Status) -> Vec<Finding> {
     found
 }
 
+/// Taints of the configuration that the Node does not have, or the other way round: they count at the registration
+/// only, and an edit has no effect.
+pub(super) fn taints(configured: &[String], status: &Status) -> Option<Finding> {
+    let on_node = status.taints.as_ref().filter(|on_node| *on_node != configured)?;
+    let list = |taints: &[String]| format!("[{}]", taints.join(", "));
+    Some(Finding::warning(
+        "taints",
+        format!(
+            "edgecore.yaml has {}, and the Node has {}: they count at the registration only",
+            list(configured),
+            list(on_node)
+        ),
+        "kubectl taint node changes the Node's; then write the same into edgecore.yaml",
+    ))
+}
+
 fn link(link: &Link) -> Finding {
     const CHECK: &str = "link";
     match link.state.as_str() {

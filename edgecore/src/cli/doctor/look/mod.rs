@@ -135,6 +135,7 @@ async fn node(config: Option<&Config>, paths: &Paths, clock: &Clock) -> Option<N
         identity,
         open_files,
         ways,
+        taints: taints(config),
         has_proxy: config.proxy.is_some(),
         ahead,
         unit,
@@ -142,6 +143,12 @@ async fn node(config: Option<&Config>, paths: &Paths, clock: &Clock) -> Option<N
         broker,
         mappers,
     })
+}
+
+fn taints(config: &Config) -> Vec<String> {
+    let mut taints: Vec<_> = config.taints.iter().map(ToString::to_string).collect();
+    taints.sort_unstable();
+    taints
 }
 
 /// The identity, and what it opens.
