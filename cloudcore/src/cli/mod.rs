@@ -203,6 +203,32 @@ mod tests {
         assert!(grace.is_some_and(|(_, value)| value.contains(".Values.terminationGracePeriodSeconds")));
     }
 
+    /// What of the chart's network policy stands before or after the line about the metrics' namespace.
+    fn policy_ports(part: &str) -> Vec<u16> {
+        let lines = part.lines().filter_map(|line| line.trim().strip_prefix("port: "));
+        lines.map(|port| port.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn the_chart_limits_who_reaches_cloudcore_only_when_asked_and_never_the_edges() {
+        const CHART: [&str; 2] = [
+            include_str!("../../../manifests/charts/cloudcore/templates/networkpolicy.yaml"),
+            include_str!("../../../manifests/charts/cloudcore/values.yaml"),
+        ];
+        let [policy, values] = CHART;
+        let asked = "{{- if .Values.networkPolicy.enabled }}\n";
+        assert!(policy.starts_with(asked) && policy.ends_with("{{- end }}\n"));
+        let (_, set) = values.split_once("\nnetworkPolicy:\n  enabled: ").unwrap();
+        assert!(set.starts_with("false\n"));
+        let (all, some) = policy
+            .split_once("{{- with .Values.networkPolicy.metricsNamespace }}")
+            .unwrap();
+        assert_eq!(policy_ports(all), [LINK_PORT, LINK_PORT], "UDP and TCP");
+        assert!(all.contains("protocol: UDP") && !all.contains("from:"));
+        assert_eq!(policy_ports(some), [OBSERVE_PORT]);
+        assert!(some.contains("kubernetes.io/metadata.name: {{ . | quote }}"));
+    }
+
     #[test]
     fn a_life_of_certificates_is_a_span_within_bounds() {
         let parse = |life: &str| Cli::try_parse_from(["cloudcore", "run", "--node-certificate-life", life]);
