@@ -20,6 +20,8 @@ pub struct Gauges {
     pub hub: HubView,
     /// The API server's side.
     pub cluster: Cluster,
+    /// When the CA's certificate ends.
+    pub ca_ends: SystemTime,
 }
 
 impl fmt::Debug for Gauges {
@@ -51,6 +53,11 @@ impl Collector for Gauges {
                 "first_node_certificate_end_seconds",
                 "When the first certificate of a connected node ends, in seconds since 1970; 0 without nodes",
                 self.hub.first_certificate_end().map_or(0, seconds),
+            ),
+            (
+                "ca_certificate_end_seconds",
+                "When the CA's certificate ends, in seconds since 1970; no other outlives it",
+                seconds(self.ca_ends),
             ),
             (
                 "receive_budget_bytes",

@@ -8,17 +8,19 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, bail};
 use futures::future::BoxFuture;
 use prometheus_client::registry::Registry;
 use protocol::clock::Clock;
 use protocol::name::NodeName;
+use protocol::tls::human;
 use protocol::transport::ReceiveBudget;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::autonomy::Autonomy;
 use crate::cluster::{self, BoxError, Cluster, Enrolment, Found, cluster_id, examine};
@@ -34,6 +36,10 @@ use crate::tunnel::Tunnels;
 
 /// How long the base may take to end, once no edge stands on it.
 const BASE_GRACE: Duration = Duration::from_secs(2);
+/// The command that raised the epoch may run in this replica's own container, and is to have its say.
+const WORD_OUT: Duration = Duration::from_secs(3);
+/// A CA that ends so soon is told of at each start: every device must join anew before.
+const CA_SOON: Duration = Duration::from_hours(365 * 24);
 
 impl Enrolment for Authority {
     fn is_enrolled(&self, node: &NodeName) -> bool {
@@ -48,6 +54,7 @@ impl Enrolment for Authority {
 /// Runs a replica until it is told to stop.
 pub async fn run(config: Config, found: Found, clock: Clock) -> anyhow::Result<()> {
     let parts = Parts::build(&config, found, clock).await?;
+    let authority = Arc::clone(&parts.authority);
     let (base, edge) = parts.start(&config);
     // The base outlives the hub, and the hub does not outlive the base.
     let (edge_over, base_over) = (CancellationToken::new(), CancellationToken::new());
@@ -55,6 +62,7 @@ pub async fn run(config: Config, found: Found, clock: Clock) -> anyhow::Result<(
         tokio::select! {
             () = told_to_stop() => {}
             () = base_over.cancelled() => {}
+            () = outdated(&authority) => {}
         }
     };
     let (edge, base) = tokio::join!(
@@ -95,6 +103,9 @@ impl Parts {
         })
         .await
         .context("the certificate authority cannot be opened")?;
+        if let Some(told) = ca_end(authority.ca_ends(), clock.now()) {
+            warn!("{told}");
+        }
         let autonomy = Autonomy::new(config.default_toleration_seconds);
         let cluster = Cluster::new(cluster::Settings {
             api,
@@ -117,7 +128,7 @@ impl Parts {
         })
         .await?;
         let synced = Arc::new(AtomicBool::new(false));
-        let observe = bind_observe(config, &cluster, &hub, &synced).await?;
+        let observe = bind_observe(config, &cluster, (&hub, authority.ca_ends()), &synced).await?;
         Ok(Self {
             authority,
             autonomy,
@@ -179,7 +190,7 @@ impl Parts {
 async fn bind_observe(
     config: &Config,
     cluster: &Cluster,
-    hub: &Hub,
+    (hub, ca_ends): (&Hub, SystemTime),
     synced: &Arc<AtomicBool>,
 ) -> anyhow::Result<Observe> {
     let mut registry = Registry::with_prefix("cloudcore");
@@ -187,12 +198,22 @@ async fn bind_observe(
     registry.register_collector(Box::new(Gauges {
         hub: hub.view(),
         cluster: cluster.clone(),
+        ca_ends,
     }));
     let ready = Ready {
         cluster: cluster.clone(),
         synced: Arc::clone(synced),
     };
     Ok(Observe::bind(config.observe, registry, Arc::new(ready)).await?)
+}
+
+/// What is said of a CA that ends soon.
+fn ca_end(ends: SystemTime, now: SystemTime) -> Option<String> {
+    let left = ends.duration_since(now).unwrap_or_default();
+    (left < CA_SOON).then(|| {
+        let left = human(left);
+        format!("the CA ends in {left}, and every certificate with it; what to do before: docs/operate.md, Certificates")
+    })
 }
 
 /// Whether this replica can serve edges.
@@ -232,6 +253,18 @@ fn judge(outcome: Outcome) -> anyhow::Result<()> {
     }
 }
 
+/// Ends when the cluster's epoch was raised: this replica speaks for an older one, which edges refuse, and is
+/// started again with the new one by its pod.
+async fn outdated(authority: &Authority) {
+    let raised = authority.outdated().await;
+    warn!(
+        from = authority.epoch(),
+        to = raised,
+        "the epoch was raised; this replica ends, and starts again with it"
+    );
+    sleep(WORD_OUT).await;
+}
+
 /// Ends with SIGTERM or SIGINT.
 async fn told_to_stop() {
     let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
@@ -242,5 +275,22 @@ async fn told_to_stop() {
     tokio::select! {
         _ = term.recv() => {}
         _ = int.recv() => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_the_ca_is_told_of_in_its_last_year_and_not_before() {
+        let (now, day) = (SystemTime::UNIX_EPOCH + CA_SOON, Duration::from_hours(24));
+        assert_eq!(ca_end(now + 366 * day, now), None);
+        let told = ca_end(now + 364 * day, now).unwrap();
+        assert!(
+            told.contains("ends in 364d") && told.contains("docs/operate.md"),
+            "{told}"
+        );
+        assert!(ca_end(now - day, now).is_some());
     }
 }

@@ -3,6 +3,8 @@
 //! What it is: arguments and texts. What it is not: a way into a running replica; every command
 //! speaks to the API server, so it works wherever a kubeconfig or the pod's own rights do.
 
+mod bans;
+mod epoch;
 mod node;
 mod table;
 mod token;
@@ -26,7 +28,9 @@ use crate::run;
 #[command(name = "cloudcore", version, max_term_width = 100)]
 #[command(after_help = "Make a join token, then join a device with it:\n\n  \
     kubectl -n tombolo-system exec deploy/cloudcore -- cloudcore token create\n  \
-    edgecore join ADDRESS --token-file FILE     (on the device, as root)")]
+    edgecore join ADDRESS --token-file FILE     (on the device, as root)\n\n\
+    After etcd was restored from a backup:\n\n  \
+    kubectl -n tombolo-system exec deploy/cloudcore -- cloudcore epoch raise")]
 pub struct Cli {
     /// Kubeconfig of the cluster; in a pod its own account is used
     #[arg(long, global = true, value_name = "FILE", env = "TOMBOLO_KUBECONFIG")]
@@ -51,9 +55,12 @@ enum Command {
     /// Make, list and revoke join tokens
     #[command(subcommand)]
     Token(token::TokenCommand),
-    /// List, ban and remove edge nodes
+    /// List, ban, unban and remove edge nodes
     #[command(subcommand)]
     Node(node::NodeCommand),
+    /// Tell the edges that etcd was restored from a backup
+    #[command(subcommand, aliases = ["restore", "restore-epoch"], after_help = epoch::WHEN)]
+    Epoch(epoch::EpochCommand),
 }
 
 /// How a replica is run.
@@ -115,6 +122,10 @@ pub async fn main(cli: Cli) -> anyhow::Result<()> {
             let authority = open(found.client.clone(), cli.namespace, clock.clone()).await?;
             node::main(command, &authority, &own(found.client), &clock).await
         }
+        Command::Epoch(command) => {
+            let authority = open(found.client, cli.namespace, clock).await?;
+            epoch::main(command, &authority).await
+        }
     }
 }
 
@@ -146,7 +157,7 @@ async fn open(client: kube::Client, namespace: String, clock: Clock) -> anyhow::
     let hint = || {
         format!(
             "the Secrets of namespace {namespace} cannot be read: is cloudcore installed there (--namespace), \
-             and may you get, list, create and delete Secrets in it?"
+             and may you get, list, create, patch and delete Secrets in it?"
         )
     };
     api.call(Actor::Cloudcore, list).await.with_context(hint)?;
@@ -227,6 +238,15 @@ mod tests {
         assert!(all.contains("protocol: UDP") && !all.contains("from:"));
         assert_eq!(policy_ports(some), [OBSERVE_PORT]);
         assert!(some.contains("kubernetes.io/metadata.name: {{ . | quote }}"));
+    }
+
+    #[test]
+    fn whoever_looks_for_a_restore_finds_the_epoch() {
+        for word in ["epoch", "restore", "restore-epoch"] {
+            let told = Cli::try_parse_from(["cloudcore", word, "--help"]).unwrap_err();
+            assert!(told.to_string().contains("cloudcore epoch raise"), "{told}");
+        }
+        assert!(Cli::try_parse_from(["cloudcore", "epoch", "raise", "--to", "0"]).is_err());
     }
 
     #[test]

@@ -9,6 +9,7 @@ use protocol::clock::Clock;
 use protocol::name::NodeName;
 use serde_json::Value;
 
+use super::bans;
 use super::table::{between, table};
 use crate::cluster::{Actor, Api, ApiError, Call, labels};
 use crate::enroll::{Authority, EnrolledNode};
@@ -17,10 +18,18 @@ use crate::enroll::{Authority, EnrolledNode};
 pub(super) enum NodeCommand {
     /// List the enrolled devices
     List,
-    /// End a device's session and tunnels at once, and refuse its key for good, under any name
+    /// End a device's session and tunnels at once, and refuse its key under any name until `unban`
     Ban {
         /// Name of the node
         name: NodeName,
+    },
+    /// List the keys that are banned, those of removed nodes too
+    Bans,
+    /// End a ban. A node that was removed meanwhile must also join again
+    Unban {
+        /// Name that the node had when it was banned, or its key or the beginning of that (`node bans` has both)
+        #[arg(value_name = "NAME|KEY")]
+        what: String,
     },
     /// Forget a device: its key, its Node and its Lease. Its pods go with the Node
     Remove {
@@ -37,7 +46,9 @@ pub(super) async fn main(
 ) -> anyhow::Result<()> {
     match command {
         NodeCommand::List => list(authority, api, clock).await,
-        NodeCommand::Ban { name } => ban(&name, authority).await,
+        NodeCommand::Ban { name } => bans::ban(&name, authority).await,
+        NodeCommand::Bans => bans::list(authority, clock).await,
+        NodeCommand::Unban { what } => bans::unban(&what, authority).await,
         NodeCommand::Remove { name } => remove(&name, authority, api).await,
     }
 }
@@ -62,12 +73,11 @@ fn row(device: &EnrolledNode, ready: &HashMap<String, String>, clock: &Clock) ->
         Some(_) => "NotReady",
         None => "NotRegistered",
     };
-    let key: String = device.key.to_string().chars().take(16).collect();
     [
         device.node.to_string(),
         status.into(),
         format!("{} ago", between(device.since, clock.now())),
-        key,
+        bans::short(&device.key),
     ]
 }
 
@@ -95,13 +105,6 @@ fn ready_of(node: &Value) -> String {
         .and_then(|condition| condition["status"].as_str())
         .unwrap_or("Unknown")
         .to_owned()
-}
-
-async fn ban(name: &NodeName, authority: &Authority) -> anyhow::Result<()> {
-    let key = authority.ban(name).await?;
-    eprintln!("the key {key} of node {name} is banned: its session and tunnels end now");
-    eprintln!("its pods stay where they are until: cloudcore node remove {name}");
-    Ok(())
 }
 
 /// The key first: while a name is enrolled, its Node is made again whenever it is deleted.

@@ -13,21 +13,20 @@ use thiserror::Error;
 
 use super::{
     ca::{Ca, CaError, CaPem},
+    epoch::{EPOCH, FIRST, epoch_of},
     judge::{Rejected, judge_peer},
     known::Known,
     life::NodeLife,
     pace::{KeyPace, Pace},
     records::{BanRecord, Damaged, KeyRecord, ban_secret, node_secret},
-    secrets::{Data, Race, Secrets},
+    secrets::{CA, Data, Race, Secrets},
     serving::Serving,
 };
 use protocol::name::NodeName;
 
-const CA_SECRET: &str = "tombolo-ca";
-const CA_KIND: &str = "ca";
+pub(super) const CA_SECRET: &str = "tombolo-ca";
 const CERTIFICATE: &str = "ca.crt";
 const KEY: &str = "ca.key";
-const EPOCH: &str = "tombolo.dev/epoch";
 
 /// What the authority needs from outside.
 #[derive(Clone)]
@@ -71,6 +70,17 @@ pub enum AuthorityError {
     /// What was asked for makes no sense.
     #[error("{0}")]
     Unsound(&'static str),
+    /// Edges would refuse the cluster.
+    #[error(
+        "the epoch is {held} already, and edges refuse one that goes down to {wanted}; leave the number away, or \
+         give a higher one"
+    )]
+    EpochFalls {
+        /// What it is.
+        held: u64,
+        /// What was asked for.
+        wanted: u64,
+    },
     /// There is no such node.
     #[error("no device is enrolled as node {0}")]
     NoSuchNode(NodeName),
@@ -140,7 +150,7 @@ impl Authority {
         self.ca.pin()
     }
 
-    /// Raised by an operator after the cluster was restored from a backup.
+    /// What this replica speaks for; raised by an operator after the cluster was restored from a backup.
     pub const fn epoch(&self) -> u64 {
         self.epoch
     }
@@ -202,6 +212,11 @@ impl Authority {
         Ok(!self.read_ban(&record.key).await?)
     }
 
+    /// When the CA's certificate ends, and every node's with it.
+    pub fn ca_ends(&self) -> std::time::SystemTime {
+        self.ca.ends()
+    }
+
     /// Changes whenever keys or bans do: sessions check themselves anew.
     pub fn changes(&self) -> tokio::sync::watch::Receiver<u64> {
         self.known.changes()
@@ -240,17 +255,12 @@ async fn read_or_make_ca(secrets: &Secrets, clock: &Clock) -> Result<(CaPem, u64
                 };
                 stored.data.get(field).cloned().ok_or(missing)
             };
-            let epoch = stored
-                .annotations
-                .get(EPOCH)
-                .and_then(|epoch| epoch.parse().ok())
-                .unwrap_or(1);
             return Ok((
                 CaPem {
                     certificate: text(CERTIFICATE)?,
                     key: text(KEY)?,
                 },
-                epoch,
+                epoch_of(&stored),
             ));
         }
         if make_ca(secrets, clock).await? == Race::Won {
@@ -268,7 +278,7 @@ async fn make_ca(secrets: &Secrets, clock: &Clock) -> Result<Race, AuthorityErro
         (CERTIFICATE.to_owned(), made.certificate),
         (KEY.to_owned(), made.key),
     ]);
-    let epoch = BTreeMap::from([(EPOCH.to_owned(), "1".to_owned())]);
-    let created = secrets.create(CA_SECRET, CA_KIND, data, epoch).await;
+    let epoch = BTreeMap::from([(EPOCH.to_owned(), FIRST.to_string())]);
+    let created = secrets.create(CA_SECRET, CA, data, epoch).await;
     created.map_err(AuthorityError::api(format!("create Secret {CA_SECRET}")))
 }

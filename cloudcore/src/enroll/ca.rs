@@ -91,6 +91,11 @@ impl Ca {
         Sha256::digest(&self.certificate).into()
     }
 
+    /// When its certificate ends.
+    pub(super) const fn ends(&self) -> SystemTime {
+        self.ends
+    }
+
     /// The same for all replicas, and known to nobody else.
     pub(super) const fn reset_key(&self) -> [u8; 32] {
         self.reset_key

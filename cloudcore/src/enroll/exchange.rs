@@ -85,7 +85,11 @@ impl Authority {
 
     async fn enroll_node(&self, request: &EnrollRequest, csr: &NodeRequest) -> Result<EnrollAnswer, Fault> {
         if self.read_ban(&csr.key).await? {
-            return Err(Refused::new(RefusalCode::Banned, "this device's key is banned").into());
+            let text = format!(
+                "this device's key is banned; the ban is ended by: cloudcore node unban {}",
+                csr.key
+            );
+            return Err(Refused::new(RefusalCode::Banned, text).into());
         }
         for _ in 0..TRIES {
             if self.take_steps(request, csr).await? == Race::Won {

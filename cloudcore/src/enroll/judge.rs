@@ -143,19 +143,25 @@ fn key_differs(node: &NodeName) -> String {
 #[non_exhaustive]
 pub enum Rejected {
     /// Its key is banned.
-    #[error("the key of node {node} is banned")]
+    #[error("the key of node {node} is banned; the ban is ended by: cloudcore node unban {node}")]
     Banned {
         /// The name it used.
         node: NodeName,
     },
     /// The name has no accepted key.
-    #[error("node {node} is not enrolled (any more): join again with a new token")]
+    #[error(
+        "node {node} is not enrolled (any more); on the device: edgecore join ADDRESS --token-file FILE, with a \
+         token made by: cloudcore token create"
+    )]
     NotEnrolled {
         /// The name.
         node: NodeName,
     },
     /// The name has another accepted key.
-    #[error("another device was enrolled as node {node}")]
+    #[error(
+        "another device was enrolled as node {node}; if this one takes its place: edgecore join ADDRESS \
+         --token-file FILE, with a token made by: cloudcore token create --node {node} --replace-key"
+    )]
     KeyReplaced {
         /// The name.
         node: NodeName,

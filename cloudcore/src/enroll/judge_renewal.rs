@@ -78,11 +78,15 @@ pub(super) fn judge_request(held: &Held, request: &NodeRequest, now: SystemTime)
 /// Whether the cluster still takes the name and the key of a certificate.
 pub(super) fn judge_standing(held: &Held, standing: &Standing) -> Result<(), Refused> {
     let node = &held.node;
-    let again =
-        format!("edgecore reset, then join with a token made by: cloudcore token create --node {node}");
+    let again = format!(
+        "edgecore join ADDRESS --token-file FILE, with a token made by: cloudcore token create --node {node}"
+    );
     let (code, text) = match standing.accepted {
         _ if standing.banned => {
-            let text = format!("the key of node {node} is banned; on the device: {again} --replace-key");
+            let text = format!(
+                "the key of node {node} is banned; the ban is ended by: cloudcore node unban {node}; or, with a new \
+                 key, on the device: edgecore reset, then {again} --replace-key"
+            );
             (RefusalCode::Banned, text)
         }
         None => {

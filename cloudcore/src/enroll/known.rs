@@ -1,4 +1,4 @@
-//! What this replica knows of keys and bans, kept up to date by one watch.
+//! What this replica knows of keys, bans and the epoch, kept up to date by one watch.
 //!
 //! **Invariant:** only what the watch (or a fresh read) said is in it; a damaged ban still bans.
 
@@ -19,8 +19,10 @@ use tokio::sync::watch;
 use tracing::warn;
 
 use super::{
-    records::{BAN, KeyRecord, NODE},
-    secrets::{KIND_LABEL, Stored},
+    authority::CA_SECRET,
+    epoch::epoch_of,
+    records::{BAN, KeyRecord, NODE, banned_key},
+    secrets::{CA, KIND_LABEL, Stored},
 };
 
 /// Accepted keys and bans.
@@ -29,6 +31,8 @@ pub(super) struct Known {
     facts: RwLock<Facts>,
     /// Counts changes; 0 until everything was listed once.
     changes: watch::Sender<u64>,
+    /// The highest that was seen.
+    epoch: watch::Sender<u64>,
 }
 
 #[derive(Debug, Default)]
@@ -42,6 +46,7 @@ struct Facts {
 enum Fact {
     Key(NodeName, KeyHash),
     Ban(KeyHash),
+    Epoch(u64),
 }
 
 impl Known {
@@ -67,9 +72,17 @@ impl Known {
         let _ = self.changes.subscribe().wait_for(|changes| *changes > 0).await;
     }
 
+    /// Waits for an epoch that is higher.
+    pub(super) async fn epoch_above(&self, held: u64) -> u64 {
+        let mut epochs = self.epoch.subscribe();
+        let seen = epochs.wait_for(|epoch| *epoch > held).await.map(|epoch| *epoch);
+        // Fails only when the sender is gone, and that is `self`.
+        seen.unwrap_or(held)
+    }
+
     /// Follows the Secrets, until dropped.
     pub(super) async fn follow(&self, api: Api<Secret>) {
-        let ours = watcher::Config::default().labels(&format!("{KIND_LABEL} in ({NODE},{BAN})"));
+        let ours = watcher::Config::default().labels(&format!("{KIND_LABEL} in ({NODE},{BAN},{CA})"));
         let mut events = watcher::watcher(api, ours).default_backoff().boxed();
         let mut listing = Facts::default();
         while let Some(event) = events.next().await {
@@ -88,11 +101,27 @@ impl Known {
     fn take(&self, event: Event<Secret>, listing: &mut Facts) {
         match event {
             Event::Init => *listing = Facts::default(),
-            Event::InitApply(secret) => listing.add(read(secret)),
+            Event::InitApply(secret) => listing.add(self.read(secret)),
             Event::InitDone => self.change(|facts| *facts = std::mem::take(listing)),
-            Event::Apply(secret) => self.change(|facts| facts.add(read(secret))),
+            Event::Apply(secret) => {
+                let fact = self.read(secret);
+                self.change(|facts| facts.add(fact));
+            }
             Event::Delete(secret) => self.change(|facts| facts.remove(read(secret))),
         }
+    }
+
+    /// An epoch is no fact that may be lost again: it is kept apart.
+    fn read(&self, secret: Secret) -> Option<Fact> {
+        let fact = read(secret)?;
+        if let Fact::Epoch(seen) = fact {
+            self.epoch.send_if_modified(|epoch| {
+                let higher = seen > *epoch;
+                *epoch = seen.max(*epoch);
+                higher
+            });
+        }
+        Some(fact)
     }
 
     fn change(&self, change: impl FnOnce(&mut Facts)) {
@@ -110,7 +139,7 @@ impl Facts {
             Some(Fact::Ban(key)) => {
                 self.bans.insert(key);
             }
-            None => {}
+            Some(Fact::Epoch(_)) | None => {}
         }
     }
 
@@ -122,7 +151,7 @@ impl Facts {
             Some(Fact::Ban(key)) => {
                 self.bans.remove(&key);
             }
-            None => {}
+            Some(Fact::Epoch(_)) | None => {}
         }
     }
 }
@@ -134,17 +163,14 @@ fn read(secret: Secret) -> Option<Fact> {
         NODE => KeyRecord::read(&stored)
             .map(|record| Fact::Key(record.node, record.key))
             .ok(),
-        BAN => stored
-            .name
-            .strip_prefix("tombolo-ban-")
-            .and_then(|key| key.parse().ok())
-            .map(Fact::Ban),
+        BAN => banned_key(&stored.name).map(Fact::Ban),
+        CA => (stored.name == CA_SECRET).then(|| Fact::Epoch(epoch_of(&stored))),
         _ => None,
     };
     if fact.is_none() {
         warn!(
             secret = stored.name,
-            "does not read as a key or a ban, and is passed over"
+            "does not read as a key, a ban or the CA, and is passed over"
         );
     }
     fact

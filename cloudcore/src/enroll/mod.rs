@@ -1,4 +1,4 @@
-//! Who may be a node: the CA, join tokens, accepted keys and bans.
+//! Who may be a node: the CA and the cluster's epoch, join tokens, accepted keys and bans.
 //!
 //! All of it is Secrets of the release's namespace, labelled `tombolo.dev/kind`; nothing else is
 //! kept. What decides is pure (`judge`); what is here carries it out, each step one
@@ -14,7 +14,9 @@
 //! name has at most one accepted key.
 
 mod authority;
+mod bans;
 mod ca;
+mod epoch;
 mod exchange;
 mod judge;
 mod judge_renewal;
@@ -29,7 +31,9 @@ mod serving;
 mod tokens;
 
 pub use authority::{Authority, AuthorityError, Settings};
+pub use bans::BannedKey;
 pub use ca::CaError;
+pub use epoch::Raised;
 pub use judge::Rejected;
 pub use life::{NodeLife, UnfitLife};
 pub use nodes::EnrolledNode;

@@ -1,13 +1,13 @@
-//! Enrolled devices for the people who look after them: listed, banned, forgotten.
+//! Enrolled devices for the people who look after them: listed, forgotten.
 
-use std::{collections::BTreeMap, collections::HashSet, time::SystemTime};
+use std::{collections::HashSet, time::SystemTime};
 
 use protocol::{name::NodeName, tls::KeyHash};
 use tracing::warn;
 
 use super::{
     authority::{Authority, AuthorityError},
-    records::{BAN, BanRecord, KeyRecord, NODE, TOKEN, TokenRecord, ban_secret, node_secret},
+    records::{KeyRecord, NODE, TOKEN, TokenRecord, node_secret},
     secrets::Race,
 };
 
@@ -35,20 +35,12 @@ impl Authority {
             .list(NODE)
             .await
             .map_err(AuthorityError::api("list the nodes' keys"))?;
-        let bans = self
-            .secrets
-            .list(BAN)
-            .await
-            .map_err(AuthorityError::api("list the bans"))?;
-        let bans: HashSet<String> = bans.into_iter().map(|ban| ban.name).collect();
-        let read = |record: KeyRecord| {
-            let banned = bans.contains(&ban_secret(&record.key));
-            EnrolledNode {
-                node: record.node,
-                key: record.key,
-                since: record.since,
-                banned,
-            }
+        let bans: HashSet<_> = self.bans().await?.into_iter().map(|ban| ban.key).collect();
+        let read = |record: KeyRecord| EnrolledNode {
+            banned: bans.contains(&record.key),
+            node: record.node,
+            key: record.key,
+            since: record.since,
         };
         let records = keys.iter().filter_map(|stored| {
             KeyRecord::read(stored)
@@ -56,23 +48,6 @@ impl Authority {
                 .ok()
         });
         Ok(records.map(read).collect())
-    }
-
-    /// Bans the key of a node, under any name: its session and tunnels end at once on every
-    /// replica. The name stays taken; a token with `--replace-key` gives it to another device.
-    pub async fn ban(&self, node: &NodeName) -> Result<KeyHash, AuthorityError> {
-        let record = self.read_key(node).await?;
-        let record = record.ok_or_else(|| AuthorityError::NoSuchNode(node.clone()))?;
-        let ban = BanRecord {
-            key: record.key,
-            node: node.clone(),
-            since: self.settings.clock.now(),
-        };
-        let name = ban_secret(&record.key);
-        // Where it exists already, it holds already.
-        let created = self.secrets.create(&name, BAN, ban.data(), BTreeMap::new()).await;
-        created.map_err(AuthorityError::api(format!("create Secret {name}")))?;
-        Ok(record.key)
     }
 
     /// Forgets the key of a node, which frees its name; false where there was none. To be done

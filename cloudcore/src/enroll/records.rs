@@ -18,6 +18,8 @@ pub(super) const TOKEN: &str = "token";
 pub(super) const NODE: &str = "node";
 /// The kind label of a ban.
 pub(super) const BAN: &str = "ban";
+/// What the names of bans begin with.
+const BAN_PREFIX: &str = "tombolo-ban-";
 
 /// Replaced keys that are remembered, so that an old token cannot bring one back.
 const REPLACED_MAX: usize = 32;
@@ -43,7 +45,12 @@ pub(super) fn node_secret(node: &NodeName) -> String {
 }
 
 pub(super) fn ban_secret(key: &KeyHash) -> String {
-    format!("tombolo-ban-{key}")
+    format!("{BAN_PREFIX}{key}")
+}
+
+/// The key that a ban's Secret is named after.
+pub(super) fn banned_key(secret: &str) -> Option<KeyHash> {
+    secret.strip_prefix(BAN_PREFIX)?.parse().ok()
 }
 
 /// A join token, without its secret.

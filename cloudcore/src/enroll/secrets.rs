@@ -5,11 +5,15 @@ use std::collections::BTreeMap;
 use k8s_openapi::{ByteString, api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube::{
     Api, Client,
-    api::{DeleteParams, ListParams, PostParams},
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
 };
+use serde_json::json;
 
 /// Says what a Secret is; all of ours carry it.
 pub(super) const KIND_LABEL: &str = "tombolo.dev/kind";
+
+/// The kind of the Secret with the CA.
+pub(super) const CA: &str = "ca";
 
 /// What a Secret holds.
 pub(super) type Data = BTreeMap<String, String>;
@@ -115,6 +119,21 @@ impl Secrets {
             .replace(&read.name, &PostParams::default(), &replaced)
             .await
         {
+            Err(kube::Error::Api(status)) if status.is_not_found() => Ok(Race::Lost),
+            other => race(other),
+        }
+    }
+
+    /// Writes one annotation of what was read, and leaves all else to whoever wrote it; loses where somebody
+    /// else wrote or removed the Secret since.
+    pub(super) async fn annotate(&self, read: &Stored, name: &str, value: &str) -> Result<Race, kube::Error> {
+        let version = &read.meta.resource_version;
+        let patch = json!({ "metadata": { "resourceVersion": version, "annotations": { name: value } } });
+        let written = self
+            .api
+            .patch(&read.name, &PatchParams::default(), &Patch::Merge(patch))
+            .await;
+        match written {
             Err(kube::Error::Api(status)) if status.is_not_found() => Ok(Race::Lost),
             other => race(other),
         }

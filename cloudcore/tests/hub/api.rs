@@ -33,6 +33,8 @@ struct State {
     fails_reads: bool,
     /// Reads that wait for their answer.
     held: usize,
+    /// Patches that somebody else is faster than.
+    lost_patches: usize,
 }
 
 impl FakeApi {
@@ -85,6 +87,11 @@ impl FakeApi {
         self.state.lock().fails_reads = fails;
     }
 
+    /// Somebody else writes what the next patch is for, just before it.
+    pub(crate) fn lose_a_patch(&self) {
+        self.state.lock().lost_patches += 1;
+    }
+
     /// Removes a Secret, as an operator may.
     pub(crate) fn remove_secret(&self, name: &str) {
         assert_eq!(self.delete(name).status(), StatusCode::OK);
@@ -118,6 +125,7 @@ impl FakeApi {
             ["api", "v1", "namespaces", _, "secrets", name] => match head.method {
                 Method::GET => self.read(|state| found(state.secrets.get(*name))),
                 Method::PUT => self.replace(name, &body),
+                Method::PATCH => self.annotate(name, &body),
                 Method::DELETE => self.delete(name),
                 _ => status(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed"),
             },
@@ -155,6 +163,27 @@ impl FakeApi {
             }
             Some(_) => self.store(name.to_owned(), secret, "MODIFIED"),
         }
+    }
+
+    /// A merge patch of annotations, with the version that it is for.
+    fn annotate(&self, name: &str, body: &[u8]) -> Answer {
+        let patch: Value = serde_json::from_slice(body).unwrap();
+        let Some(mut secret) = self.state.lock().secrets.get(name).cloned() else {
+            return status(StatusCode::NOT_FOUND, "NotFound");
+        };
+        let lost = std::mem::take(&mut self.state.lock().lost_patches);
+        if lost > 0 {
+            self.store(name.to_owned(), secret, "MODIFIED");
+            self.state.lock().lost_patches = lost - 1;
+            return status(StatusCode::CONFLICT, "Conflict");
+        }
+        if secret["metadata"]["resourceVersion"] != patch["metadata"]["resourceVersion"] {
+            return status(StatusCode::CONFLICT, "Conflict");
+        }
+        for (key, value) in patch["metadata"]["annotations"].as_object().unwrap() {
+            secret["metadata"]["annotations"][key] = value.clone();
+        }
+        self.store(name.to_owned(), secret, "MODIFIED")
     }
 
     fn delete(&self, name: &str) -> Answer {

@@ -4,6 +4,7 @@
 
 mod api;
 mod crowd;
+mod operator;
 mod removal;
 mod renewal;
 mod world;
