@@ -40,8 +40,9 @@ impl Broker {
         std::fs::create_dir_all(&folder).unwrap();
         let settings = format!(
             "user root\nlistener {port} 127.0.0.1\nallow_anonymous true\npersistence true\n\
-             persistence_location {}/\n{more}\n",
-            folder.display()
+             persistence_location {}/\nlog_dest file {}\n{more}\n",
+            folder.display(),
+            folder.join("log").display()
         );
         let settings = if users.is_empty() {
             settings
@@ -93,6 +94,11 @@ impl Broker {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         panic!("mosquitto does not answer: {:?}", self.child.try_wait());
+    }
+
+    /// What it says of itself.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.join("log")).unwrap()
     }
 
     /// Ends it as a stop of the service does, and starts it again.

@@ -287,3 +287,15 @@ async fn a_message_that_the_broker_would_not_take_is_refused_and_costs_nobody_th
     assert_eq!(node.twins.states(&name), [DeviceState::Online]);
     node.stop().await;
 }
+
+#[tokio::test]
+async fn a_broker_that_wants_to_hear_of_its_clients_often_hears_of_the_driver() {
+    // It hangs up after 15 s without a word.
+    let broker = Broker::configured("quiet", &[], "max_keepalive 10").await;
+    let node = Node::start(broker.port, [lamp("lamp")]);
+    tokio::time::sleep(Duration::from_secs(28)).await;
+    let log = broker.log();
+    let connections = log.matches("New client connected").count();
+    assert!(connections == 1 && !log.contains("disconnecting"), "{log}");
+    node.stop().await;
+}

@@ -11,6 +11,7 @@ mod hostile;
 mod old;
 mod older;
 mod pki;
+mod quiet;
 mod speaker;
 mod twins;
 mod wishes;

@@ -26,6 +26,7 @@ mod oversized;
 mod packets;
 mod payload;
 mod roll;
+mod terms;
 mod topic;
 mod version;
 mod wire;

@@ -9,8 +9,9 @@ use rumqttc::{self as three, QoS};
 
 use super::credentials::Access;
 use super::oversized::{Head, head};
+use super::terms::Terms;
 use super::version::{LARGEST, Lost, Session, Version};
-use super::wire::{KEEP_ALIVE, MOST_IN, MOST_OUT};
+use super::wire::{KEEP_ALIVE, MOST_IN};
 
 /// A message, as the broker delivered it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,10 +60,8 @@ pub(super) enum Incoming {
     Up {
         /// Whether the broker has subscriptions and messages of an earlier one.
         session_present: bool,
-        /// The largest packet that the broker takes.
-        largest: usize,
-        /// How many messages it takes before it has acknowledged one.
-        most: u16,
+        /// What it lets the node do.
+        terms: Terms,
     },
     /// A message.
     Message {
@@ -308,13 +307,9 @@ fn of_five(packet: five::Packet) -> Result<Incoming, Lost> {
     use five::{ConnectReturnCode as Code, Packet, PubRecReason as Reason, SubscribeReasonCode};
     Ok(match packet {
         Packet::ConnAck(ack) => {
-            let properties = ack.properties.as_ref();
-            let largest = properties.and_then(|properties| properties.max_packet_size);
-            let most = properties.and_then(|properties| properties.receive_max);
             let up = Incoming::Up {
                 session_present: ack.session_present,
-                largest: largest.unwrap_or(LARGEST) as usize,
-                most: most.unwrap_or(MOST_OUT).min(MOST_OUT),
+                terms: ack.properties.as_ref().map(Terms::of).unwrap_or_default(),
             };
             let unknown = [Code::RefusedProtocolVersion, Code::UnsupportedProtocolVersion];
             return answer(&ack.code, &Code::Success, &unknown, up);
@@ -358,8 +353,7 @@ fn of_three(packet: three::Packet) -> Result<Incoming, Lost> {
         Packet::ConnAck(ack) => {
             let up = Incoming::Up {
                 session_present: ack.session_present,
-                largest: LARGEST as usize,
-                most: MOST_OUT,
+                terms: Terms::default(),
             };
             return answer(&ack.code, &Code::Success, &[Code::RefusedProtocolVersion], up);
         }

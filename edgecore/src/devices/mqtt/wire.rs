@@ -16,12 +16,13 @@ use futures::future::{BoxFuture, FutureExt, poll_fn};
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_util::io::poll_read_buf;
 
 use super::credentials::Access;
 use super::packets::{Filter, Incoming, Message, Publish, refuses_five};
+use super::terms::Terms;
 use super::version::{Greeting, Lost, Session, Version};
 
 /// How many messages the broker may have delivered and not seen acknowledged.
@@ -86,10 +87,10 @@ struct Open {
     unflushed: bool,
     number: u16,
     in_flight: HashSet<u16>,
-    most: usize,
+    terms: Terms,
     beat: Interval,
-    /// It was asked for a sign of life, and gave none yet.
-    asked: bool,
+    /// How many beats ago it was asked for a sign of life, if it gave none since.
+    silent: u32,
 }
 
 impl Wire {
@@ -128,12 +129,15 @@ impl Wire {
 
     /// Whether another message may be published now.
     pub(crate) fn has_room(&self) -> bool {
-        matches!(&self.state, State::Open(open) if open.in_flight.len() < open.most && open.output.len() < WRITE)
+        matches!(&self.state, State::Open(open) if open.in_flight.len() < usize::from(open.terms.most) && open.output.len() < WRITE)
     }
 
-    /// Publishes a message, and returns its number, which is 0 where it is not acknowledged.
-    pub(crate) fn publish(&mut self, publish: Publish) -> Result<u16, Lost> {
+    /// Publishes a message as well as the broker can, and returns its number, which is 0 where it is not
+    /// acknowledged.
+    pub(crate) fn publish(&mut self, mut publish: Publish) -> Result<u16, Lost> {
         let open = self.open()?;
+        publish.qos = publish.qos.min(open.terms.qos);
+        publish.retain &= open.terms.retains;
         let packet = if publish.qos == 0 { 0 } else { open.number() };
         open.version.publish(packet, publish, &mut open.output)?;
         Ok(packet)
@@ -196,24 +200,9 @@ impl Open {
 
     async fn ask(greeting: Greeting, access: &Access) -> Result<Box<Self>, Lost> {
         let Greeting { version, session } = greeting;
-        let mut open = Box::new(Self {
-            version,
-            stream: dial(access)
-                .await
-                .map_err(|error| Lost::Broken(error.to_string()))?,
-            input: BytesMut::new(),
-            skip: 0,
-            output: BytesMut::new(),
-            unflushed: false,
-            number: 0,
-            in_flight: HashSet::new(),
-            most: usize::from(MOST_OUT),
-            beat: interval(KEEP_ALIVE),
-            asked: false,
-        });
-        open.beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        // The first tick comes at once.
-        open.beat.tick().await;
+        let stream = dial(access).await;
+        let stream = stream.map_err(|error| Lost::Broken(error.to_string()))?;
+        let mut open = Box::new(Self::over(version, stream));
         version.connect(session, access, &mut open.output)?;
         while open.input.len() < 4 {
             poll_fn(|context| open.poll_move(context)).await?;
@@ -222,6 +211,22 @@ impl Open {
             return Err(Lost::Version);
         }
         Ok(open)
+    }
+
+    fn over(version: Version, stream: Box<dyn Stream>) -> Self {
+        Self {
+            version,
+            stream,
+            input: BytesMut::new(),
+            skip: 0,
+            output: BytesMut::new(),
+            unflushed: false,
+            number: 0,
+            in_flight: HashSet::new(),
+            terms: Terms::default(),
+            beat: beat(KEEP_ALIVE),
+            silent: 0,
+        }
     }
 
     async fn next(&mut self) -> Result<Event, Lost> {
@@ -239,12 +244,15 @@ impl Open {
             });
             if !is_due.await? {
                 // A large message may take longer than a beat, and no answer overtakes it.
-                self.asked = false;
-            } else if std::mem::replace(&mut self.asked, true) {
-                return Err(Lost::Broken("the broker is silent".to_owned()));
-            } else {
-                self.version.ping(&mut self.output)?;
+                self.silent = 0;
+                continue;
             }
+            // That it wants to hear of the node more often does not make its answers faster.
+            if self.beat.period() * self.silent >= KEEP_ALIVE {
+                return Err(Lost::Broken("the broker is silent".to_owned()));
+            }
+            self.silent += 1;
+            self.version.ping(&mut self.output)?;
         }
     }
 
@@ -262,13 +270,13 @@ impl Open {
         Ok(Some(match incoming {
             Incoming::Up {
                 session_present,
-                largest,
-                most,
+                terms,
             } => {
-                self.most = usize::from(most);
+                self.terms = terms;
+                self.beat = beat(terms.keep_alive);
                 Event::Up {
                     session_present,
-                    largest,
+                    largest: terms.largest,
                 }
             }
             Incoming::Message { message, left } => {
@@ -334,6 +342,13 @@ impl Open {
             }
         }
     }
+}
+
+/// Beats every so often, the first time after that time.
+fn beat(every: Duration) -> Interval {
+    let mut beat = interval_at(Instant::now() + every, every);
+    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    beat
 }
 
 pub(super) async fn dial(access: &Access) -> io::Result<Box<dyn Stream>> {

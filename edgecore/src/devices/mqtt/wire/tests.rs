@@ -69,3 +69,60 @@ async fn exactly_once_takes_four_packets_and_its_number_is_free_after_the_last()
     };
     assert!(open.in_flight.is_empty());
 }
+
+#[tokio::test]
+async fn a_broker_is_asked_for_nothing_that_it_does_not_have() {
+    let (mut wire, mut broker) = begun().await;
+    broker
+        .write_all(&[0x20, 7, 0, 0, 4, 0x24, 1, 0x25, 0])
+        .await
+        .unwrap();
+    assert!(matches!(wire.next().await, Ok(Event::Up { .. })));
+    let publish = Publish {
+        topic: "t".to_owned(),
+        payload: "x".into(),
+        qos: 2,
+        retain: true,
+    };
+    assert_eq!(wire.publish(publish).unwrap(), 1);
+    assert!(is_quiet(&mut wire).await);
+    let mut read = [0; 64];
+    let bytes = broker.read(&mut read).await.unwrap();
+    assert_eq!(read[..bytes], [0x32, 7, 0, 1, b't', 0, 1, 0, b'x']);
+}
+
+#[tokio::test]
+async fn a_broker_that_wants_to_hear_of_the_node_every_second_does_and_has_as_long_to_answer_as_others() {
+    let (mut wire, mut broker) = begun().await;
+    broker.write_all(&[0x20, 6, 0, 0, 3, 0x13, 0, 1]).await.unwrap();
+    assert!(matches!(wire.next().await, Ok(Event::Up { .. })));
+    let beats = async {
+        let mut ping = [0; 2];
+        for _ in 0..3 {
+            broker.read_exact(&mut ping).await.unwrap();
+            assert_eq!(ping, [0xc0, 0]);
+        }
+    };
+    tokio::select! {
+        event = wire.next() => panic!("{event:?}"),
+        beats = timeout(Duration::from_secs(10), beats) => beats.expect("it is not silent"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broker_that_is_silent_has_as_long_to_answer_however_often_it_wants_to_hear_of_the_node() {
+    for (properties, seconds) in [(&[][..], 40), (&[0x13, 0, 10], 30), (&[0x13, 0, 15], 45)] {
+        let (node, mut broker) = tokio::io::duplex(1024);
+        let mut wire = Wire {
+            state: State::Open(Box::new(Open::over(Version::Five, Box::new(node)))),
+        };
+        let length = u8::try_from(properties.len()).unwrap();
+        let answer = [&[0x20, 3 + length, 0, 0, length], properties].concat();
+        broker.write_all(&answer).await.unwrap();
+        assert!(matches!(wire.next().await, Ok(Event::Up { .. })));
+        let since = Instant::now();
+        let lost = Lost::Broken("the broker is silent".to_owned());
+        assert_eq!(wire.next().await, Err(lost));
+        assert_eq!(since.elapsed().as_secs(), seconds);
+    }
+}
