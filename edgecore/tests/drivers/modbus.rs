@@ -271,3 +271,95 @@ async fn a_unit_that_is_silent_and_has_many_wishes_keeps_no_other_from_being_rea
     }
     node.stop().await;
 }
+
+#[tokio::test]
+async fn a_relay_that_answers_no_reads_is_set_and_its_neighbour_is_read_meanwhile() {
+    let memory = Memory::with(&[(0, 1)]);
+    for coil in 0..4 {
+        memory.coil(coil, false);
+    }
+    memory.answer_no_reads(9);
+    let slave = Slave::start(&memory).await;
+    let coil = |address: u16| json!({"register": "coil", "offset": address});
+    let mut optimistic = coil(3);
+    optimistic["optimistic"] = json!(true);
+    let coils = [
+        ("a", coil(0)),
+        ("b", coil(1)),
+        ("c", coil(2)),
+        ("kept", optimistic),
+    ];
+    let (relay, meter_name) = (device("relay"), device("meter"));
+    let node = Node::start(
+        1883,
+        [
+            meter("relay", &tcp(slave.port, 9), &coils),
+            meter("meter", &tcp(slave.port, 1), &[("p", holding(0, "uint16"))]),
+        ],
+    );
+    node.twins.until(&relay, "a", &fault("timeout")).await;
+    node.until_state(&relay, DeviceState::Offline).await;
+    for (version, (name, _)) in (1..).zip(&coils) {
+        node.twins.wish(&relay, name, "true", version);
+    }
+    for name in ["a", "b", "c"] {
+        node.twins.until(&relay, name, &fault("NotConfirmed")).await;
+    }
+    assert!((0..4).all(|coil| memory.is_on(coil)));
+    node.twins.until(&relay, "kept", &value("true")).await;
+    node.twins.wish(&relay, "a", "false", 9);
+    while memory.is_on(0) {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // Reads in vain say nothing of what was sent and is never said.
+    let asked = memory.requests().len();
+    while !memory.requests()[asked..]
+        .iter()
+        .any(|request| request.starts_with("9 Read"))
+    {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let kept = node.twins.observed(&relay);
+    let kept = kept
+        .iter()
+        .rfind(|(name, _)| name == "kept")
+        .map(|(_, seen)| seen);
+    assert_eq!(kept, Some(&value("true")));
+    let reads = memory.requests();
+    let reads = reads
+        .iter()
+        .filter(|request| request.starts_with("9 Read"))
+        .count();
+    assert!(
+        reads <= 8,
+        "{reads} reads in vain: a write makes none beside the first"
+    );
+    assert!(node.twins.observed(&meter_name).len() > 20);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_unit_that_answers_nothing_is_written_to_once_for_each_read_in_vain_and_waited_for() {
+    let memory = Memory::with(&[(0, 1)]);
+    memory.silence(9);
+    let slave = Slave::start(&memory).await;
+    let name = device("dead");
+    let node = Node::start(
+        1883,
+        [meter("dead", &tcp(slave.port, 9), &[("p", holding(0, "uint16"))])],
+    );
+    node.twins.until(&name, "p", &fault("timeout")).await;
+    node.twins.wish(&name, "p", "2", 1);
+    // Longer than `confirmTimeout`.
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    let requests = memory.requests();
+    let count = |what: &str| requests.iter().filter(|request| request.contains(what)).count();
+    let (reads, writes) = (count("9 Read"), count("9 Write"));
+    assert!((2..=reads).contains(&writes), "{requests:?}");
+    let told = node.twins.observed(&name);
+    assert!(told.iter().all(|(_, seen)| *seen == fault("timeout")), "{told:?}");
+    memory.silence(99);
+    node.twins.until(&name, "p", &value("2")).await;
+    node.stop().await;
+}

@@ -23,6 +23,7 @@ struct Inner {
     registers: BTreeMap<u16, u16>,
     coils: BTreeMap<u16, bool>,
     silent_unit: Option<u8>,
+    mute_unit: Option<u8>,
     requests: Vec<String>,
 }
 
@@ -41,6 +42,10 @@ impl Memory {
         self.0.lock().coils.insert(address, on);
     }
 
+    pub(crate) fn is_on(&self, address: u16) -> bool {
+        self.0.lock().coils[&address]
+    }
+
     pub(crate) fn holds(&self, address: u16) -> u16 {
         self.0.lock().registers[&address]
     }
@@ -48,6 +53,11 @@ impl Memory {
     /// This unit never answers.
     pub(crate) fn silence(&self, unit: u8) {
         self.0.lock().silent_unit = Some(unit);
+    }
+
+    /// This unit answers writes alone.
+    pub(crate) fn answer_no_reads(&self, unit: u8) {
+        self.0.lock().mute_unit = Some(unit);
     }
 
     pub(crate) fn requests(&self) -> Vec<String> {
@@ -66,7 +76,11 @@ impl Service for Memory {
         inner
             .requests
             .push(format!("{} {:?}", asked.slave, asked.request));
-        if inner.silent_unit == Some(asked.slave) {
+        let is_read = matches!(
+            asked.request,
+            Request::ReadCoils(..) | Request::ReadHoldingRegisters(..)
+        );
+        if inner.silent_unit == Some(asked.slave) || is_read && inner.mute_unit == Some(asked.slave) {
             return ready(Ok(None));
         }
         ready(inner.answer(asked.request).map(Some))

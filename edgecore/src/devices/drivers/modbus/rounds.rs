@@ -18,8 +18,27 @@ const FIRST_REST: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 pub(crate) struct Rounds {
     reads: Vec<(Instant, Read)>,
-    silent: BTreeMap<u8, Duration>,
+    silent: BTreeMap<u8, Silence>,
     overruns: u64,
+}
+
+/// A unit that did not answer the last read.
+#[derive(Clone, Copy, Debug)]
+struct Silence {
+    rest: Duration,
+    writes: Writes,
+}
+
+/// Whether a unit that answers no reads takes writes, as simple relays do. One that is dead costs the others a
+/// timeout with each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Writes {
+    /// None since it was last read in vain: one may show it.
+    Untried,
+    /// It answered the last one.
+    Answered,
+    /// It did not answer the last one.
+    Unanswered,
 }
 
 impl Rounds {
@@ -49,17 +68,54 @@ impl Rounds {
 
     /// A read was not answered: its unit is left alone for a while, longer each time.
     pub(crate) fn silent(&mut self, read: &Read, now: Instant) {
-        let rest = self
-            .silent
-            .get(&read.unit)
-            .map_or(FIRST_REST, |rest| (*rest * 2).min(LONGEST_REST));
-        self.silent.insert(read.unit, rest);
+        let before = self.silent.get(&read.unit);
+        let rest = before.map_or(FIRST_REST, |before| (before.rest * 2).min(LONGEST_REST));
+        let writes = match before.map(|before| before.writes) {
+            Some(Writes::Answered) => Writes::Answered,
+            Some(Writes::Untried | Writes::Unanswered) | None => Writes::Untried,
+        };
+        self.silent.insert(read.unit, Silence { rest, writes });
         let until = now + rest;
         for (due, other) in &mut self.reads {
             if other.unit == read.unit {
                 *due = (*due).max(until);
             }
         }
+    }
+
+    /// Whether a unit that answers no reads may be written to now.
+    pub(crate) fn may_write(&self, unit: u8) -> bool {
+        let silence = self.silent.get(&unit);
+        silence.is_some_and(|silence| silence.writes != Writes::Unanswered)
+    }
+
+    /// Whether a unit answers writes, and no reads.
+    pub(crate) fn only_writes(&self, unit: u8) -> bool {
+        let silence = self.silent.get(&unit);
+        silence.is_some_and(|silence| silence.writes == Writes::Answered)
+    }
+
+    /// A unit that answers no reads was written to. The first answer may mean that it is back: it is read at once.
+    /// Returns whether it is such a first answer.
+    pub(crate) fn wrote(&mut self, unit: u8, answered: bool, now: Instant) -> bool {
+        let Some(silence) = self.silent.get_mut(&unit) else {
+            return false;
+        };
+        let after = if answered {
+            Writes::Answered
+        } else {
+            Writes::Unanswered
+        };
+        let before = std::mem::replace(&mut silence.writes, after);
+        let is_first = answered && before != Writes::Answered;
+        if is_first {
+            for (due, read) in &mut self.reads {
+                if read.unit == unit {
+                    *due = (*due).min(now);
+                }
+            }
+        }
+        is_first
     }
 
     /// The endpoint is left alone until then.
@@ -147,7 +203,34 @@ mod tests {
         assert_eq!(rounds.due(start), Some(live));
         rounds.done(&dead, now);
         rounds.silent(&dead, now);
-        assert_eq!(rounds.silent[&1], FIRST_REST);
+        assert_eq!(rounds.silent[&1].rest, FIRST_REST);
+    }
+
+    #[test]
+    fn a_unit_that_answers_no_reads_is_written_to_once_for_each_of_them_unless_it_answers_that() {
+        let (mut rounds, start) = (Rounds::default(), Instant::now());
+        let (deaf, live) = (read(1, 100), read(2, 100));
+        rounds.replan(vec![deaf.clone(), live.clone()], start);
+        assert!(!rounds.may_write(1), "nothing is known of it");
+        for _ in 0..3 {
+            rounds.silent(&deaf, start);
+            assert!(rounds.may_write(1) && !rounds.may_write(2));
+            assert!(!rounds.wrote(1, false, start));
+            assert!(!rounds.may_write(1));
+        }
+        rounds.silent(&deaf, start);
+        assert_eq!(rounds.due(start), Some(live.clone()));
+        rounds.done(&live, start);
+        assert_eq!(rounds.due(start), None);
+        assert!(rounds.wrote(1, true, start));
+        assert_eq!(rounds.due(start), Some(deaf.clone()), "it may be back");
+        rounds.silent(&deaf, start);
+        assert!(rounds.may_write(1) && !rounds.wrote(1, true, start));
+        assert_eq!(rounds.due(start), None, "it is not, and that is known");
+        assert!(!rounds.wrote(1, false, start));
+        assert!(!rounds.may_write(1));
+        rounds.done(&deaf, start);
+        assert!(!rounds.wrote(1, true, start), "it is read again");
     }
 
     #[test]

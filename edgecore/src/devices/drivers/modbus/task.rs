@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use super::codec::{Kind, Layout};
-use super::config::{Endpoint, Property, Settled, Timing};
+use super::config::{Endpoint, Property, Settled, Timing, Write};
 use super::plan::{Member, Read, plan};
 use super::rounds::Rounds;
 use super::wire::{Failure, Wire, Words};
@@ -53,28 +53,47 @@ impl Task {
         timing: Timing,
         property: &Property,
         value: &str,
-    ) -> Result<Words, Outcome> {
+    ) -> Result<Words, Unsent> {
         if property.layout.kind == Kind::Switch {
             return Layout::to_switch(value)
                 .map(|on| Words::Bits(vec![on]))
-                .map_err(Outcome::Refused);
+                .map_err(Unsent::Value);
         }
         let mut before = 0;
         if matches!(property.layout.kind, Kind::Bit(_)) {
             let span = (property.address, 1);
             match self.wire.read(unit, property.table, span, timing).await {
                 Ok(Words::Registers(words)) => before = words.first().copied().unwrap_or_default(),
-                Err(Failure::Exception(code)) => {
-                    return Err(Outcome::Refused(Failure::Exception(code).to_string()));
-                }
-                Ok(Words::Bits(_)) | Err(Failure::Silent | Failure::Away(_)) => {
-                    return Err(Outcome::Unreachable);
-                }
+                Ok(Words::Bits(_)) => return Err(Unsent::Failed(Failure::Silent)),
+                Err(failure) => return Err(Unsent::Failed(failure)),
             }
         }
         let words = property.layout.registers(value, before);
-        words.map(Words::Registers).map_err(Outcome::Refused)
+        words.map(Words::Registers).map_err(Unsent::Value)
     }
+
+    async fn send(
+        &mut self,
+        unit: u8,
+        timing: Timing,
+        (property, write): (&Property, Write),
+        value: &str,
+    ) -> Result<(), Unsent> {
+        let words = self.words(unit, timing, property, value).await?;
+        let sent = self
+            .wire
+            .write(unit, property.address, (&words, write.many), timing)
+            .await;
+        sent.map_err(Unsent::Failed)
+    }
+}
+
+/// Why a value was not set.
+enum Unsent {
+    /// It cannot be.
+    Value(String),
+    /// The unit would not, or was not reached.
+    Failed(Failure),
 }
 
 impl Settable for Property {
@@ -144,7 +163,12 @@ impl Poller for Task {
                     None => self.rounds.done(&read, now),
                 }
                 let text = failure.to_string();
+                let only_writes = self.rounds.only_writes(read.unit);
                 for member in &read.members {
+                    // What was sent counts as said.
+                    if only_writes && member.at.write.is_some_and(|write| write.optimistic) {
+                        continue;
+                    }
                     frame.fault(&member.device, &member.property, text.clone());
                 }
                 self.say_states(frame, &read, failure.is_answer());
@@ -155,10 +179,6 @@ impl Poller for Task {
     }
 
     async fn write(&mut self, frame: &mut Frame<Settled>, due: &Due) -> Outcome {
-        // Each further timeout would be the others' time; it is written once it is read again.
-        if self.lost.contains(&due.device) {
-            return Outcome::Unreachable;
-        }
         let units = frame.units();
         let place = units.get(&due.device).and_then(|unit| {
             let property = unit.settings.properties.get(&due.property)?;
@@ -172,23 +192,31 @@ impl Poller for Task {
         let Some((unit, timing, property, write)) = place else {
             return Outcome::Unreachable;
         };
-        let words = match self.words(unit, timing, property, &due.value).await {
-            Ok(words) => words,
-            Err(outcome) => return outcome,
+        // Each further timeout would be the others' time.
+        let lost = self.lost.contains(&due.device);
+        if lost && !self.rounds.may_write(unit) {
+            return Outcome::Unreachable;
+        }
+        let sent = self.send(unit, timing, (property, write), &due.value).await;
+        let answered = match &sent {
+            Ok(()) => true,
+            Err(Unsent::Failed(failure)) => failure.is_answer(),
+            Err(Unsent::Value(why)) => return Outcome::Refused(why.clone()),
         };
-        let sent = self
-            .wire
-            .write(unit, property.address, (&words, write.many), timing)
-            .await;
-        if let Err(failure) = sent {
+        let now = Instant::now();
+        if lost && self.rounds.wrote(unit, answered, now) {
+            frame.wishes.reachable(now);
+        }
+        if let Err(Unsent::Failed(failure)) = sent {
             return outcome(frame, due, &failure);
         }
         if write.optimistic {
             good(frame, &due.device, &due.property, due.value.clone());
             return Outcome::Sent;
         }
+        // One that answers no reads is read with the others.
         let span = (property.address, property.layout.kind.width());
-        if let Ok(words) = self.wire.read(unit, property.table, span, timing).await {
+        if !lost && let Ok(words) = self.wire.read(unit, property.table, span, timing).await {
             let member = Member {
                 device: due.device.clone(),
                 property: due.property.clone(),
@@ -224,13 +252,11 @@ fn good(frame: &mut Frame<Settled>, device: &DeviceName, property: &str, value: 
 }
 
 fn outcome(frame: &mut Frame<Settled>, due: &Due, failure: &Failure) -> Outcome {
-    match failure {
-        Failure::Exception(_) => {
-            frame.fault(&due.device, &due.property, failure.to_string());
-            Outcome::Refused(failure.to_string())
-        }
-        Failure::Silent | Failure::Away(_) => Outcome::Unreachable,
+    if !failure.is_answer() {
+        return Outcome::Unreachable;
     }
+    frame.fault(&due.device, &due.property, failure.to_string());
+    Outcome::Refused(failure.to_string())
 }
 
 fn timing(frame: &Frame<Settled>, device: Option<&DeviceName>) -> Timing {
