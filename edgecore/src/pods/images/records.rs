@@ -102,10 +102,32 @@ type Record = BTreeMap<String, Access>;
 struct Kept {
     /// By the runtime's own name of the image.
     pulled: BTreeMap<String, Record>,
-    /// Images as pods name them, and how many pulls of each are under way; 0 where the last was cut short.
-    pulling: BTreeMap<String, usize>,
+    /// Images as pods name them, and what pulls of each there are.
+    pulling: BTreeMap<String, Pulls>,
     /// What the runtime held of those before the first of them began: that was not brought by a pull.
     before: BTreeMap<String, String>,
+}
+
+/// The pulls of one image.
+#[derive(Clone, Copy, Default)]
+struct Pulls {
+    /// So many are under way.
+    running: usize,
+    /// One was cut short. What it has left is looked at when none is under way, however the others end.
+    cut: bool,
+}
+
+impl Pulls {
+    const CUT: Self = Self {
+        running: 0,
+        cut: true,
+    };
+
+    /// One is no longer under way; whether none is.
+    const fn less(&mut self) -> bool {
+        self.running = self.running.saturating_sub(1);
+        self.running == 0
+    }
 }
 
 /// What was pulled, and with which secrets.
@@ -148,7 +170,7 @@ impl PullRecords {
                 let record = serde_json::from_slice(&row).unwrap_or_default();
                 kept.pulled.insert(image.to_owned(), record);
             } else if let Some(image) = key.strip_prefix(PULLING) {
-                kept.pulling.insert(image.to_owned(), 0);
+                kept.pulling.insert(image.to_owned(), Pulls::CUT);
                 let before = String::from_utf8_lossy(&row).into_owned();
                 if !before.is_empty() {
                     kept.before.insert(image.to_owned(), before);
@@ -165,7 +187,7 @@ impl PullRecords {
     /// The images whose last pull was cut short.
     pub(super) fn cut_short_ones(&self) -> Vec<String> {
         let kept = self.kept.lock();
-        let cut = kept.pulling.iter().filter(|(_, pulls)| **pulls == 0);
+        let cut = kept.pulling.iter().filter(|(_, pulls)| pulls.running == 0);
         cut.map(|(image, _)| image.clone()).collect()
     }
 
@@ -186,10 +208,11 @@ impl PullRecords {
     fn cut_short(&self, image: &str) {
         {
             let mut kept = self.kept.lock();
-            let Some(count) = kept.pulling.get_mut(image) else {
+            let Some(pulls) = kept.pulling.get_mut(image) else {
                 return;
             };
-            *count = count.saturating_sub(1);
+            pulls.cut = true;
+            pulls.less();
         }
         self.cut.notify_one();
     }
@@ -200,7 +223,7 @@ impl PullRecords {
         let mut batch = Batch::new().delete(Table::ImagePull, format!("{PULLING}{image}"));
         {
             let mut kept = self.kept.lock();
-            if kept.pulling.get(image) != Some(&0) {
+            if kept.pulling.get(image).is_none_or(|pulls| pulls.running > 0) {
                 return;
             }
             kept.pulling.remove(image);
@@ -253,10 +276,15 @@ impl PullRecords {
         let before = {
             let mut kept = self.kept.lock();
             let pulls = kept.pulling.get(image).copied();
-            kept.pulling
-                .insert(image.to_owned(), pulls.unwrap_or_default() + 1);
-            if let (None, Some(id)) = (pulls, holds) {
-                kept.before.insert(image.to_owned(), id);
+            let one_more = kept.pulling.entry(image.to_owned()).or_default();
+            one_more.running += 1;
+            match (pulls, holds) {
+                (None, Some(id)) => drop(kept.before.insert(image.to_owned(), id)),
+                // One that was cut short may have brought what is there now.
+                (Some(Pulls { running: 0, .. }), holds) if kept.before.get(image) != holds.as_ref() => {
+                    kept.before.remove(image);
+                }
+                (_, _) => {}
             }
             kept.before.get(image).cloned().unwrap_or_default()
         };
@@ -310,19 +338,20 @@ impl PullRecords {
         self.write(batch).await;
     }
 
-    /// Whether no other pull of the image is under way.
+    /// Whether nothing is left to be known of pulls of the image: none is under way, and none was cut short.
     fn ended(&self, image: &str) -> bool {
         let mut kept = self.kept.lock();
-        let Some(count) = kept.pulling.get_mut(image) else {
+        let Some(pulls) = kept.pulling.get_mut(image) else {
             return true;
         };
-        *count = count.saturating_sub(1);
-        let last = *count == 0;
-        if last {
+        let (last, cut) = (pulls.less(), pulls.cut);
+        if last && cut {
+            self.cut.notify_one();
+        } else if last {
             kept.pulling.remove(image);
             kept.before.remove(image);
         }
-        last
+        last && !cut
     }
 
     async fn write(&self, batch: Batch) {

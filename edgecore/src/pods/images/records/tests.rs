@@ -188,6 +188,61 @@ async fn a_pull_that_was_given_up_and_brought_an_image_is_free_for_nobody() {
 }
 
 #[tokio::test]
+async fn what_a_pull_that_was_given_up_has_brought_is_free_for_nobody_however_others_end_meanwhile() {
+    for cut_first in [true, false] {
+        let db = Db::in_memory();
+        let records = PullRecords::open(db.clone()).await;
+        let given_up = records.under_way(IMAGE);
+        records.begin(IMAGE, None).await.unwrap();
+        if cut_first {
+            drop(given_up);
+            records.begin(IMAGE, Some(ID.to_owned())).await.unwrap();
+        } else {
+            records.begin(IMAGE, Some(ID.to_owned())).await.unwrap();
+            drop(given_up);
+        }
+        records.next_cut().await;
+        records.settle(IMAGE, Some(ID)).await;
+        assert!(records.cut_short_ones().is_empty(), "one is under way");
+        records.failed(IMAGE).await;
+        records.next_cut().await;
+        assert!(!records.may_use(IMAGE, ID, Vec::new).await);
+        assert_eq!(records.cut_short_ones(), [IMAGE]);
+        records.settle(IMAGE, Some(ID)).await;
+        assert!(!admits(&records, &db, &[]).await);
+    }
+}
+
+#[tokio::test]
+async fn a_pull_that_was_given_up_takes_nothing_from_who_was_let_in_meanwhile() {
+    let db = Db::in_memory();
+    let records = PullRecords::open(db.clone()).await;
+    let given_up = records.under_way(IMAGE);
+    records.begin(IMAGE, None).await.unwrap();
+    drop(given_up);
+    records.begin(IMAGE, None).await.unwrap();
+    records.pulled(IMAGE, ID, Some(proof("s", "robot"))).await;
+    records.settle(IMAGE, Some(ID)).await;
+    assert!(admits(&records, &db, &[proof("s", "robot")]).await);
+    assert!(!admits(&records, &db, &[]).await);
+    assert_eq!(db.scan(Table::ImagePull).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn what_was_there_before_a_pull_that_was_given_up_says_nothing_of_one_that_begins_over_nothing() {
+    let db = Db::in_memory();
+    let records = PullRecords::open(db.clone()).await;
+    for before in [Some(ID.to_owned()), None] {
+        let given_up = records.under_way(IMAGE);
+        records.begin(IMAGE, before).await.unwrap();
+        drop(given_up);
+    }
+    // Nothing was settled between the two, and the second brought it.
+    records.settle(IMAGE, Some(ID)).await;
+    assert!(!admits(&records, &db, &[]).await);
+}
+
+#[tokio::test]
 async fn images_that_left_the_device_are_forgotten_when_there_are_many() {
     let db = Db::in_memory();
     let records = PullRecords::open(db.clone()).await;
