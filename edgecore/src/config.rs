@@ -13,6 +13,7 @@ mod devices;
 mod dmi;
 mod fields;
 mod labels;
+mod lines;
 mod mistakes;
 mod mqtt;
 mod proxy;
@@ -242,7 +243,6 @@ impl Config {
 /// The keys that have defaults, as far as the file names them.
 struct Optional {
     proxy: Option<Proxy>,
-    proxy_password_file: Option<String>,
     runtime_endpoint: Option<RuntimeEndpoint>,
     cgroup_root: Option<String>,
     cgroup_driver: Option<CgroupDriver>,
@@ -264,8 +264,7 @@ struct Optional {
 impl Optional {
     fn take(fields: &mut Fields) -> Self {
         Self {
-            proxy: fields.optional("proxy", fields::proxy),
-            proxy_password_file: fields.optional("proxy_password_file", fields::absolute_path),
+            proxy: proxy::read(fields),
             runtime_endpoint: fields.optional("runtime_endpoint", fields::runtime_endpoint),
             cgroup_root: fields.optional("cgroup_root", fields::absolute_path),
             cgroup_driver: fields.optional("cgroup_driver", fields::cgroup_driver),
@@ -278,18 +277,15 @@ impl Optional {
             image_gc_high_percent: fields.optional("image_gc_high_percent", fields::percent),
             zone: fields.optional("zone", fields::label_value),
             region: fields.optional("region", fields::label_value),
-            budgets: fields.optional("budgets", budgets::read),
-            devices: fields.optional("devices", devices::read),
-            dmi: fields.optional("dmi", dmi::read),
-            mqtt: fields.optional("mqtt", mqtt::read),
+            budgets: fields.below("budgets", budgets::read),
+            devices: fields.below("devices", devices::read),
+            dmi: fields.below("dmi", dmi::read),
+            mqtt: fields.below("mqtt", mqtt::read),
         }
     }
 
     fn over(self, config: &mut Config) {
-        config.proxy = self.proxy.map(|mut proxy| {
-            proxy.password_file = self.proxy_password_file.map(PathBuf::from);
-            proxy
-        });
+        config.proxy = self.proxy;
         set(&mut config.runtime_endpoint, self.runtime_endpoint);
         set(&mut config.cgroup_root, self.cgroup_root);
         set(&mut config.cgroup_driver, self.cgroup_driver);

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use protocol::class::Class;
 
-use crate::nearest::nearest;
+use super::fields::{Fields, Read};
 
 /// The classes that may have a budget.
 const CLASSES: [Class; 3] = [Class::Interactive, Class::MessagesNormal, Class::Bulk];
@@ -25,59 +25,50 @@ pub struct Budget {
     pub second: Option<u64>,
 }
 
-/// Reads the value of `budgets`: a mapping of class to `{day, second}`.
-pub(super) fn read(value: &Value) -> Result<Vec<Budget>, Vec<String>> {
-    let classes = value
-        .as_object()
-        .ok_or_else(|| vec!["must be a mapping of class to {day, second}".to_owned()])?;
-    let (mut good, mut bad) = (Vec::new(), Vec::new());
-    for (name, limits) in classes {
-        match class(name).and_then(|class| budget(class, limits)) {
-            Ok(budget) => good.push(budget),
-            Err(why) => bad.push(why),
+/// Reads `budgets`: a mapping of class to `{day, second}`.
+pub(super) fn read(fields: &mut Fields<'_>) -> Vec<Budget> {
+    let mut budgets = Vec::new();
+    for class in CLASSES {
+        let name = class.name();
+        match fields.below(name, limits) {
+            Some(Some((day, second))) => budgets.push(Budget { class, day, second }),
+            Some(None) => fields.blame(name, "must be {day: 500Mi, second: 64Ki}, or one of the two"),
+            None => {}
         }
     }
-    if bad.is_empty() { Ok(good) } else { Err(bad) }
+    for other in Class::ALL {
+        let [some @ .., last] = &CLASSES.map(Class::name);
+        let why = format!("cannot have a budget; {} and {last} can", some.join(", "));
+        fields.refuse(other.name(), &why);
+    }
+    budgets
 }
 
-fn class(name: &str) -> Result<Class, String> {
-    if let Some(class) = CLASSES.into_iter().find(|class| class.name() == name) {
-        return Ok(class);
+/// A day's and a second's limit; none where nothing is said.
+fn limits(fields: &mut Fields<'_>) -> Option<(Option<u64>, Option<u64>)> {
+    if fields.is_empty() {
+        return None;
     }
-    let names = CLASSES.map(Class::name);
-    let [some @ .., last] = &names;
-    let all = format!("{} and {last}", some.join(", "));
-    if Class::ALL.iter().any(|class| class.name() == name) {
-        return Err(format!("{name} cannot have a budget; {all} can"));
-    }
-    Err(match nearest(name, &names) {
-        Some(near) => format!("{name} is not a class; did you mean {near}?"),
-        None => format!("{name} is not a class; those with budgets are {all}"),
-    })
+    Some((
+        fields.optional("day", size),
+        fields.optional("second", size_of_second),
+    ))
 }
 
-fn budget(class: Class, limits: &Value) -> Result<Budget, String> {
-    let name = class.name();
-    let limits = limits
-        .as_object()
-        .filter(|limits| !limits.is_empty())
-        .ok_or_else(|| format!("{name} must be {{day: 500Mi, second: 64Ki}}, or one of the two"))?;
-    let (mut day, mut second) = (None, None);
-    for (key, value) in limits {
-        let size =
-            size(value).ok_or_else(|| format!("{name}.{key} must be a size such as 500Mi, not {value}"))?;
-        match key.as_str() {
-            "day" => day = Some(size),
-            "second" if size < LEAST_SECOND => return Err(format!("{name}.second must be at least 1Ki")),
-            "second" => second = Some(size),
-            _ => return Err(format!("{name}.{key} is not known; write day or second")),
-        }
+fn size_of_second(value: &Value) -> Read<u64> {
+    let size = size(value)?;
+    if size < LEAST_SECOND {
+        return Err(vec!["must be at least 1Ki".to_owned()]);
     }
-    Ok(Budget { class, day, second })
+    Ok(size)
+}
+
+fn size(value: &Value) -> Read<u64> {
+    bytes(value).ok_or_else(|| vec![format!("must be a size such as 500Mi, not {value}")])
 }
 
 /// A whole number of bytes, with Ki, Mi or Gi.
-fn size(value: &Value) -> Option<u64> {
+fn bytes(value: &Value) -> Option<u64> {
     let text = value.as_str()?;
     let units = [("Ki", 10), ("Mi", 20), ("Gi", 30)];
     let split = units
@@ -103,17 +94,22 @@ pub(crate) fn written(bytes: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::fields;
     use super::*;
 
+    fn of(json: &str) -> Result<Vec<Budget>, Vec<String>> {
+        fields::told(&serde_json::from_str(json).unwrap(), read)
+    }
+
     fn told(json: &str) -> String {
-        read(&serde_json::from_str(json).unwrap()).unwrap_err().join("; ")
+        of(json).unwrap_err().join("; ")
     }
 
     #[test]
     fn a_class_may_have_a_budget_for_the_day_the_second_or_both() {
         let text = r#"{"interactive": {"day": "500Mi", "second": "64Ki"}, "bulk": {"day": "2Gi"},
             "messages_normal": {"day": "1Mi", "second": "1Ki"}}"#;
-        let read = read(&serde_json::from_str(text).unwrap()).unwrap();
+        let read = of(text).unwrap();
         let of = |class| *read.iter().find(|budget| budget.class == class).unwrap();
         let interactive = of(Class::Interactive);
         assert_eq!(
@@ -136,15 +132,18 @@ mod tests {
     fn what_cannot_be_limited_is_named() {
         assert!(
             told(r#"{"control": {"day": "1Mi"}}"#)
-                .contains("control cannot have a budget; interactive, messages_normal and bulk can")
+                .contains("control: cannot have a budget; interactive, messages_normal and bulk can")
         );
-        assert!(told(r#"{"desired": {"day": "1Mi"}}"#).contains("desired cannot have a budget"));
+        assert!(told(r#"{"desired": {"day": "1Mi"}}"#).contains("desired: cannot have a budget"));
         assert!(told(r#"{"messages_critical": {"day": "1Mi"}}"#).contains("cannot have a budget"));
-        assert!(told(r#"{"messages": {"day": "1Mi"}}"#).contains("interactive, messages_normal and bulk"));
+        assert!(told(r#"{"messages": {"day": "1Mi"}}"#).contains("interactive, messages_normal, bulk"));
         assert!(told(r#"{"interactiv": {"day": "1Mi"}}"#).contains("did you mean interactive?"));
-        assert!(told(r#"{"bulk": {}}"#).contains("bulk must be {day: 500Mi, second: 64Ki}"));
-        assert!(told(r#"{"bulk": {"day": 5}}"#).contains("bulk.day must be a size such as 500Mi, not 5"));
-        assert!(told(r#"{"bulk": {"second": "0Ki"}}"#).contains("bulk.second must be a size"));
-        assert!(told(r#"{"bulk": {"hour": "1Mi"}}"#).contains("bulk.hour is not known"));
+        assert!(told(r#"{"bulk": {}}"#).contains("bulk: must be {day: 500Mi, second: 64Ki}"));
+        assert!(told(r#"{"bulk": {"day": 5}}"#).contains("bulk.day: must be a size such as 500Mi, not 5"));
+        assert!(told(r#"{"bulk": {"second": "0Ki"}}"#).contains("bulk.second: must be a size"));
+        assert!(
+            told(r#"{"bulk": {"hour": "1Mi"}}"#)
+                .contains("bulk.hour is not a known key; the keys are day, second")
+        );
     }
 }

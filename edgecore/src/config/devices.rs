@@ -7,16 +7,12 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::Config;
-use super::fields::absolute_path;
-use super::mistakes::unknown;
+use super::fields::{Fields, Read, absolute_path};
+use super::{Config, set};
 use crate::devices::drivers::{self, Allowed, DriversConfig};
 
 /// On tmpfs: it outlives the process, and costs no flash.
 pub const DEFAULT_JOURNAL_DIR: &str = "/run/tombolo/devices";
-
-/// The keys of `devices`.
-const KEYS: [&str; 3] = ["http_listen", "journal_dir", "topics"];
 
 /// What the operator wants of the devices of this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,33 +37,17 @@ impl Default for Devices {
     }
 }
 
-/// Reads the value of `devices`.
-pub(super) fn read(value: &Value) -> Result<Devices, Vec<String>> {
-    let keys = value
-        .as_object()
-        .ok_or_else(|| vec!["must be a mapping such as {journal_dir: /run/tombolo/devices}".to_owned()])?;
-    let (mut devices, mut bad) = (Devices::default(), Vec::new());
-    for (key, value) in keys {
-        match key.as_str() {
-            "journal_dir" => match absolute_path(value) {
-                Ok(path) => devices.journal_dir = PathBuf::from(path),
-                Err(found) => bad.extend(found.into_iter().map(|text| format!("journal_dir: {text}"))),
-            },
-            "topics" => match topics(value) {
-                Ok(topics) => devices.topics = topics,
-                Err(found) => bad.extend(found.into_iter().map(|text| format!("topics: {text}"))),
-            },
-            "http_listen" => match http_listen(value) {
-                Ok(address) => devices.http_listen = Some(address),
-                Err(text) => bad.push(format!("http_listen: {text}")),
-            },
-            other => bad.push(unknown(other, &KEYS)),
-        }
-    }
-    if bad.is_empty() { Ok(devices) } else { Err(bad) }
+/// Reads `devices`; what is not named is the default.
+pub(super) fn read(fields: &mut Fields<'_>) -> Devices {
+    let mut devices = Devices::default();
+    let journal_dir = fields.optional("journal_dir", absolute_path);
+    set(&mut devices.journal_dir, journal_dir.map(PathBuf::from));
+    set(&mut devices.topics, fields.optional("topics", topics));
+    devices.http_listen = fields.optional("http_listen", http_listen);
+    devices
 }
 
-fn topics(value: &Value) -> Result<BTreeMap<String, Vec<String>>, Vec<String>> {
+fn topics(value: &Value) -> Read<BTreeMap<String, Vec<String>>> {
     let namespaces = value
         .as_object()
         .ok_or_else(|| vec!["must be a mapping such as {hall: [zigbee2mqtt/#]}".to_owned()])?;
@@ -91,10 +71,10 @@ fn topics(value: &Value) -> Result<BTreeMap<String, Vec<String>>, Vec<String>> {
     if bad.is_empty() { Ok(good) } else { Err(bad) }
 }
 
-fn http_listen(value: &Value) -> Result<SocketAddr, String> {
+fn http_listen(value: &Value) -> Read<SocketAddr> {
     let address = value.as_str().and_then(|text| text.parse::<SocketAddr>().ok());
     address.filter(|address| address.port() != 0).ok_or_else(|| {
-        format!("{value} must be an IP address of this node and a port, such as \"10.86.0.1:8090\" or \"[::]:8090\"")
+        vec![format!("{value} must be an IP address of this node and a port, such as \"10.86.0.1:8090\" or \"[::]:8090\"")]
     })
 }
 
@@ -125,20 +105,26 @@ impl Config {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use serde_json::json;
+
+    use super::super::fields;
+    use super::*;
+
+    fn of(value: &Value) -> Result<Devices, Vec<String>> {
+        fields::told(value, read)
+    }
 
     #[test]
     fn the_journal_lies_where_the_operator_wants_it() {
-        assert_eq!(read(&json!({})).unwrap(), Devices::default());
-        let chosen = read(&json!({"journal_dir": "/mnt/ram"})).unwrap();
+        assert_eq!(of(&json!({})).unwrap(), Devices::default());
+        let chosen = of(&json!({"journal_dir": "/mnt/ram"})).unwrap();
         assert_eq!(chosen.journal_dir, PathBuf::from("/mnt/ram"));
     }
 
     #[test]
     fn topics_are_given_by_namespace() {
         let chosen =
-            read(&json!({"topics": {"hall": ["zigbee2mqtt/hall/#", "stat/+/POWER"], "*": "public/#"}}));
+            of(&json!({"topics": {"hall": ["zigbee2mqtt/hall/#", "stat/+/POWER"], "*": "public/#"}}));
         let topics = chosen.unwrap().topics;
         assert_eq!(topics["hall"], ["zigbee2mqtt/hall/#", "stat/+/POWER"]);
         assert_eq!(topics["*"], ["public/#"]);
@@ -149,17 +135,17 @@ mod tests {
             json!("a+/b"),
             json!(3),
         ] {
-            let told = read(&json!({"topics": {"hall": [filter]}})).unwrap_err();
+            let told = of(&json!({"topics": {"hall": [filter]}})).unwrap_err();
             assert!(told[0].contains("is no filter"), "{told:?}");
         }
-        assert!(read(&json!({"topics": ["a/#"]})).is_err());
+        assert!(of(&json!({"topics": ["a/#"]})).is_err());
     }
 
     #[test]
     fn devices_push_nowhere_unless_it_is_said_where() {
-        assert_eq!(read(&json!({})).unwrap().http_listen, None);
+        assert_eq!(of(&json!({})).unwrap().http_listen, None);
         for text in ["0.0.0.0:8090", "[::1]:8090"] {
-            let chosen = read(&json!({ "http_listen": text })).unwrap();
+            let chosen = of(&json!({ "http_listen": text })).unwrap();
             assert_eq!(chosen.http_listen.unwrap().to_string(), text);
         }
         for value in [
@@ -169,7 +155,7 @@ mod tests {
             json!("10.0.0.1:0"),
             json!(true),
         ] {
-            let told = read(&json!({ "http_listen": value })).unwrap_err();
+            let told = of(&json!({ "http_listen": value })).unwrap_err();
             assert!(
                 told[0].contains("must be an IP address of this node and a port"),
                 "{told:?}"
@@ -179,10 +165,9 @@ mod tests {
 
     #[test]
     fn a_wrong_key_or_path_is_told() {
-        let told = read(&json!({"journal_dri": "/a"})).unwrap_err();
+        let told = of(&json!({"journal_dri": "/a"})).unwrap_err();
         assert!(told[0].contains("did you mean journal_dir?"), "{told:?}");
-        let told = read(&json!({"journal_dir": "ram"})).unwrap_err();
+        let told = of(&json!({"journal_dir": "ram"})).unwrap_err();
         assert!(told[0].contains("must be an absolute path"), "{told:?}");
-        assert!(read(&json!("ram")).is_err());
     }
 }

@@ -7,14 +7,17 @@ use protocol::name::NodeName;
 use serde_json::{Map, Value};
 
 use super::labels::{check_value, is_dns_name};
+use super::lines::line_of;
 use crate::nearest::nearest;
 use crate::pods::cgroups::CgroupDriver;
 
 use super::{Address, Mistake, Mistakes, PodCidr, Proxy, RuntimeEndpoint, Taint, check_label};
 
-/// The mapping of the file, emptied key by key.
+/// The mapping of the file, or one that stands in it, emptied key by key.
 pub(super) struct Fields<'a> {
     text: &'a str,
+    /// The keys that lead to it.
+    at: Vec<&'static str>,
     map: Map<String, Value>,
     asked: Vec<&'static str>,
     mistakes: Vec<Mistake>,
@@ -29,21 +32,21 @@ impl<'a> Fields<'a> {
         let whole = |text: String| Mistakes(vec![Mistake { line: None, text }]);
         let value: Value = serde_saphyr::from_str(text).map_err(|error| whole(error.to_string()))?;
         match value {
-            Value::Object(map) => Ok(Self {
-                text,
-                map,
-                asked: Vec::new(),
-                mistakes: Vec::new(),
-            }),
-            Value::Null => Ok(Self {
-                text,
-                map: Map::new(),
-                asked: Vec::new(),
-                mistakes: Vec::new(),
-            }),
+            Value::Object(map) => Ok(Self::of(text, Vec::new(), map)),
+            Value::Null => Ok(Self::of(text, Vec::new(), Map::new())),
             Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
                 Err(whole("the file must be a mapping of keys to values".to_owned()))
             }
+        }
+    }
+
+    const fn of(text: &'a str, at: Vec<&'static str>, map: Map<String, Value>) -> Self {
+        Self {
+            text,
+            at,
+            map,
+            asked: Vec::new(),
+            mistakes: Vec::new(),
         }
     }
 
@@ -53,7 +56,7 @@ impl<'a> Fields<'a> {
             self.asked.push(key);
             self.mistakes.push(Mistake {
                 line: None,
-                text: format!("{key} is missing"),
+                text: format!("{} is missing", self.path(key)),
             });
             return None;
         }
@@ -62,16 +65,52 @@ impl<'a> Fields<'a> {
 
     /// A key that has a default; null counts as not there.
     pub(super) fn optional<T>(&mut self, key: &'static str, read: fn(&Value) -> Read<T>) -> Option<T> {
-        self.asked.push(key);
-        let value = self.map.remove(key).filter(|value| !value.is_null())?;
-        let line = self.line_of(key);
-        let blame = |text| Mistake {
-            line,
-            text: format!("{key}: {text}"),
+        let value = self.take(key)?;
+        let read = read(&value);
+        read.map_err(|found| {
+            for text in found {
+                self.blame(key, &text);
+            }
+        })
+        .ok()
+    }
+
+    /// A mapping that has a default, by its own keys.
+    pub(super) fn below<T>(&mut self, key: &'static str, read: fn(&mut Fields<'_>) -> T) -> Option<T> {
+        let Value::Object(map) = self.take(key)? else {
+            self.blame(key, "must be a mapping of keys to values");
+            return None;
         };
-        read(&value)
-            .map_err(|found| self.mistakes.extend(found.into_iter().map(blame)))
-            .ok()
+        let at = self.at.iter().copied().chain([key]).collect();
+        let mut below = Fields::of(self.text, at, map);
+        let value = read(&mut below);
+        self.mistakes.extend(below.finish().0);
+        Some(value)
+    }
+
+    /// Whether there is such a key, and it is not null.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.map.get(key).is_some_and(|value| !value.is_null())
+    }
+
+    /// A key that is known elsewhere, and cannot be here.
+    pub(super) fn refuse(&mut self, key: &str, why: &str) {
+        if self.map.remove(key).is_some() {
+            self.blame(key, why);
+        }
+    }
+
+    /// Whether nothing is said that was not asked for yet.
+    pub(super) fn is_empty(&self) -> bool {
+        self.map.is_empty()
+    }
+
+    /// The value of a key is wrong.
+    pub(super) fn blame(&mut self, key: &str, text: &str) {
+        self.mistakes.push(Mistake {
+            line: self.line_of(key),
+            text: format!("{}: {text}", self.path(key)),
+        });
     }
 
     /// All mistakes, those of unknown keys included, in the order of the file.
@@ -82,6 +121,11 @@ impl<'a> Fields<'a> {
         Mistakes(self.mistakes)
     }
 
+    fn take(&mut self, key: &'static str) -> Option<Value> {
+        self.asked.push(key);
+        self.map.remove(key).filter(|value| !value.is_null())
+    }
+
     fn unknown(&self, key: &str) -> Mistake {
         let hint = nearest(key, &self.asked).map_or_else(
             || format!("the keys are {}", self.asked.join(", ")),
@@ -89,22 +133,18 @@ impl<'a> Fields<'a> {
         );
         Mistake {
             line: self.line_of(key),
-            text: format!("{key} is not a known key; {hint}"),
+            text: format!("{} is not a known key; {hint}", self.path(key)),
         }
     }
 
+    fn path(&self, key: &str) -> String {
+        let keys: Vec<_> = self.at.iter().copied().chain([key]).collect();
+        keys.join(".")
+    }
+
     fn line_of(&self, key: &str) -> Option<usize> {
-        let holds = |line: &str| {
-            let rest = line.trim_start_matches(['"', '\'']).strip_prefix(key)?;
-            rest.trim_start_matches(['"', '\''])
-                .trim_start()
-                .starts_with(':')
-                .then_some(())
-        };
-        self.text
-            .lines()
-            .position(|line| holds(line).is_some())
-            .map(|index| index + 1)
+        let keys: Vec<_> = self.at.iter().copied().chain([key]).collect();
+        line_of(self.text, &keys)
     }
 }
 
@@ -112,6 +152,13 @@ fn text(value: &Value) -> Read<&str> {
     value
         .as_str()
         .ok_or_else(|| vec![format!("must be text, not {value}; put it in quotes")])
+}
+
+/// Text that is not empty.
+pub(super) fn some_text(value: &Value) -> Read<String> {
+    let text = value.as_str().filter(|text| !text.is_empty());
+    let text = text.ok_or_else(|| vec![format!("must be text, not {value}")])?;
+    Ok(text.to_owned())
 }
 
 fn one<T, E: ToString>(result: Result<T, E>) -> Read<T> {
@@ -246,4 +293,17 @@ pub(super) fn label_value(value: &Value) -> Read<String> {
     } else {
         Ok(value.to_owned())
     }
+}
+
+/// What a mapping says, or all that is wrong with it.
+#[cfg(test)]
+pub(super) fn told<T>(mapping: &Value, read: fn(&mut Fields<'_>) -> T) -> Result<T, Vec<String>> {
+    let map = mapping.as_object().cloned().unwrap_or_default();
+    let mut fields = Fields::of("", Vec::new(), map);
+    let value = read(&mut fields);
+    let Mistakes(mistakes) = fields.finish();
+    if mistakes.is_empty() {
+        return Ok(value);
+    }
+    Err(mistakes.into_iter().map(|mistake| mistake.text).collect())
 }

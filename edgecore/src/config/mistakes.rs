@@ -2,8 +2,6 @@
 
 use std::fmt;
 
-use crate::nearest::nearest;
-
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mistake {
@@ -38,11 +36,3 @@ impl fmt::Display for Mistakes {
 }
 
 impl std::error::Error for Mistakes {}
-
-/// What is said of a key that is none of these.
-pub(super) fn unknown(key: &str, known: &[&str]) -> String {
-    match nearest(key, known) {
-        Some(near) => format!("{key} is not known; did you mean {near}?"),
-        None => format!("{key} is not known; the keys are {}", known.join(", ")),
-    }
-}

@@ -4,64 +4,50 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
+use super::fields::{Fields, Read, some_text};
+use super::set;
 use crate::devices::drivers::CREDENTIALS;
 use crate::devices::mqtt::Mqtt;
+use crate::devices::{Broker, NotABroker};
 
-/// The keys.
-const KEYS: [&str; 3] = ["address", "credentials", "client_id"];
+/// Reads `mqtt`; what is not named is the default.
+pub(super) fn read(fields: &mut Fields<'_>) -> Mqtt {
+    let mut mqtt = Mqtt::default();
+    set(&mut mqtt.address, fields.optional("address", address));
+    mqtt.credentials = fields.optional("credentials", credentials);
+    mqtt.client_id = fields.optional("client_id", some_text);
+    mqtt
+}
 
-/// Reads the value of `mqtt`: a mapping of `address`, `credentials` and `client_id`.
-pub(super) fn read(value: &Value) -> Result<Mqtt, Vec<String>> {
-    let shape = || vec![format!("must be a mapping of {}", KEYS.join(", "))];
-    let map = value.as_object().ok_or_else(shape)?;
-    let (mut mqtt, mut bad) = (Mqtt::default(), Vec::new());
-    for (key, value) in map {
-        let text = value
-            .as_str()
-            .filter(|text| !text.is_empty())
-            .ok_or_else(|| format!("{key} must be text, not {value}"));
-        let read = text.and_then(|text| match key.as_str() {
-            "address" => match text.parse() {
-                Ok(address) => {
-                    mqtt.address = address;
-                    Ok(())
-                }
-                Err(error) => Err(format!("address: {error}")),
-            },
-            "credentials" => credentials(text).map(|path| mqtt.credentials = Some(path)),
-            "client_id" => {
-                mqtt.client_id = Some(text.to_owned());
-                Ok(())
-            }
-            _ => Err(format!("{key} is not known; write {}", KEYS.join(", "))),
-        });
-        bad.extend(read.err());
-    }
-    if bad.is_empty() { Ok(mqtt) } else { Err(bad) }
+fn address(value: &Value) -> Read<Broker> {
+    let text = some_text(value)?;
+    text.parse().map_err(|error: NotABroker| vec![error.to_string()])
 }
 
 /// A name stands for a file beside those of the devices.
-fn credentials(text: &str) -> Result<PathBuf, String> {
+fn credentials(value: &Value) -> Read<PathBuf> {
+    let text = some_text(value)?;
     if text.split('/').any(|part| part == "..") {
-        return Err(format!("credentials: \"{text}\" must not contain .."));
+        return Err(vec![format!("\"{text}\" must not contain ..")]);
     }
     if text.starts_with('/') {
         return Ok(PathBuf::from(text));
     }
     if text.contains('/') {
-        return Err(format!(
-            "credentials: \"{text}\" must be an absolute path, or the name of a file in {CREDENTIALS}"
-        ));
+        return Err(vec![format!(
+            "\"{text}\" must be an absolute path, or the name of a file in {CREDENTIALS}"
+        )]);
     }
     Ok(PathBuf::from(CREDENTIALS).join(text))
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::fields::told;
     use super::*;
 
     fn of(json: &str) -> Result<Mqtt, Vec<String>> {
-        read(&serde_json::from_str(json).unwrap())
+        told(&serde_json::from_str(json).unwrap(), read)
     }
 
     #[test]
@@ -106,10 +92,9 @@ mod tests {
             "{told}"
         );
         assert!(
-            told.contains("client is not known; write address, credentials, client_id"),
+            told.contains("client is not a known key; the keys are address, credentials, client_id"),
             "{told}"
         );
-        assert!(told.contains("client_id must be text, not 7"), "{told}");
-        assert!(of("7").is_err());
+        assert!(told.contains("client_id: must be text, not 7"), "{told}");
     }
 }

@@ -8,6 +8,7 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
+use super::fields::{self, Fields};
 use super::{Address, InvalidAddress};
 
 /// What most proxies listen on, and what a URL of this scheme means without a port.
@@ -37,6 +38,28 @@ pub struct InvalidProxy(String);
 pub struct ProxyPasswordError {
     path: PathBuf,
     source: std::io::Error,
+}
+
+/// Reads `proxy`, and where its password stands.
+pub(super) fn read(fields: &mut Fields<'_>) -> Option<Proxy> {
+    let is_named = fields.has("proxy");
+    let proxy = fields.optional("proxy", fields::proxy);
+    let Some(file) = fields.optional("proxy_password_file", fields::absolute_path) else {
+        return proxy;
+    };
+    let why = match &proxy {
+        None if is_named => return None,
+        None => "there is no proxy: add proxy: http://user@host:port",
+        Some(proxy) if proxy.user.is_none() => {
+            "the proxy is asked as nobody: write proxy: http://user@host:port"
+        }
+        Some(_) => return proxy.map(|proxy| proxy.with_password_in(PathBuf::from(file))),
+    };
+    fields.blame(
+        "proxy_password_file",
+        &format!("{why}, or remove proxy_password_file"),
+    );
+    None
 }
 
 impl FromStr for Proxy {
@@ -108,6 +131,13 @@ fn escaped(text: &str) -> String {
 }
 
 impl Proxy {
+    fn with_password_in(self, file: PathBuf) -> Self {
+        Self {
+            password_file: Some(file),
+            ..self
+        }
+    }
+
     /// The user and the password, if the proxy wants any; the file is read anew each time.
     pub async fn credentials(&self) -> Result<Option<(String, String)>, ProxyPasswordError> {
         let Some(user) = self.user.clone() else {

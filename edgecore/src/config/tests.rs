@@ -64,6 +64,63 @@ fn an_unknown_key_is_refused_with_the_nearest_known_one_and_its_line() {
 }
 
 #[test]
+fn an_unknown_key_at_any_level_is_named_by_its_path_and_its_line() {
+    let told = mistakes(&format!(
+        "{SMALL}mqtt:\n  # where it is\n  adress: broker\n  credentials: a/b\ndmi: {{sokket: /x}}\n\
+         devices:\n  topics: {{hall: 'a/#'}}\n  http_lisen: ''\n\
+         budgets:\n  bulk:\n    secnd: 1Ki\n  interactiv: {{day: 1Mi}}\n  control: {{day: 1Mi}}\n"
+    ));
+    let lines: Vec<_> = told.lines().map(str::trim_start).collect();
+    assert_eq!(
+        lines,
+        [
+            "line 5: mqtt.adress is not a known key; did you mean address?",
+            "line 6: mqtt.credentials: \"a/b\" must be an absolute path, or the name of a file in \
+             /etc/tombolo/device-credentials",
+            "line 7: dmi.sokket is not a known key; did you mean socket?",
+            "line 10: devices.http_lisen is not a known key; did you mean http_listen?",
+            "line 13: budgets.bulk.secnd is not a known key; did you mean second?",
+            "line 14: budgets.interactiv is not a known key; did you mean interactive?",
+            "line 15: budgets.control: cannot have a budget; interactive, messages_normal and bulk can",
+        ]
+    );
+    for key in ["mqtt", "dmi", "devices", "budgets"] {
+        let told = mistakes(&format!("{SMALL}{key}: 7\n"));
+        assert_eq!(
+            told,
+            format!("  line 3: {key}: must be a mapping of keys to values")
+        );
+    }
+}
+
+#[test]
+fn a_password_file_that_nothing_would_read_is_a_mistake() {
+    let told = |proxy: &str| {
+        let text = format!("{SMALL}{proxy}proxy_password_file: /etc/tombolo/proxy-password\n");
+        Config::parse(&text).map_err(|mistakes| mistakes.to_string())
+    };
+    for (proxy, why) in [
+        (
+            "",
+            "line 3: proxy_password_file: there is no proxy: add proxy: http://user@host:port, or remove",
+        ),
+        ("proxy:\n", "line 4: proxy_password_file: there is no proxy: add"),
+        (
+            "proxy: http://proxy:3128\n",
+            "proxy_password_file: the proxy is asked as nobody: write proxy: http://user@",
+        ),
+    ] {
+        let told = told(proxy).unwrap_err();
+        assert!(told.contains(why), "{told}");
+    }
+    let config = told("proxy: http://user@proxy:3128\n").unwrap();
+    let file = Some(PathBuf::from("/etc/tombolo/proxy-password"));
+    assert_eq!(config.proxy.unwrap().password_file, file);
+    let one = told("proxy: https://proxy\n").unwrap_err();
+    assert_eq!(one.lines().count(), 1, "{one}");
+}
+
+#[test]
 fn all_mistakes_are_told_at_once_in_the_order_of_the_file() {
     let told = mistakes(
         "node_name: Pump_7\naddresses: ['cloud:0', 'ok', 'https://x']\nmax_pods: many\n\
