@@ -7,23 +7,27 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use parking_lot::RwLock;
+use tokio::sync::watch;
 
 /// The device's address. Clones share what is known.
 #[derive(Clone, Debug, Default)]
-pub struct HostIp(Arc<RwLock<Option<IpAddr>>>);
+pub struct HostIp(Arc<watch::Sender<Option<IpAddr>>>);
 
 impl HostIp {
     /// Notes the address that the device has now; without a network it has none, and the last one stays.
     pub fn learn(&self, seen: Option<IpAddr>) {
-        if seen.is_some() {
-            *self.0.write() = seen;
-        }
+        let is_news = |last: &mut Option<IpAddr>| seen.is_some_and(|seen| last.replace(seen) != Some(seen));
+        self.0.send_if_modified(is_news);
     }
 
     /// The last one that was seen.
     pub fn last(&self) -> Option<IpAddr> {
-        *self.0.read()
+        *self.0.borrow()
+    }
+
+    /// For whoever waits for another one.
+    pub fn changes(&self) -> watch::Receiver<Option<IpAddr>> {
+        self.0.subscribe()
     }
 }
 

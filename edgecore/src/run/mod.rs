@@ -13,6 +13,7 @@
 //! **Invariant:** what this node knows at start is what the store holds; the network adds to it
 //! later.
 
+mod address;
 mod devices;
 mod pods;
 mod repairs;

@@ -1,6 +1,5 @@
 //! The pods' task: waits for the runtime, learns what depends on it, and runs the manager.
 
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,19 +7,17 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::Parts;
+use super::address::LastAddress;
 use super::reports::PodReports;
-use crate::node::{capacity, observe};
+use crate::node::{address, capacity, observe};
 use crate::pods::cgroups::{CgroupDriver, CgroupLayout, Cgroups, driver};
 use crate::pods::images::PullRecords;
 use crate::pods::manager::{self, Manager};
 use crate::pods::spec::NodeFacts;
 use crate::pods::volumes::Volumes;
 use crate::pods::volumes::tokens::{ApiTokens, StoredTokens, TokenCache};
-use crate::store::{Batch, Table};
 use crate::supervise::BoxError;
 
-/// The row of [`Table::Meta`] with the device's last address.
-const LAST_ADDRESS: &str = "device-address";
 /// How often a node that waits for its runtime says that it is well.
 const WAITING: Duration = Duration::from_secs(1);
 
@@ -30,7 +27,8 @@ pub(super) async fn run(parts: &Arc<Parts>, stop: CancellationToken) -> Result<(
         () = stop.cancelled() => return Ok(()),
         driver = driver(parts) => driver,
     };
-    let facts = Arc::new(facts(parts, driver).await);
+    let mut last = last_address(parts).await;
+    let facts = Arc::new(facts(parts, driver));
     // Before the first pod is judged; later the node's report keeps it fresh.
     if let Ok(seen) = observe::runtime(&*parts.runtime).await {
         facts.abilities.learn(seen.known());
@@ -64,7 +62,11 @@ pub(super) async fn run(parts: &Arc<Parts>, stop: CancellationToken) -> Result<(
         image_gc_high_percent: parts.config.image_gc_high_percent,
         clock: parts.clock.clone(),
     });
-    manager.counting(parts.progress.clone()).run(stop).await;
+    tokio::select! {
+        () = manager.counting(parts.progress.clone()).run(stop) => {}
+        () = last.follow(&parts.host_ip) => {}
+    }
+    last.keep(parts.host_ip.last()).await;
     Ok(())
 }
 
@@ -85,9 +87,18 @@ async fn driver(parts: &Parts) -> CgroupDriver {
     }
 }
 
-async fn facts(parts: &Parts, driver: CgroupDriver) -> NodeFacts {
-    // From here on the node's report keeps it fresh.
-    parts.host_ip.learn(host_address(parts).await);
+/// What pods are told of the device's address: the last known one where there is no network now. From here on
+/// the node's report keeps it fresh.
+async fn last_address(parts: &Parts) -> LastAddress {
+    let last = LastAddress::load(parts.stores.meta.clone()).await;
+    parts.host_ip.learn(address::of_device(parts.peers()()).await);
+    if parts.host_ip.last().is_none() {
+        parts.host_ip.learn(last.kept());
+    }
+    last
+}
+
+fn facts(parts: &Parts, driver: CgroupDriver) -> NodeFacts {
     let paths = &parts.paths;
     let machine = observe::machine(&paths.at("/"));
     let disk = observe::load(&paths.at("/"), &paths.kubelet_dir().join("pods")).disk;
@@ -109,18 +120,4 @@ async fn facts(parts: &Parts, driver: CgroupDriver) -> NodeFacts {
         abilities: parts.abilities.clone(),
         allocatable: capacity::allocatable(&machine, disk, parts.config.max_pods),
     }
-}
-
-/// The device's address; the last known one where there is no network now.
-async fn host_address(parts: &Parts) -> Option<IpAddr> {
-    let meta = &parts.stores.meta;
-    if let Some(address) = crate::node::address::of_device(parts.peers()()).await {
-        let batch = Batch::new().put(Table::Meta, LAST_ADDRESS, address.to_string().into_bytes());
-        if let Err(error) = meta.commit(batch).await {
-            tracing::warn!(%error, "the device's address was not kept");
-        }
-        return Some(address);
-    }
-    let kept = meta.get(Table::Meta, LAST_ADDRESS).await.ok()??;
-    std::str::from_utf8(&kept).ok()?.parse().ok()
 }
