@@ -9,7 +9,8 @@ use k8s_openapi::api::core::v1::{Pod, Volume, VolumeMount};
 
 use super::super::env::Environment;
 use super::super::expansion::expand;
-use super::super::volumes::{MountedVolume, file, subpath};
+use super::super::volumes::subpath::{self, Naming};
+use super::super::volumes::{MountedVolume, file};
 use super::super::{hosts, spec, termination};
 use super::{ConfigError, ContainerInput};
 
@@ -122,7 +123,12 @@ fn bind_sub_path(
         .join("volume-subpaths")
         .join(&mount.name);
     let target = own.join(container).join(index.to_string());
-    subpath::bind(&volume.host_path, sub_path, &target).map_err(|cause| {
+    let naming = if is_ours(input.pod, &mount.name) {
+        Naming::Relative
+    } else {
+        Naming::Full
+    };
+    subpath::bind((&volume.host_path, naming), sub_path, &target).map_err(|cause| {
         let volume = &mount.name;
         ConfigError(format!(
             "failed to prepare subPath for volumeMount {volume:?} of container {container:?}: {cause}"
