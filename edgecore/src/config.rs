@@ -11,6 +11,7 @@ mod address;
 mod budgets;
 mod devices;
 mod dmi;
+mod eviction;
 mod fields;
 mod labels;
 mod lines;
@@ -38,6 +39,7 @@ pub use proxy::{InvalidProxy, Proxy, ProxyPasswordError};
 use crate::devices::dmi::DmiConfig;
 use crate::devices::mqtt::Mqtt;
 use crate::node::document::Identity;
+use crate::node::thresholds::Thresholds;
 use crate::pods::cgroups::CgroupDriver;
 use fields::Fields;
 
@@ -88,6 +90,8 @@ pub struct Config {
     pub max_pods: u32,
     /// How full the disk may be, in percent, before unused images are removed; 100 keeps them all.
     pub image_gc_high_percent: u8,
+    /// Below how much that is left the node is under pressure, and pods are evicted.
+    pub eviction: Thresholds,
     /// `topology.kubernetes.io/zone`; a zone of its own (the node's name) by default, so that a
     /// cut edge node never counts in an ordinary zone's eviction rate.
     pub zone: String,
@@ -204,6 +208,7 @@ impl Config {
             taints: Taint::edge_default(),
             max_pods: DEFAULT_MAX_PODS,
             image_gc_high_percent: DEFAULT_IMAGE_GC_HIGH_PERCENT,
+            eviction: Thresholds::default(),
             region: DEFAULT_REGION.to_owned(),
             budgets: Vec::new(),
             devices: Devices::default(),
@@ -253,6 +258,7 @@ struct Optional {
     taints: Option<Vec<Taint>>,
     max_pods: Option<u32>,
     image_gc_high_percent: Option<u8>,
+    eviction: Option<Thresholds>,
     zone: Option<String>,
     region: Option<String>,
     budgets: Option<Vec<Budget>>,
@@ -275,6 +281,7 @@ impl Optional {
             taints: fields.optional("taints", fields::taints),
             max_pods: fields.optional("max_pods", fields::max_pods),
             image_gc_high_percent: fields.optional("image_gc_high_percent", fields::percent),
+            eviction: fields.optional("eviction", eviction::read),
             zone: fields.optional("zone", fields::label_value),
             region: fields.optional("region", fields::label_value),
             budgets: fields.below("budgets", budgets::read),
@@ -296,6 +303,7 @@ impl Optional {
         set(&mut config.taints, self.taints);
         set(&mut config.max_pods, self.max_pods);
         set(&mut config.image_gc_high_percent, self.image_gc_high_percent);
+        set(&mut config.eviction, self.eviction);
         set(&mut config.zone, self.zone);
         set(&mut config.region, self.region);
         set(&mut config.budgets, self.budgets);

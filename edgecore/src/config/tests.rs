@@ -1,6 +1,7 @@
 //! What a configuration file may say, and what an operator is told when it is wrong.
 
 use super::*;
+use crate::node::thresholds::{Signal, Threshold};
 
 const SMALL: &str = "node_name: pump-7\naddresses: [cloud.example.org]\n";
 
@@ -25,7 +26,7 @@ fn every_key_is_read_into_its_type() {
         "node_name: pump-7\naddresses: ['198.18.0.1:31000', '[2001:db8::1]']\n\
          runtime_endpoint: /run/crio/crio.sock\ncgroup_root: /machine-e1\ncgroup_driver: systemd\ncluster_dns: 10.96.0.10\n\
          cluster_domain: corp.local\npod_cidr: 10.99.0.0/24\nlabels: {site: north, line: \"7\"}\n\
-         taints: []\nmax_pods: 30\nzone: plant-1\nregion: eu\n\
+         taints: []\nmax_pods: 30\neviction: {memory.available: 64Mi}\nzone: plant-1\nregion: eu\n\
          budgets: {interactive: {day: 500Mi}}\ndevices: {journal_dir: /mnt/ram, topics: {hall: ['zigbee2mqtt/#']}, http_listen: '10.0.0.1:8090'}\n\
          dmi: {socket: /run/dmi.sock, group: plant}\n\
          mqtt: {address: 'mqtts://broker', credentials: broker}\n",
@@ -38,6 +39,7 @@ fn every_key_is_read_into_its_type() {
     assert_eq!(config.cluster_dns, ["10.96.0.10".parse::<IpAddr>().unwrap()]);
     assert_eq!(config.labels["line"], "7");
     assert!(config.taints.is_empty());
+    assert_eq!(config.eviction.memory, Threshold::Amount(64 << 20));
     assert_eq!(config.budgets[0].day, Some(500 << 20));
     assert_eq!(config.devices.journal_dir, Path::new("/mnt/ram"));
     assert_eq!(config.dmi.socket, Path::new("/run/dmi.sock"));
@@ -177,6 +179,8 @@ fn a_written_configuration_reads_back_equal() {
     config.cgroup_root = "/machine-e1".to_owned();
     config.cgroup_driver = CgroupDriver::Systemd;
     config.zone = "true".to_owned();
+    config.eviction.set(Signal::Disk, Threshold::Percent(7));
+    config.eviction.set(Signal::Inodes, Threshold::Off);
     let mut proxy: Proxy = "http://user:p%40ss@proxy:3128".parse().unwrap();
     proxy.password_file = Some("/etc/tombolo/proxy-password".into());
     config.proxy = Some(proxy);

@@ -13,13 +13,11 @@ use k8s_openapi::api::core::v1::NodeCondition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use tokio::time::Instant;
 
-use super::capacity::{MEMORY_RESERVED, disk_reserved};
+use super::thresholds::Thresholds;
 use super::{Load, Observation, RuntimeCondition, RuntimeFacts};
 
 /// How long a pressure holds after it was last seen: the kubelet's transition period.
 const PRESSURE_HOLDS: Duration = Duration::from_mins(5);
-/// Of inodes, one part in so many must be free (the kubelet's 5 %).
-pub const INODES_RESERVED_PART: u64 = 20;
 /// Of process ids, one part in so many must be free. The kubelet sets no threshold by default;
 /// on a small device a fork bomb in one pod would otherwise go unseen.
 const PIDS_RESERVED_PART: u64 = 50;
@@ -36,6 +34,7 @@ pub struct Now {
 /// Since when what holds.
 #[derive(Debug, Default)]
 pub struct Conditions {
+    thresholds: Thresholds,
     since: BTreeMap<&'static str, (bool, Timestamp)>,
     pressed: BTreeMap<&'static str, Instant>,
 }
@@ -66,11 +65,21 @@ const PIDS: Words = [
 ];
 
 impl Conditions {
+    /// Judges by these thresholds.
+    pub fn with(thresholds: Thresholds) -> Self {
+        Self {
+            thresholds,
+            ..Self::default()
+        }
+    }
+
     /// Judges an observation. Ready stands last, as readers of old expect.
     pub fn judge(&mut self, seen: &Observation, now: Now) -> Vec<NodeCondition> {
+        let shortages = self.thresholds.shortages(seen.machine.memory, &seen.load);
+        let short = |kind: &str| shortages.iter().any(|one| one.signal.condition() == kind);
         vec![
-            self.pressure("MemoryPressure", memory_short(seen), MEMORY, now),
-            self.pressure("DiskPressure", disk_short(&seen.load), DISK, now),
+            self.pressure("MemoryPressure", short("MemoryPressure"), MEMORY, now),
+            self.pressure("DiskPressure", short("DiskPressure"), DISK, now),
             self.pressure("PIDPressure", pids_short(&seen.load), PIDS, now),
             self.ready(seen, now),
         ]
@@ -127,17 +136,6 @@ impl Verdict {
             last_heartbeat_time: None,
         }
     }
-}
-
-fn memory_short(seen: &Observation) -> bool {
-    seen.load.memory_available < MEMORY_RESERVED.min(seen.machine.memory / 10)
-}
-
-fn disk_short(load: &Load) -> bool {
-    load.disk.is_some_and(|disk| {
-        let bytes = disk.bytes_free < disk_reserved(disk.bytes);
-        bytes || disk.inodes_free < disk.inodes / INODES_RESERVED_PART
-    })
 }
 
 fn pids_short(load: &Load) -> bool {

@@ -17,8 +17,10 @@ pub mod conditions;
 pub mod document;
 pub mod host_ip;
 pub mod observe;
+pub mod pressures;
 pub mod quantity;
 pub mod report;
+pub mod thresholds;
 
 use std::net::IpAddr;
 

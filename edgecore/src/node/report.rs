@@ -17,6 +17,8 @@ use tokio_util::sync::CancellationToken;
 use super::conditions::{Conditions, Now};
 use super::document::{self, Identity};
 use super::host_ip::HostIp;
+use super::pressures::Pressures;
+use super::thresholds::Thresholds;
 use super::{Machine, Observation, RuntimeFacts, address, observe};
 use crate::reported::Reporter;
 use crate::runtime::{Abilities, Runtime};
@@ -64,6 +66,10 @@ pub struct NodeReporter {
     pub abilities: Abilities,
     /// The device's address, for whoever tells pods of it or asks one there.
     pub host_ip: HostIp,
+    /// Below how much that is left the node is under pressure.
+    pub thresholds: Thresholds,
+    /// The pressures that hold, for whoever admits pods.
+    pub pressures: Pressures,
     /// The newest document, for whoever shows the node locally.
     pub shown: tokio::sync::watch::Sender<Option<Node>>,
 }
@@ -80,10 +86,20 @@ pub struct Watch {
     answered: Option<(Instant, RuntimeFacts)>,
     missed: bool,
     ready: bool,
+    pressures: Pressures,
     told: Option<Node>,
 }
 
 impl Watch {
+    /// Judges by these thresholds, and notes the pressures there.
+    pub fn of(thresholds: Thresholds, pressures: Pressures) -> Self {
+        Self {
+            conditions: Conditions::with(thresholds),
+            pressures,
+            ..Self::default()
+        }
+    }
+
     /// Keeps the disk's size as it was first seen, as the kubelet does: some file systems (ZFS) count
     /// as size what others leave them, and the node's capacity would change with every write.
     pub fn settle(&mut self, seen: &mut Observation) {
@@ -107,6 +123,7 @@ impl Watch {
     /// The document of this observation, when it says something new.
     pub fn look(&mut self, identity: &Identity, seen: &Observation, now: Now) -> Option<Node> {
         let conditions = self.conditions.judge(seen, now);
+        self.pressures.learn(&conditions);
         self.ready = conditions
             .iter()
             .any(|one| one.type_ == "Ready" && one.status == "True");
@@ -135,7 +152,7 @@ impl NodeReporter {
     /// Runs until `stop`. A document that the sink did not take is offered again next time.
     pub async fn run(self, stop: CancellationToken) {
         let machine = observe::machine(std::path::Path::new("/"));
-        let mut watch = Watch::default();
+        let mut watch = Watch::of(self.thresholds, self.pressures.clone());
         while !stop.is_cancelled() {
             let next = tokio::select! {
                 () = stop.cancelled() => return,
@@ -347,6 +364,8 @@ mod tests {
             peer: Box::new(|| Some(IpAddr::from([127, 0, 0, 1]))),
             abilities: Abilities::default(),
             host_ip: host_ip.clone(),
+            thresholds: Thresholds::default(),
+            pressures: Pressures::default(),
             shown,
         };
         let (stop, mut tasks) = (CancellationToken::new(), tokio::task::JoinSet::new());

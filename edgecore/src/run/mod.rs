@@ -38,6 +38,7 @@ use crate::devices::{Core, Ground, mqtt};
 use crate::identity::{Files, Identity};
 use crate::network::api;
 use crate::node::host_ip::HostIp;
+use crate::node::pressures::Pressures;
 use crate::node::report::{NodeReporter, Peer};
 use crate::pods::manager::Progress;
 use crate::reported::Reporter;
@@ -69,6 +70,7 @@ struct Parts {
     node: watch::Sender<Option<Node>>,
     abilities: Abilities,
     host_ip: HostIp,
+    pressures: Pressures,
 }
 
 /// Runs the node until a signal, or until it cannot go on.
@@ -160,6 +162,7 @@ impl Parts {
             node: watch::channel(None).0,
             abilities: Abilities::default(),
             host_ip: HostIp::default(),
+            pressures: Pressures::default(),
             paths,
             config,
             clock,
@@ -199,6 +202,8 @@ impl Parts {
             peer: self.peers(),
             abilities: self.abilities.clone(),
             host_ip: self.host_ip.clone(),
+            thresholds: self.config.eviction,
+            pressures: self.pressures.clone(),
             shown: self.node.clone(),
         }
     }

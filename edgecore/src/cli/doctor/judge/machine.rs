@@ -2,8 +2,7 @@
 
 use super::super::Finding;
 use super::super::facts::{Answers, Machine, Network, Other, Runtime, Sandbox, Seen, Space};
-use crate::node::capacity::disk_reserved;
-use crate::node::conditions::INODES_RESERVED_PART;
+use crate::node::thresholds::{Threshold, Thresholds};
 
 /// What pods' limits are made of.
 const CONTROLLERS: [&str; 3] = ["cpu", "memory", "pids"];
@@ -187,8 +186,9 @@ fn disk(spaces: &[Space]) -> Finding {
 
 /// Where the node says `DiskPressure`.
 fn is_short(space: &Space) -> bool {
-    let disk = &space.disk;
-    disk.bytes_free < disk_reserved(disk.bytes) || disk.inodes_free < disk.inodes / INODES_RESERVED_PART
+    let (defaults, disk) = (Thresholds::default(), &space.disk);
+    let below = |threshold: Threshold, free, all| threshold.of(all).is_some_and(|least| free < least);
+    below(defaults.disk, disk.bytes_free, disk.bytes) || below(defaults.inodes, disk.inodes_free, disk.inodes)
 }
 
 /// How much is free, in percent, of what is scarcer. Some file systems count no inodes.
