@@ -23,6 +23,7 @@ use nix::unistd::{UnlinkatFlags, fsync, symlinkat, unlinkat};
 use thiserror::Error;
 
 use super::file::{self, Access};
+use super::removal;
 
 const DATA: &str = "..data";
 const DATA_NEXT: &str = "..data_tmp";
@@ -282,7 +283,7 @@ impl Writer<'_> {
         if readlinkat(&self.dir, name).is_ok_and(|found| found == target.as_str()) {
             return Ok(false);
         }
-        file::remove_tree_at(&self.dir, OsStr::new(name))?;
+        removal::remove_tree_at(&self.dir, OsStr::new(name))?;
         symlinkat(target.as_str(), &self.dir, name)?;
         Ok(true)
     }
@@ -300,7 +301,7 @@ impl Writer<'_> {
             };
             let stale_link = || name.to_str().is_none_or(|name| !visible.contains(name)) && ours();
             if old_set || (name != DATA && stale_link()) {
-                told("remove", &name, file::remove_tree_at(&self.dir, &name))?;
+                told("remove", &name, removal::remove_tree_at(&self.dir, &name))?;
             }
         }
         Ok(())

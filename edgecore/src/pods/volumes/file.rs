@@ -1,9 +1,8 @@
 //! Files below a directory that a pod may write to: opened, made and removed by descriptor.
 //!
-//! **Invariant:** no function here follows a symbolic link in the last step, leaves the directory it was
-//! given, or crosses into another mount when it removes.
+//! **Invariant:** no function here follows a symbolic link in the last step, or leaves the directory it was
+//! given.
 
-use std::ffi::{CStr, OsStr};
 use std::fs::{File, Permissions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
@@ -13,14 +12,14 @@ use std::path::Path;
 use nix::NixPath;
 use nix::dir::Dir;
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, openat, renameat};
-use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat, mkdirat};
-use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, unlinkat};
+use nix::fcntl::{AtFlags, OFlag, openat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstatat, mkdirat};
+use nix::unistd::{Gid, Uid, fchown};
 
-const DIR: OFlag = OFlag::O_DIRECTORY
+/// How a directory is opened.
+pub(super) const DIR: OFlag = OFlag::O_DIRECTORY
     .union(OFlag::O_NOFOLLOW)
     .union(OFlag::O_CLOEXEC);
-const DEEPEST: usize = 48;
 
 /// Who a file belongs to and what may be done with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,29 +163,6 @@ pub(super) fn names(dir: impl AsFd) -> io::Result<Vec<Vec<u8>>> {
     Ok(names)
 }
 
-/// Removes `name` in `dir` with everything below it. Fails rather than enter another mount.
-pub(super) fn remove_tree_at(dir: impl AsFd, name: &OsStr) -> io::Result<()> {
-    let stat = match lstat_at(&dir, name) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        other => other?,
-    };
-    if !is_dir(&stat) {
-        return Ok(unlinkat(dir, name, UnlinkatFlags::NoRemoveDir)?);
-    }
-    let device = fstat(&dir)?.st_dev;
-    if stat.st_dev != device {
-        return Err(io::Error::other(format!("{} is a mount", name.display())));
-    }
-    let top = open_dir_at(&dir, name)?;
-    let mut sweep = Sweep {
-        top: &top,
-        device,
-        moved: 0,
-    };
-    while sweep.clear(&top, 0)? {}
-    Ok(unlinkat(dir, name, UnlinkatFlags::RemoveDir)?)
-}
-
 /// `lstat` of `name` in `dir`.
 pub(super) fn lstat_at<P: NixPath + ?Sized>(dir: impl AsFd, name: &P) -> io::Result<FileStat> {
     Ok(fstatat(dir, name, AtFlags::AT_SYMLINK_NOFOLLOW)?)
@@ -197,87 +173,11 @@ pub(super) fn is_dir(stat: &FileStat) -> bool {
     SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR
 }
 
-/// One removal. What is nested too deep is moved to the top first, so neither the stack nor the number of
-/// open files grows with what a pod has made.
-struct Sweep<'a> {
-    top: &'a OwnedFd,
-    device: nix::libc::dev_t,
-    moved: u64,
-}
-
-impl Sweep<'_> {
-    /// Empties `dir`; says whether something was moved to the top and waits there.
-    fn clear(&mut self, dir: &OwnedFd, depth: usize) -> io::Result<bool> {
-        let mut again = false;
-        for name in names(dir)? {
-            let name = terminated(name);
-            let name = CStr::from_bytes_with_nul(&name).map_err(io::Error::other)?;
-            let stat = lstat_at(dir, name)?;
-            if !is_dir(&stat) {
-                unlinkat(dir, name, UnlinkatFlags::NoRemoveDir)?;
-            } else if stat.st_dev != self.device {
-                return Err(io::Error::other(format!("{} is a mount", name.to_string_lossy())));
-            } else if depth >= DEEPEST {
-                self.lift(dir, name)?;
-                again = true;
-            } else {
-                again |= self.clear(&open_dir_at(dir, name)?, depth + 1)?;
-                unlinkat(dir, name, UnlinkatFlags::RemoveDir)?;
-            }
-        }
-        Ok(again)
-    }
-
-    fn lift(&mut self, dir: &OwnedFd, name: &CStr) -> io::Result<()> {
-        loop {
-            self.moved += 1;
-            match renameat(dir, name, self.top, format!("..deep-{}", self.moved).as_str()) {
-                Ok(()) => return Ok(()),
-                Err(Errno::EEXIST | Errno::ENOTEMPTY | Errno::ENOTDIR) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-    }
-}
-
-fn terminated(mut name: Vec<u8>) -> Vec<u8> {
-    name.push(0);
-    name
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::testing::Scratch;
     use super::*;
     use std::os::unix::fs::symlink;
-
-    #[test]
-    fn removing_a_tree_never_follows_a_link_out_of_it() {
-        let scratch = Scratch::new("remove-links");
-        let outside = scratch.path().join("outside");
-        std::fs::create_dir_all(&outside).unwrap();
-        std::fs::write(outside.join("precious"), "x").unwrap();
-        std::fs::create_dir_all(scratch.path().join("tree/sub")).unwrap();
-        symlink(&outside, scratch.path().join("tree/link")).unwrap();
-        symlink(&outside, scratch.path().join("tree/sub/link")).unwrap();
-
-        remove_tree_at(open_dir(scratch.path()).unwrap(), OsStr::new("tree")).unwrap();
-
-        assert!(!scratch.path().join("tree").exists());
-        assert_eq!(std::fs::read_to_string(outside.join("precious")).unwrap(), "x");
-    }
-
-    #[test]
-    fn a_tree_of_any_depth_is_removed() {
-        let scratch = Scratch::new("remove-deep");
-        let mut at = open_dir(scratch.path()).unwrap();
-        for _ in 0..1500 {
-            at = make_dir_at(&at, "d", 0o755).unwrap();
-        }
-        drop(at);
-        remove_tree_at(open_dir(scratch.path()).unwrap(), OsStr::new("d")).unwrap();
-        assert_eq!(std::fs::read_dir(scratch.path()).unwrap().count(), 0);
-    }
 
     #[test]
     fn what_is_no_regular_file_is_neither_read_nor_written() {

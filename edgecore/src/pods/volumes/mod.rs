@@ -13,6 +13,7 @@ pub(super) mod file;
 mod host_path;
 mod mounts;
 mod plan;
+pub(crate) mod removal;
 mod sources;
 pub(super) mod subpath;
 #[cfg(test)]
@@ -165,7 +166,7 @@ impl Volumes {
         }
         self.tokens.forget(uid).await;
         let (parent, name) = (self.facts.root_dir.join("pods"), uid.to_owned());
-        let taken = blocking(move || take_down(&parent, &name)).await;
+        let taken = blocking(move || removal::take_down(&parent, OsStr::new(&name))).await;
         taken
             .and_then(|result| result)
             .map_err(|source| UnmountError { path, source })
@@ -249,15 +250,6 @@ fn volumes_of(pod: &Pod) -> &[Volume] {
     spec::spec(pod)
         .and_then(|spec| spec.volumes.as_deref())
         .unwrap_or_default()
-}
-
-fn take_down(pods: &Path, uid: &str) -> io::Result<()> {
-    mounts::unmount_below(&pods.join(uid))?;
-    match file::open_dir(pods) {
-        Ok(dir) => file::remove_tree_at(dir, OsStr::new(uid)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error),
-    }
 }
 
 fn failed(volume: &str, cause: String) -> MountError {

@@ -1,5 +1,7 @@
 //! Mounts below a pod's directory: memory-backed volumes and sub paths, and their end.
 //!
+//! The table of mounts has names without links, so a path is resolved before it is looked for there.
+//!
 //! **Invariant:** only what stands in `/proc/self/mountinfo` below the given directory is unmounted.
 
 use std::io;
@@ -33,10 +35,14 @@ pub(super) fn bind(source: impl AsFd, target: &Path) -> io::Result<()> {
     )?)
 }
 
-/// Unmounts everything mounted at or below `dir`, the innermost first.
+/// Unmounts everything mounted at or below `dir`, the innermost first. A link at `dir` itself is not followed.
 pub(in super::super) fn unmount_below(dir: &Path) -> io::Result<()> {
+    let dir = match resolved(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        dir => dir?,
+    };
     let mut points = mount_points()?;
-    points.retain(|point| point.starts_with(dir));
+    points.retain(|point| point.starts_with(&dir));
     for point in points.iter().rev() {
         unmount(point)?;
     }
@@ -57,14 +63,27 @@ fn is_mount_point(path: &Path) -> io::Result<bool> {
         return Ok(true);
     }
     // A bind mount of the same file system shows only in the table.
-    Ok(mount_points()?.iter().any(|point| point == path))
+    let path = resolved(path)?;
+    Ok(mount_points()?.contains(&path))
+}
+
+/// The path without links in its directories.
+fn resolved(path: &Path) -> io::Result<PathBuf> {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return path.canonicalize();
+    };
+    Ok(parent.canonicalize()?.join(name))
 }
 
 /// Mount points in the order they were mounted.
 fn mount_points() -> io::Result<Vec<PathBuf>> {
-    let table = std::fs::read("/proc/self/mountinfo")?;
+    Ok(points_of(&std::fs::read("/proc/self/mountinfo")?))
+}
+
+/// Any name in the table may be other than UTF-8: somebody's USB stick must not hide the rest.
+fn points_of(table: &[u8]) -> Vec<PathBuf> {
     let point = |line: &[u8]| line.split(|byte| *byte == b' ').nth(4).map(unescape);
-    Ok(table.split(|byte| *byte == b'\n').filter_map(point).collect())
+    table.split(|byte| *byte == b'\n').filter_map(point).collect()
 }
 
 /// `\040` and its like as the bytes they stand for.
@@ -97,6 +116,14 @@ mod tests {
         assert_eq!(unescape(br"/a\040b\134c"), PathBuf::from("/a b\\c"));
         assert_eq!(unescape(br"/a\04"), PathBuf::from("/a\\04"));
         assert!(mount_points().unwrap().contains(&PathBuf::from("/")));
+    }
+
+    #[test]
+    fn a_name_that_is_not_utf8_hides_no_other_mount() {
+        let table = b"40 22 0:1 / /media/M\xfcller rw - vfat /dev/sdb rw\n\
+            41 22 0:2 / /var/lib/kubelet/pods/a/v rw - tmpfs tmpfs rw\n";
+        let points = points_of(table);
+        assert_eq!(points[1], PathBuf::from("/var/lib/kubelet/pods/a/v"));
     }
 
     #[test]

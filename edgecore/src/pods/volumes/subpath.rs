@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::sys::stat::{Mode, fstat, mkdirat};
 
-use super::{atomic, file, mounts};
+use super::{atomic, file, mounts, removal};
 use beneath::{Links, Root};
 
 /// What the links of a volume may say.
@@ -123,7 +123,7 @@ fn make_target(target: &Path, dir: bool) -> io::Result<()> {
     std::fs::create_dir_all(parent)?;
     if std::fs::symlink_metadata(target).is_ok_and(|found| found.is_dir() != dir) {
         mounts::unmount_below(target)?;
-        file::remove_tree_at(file::open_dir(parent)?, target.file_name().unwrap_or_default())?;
+        removal::remove_tree_at(file::open_dir(parent)?, target.file_name().unwrap_or_default())?;
     }
     if dir {
         std::fs::create_dir_all(target)
