@@ -281,7 +281,7 @@ impl Optional {
             taints: fields.optional("taints", fields::taints),
             max_pods: fields.optional("max_pods", fields::max_pods),
             image_gc_high_percent: fields.optional("image_gc_high_percent", fields::percent),
-            eviction: fields.optional("eviction", eviction::read),
+            eviction: fields.below("eviction", eviction::read),
             zone: fields.optional("zone", fields::label_value),
             region: fields.optional("region", fields::label_value),
             budgets: fields.below("budgets", budgets::read),

@@ -4,36 +4,35 @@ use serde_json::Value;
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
-use super::mistakes::unknown;
+use super::fields::{Fields, Read};
 use crate::node::thresholds::{Signal, Threshold, Thresholds};
 use crate::pods::resources;
 
 /// What turns a signal off, besides nothing at all.
 const OFF: &str = "disabled";
 
-/// Reads the value of `eviction`: a mapping of signal to what must be left. What is not named keeps its default.
-pub(super) fn read(value: &Value) -> Result<Thresholds, Vec<String>> {
-    let signals = value
-        .as_object()
-        .ok_or_else(|| vec!["must be a mapping such as {memory.available: 100Mi}".to_owned()])?;
-    let (mut thresholds, mut bad) = (Thresholds::default(), Vec::new());
-    for (name, value) in signals {
-        let Some(signal) = Signal::ALL.into_iter().find(|signal| signal.name() == name) else {
-            bad.push(unknown(name, &Signal::ALL.map(Signal::name)));
-            continue;
-        };
-        match threshold(value) {
-            Some(threshold) => thresholds.set(signal, threshold),
-            None => bad.push(format!(
-                "{name} must be an amount such as 100Mi, a part such as 10%, or {OFF}, not {value}"
-            )),
+/// Reads `eviction`: a mapping of signal to what must be left. What is not named keeps its default.
+pub(super) fn read(fields: &mut Fields<'_>) -> Thresholds {
+    let mut thresholds = Thresholds::default();
+    for signal in Signal::ALL {
+        if let Some(threshold) = fields.optional(signal.name(), threshold) {
+            thresholds.set(signal, threshold);
         }
     }
-    if bad.is_empty() { Ok(thresholds) } else { Err(bad) }
+    thresholds
 }
 
-fn threshold(value: &Value) -> Option<Threshold> {
+fn threshold(value: &Value) -> Read<Threshold> {
     let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let wrong = || {
+        vec![format!(
+            "must be an amount such as 100Mi, a part such as 10%, or {OFF}, not {value}"
+        )]
+    };
+    parse(&text).ok_or_else(wrong)
+}
+
+fn parse(text: &str) -> Option<Threshold> {
     if text == OFF {
         return Some(Threshold::Off);
     }
@@ -45,7 +44,7 @@ fn threshold(value: &Value) -> Option<Threshold> {
             Threshold::Percent(percent)
         });
     }
-    match u64::try_from(resources::whole(&Quantity(text))?).ok()? {
+    match u64::try_from(resources::whole(&Quantity(text.to_owned()))?).ok()? {
         0 => Some(Threshold::Off),
         amount => Some(Threshold::Amount(amount)),
     }
@@ -53,10 +52,11 @@ fn threshold(value: &Value) -> Option<Threshold> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::fields::told;
     use super::*;
 
     fn of(json: &str) -> Result<Thresholds, Vec<String>> {
-        read(&serde_json::from_str(json).unwrap())
+        told(&serde_json::from_str(json).unwrap(), read)
     }
 
     #[test]
@@ -78,14 +78,13 @@ mod tests {
 
     #[test]
     fn what_cannot_be_a_threshold_is_named() {
-        let told = |json: &str| of(json).unwrap_err().join("; ");
-        assert!(told("5").contains("must be a mapping"));
-        assert!(told(r#"{"memory.avaliable": "1Mi"}"#).contains("did you mean memory.available?"));
-        for bad in ["\"100%\"", "\"-1Mi\"", "\"much\"", "\"1.5%\"", "null", "[]"] {
-            let told = told(&format!(r#"{{"nodefs.available": {bad}}}"#));
+        let wrong = |json: &str| of(json).unwrap_err().join("; ");
+        assert!(wrong(r#"{"memory.avaliable": "1Mi"}"#).contains("did you mean memory.available?"));
+        for bad in ["\"100%\"", "\"-1Mi\"", "\"much\"", "\"1.5%\"", "[]"] {
+            let wrong = wrong(&format!(r#"{{"nodefs.available": {bad}}}"#));
             assert!(
-                told.starts_with("nodefs.available must be an amount such as 100Mi"),
-                "{told}"
+                wrong.contains("nodefs.available: must be an amount such as 100Mi"),
+                "{wrong}"
             );
         }
     }
