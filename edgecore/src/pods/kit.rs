@@ -12,6 +12,7 @@ use super::cgroups::Cgroups;
 use super::endings::Endings;
 use super::events::{Events, Tone};
 use super::images::Images;
+use super::resize::Ledger;
 use super::seams::Report;
 use super::spec::{self, Lookup, NodeFacts, Objects};
 use super::volumes::Volumes;
@@ -48,6 +49,8 @@ pub struct Kit {
     pub starts: Arc<Semaphore>,
     /// Which pods are being stopped.
     pub endings: Arc<Endings>,
+    /// What each pod was given of the node.
+    pub ledger: Ledger,
     /// `/var/log/containers`: links to the logs, for log shippers.
     pub link_dir: PathBuf,
 }

@@ -76,6 +76,8 @@ pub struct History {
     pub unhealthy: BTreeMap<String, ProbeKill>,
     /// Containers, by id, that were killed in order to be started anew, whatever the restart policy says.
     pub owed: BTreeSet<String>,
+    /// Containers, by id, that get their new size only when they start anew.
+    pub outgrown: BTreeSet<String>,
     /// Sandboxes, by id, that were stopped: their network is taken down.
     pub stopped: BTreeSet<String>,
     /// When `activeDeadlineSeconds` is over.

@@ -32,6 +32,7 @@ use super::image_gc::{self, Room};
 use super::images::{Images, PullRecords};
 use super::kit::Kit;
 use super::logs::{self, Limits, Rotation};
+use super::resize::Ledger;
 use super::resources;
 use super::seams::{PodSource, Report};
 use super::spec::{NodeFacts, Objects};
@@ -184,6 +185,7 @@ impl Round {
             clock: parts.clock,
             starts: Arc::new(Semaphore::new(parts.parallel_starts.max(1))),
             endings: Arc::default(),
+            ledger: Ledger::default(),
             link_dir: parts.link_dir,
         });
         Self {

@@ -23,6 +23,7 @@ mod logs;
 pub mod manager;
 pub mod observed;
 pub mod probes;
+pub mod resize;
 pub mod resource_fields;
 pub mod resources;
 pub mod sandbox_config;

@@ -95,6 +95,8 @@ pub struct ContainerObserved {
     pub log_path: String,
     /// What its annotations say of it, for one that is to end without a spec: its hook and ports.
     pub outline: Option<Box<Container>>,
+    /// What it may use, where the runtime tells.
+    pub resources: Option<Box<api::LinuxContainerResources>>,
     /// The user it runs as, where the runtime tells.
     pub user: Option<api::LinuxContainerUser>,
 }
@@ -324,6 +326,10 @@ fn container_of(sandbox: &str, status: api::ContainerStatus) -> ContainerObserve
         restart_count: restart_count.unwrap_or(attempt),
         grace: number(made::DELETION_GRACE).or_else(|| number(made::TERMINATION_GRACE)),
         outline: outline(&status).map(Box::new),
+        resources: status
+            .resources
+            .and_then(|resources| resources.linux)
+            .map(Box::new),
         user: status.user.and_then(|user| user.linux),
         id: status.id,
         reason: status.reason,

@@ -16,9 +16,9 @@ use super::spec;
 
 pub use pods::{
     HugePages, container_huge_pages, node_limits, overhead, page_size, pod_huge_pages, pod_limits,
-    pod_requests, sandbox_amounts,
+    pod_requests, said_by_pod, sandbox_amounts,
 };
-pub use quantity::{milli, nano, whole};
+pub use quantity::{bytes_text, milli, milli_text, nano, whole};
 
 const MIN_SHARES: u64 = 2;
 const MAX_SHARES: u64 = 262_144;
@@ -74,6 +74,19 @@ pub struct PodLimits {
     pub memory: Option<i64>,
 }
 
+impl PodLimits {
+    /// The wider of each; what one of both leaves alone is left alone.
+    #[must_use]
+    pub fn widest(self, other: Self) -> Self {
+        let wider = |a: Option<i64>, b: Option<i64>| a.zip(b).map(|(a, b)| a.max(b));
+        Self {
+            cpu_shares: self.cpu_shares.max(other.cpu_shares),
+            cpu_quota_us: wider(self.cpu_quota_us, other.cpu_quota_us),
+            memory: wider(self.memory, other.memory),
+        }
+    }
+}
+
 /// What a container requests.
 pub fn requests(container: &Container) -> Amounts {
     amounts(container.resources.as_ref().and_then(|r| r.requests.as_ref()))
@@ -100,6 +113,11 @@ pub fn cpu_shares(milli: i64) -> u64 {
     u64::try_from(milli.saturating_mul(1024) / 1000)
         .unwrap_or(0)
         .clamp(MIN_SHARES, MAX_SHARES)
+}
+
+/// Thousandths of a CPU that have these `cpu.shares`, rounded up.
+pub fn milli_of_shares(shares: i64) -> i64 {
+    shares.max(0).saturating_mul(1000).saturating_add(1023) / 1024
 }
 
 /// The CFS quota in microseconds; 0 when there is no limit.
@@ -202,7 +220,8 @@ fn compute_qos(pod: &Pod) -> Qos {
     }
 }
 
-fn amounts(list: Option<&BTreeMap<String, Quantity>>) -> Amounts {
+/// CPU and memory of a list of resources.
+pub fn amounts(list: Option<&BTreeMap<String, Quantity>>) -> Amounts {
     Amounts {
         cpu_milli: list.and_then(|list| list.get("cpu")).and_then(milli),
         memory: list.and_then(|list| list.get("memory")).and_then(whole),

@@ -254,6 +254,12 @@ impl Node {
         self.report.last_status(uid).unwrap_or_default()
     }
 
+    /// Puts a status in the place of the one reported last.
+    pub(crate) fn tell(&self, uid: &str, status: PodStatus) {
+        let mut statuses = self.report.statuses.lock();
+        statuses.entry(uid.to_owned()).or_default().push(status);
+    }
+
     /// The phase reported last.
     pub(crate) fn phase(&self, uid: &str) -> String {
         self.status(uid).phase.unwrap_or_default()

@@ -162,6 +162,23 @@ impl FakeRuntime {
         names
     }
 
+    /// The memory limits of the containers that run, in bytes.
+    pub(crate) fn memory_limits(&self) -> Vec<i64> {
+        let world = self.world.lock();
+        let running = world
+            .containers
+            .values()
+            .filter(|(_, s)| s.state == api::ContainerState::ContainerRunning as i32);
+        running
+            .filter_map(|(_, s)| Some(s.resources.as_ref()?.linux.as_ref()?.memory_limit_in_bytes))
+            .collect()
+    }
+
+    /// Whatever containers were told, this is shown as their memory limit.
+    pub(crate) fn shows_memory_limit(&self, bytes: i64) {
+        self.world.lock().shown_memory = Some(bytes);
+    }
+
     /// How many sandboxes exist, ready or not.
     pub(crate) fn sandboxes(&self) -> usize {
         self.world.lock().sandboxes.len()

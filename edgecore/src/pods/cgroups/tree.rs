@@ -150,6 +150,26 @@ impl Cgroups {
         }
     }
 
+    /// How many bytes of memory the pod uses, or that of its containers whose cgroup the runtime named after this
+    /// id. Nothing where the kernel does not count.
+    pub fn memory_used(&self, qos: Qos, uid: &str, container: Option<&str>) -> Option<u64> {
+        let path = self.layout.pod_path(qos, uid);
+        let counts = |mount: &&V1Mount| mount.controllers.iter().any(|name| name == "memory");
+        let (dir, file) = match &self.hierarchy {
+            Hierarchy::V2(mount) => (mount.join(path), "memory.current"),
+            Hierarchy::V1(mounts) => (
+                mounts.iter().find(counts)?.path.join(path),
+                "memory.usage_in_bytes",
+            ),
+        };
+        let Some(id) = container else {
+            return number(&dir.join(file));
+        };
+        let entries = std::fs::read_dir(dir).ok()?.flatten();
+        let named = entries.filter(|entry| entry.file_name().to_string_lossy().contains(id));
+        named.filter_map(|entry| number(&entry.path().join(file))).max()
+    }
+
     /// Removes the pod's cgroup in whichever class it is, with those the runtime left below it. Fails while a
     /// process is in it.
     pub fn remove_pod(&self, uid: &str) -> Result<(), CgroupError> {
@@ -233,6 +253,10 @@ impl Cgroups {
             }),
         }
     }
+}
+
+fn number(file: &Path) -> Option<u64> {
+    std::fs::read_to_string(file).ok()?.trim().parse().ok()
 }
 
 fn asked(action: &'static str, slice: &str, result: Result<(), SystemdError>) -> Result<(), CgroupError> {

@@ -196,7 +196,7 @@ const CONTAINER: &str = "
     resources.limits.memory
     resources.limits.hugepages-*
     resizePolicy.[].resourceName=cpu|memory
-    resizePolicy.[].restartPolicy=NotRequired
+    resizePolicy.[].restartPolicy=NotRequired|RestartContainer
     volumeMounts.[].name
     volumeMounts.[].mountPath
     volumeMounts.[].readOnly

@@ -111,6 +111,10 @@ fn reason_to_kill(view: &View<'_>, wanted: &Container, seen: &ContainerObserved)
         let message = format!("Container {} definition changed, will be restarted", wanted.name);
         return Some(kill(seen, grace, message, true));
     }
+    if view.history.outgrown.contains(&seen.id) {
+        let message = format!("Container {} resize requires restart", wanted.name);
+        return Some(kill(seen, grace, message, true));
+    }
     let failed = view.history.unhealthy.get(&seen.id)?;
     let probe = match failed.kind {
         ProbeKind::Startup => "startup",

@@ -134,6 +134,14 @@ fn reason_to_kill(view: &View<'_>, container: &Container, seen: &ContainerObserv
         let message = format!("Init container {name} definition changed");
         return Some(kill(seen, grace, message, true));
     }
+    if view.history.outgrown.contains(&seen.id) {
+        return Some(kill(
+            seen,
+            grace,
+            format!("Container {name} resize requires restart"),
+            true,
+        ));
+    }
     let failed = view.history.unhealthy.get(&seen.id)?;
     let probe = match failed.kind {
         ProbeKind::Startup => "startup",

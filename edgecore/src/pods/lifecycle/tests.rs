@@ -59,6 +59,7 @@ fn instance(id: usize, name: &str, sandbox: &str, run: Run) -> ContainerObserved
         grace: None,
         log_path: String::new(),
         outline: None,
+        resources: None,
         user: None,
     }
 }

@@ -14,6 +14,8 @@ use tracing::error;
 use crate::pods::admission::{self, Rejection};
 use crate::pods::desired::DesiredPod;
 use crate::pods::kit::Kit;
+use crate::pods::resize;
+use crate::pods::resources;
 use crate::pods::spec;
 use crate::pods::status;
 use crate::pods::worker::{Order, Worker};
@@ -55,6 +57,7 @@ impl Roster {
         let uids: BTreeSet<&str> = wanted.iter().map(|desired| spec::uid(&desired.pod)).collect();
         let mut by_age: Vec<_> = wanted.iter().collect();
         by_age.sort_by_key(|desired| desired.pod.metadata.creation_timestamp.as_ref().map(|at| at.0));
+        self.enter(wanted, complete.then_some(&uids));
         for desired in by_age {
             self.want(desired, &uids, objects);
         }
@@ -93,6 +96,28 @@ impl Roster {
                 let rejection = self.admit(desired, wanted).err();
                 self.employ_if(order, rejection);
             }
+        }
+    }
+
+    /// Writes down what the pods were given before anybody asks for more: a resize that waited before a restart
+    /// must not be given what another pod has.
+    fn enter(&self, wanted: &[Arc<DesiredPod>], only: Option<&BTreeSet<&str>>) {
+        if let Some(only) = only {
+            let knows = |uid: &str| only.contains(uid) || self.knows(uid);
+            self.kit.ledger.keep(knows);
+        }
+        for desired in wanted
+            .iter()
+            .filter(|desired| !self.knows(spec::uid(&desired.pod)))
+        {
+            let status = self.last_status(&desired.pod);
+            if status.as_ref().is_some_and(status::is_terminal) {
+                continue;
+            }
+            let given = resize::given_before(&desired.pod, status.as_ref());
+            let allocated = resize::allocated(desired, &given, None);
+            let amounts = resources::pod_requests(&allocated.pod);
+            self.kit.ledger.note(spec::uid(&desired.pod), amounts);
         }
     }
 
@@ -224,6 +249,7 @@ impl Roster {
 
     pub(super) fn forget(&mut self, ended: &Ended) {
         self.posts.remove(&ended.uid);
+        self.kit.ledger.release(&ended.uid);
     }
 
     /// Stops every worker; what they run goes on.

@@ -7,6 +7,7 @@ mod endings;
 mod live;
 mod pull_secrets;
 mod pulls;
+mod resizes;
 mod sandboxes;
 
 use std::time::Duration;

@@ -50,7 +50,7 @@ pub fn overhead(pod: &Pod) -> Amounts {
 }
 
 /// The requests and limits of the pod itself.
-pub(super) fn said_by_pod(pod: &Pod) -> (Amounts, Amounts) {
+pub fn said_by_pod(pod: &Pod) -> (Amounts, Amounts) {
     let own = spec::spec(pod).and_then(|spec| spec.resources.as_ref());
     (
         amounts(own.and_then(|own| own.requests.as_ref())),
@@ -187,7 +187,9 @@ impl Aggregate {
 }
 
 impl Amounts {
-    fn plus(self, other: Self) -> Self {
+    /// Both together.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
         let add = |a: Option<i64>, b: Option<i64>| match (a, b) {
             (None, None) => None,
             (a, b) => Some(a.unwrap_or(0).saturating_add(b.unwrap_or(0))),

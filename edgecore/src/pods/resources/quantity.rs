@@ -19,6 +19,27 @@ pub fn nano(quantity: &Quantity) -> Option<i128> {
     parse_nano(&quantity.0)
 }
 
+/// Thousandths as a quantity, in its shortest form.
+pub fn milli_text(milli: i64) -> Quantity {
+    Quantity(if milli % 1000 == 0 {
+        (milli / 1000).to_string()
+    } else {
+        format!("{milli}m")
+    })
+}
+
+/// Bytes as a quantity, in its shortest form.
+pub fn bytes_text(bytes: i64) -> Quantity {
+    const UNITS: [&str; 7] = ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"];
+    let steps = if bytes == 0 {
+        0
+    } else {
+        bytes.trailing_zeros() / 10
+    };
+    let steps = usize::try_from(steps).map_or(0, |steps| steps.min(UNITS.len() - 1));
+    Quantity(format!("{}{}", bytes >> (10 * steps), UNITS[steps]))
+}
+
 fn rounded_up(nano: i128, unit: i128) -> Option<i64> {
     let up = nano.div_euclid(unit) + i128::from(nano.rem_euclid(unit) != 0);
     i64::try_from(up).ok()
@@ -80,6 +101,14 @@ fn scale(suffix: &str) -> Option<(i128, i128)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn amounts_are_told_in_their_shortest_form() {
+        let milli = [0, 100, 1000, 1500].map(|milli| milli_text(milli).0);
+        assert_eq!(milli, ["0", "100m", "1", "1500m"]);
+        let bytes = [0, 1000, 1 << 10, 256 << 20, 3 << 29].map(|bytes| bytes_text(bytes).0);
+        assert_eq!(bytes, ["0", "1000", "1Ki", "256Mi", "1536Mi"]);
+    }
 
     #[test]
     fn quantities_round_up_as_the_kubelet_rounds_them() {

@@ -65,7 +65,10 @@ pub(super) fn apply(input: &StatusInput<'_>, old: &PodStatus, status: &mut PodSt
         .iter()
         .zip(verdicts)
         .map(|(name, verdict)| condition(input, old, name, verdict));
-    status.conditions = Some(conditions.collect());
+    let now = || time(input.now);
+    let resize = input.resize.conditions();
+    let resize = resize.map(|told| told.since(old.conditions.as_deref(), now()));
+    status.conditions = Some(conditions.chain(resize).collect());
 }
 
 fn condition(input: &StatusInput<'_>, old: &PodStatus, name: &str, verdict: Verdict) -> PodCondition {

@@ -2,7 +2,8 @@
 
 use k8s_openapi::api::core::v1::{
     Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,
-    ContainerStatus, ContainerUser, LinuxContainerUser, Pod, PodStatus, VolumeMount, VolumeMountStatus,
+    ContainerStatus, ContainerUser, LinuxContainerUser, Pod, PodStatus, ResourceRequirements, VolumeMount,
+    VolumeMountStatus,
 };
 
 use super::{Health, StatusInput, past_time, runtime_time};
@@ -163,11 +164,30 @@ fn seen(
             .and_then(|old| old.last_state.clone())
             .or_else(|| Some(ContainerState::default())),
         volume_mounts: volume_mounts(input, container),
-        resources: Some(container.resources.clone().unwrap_or_default()),
+        resources: Some(resources(input, container, newest)),
         allocated_resources: requests,
         user: user(newest),
         ..ContainerStatus::default()
     }
+}
+
+/// What was set of a container that runs; of another one, what it starts with.
+fn resources(
+    input: &StatusInput<'_>,
+    container: &Container,
+    seen: &ContainerObserved,
+) -> ResourceRequirements {
+    let allocated = container.resources.as_ref();
+    let set = input
+        .resize
+        .set
+        .get(&seen.id)
+        .filter(|_| seen.run == Run::Running);
+    let told = match set {
+        Some(set) => set.within(allocated),
+        None => allocated.cloned(),
+    };
+    told.unwrap_or_default()
 }
 
 fn container_id(input: &StatusInput<'_>, seen: &ContainerObserved) -> String {

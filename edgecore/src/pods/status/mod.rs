@@ -19,6 +19,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::lifecycle::{self, History};
 use super::observed::{ContainerObserved, PodObserved, Run};
+use super::resize::Resize;
 use super::resources;
 use super::spec;
 
@@ -46,6 +47,8 @@ pub struct StatusInput<'a> {
     pub runtime: &'a str,
     /// Whether the pod's handler can make mounts read-only all the way down.
     pub recursive_read_only: bool,
+    /// How far its resize is.
+    pub resize: &'a Resize,
     /// How far the pod's end has come.
     pub end: &'a End,
     /// The wall clock.

@@ -36,6 +36,7 @@ fn seen(name: &str, id: &str, run: Run, exit_code: i32) -> ContainerObserved {
         grace: None,
         log_path: String::new(),
         outline: None,
+        resources: None,
         user: None,
     }
 }
@@ -60,6 +61,7 @@ struct World {
     last: Option<PodStatus>,
     observed: PodObserved,
     waiting: BTreeMap<String, Waiting>,
+    resize: Resize,
     end: End,
 }
 
@@ -70,6 +72,7 @@ impl World {
             last: None,
             observed,
             waiting: BTreeMap::new(),
+            resize: Resize::default(),
             end: End::default(),
         }
     }
@@ -85,6 +88,7 @@ impl World {
             host_ips: &["192.168.7.2".to_owned()],
             runtime: "containerd",
             recursive_read_only: false,
+            resize: &self.resize,
             end: &self.end,
             now: SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(seconds),
         })

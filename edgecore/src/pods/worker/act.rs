@@ -168,6 +168,7 @@ impl Worker {
         self.count_restart(start, container);
         let id = Box::pin(runtime.create_container(&start.sandbox, config, sandbox)).await;
         let id = id.map_err(|error| Failure::of("CreateContainerError", &error))?;
+        self.note_made(container, &id);
         self.say(&container.name, (Tone::Normal, "Created", "Container created"));
         let started = runtime.start_container(&id).await;
         started.map_err(|error| Failure::of("RunContainerError", &error))?;

@@ -32,7 +32,7 @@ use crate::pods::events::Tone;
 use crate::pods::images::{ImageError, ImageEvent, ImageWish, PresentImage};
 use crate::pods::lifecycle;
 use crate::pods::observed;
-use crate::pods::resources;
+use crate::pods::resources::{self, PodLimits};
 use crate::pods::sandbox_config;
 use crate::pods::volumes::{MountError, Mounted};
 
@@ -141,11 +141,16 @@ impl Worker {
     }
 
     async fn ensure_cgroup(&self) -> Result<(), CgroupError> {
+        self.limit_cgroup(resources::pod_limits(self.pod())).await
+    }
+
+    /// Makes the pod's cgroup, if need be, and limits it.
+    pub(super) async fn limit_cgroup(&self, limits: PodLimits) -> Result<(), CgroupError> {
         let Some(cgroups) = &self.kit.cgroups else {
             return Ok(());
         };
         let (pod, uid) = (self.pod(), self.uid.clone());
-        let (qos, limits) = (resources::qos(pod), resources::pod_limits(pod));
+        let qos = resources::qos(pod);
         let pages = resources::pod_huge_pages(pod, &self.kit.facts.huge_page_sizes);
         let ensure = move |cgroups: &Cgroups| {
             cgroups.ensure_pod(qos, &uid, &limits)?;

@@ -11,6 +11,7 @@ mod ground;
 mod hooking;
 mod looking;
 mod probing;
+mod resizing;
 mod settle;
 mod stop;
 mod telling;
@@ -38,6 +39,7 @@ use super::status::{self, End, Waiting};
 use super::volumes::Mounted;
 use ground::Ahead;
 use probing::Probing;
+use resizing::Resizing;
 
 /// How long after a failed look or report the worker tries again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -85,6 +87,7 @@ pub struct Worker {
     refresh_at: Option<Instant>,
     objects_seen: u64,
     probing: Probing,
+    resizing: Resizing,
     reported: Option<PodStatus>,
     announced: BTreeSet<String>,
 }
@@ -108,12 +111,16 @@ enum Turn {
 impl Worker {
     /// A worker for the pod of `orders`. `poke` wakes it to look again.
     pub fn new(kit: Arc<Kit>, mut orders: watch::Receiver<Order>, poke: Arc<Notify>) -> Self {
-        let order = orders.borrow_and_update().clone();
+        let mut order = orders.borrow_and_update().clone();
         let uid = spec::uid(&order.desired.pod).to_owned();
         let reported = kit.report.last_status(&uid);
         let objects_seen = order.objects;
+        let known = reported.as_ref().or(order.desired.pod.status.as_ref());
+        let resizing = Resizing::new(&order.desired, known, kit.ledger.freed());
+        order.desired = resizing.allocated(None);
         let mut worker = Self {
             probing: Probing::new(Arc::clone(&kit), Arc::clone(&poke)),
+            resizing,
             kit,
             uid,
             orders,
@@ -173,6 +180,7 @@ impl Worker {
             () = self.poke.notified() => {}
             () = sleep_until(until) => {}
             () = self.probing.hear(&self.order.desired.pod) => {}
+            () = self.resizing.room() => {}
         }
     }
 
@@ -182,7 +190,8 @@ impl Worker {
 
     /// Takes the latest order. Once the pod ends it never runs again, and its grace only shrinks.
     fn obey(&mut self) {
-        let latest = self.orders.borrow_and_update().clone();
+        let mut latest = self.orders.borrow_and_update().clone();
+        latest.desired = self.resizing.follow(latest.desired, &self.order.desired);
         let before = std::mem::replace(&mut self.order, latest);
         if !Arc::ptr_eq(&before.desired, &self.order.desired) {
             self.follow_changes(&before.desired.pod);
@@ -222,6 +231,7 @@ impl Worker {
             Stage::Running => {
                 self.ending = Some(self.kit.endings.begin());
                 self.ahead = Ahead::default();
+                self.resizing.end();
                 grace_seconds
             }
             Stage::Ending {
@@ -258,6 +268,7 @@ impl Worker {
         if let (Some(refusal), Stage::Running) = (self.order.desired.refused.clone(), self.stage) {
             return self.refuse(&refusal).await;
         }
+        self.judge_resize();
         let mut plan = self.plan();
         match plan.outcome {
             Outcome::Going => {}
@@ -266,6 +277,7 @@ impl Worker {
             Outcome::Stopped => return self.settle().await,
         }
         let held = self.hold_back(&mut plan);
+        let held = earlier(held, self.resize(&plan).await);
         self.say_back_offs(&plan);
         self.say_ephemeral();
         let steps = std::mem::take(&mut plan.steps);

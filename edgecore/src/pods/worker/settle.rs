@@ -38,6 +38,7 @@ impl Worker {
     /// The erasing comes last: nobody waits for it for long.
     pub(super) async fn settle(&mut self) -> Turn {
         self.end.stopped = true;
+        self.kit.ledger.release(&self.uid);
         self.ending = None;
         let told = self.publish().await;
         if told.is_none() {

@@ -97,6 +97,7 @@ impl Worker {
             host_ips: &host_ips,
             runtime: &self.kit.runtime_name,
             recursive_read_only: self.kit.recursive_read_only(self.pod()),
+            resize: &self.resizing.state,
             end: &self.end,
             now: self.kit.clock.now(),
         })

@@ -250,7 +250,12 @@ impl Runtime for FakeRuntime {
         let call = "ContainerStatus";
         self.with(call, id, |world| {
             let found = world.containers.get(id).map(|(_, status)| status.clone());
-            found.ok_or_else(|| World::missing(call, id))
+            let mut status = found.ok_or_else(|| World::missing(call, id))?;
+            let linux = status.resources.as_mut().and_then(|r| r.linux.as_mut());
+            if let (Some(shown), Some(linux)) = (world.shown_memory, linux) {
+                linux.memory_limit_in_bytes = shown;
+            }
+            Ok(status)
         })
     }
 
@@ -266,8 +271,15 @@ impl Runtime for FakeRuntime {
         })
     }
 
-    fn update_container(&self, id: &str, _: api::LinuxContainerResources) -> Call<'_, ()> {
-        self.with("UpdateContainerResources", id, |_| Ok(()))
+    fn update_container(&self, id: &str, resources: api::LinuxContainerResources) -> Call<'_, ()> {
+        let call = "UpdateContainerResources";
+        self.with(call, id, |world| {
+            let found = world.containers.get_mut(id);
+            let (_, status) = found.ok_or_else(|| World::missing(call, id))?;
+            let linux = Some(resources);
+            status.resources = Some(api::ContainerResources { linux, windows: None });
+            Ok(())
+        })
     }
 
     fn reopen_log(&self, id: &str) -> Call<'_, ()> {

@@ -14,6 +14,7 @@ pub(super) struct World {
     pub(super) clock: i64,
     pub(super) down: bool,
     pub(super) removals_hang: bool,
+    pub(super) shown_memory: Option<i64>,
     pub(super) driver: Option<api::CgroupDriver>,
     pub(super) sandboxes: BTreeMap<String, api::PodSandboxStatus>,
     pub(super) containers: BTreeMap<String, (String, api::ContainerStatus)>,
@@ -116,6 +117,10 @@ pub(super) fn created(world: &mut World, id: &str, config: api::ContainerConfig)
         labels: config.labels,
         annotations: config.annotations,
         log_path: config.log_path,
+        resources: Some(api::ContainerResources {
+            linux: config.linux.and_then(|linux| linux.resources),
+            windows: None,
+        }),
         ..Default::default()
     }
 }

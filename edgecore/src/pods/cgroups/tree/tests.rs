@@ -59,6 +59,42 @@ fn a_pods_limits_are_written_under_v2_and_controllers_handed_down() {
     assert_eq!(cgroups.pods(), [(Qos::Burstable, "u".to_owned())]);
 }
 
+#[test]
+fn the_memory_of_a_pod_and_of_its_containers_is_read_under_both_versions() {
+    let scratch = Scratch::new("cgroup-used");
+    let (v2, v1) = (scratch.path().join("v2"), scratch.path().join("v1"));
+    let cgroups = |hierarchy: Hierarchy| Cgroups {
+        layout: layout(),
+        hierarchy,
+        systemd: Systemd::default(),
+    };
+    let memory = Mount {
+        path: v1.join("memory"),
+        controllers: vec!["memory".to_owned()],
+    };
+    let trees = [
+        (v2.clone(), "memory.current", cgroups(Hierarchy::V2(v2))),
+        (
+            v1.join("memory"),
+            "memory.usage_in_bytes",
+            cgroups(Hierarchy::V1(vec![memory])),
+        ),
+    ];
+    for (mount, file, cgroups) in trees {
+        let pod = mount.join("lab/kubepods/burstable/podu");
+        for (dir, used) in [("", "300"), ("cri-containerd-abc.scope", "100"), ("def", "200")] {
+            std::fs::create_dir_all(pod.join(dir)).unwrap();
+            std::fs::write(pod.join(dir).join(file), format!("{used}\n")).unwrap();
+        }
+        let used = |container| cgroups.memory_used(Qos::Burstable, "u", container);
+        assert_eq!(
+            [used(None), used(Some("abc")), used(Some("def")), used(Some("x"))],
+            [Some(300), Some(100), Some(200), None]
+        );
+        assert_eq!(cgroups.memory_used(Qos::Guaranteed, "u", None), None);
+    }
+}
+
 /// A v1 tree of plain directories.
 fn fake_v1(scratch: &Scratch) -> Cgroups {
     let mount = |name: &str| Mount {
