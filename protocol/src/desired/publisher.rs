@@ -7,12 +7,15 @@
 //! ```text
 //! Silent --Have--> Waiting --equal----------------------> Synced
 //!                     `--differs--> Frozen --> Catching --^
+//!                                               ^    | the view fell
+//!                                               `- Fallen
 //! ```
 //!
 //! **Invariant:** the dirty set never holds more keys than the view and the edge do together.
 
 mod closures;
 mod comparison;
+mod falls;
 mod flight;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -39,6 +42,11 @@ pub struct Publisher {
     stages: [Stage; Kind::ALL.len()],
     /// The revision of the consistent list made for the comparison of each kind.
     consistent: [Option<Revision>; Kind::ALL.len()],
+    /// The highest view revision of each kind that the edge has seen, or will have once it has read what was
+    /// sent: a lower one may speak only after `Behind`.
+    spoken: [Revision; Kind::ALL.len()],
+    /// Where the view of each kind was when it was looked at last.
+    seen: [Revision; Kind::ALL.len()],
     /// What the edge holds once it has taken all that is in flight.
     sent: BTreeMap<ObjectKey, Sent>,
     /// What the edge would not take: its state is unknown, so it is left out of `Synced`.
@@ -118,7 +126,9 @@ impl Publisher {
             if let Some(frame) = self.out.pop_front() {
                 return Some(frame);
             }
+            self.notice_falls(view);
             self.answer_claims(view);
+            self.own_up(view);
             self.announce_synced(view);
             if !self.out.is_empty() {
                 continue;

@@ -127,7 +127,10 @@ impl Publisher {
 
     fn may_run(&self, kind: Kind, pass: Pass) -> bool {
         let known = |kind: Kind| self.stages[kind.index()].may_send();
-        let pending = |kind: Kind| matches!(self.stages[kind.index()], Stage::Waiting(_) | Stage::Frozen(_));
+        let pending = |kind: Kind| {
+            let stage = &self.stages[kind.index()];
+            matches!(stage, Stage::Waiting(_) | Stage::Frozen(_) | Stage::Fallen(_))
+        };
         known(kind)
             && match pass {
                 // A device is nothing without its model, and outlives it nowhere.
@@ -246,6 +249,7 @@ impl Publisher {
                 // Without a uid (the edge's state is unknown), the view alone guards the removal.
                 let uid = self.sent.remove(&key).map_or_else(String::new, |sent| sent.uid);
                 let (kind, name) = (key.kind.wire(), Some(frames::to_name(&key)));
+                self.spoke(key.kind, Revision(view_revision));
                 self.removing.insert(key, seq);
                 desired_down::Kind::Remove(Remove {
                     seq,

@@ -5,9 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::desired::digest::{BucketSet, BucketSums, MapDigest};
 use crate::desired::{MAX_INVENTORY, View, Violation, frames};
 use crate::object::{Digest, Kind, ObjectKey, Revision, Version};
-use crate::wire::{
-    Behind, BucketDigests, Different, Have, Inventory, Plan, Same, Synced, WantKeys, desired_down,
-};
+use crate::wire::{BucketDigests, Different, Have, Inventory, Plan, Same, Synced, WantKeys, desired_down};
 
 use super::closures::{Offer, offer};
 use super::{Publisher, Request, Sent};
@@ -27,6 +25,8 @@ pub(super) enum Stage {
     Frozen(Frozen),
     /// The differences are in the dirty set; these of them were not sent yet.
     Catching(BTreeSet<ObjectKey>),
+    /// As before; but the view has gone back in time meanwhile, and a list is being made to say by how much.
+    Fallen(BTreeSet<ObjectKey>),
     /// Equal, up to what is dirty or in flight.
     Synced,
 }
@@ -34,7 +34,10 @@ pub(super) enum Stage {
 impl Stage {
     /// Whether changes from now on must be remembered.
     pub(super) const fn has_frozen(&self) -> bool {
-        matches!(self, Self::Frozen(_) | Self::Catching(_) | Self::Synced)
+        matches!(
+            self,
+            Self::Frozen(_) | Self::Catching(_) | Self::Fallen(_) | Self::Synced
+        )
     }
 
     /// Whether it is known what the edge holds, so that objects may be sent.
@@ -51,7 +54,7 @@ pub(super) struct Claim {
     fence: Revision,
     applied: u64,
     unproven: bool,
-    asked: bool,
+    pub(super) asked: bool,
 }
 
 /// A view that differs from what the edge has, and the edge's entries as they come in.
@@ -112,19 +115,17 @@ impl Publisher {
             return self.ask_for_list(kind, claim);
         }
         let revision = self.view_revision(view, kind);
+        // What is on its way to the edge moves its fence too.
+        claim.fence = claim.fence.max(self.spoken[kind.index()]);
         let first_pods = kind == Kind::Pod && claim.unproven;
         if (first_pods || revision < claim.fence) && !self.is_consistent(kind) {
             return self.ask_for_list(kind, claim);
         }
         if revision < claim.fence {
             // Even a consistent list is older than what the edge has seen: etcd was restored.
-            claim.fence = Revision(0);
-            let behind = Behind {
-                kind: kind.wire(),
-                view_revision: revision.0,
-            };
-            self.out
-                .push_back(frames::down(desired_down::Kind::Behind(behind)));
+            self.behind(kind, revision);
+        } else {
+            self.spoken[kind.index()] = claim.fence;
         }
         let frozen = freeze(view, kind);
         if claim.matches(&frozen) && self.flight.ends_with(claim.applied) {
@@ -152,6 +153,7 @@ impl Publisher {
                 .map(|(key, version)| (key, Sent::from_edge(version.uid, version.digest))),
         );
         let consistent = self.is_consistent(kind);
+        self.spoke(kind, revision);
         let same = Same {
             kind: kind.wire(),
             view_revision: revision.0,
@@ -262,6 +264,7 @@ impl Publisher {
             plan.removes += 1;
             outstanding.insert(key.clone());
         }
+        self.spoke(kind, revision);
         self.forget(kind);
         let same = view.into_iter().filter(|(key, _)| !wanted.has(key));
         self.sent
@@ -281,6 +284,7 @@ impl Publisher {
         for kind in Kind::ALL {
             if matches!(&self.stages[kind.index()], Stage::Catching(outstanding) if outstanding.is_empty()) {
                 self.stages[kind.index()] = Stage::Synced;
+                self.spoke(kind, self.view_revision(view, kind));
                 let synced = self.synced_frame(view, kind);
                 self.out
                     .push_back(frames::down(desired_down::Kind::Synced(synced)));

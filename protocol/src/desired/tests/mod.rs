@@ -3,6 +3,7 @@
 mod cluster;
 mod devices;
 mod laws;
+mod restored;
 mod world;
 
 use std::collections::BTreeSet;

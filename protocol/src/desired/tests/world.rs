@@ -93,6 +93,12 @@ impl World {
         self.mark(replica, changed);
     }
 
+    /// A replica lists a kind anew, and its view may go back in time.
+    pub(super) fn relist(&mut self, replica: usize, kind: Kind) {
+        let changed = self.caches[replica].list(&self.cluster, kind);
+        self.mark(replica, changed);
+    }
+
     pub(super) fn read(&mut self, replica: usize) {
         let changed = self.caches[replica].read();
         self.mark(replica, changed);
