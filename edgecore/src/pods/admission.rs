@@ -32,13 +32,16 @@ pub fn admit<'a>(
     others: impl Iterator<Item = &'a Pod>,
 ) -> Result<(), Rejection> {
     sysctls::check(pod, facts.kernel)?;
-    check_groups_policy(facts, pod)?;
+    check_groups_policy(facts, pod, pending)?;
     ports::check(pod, others)?;
     check_app_armor(facts, pod, pending)
 }
 
-fn check_groups_policy(facts: &NodeFacts, pod: &Pod) -> Result<(), Rejection> {
-    let context = spec::spec(pod).and_then(|spec| spec.security_context.as_ref());
+/// A runtime that does not know the policy keeps a pod from starting; one that runs already is left alone, for
+/// it may only be that the runtime has not answered yet.
+fn check_groups_policy(facts: &NodeFacts, pod: &Pod, pending: bool) -> Result<(), Rejection> {
+    let spec = spec::spec(pod).filter(|_| pending);
+    let context = spec.and_then(|spec| spec.security_context.as_ref());
     let policy = context.and_then(|context| context.supplemental_groups_policy.as_deref());
     if policy != Some("Strict") || facts.abilities.supplemental_groups_policy() {
         return Ok(());
@@ -98,6 +101,11 @@ mod tests {
         );
         let merge = r#"{"securityContext":{"supplementalGroupsPolicy":"Merge"}}"#;
         assert_eq!(verdict(&facts, merge), Ok(()));
+        assert_eq!(
+            admit(&facts, &pod(strict), false, std::iter::empty()),
+            Ok(()),
+            "it runs"
+        );
         facts.abilities.learn(Known {
             supplemental_groups_policy: true,
             ..Known::default()

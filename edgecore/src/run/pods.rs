@@ -20,6 +20,8 @@ use crate::supervise::BoxError;
 
 /// How often a node that waits for its runtime says that it is well.
 const WAITING: Duration = Duration::from_secs(1);
+/// How long it may take to say what it can do.
+const ABILITIES: Duration = Duration::from_secs(20);
 
 /// Runs the pods until `stop`.
 pub(super) async fn run(parts: &Arc<Parts>, stop: CancellationToken) -> Result<(), BoxError> {
@@ -29,9 +31,9 @@ pub(super) async fn run(parts: &Arc<Parts>, stop: CancellationToken) -> Result<(
     };
     let mut last = last_address(parts).await;
     let facts = Arc::new(facts(parts, driver));
-    // Before the first pod is judged; later the node's report keeps it fresh.
-    if let Ok(seen) = observe::runtime(&*parts.runtime).await {
-        facts.abilities.learn(seen.known());
+    tokio::select! {
+        () = stop.cancelled() => return Ok(()),
+        () = learn_abilities(parts) => {}
     }
     let cgroups = Cgroups::detect(facts.cgroups.clone())
         .inspect_err(|error| tracing::error!(%error, "pods get no cgroups of their own"))
@@ -84,6 +86,25 @@ async fn driver(parts: &Parts) -> CgroupDriver {
             driver = &mut answer => return driver,
             _ = beat.tick() => parts.progress.step(),
         }
+    }
+}
+
+/// Asks the runtime what it can do, before the first pod is judged: one that needs what the runtime is not
+/// known to do fails for ever. Later the node's report keeps it fresh. A runtime that does not tell holds up
+/// no pods for long.
+async fn learn_abilities(parts: &Parts) {
+    let asked = async {
+        loop {
+            match observe::runtime(&*parts.runtime).await {
+                Ok(seen) => return parts.abilities.learn(seen.known()),
+                Err(error) => tracing::warn!(%error, "the runtime does not say what it can do"),
+            }
+            parts.progress.step();
+            tokio::time::sleep(WAITING).await;
+        }
+    };
+    if tokio::time::timeout(ABILITIES, asked).await.is_err() {
+        tracing::warn!("the pods start without knowing what the runtime can do");
     }
 }
 
