@@ -4,11 +4,12 @@
 //! failure, from the end of the log. **Invariant:** never more than the last 4096 bytes of a file, 80 lines or 2048
 //! bytes of a log, and 12 KiB a pod; no link is followed and no pipe is waited for.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use k8s_cri::v1::ContainerStatus;
+use tracing::warn;
 
 use super::spec::NodeFacts;
 use super::volumes::file;
@@ -28,6 +29,18 @@ const LOG_TAIL: u64 = 32 * 1024;
 /// Where the message of a container's `attempt`th run is written on the device.
 pub fn path(facts: &NodeFacts, uid: &str, container: &str, attempt: u32) -> PathBuf {
     facts.container_dir(uid, container).join(attempt.to_string())
+}
+
+/// Removes the files of those attempts of a container that are `over`.
+pub(super) fn remove(dir: &Path, over: impl Fn(u32) -> bool) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let attempt = entry.file_name().to_str().and_then(|name| name.parse().ok());
+        if attempt.is_some_and(&over)
+            && let Err(error) = fs::remove_file(entry.path())
+        {
+            warn!(%error, path = %entry.path().display(), "a file of last words resists");
+        }
+    }
 }
 
 /// The message of a run that ended, as its runtime status tells of it. Empty when it left none.

@@ -218,6 +218,11 @@ impl Node {
         while self.tasks.join_next().await.is_some() {}
     }
 
+    /// What lies under `kubelet/pods` of a pod: a directory or a file.
+    pub(crate) fn on_disk(&self, uid: &str, path: &str) -> std::path::PathBuf {
+        self.scratch.path().join("kubelet/pods").join(uid).join(path)
+    }
+
     /// Wants a pod, as JSON.
     pub(crate) fn want(&self, pod: &serde_json::Value) {
         let desired = DesiredPod::decode(pod.to_string().as_bytes(), None).unwrap();

@@ -4,6 +4,7 @@ mod admission;
 mod classes;
 mod clocks;
 mod endings;
+mod last_words;
 mod live;
 mod pull_secrets;
 mod pulls;

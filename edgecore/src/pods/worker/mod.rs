@@ -74,6 +74,8 @@ pub struct Worker {
     ending: Option<Ending>,
     settled: bool,
     gone: bool,
+    /// It was said that its remains resist.
+    resisted: bool,
     observed: PodObserved,
     memory: Memory,
     history: History,
@@ -131,6 +133,7 @@ impl Worker {
             ending: None,
             settled: false,
             gone: false,
+            resisted: false,
             observed: PodObserved::default(),
             memory: Memory::default(),
             history: History::default(),

@@ -6,9 +6,9 @@
 //! **Invariant:** nothing is taken down before the pod's last status outlives a crash, and the pod is said
 //! to be gone only when nothing of it can be running.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -21,9 +21,26 @@ use crate::pods::lifecycle::Stage;
 use crate::pods::logs;
 use crate::pods::observed::ContainerObserved;
 use crate::pods::spec;
+use crate::pods::termination;
+use crate::runtime::RuntimeError;
 
 /// How long the erasing may take while a successor waits.
 const ERASING: Duration = Duration::from_secs(2);
+
+/// What the runtime would not remove, and why.
+struct Resisted {
+    what: String,
+    error: RuntimeError,
+}
+
+impl Resisted {
+    fn new(kind: &str, name: &str, error: RuntimeError) -> Self {
+        Self {
+            what: format!("{kind} {name}"),
+            error,
+        }
+    }
+}
 
 /// Ends when the pod is forgotten by the cluster and another one of its name waits.
 async fn followed(mut orders: watch::Receiver<Order>) {
@@ -120,7 +137,23 @@ impl Worker {
     }
 
     /// Everything the runtime and the disk still hold of a pod that nobody wants any more.
-    async fn erase(&self) -> bool {
+    async fn erase(&mut self) -> bool {
+        let resisted = match self.try_to_erase().await {
+            Ok(()) => return true,
+            Err(resisted) => resisted,
+        };
+        // Once: it is tried each second.
+        if !std::mem::replace(&mut self.resisted, true) {
+            let (pod, namespace) = (spec::name(self.pod()), spec::namespace(self.pod()));
+            let Resisted { what, error } = resisted;
+            warn!(pod, namespace, uid = self.uid, what, %error, "what is left of the pod cannot be erased; it is tried again");
+        } else {
+            debug!(what = resisted.what, error = %resisted.error, "it still resists");
+        }
+        false
+    }
+
+    async fn try_to_erase(&self) -> Result<(), Resisted> {
         let nothing = self.observed.containers.is_empty() && self.observed.sandboxes.is_empty();
         let _turn = if nothing {
             None
@@ -132,22 +165,18 @@ impl Worker {
         };
         let runtime = self.kit.runtime.as_ref();
         for container in &self.observed.containers {
-            if let Err(error) = runtime.remove_container(&container.id).await {
-                debug!(%error, container = container.name, "a dead container resists");
-                return false;
-            }
+            let removed = runtime.remove_container(&container.id).await;
+            removed.map_err(|error| Resisted::new("container", &container.name, error))?;
         }
         for sandbox in &self.observed.sandboxes {
-            if let Err(error) = runtime.remove_sandbox(&sandbox.id).await {
-                debug!(%error, sandbox = sandbox.id, "a dead sandbox resists");
-                return false;
-            }
+            let removed = runtime.remove_sandbox(&sandbox.id).await;
+            removed.map_err(|error| Resisted::new("sandbox", &sandbox.id, error))?;
         }
         for container in &self.observed.containers {
             logs::unlink(&self.link_of(container));
         }
         remove_logs(&self.kit.facts.pod_log_dir(self.pod()));
-        true
+        Ok(())
     }
 
     /// Brings volumes up to date when their objects changed or their tokens age; says when the next time is.
@@ -175,6 +204,7 @@ impl Worker {
                     logs::unlink(&self.link_of(container));
                     logs::remove(Path::new(&container.log_path));
                     self.observed.containers.retain(|seen| seen.id != container.id);
+                    self.forget_last_words(container);
                 }
                 Err(error) => debug!(%error, container = container.name, "a dead container resists"),
             }
@@ -185,6 +215,18 @@ impl Worker {
                 Err(error) => debug!(%error, sandbox, "a dead sandbox resists"),
             }
         }
+    }
+
+    /// With a container go the files of its last words and of those before it, of which some may be left from
+    /// instances that the runtime lost: else each restart would leave one for as long as the pod lives.
+    fn forget_last_words(&self, removed: &ContainerObserved) {
+        let instances = self.observed.containers.iter();
+        let kept: BTreeSet<u32> = instances
+            .filter(|instance| instance.name == removed.name)
+            .map(|instance| instance.restart_count)
+            .collect();
+        let over = |attempt: u32| attempt <= removed.restart_count && !kept.contains(&attempt);
+        termination::remove(&self.kit.facts.container_dir(&self.uid, &removed.name), over);
     }
 
     fn link_of(&self, container: &ContainerObserved) -> PathBuf {
