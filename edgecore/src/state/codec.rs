@@ -29,6 +29,14 @@ pub(super) fn store_key(key: &ObjectKey) -> String {
     format!("{}/{}/{}", key.kind, key.namespace, key.name)
 }
 
+/// The key that is stored as `text`.
+pub(super) fn read_store_key(text: &str) -> Option<ObjectKey> {
+    let mut parts = text.splitn(3, '/');
+    let (kind, namespace, name) = (parts.next()?, parts.next()?, parts.next()?);
+    let kind = Kind::ALL.into_iter().find(|known| known.name() == kind)?;
+    (!name.is_empty()).then(|| ObjectKey::new(kind, namespace, name))
+}
+
 /// An object as bytes.
 pub(super) fn encode_object(object: &Object) -> Bytes {
     let version = &object.version;
@@ -133,6 +141,17 @@ mod tests {
             reason,
         };
         assert_eq!(decode_absence(encode_absence(&absence)).unwrap(), absence);
+    }
+
+    #[test]
+    fn a_key_is_read_as_it_was_written() {
+        for (namespace, name) in [("default", "a.b"), ("", "node")] {
+            let key = ObjectKey::new(Kind::Node, namespace, name);
+            assert_eq!(read_store_key(&store_key(&key)), Some(key));
+        }
+        for text in ["", "Pod", "Pod/default", "Pod/default/", "Pot/default/a"] {
+            assert_eq!(read_store_key(text), None);
+        }
     }
 
     #[test]

@@ -15,13 +15,15 @@
 //! **Invariant:** memory never shows what a power cut could take back.
 
 mod codec;
+mod fences;
 mod lookup;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use parking_lot::RwLock;
+use fences::{FENCES, VoidChanges, VoidRows};
+use parking_lot::{Mutex, RwLock};
 use protocol::desired::{AbsentReason, Commit, Fences, Held, references};
 use protocol::object::{Body, Kind, Object, ObjectKey};
 use thiserror::Error;
@@ -31,9 +33,6 @@ use crate::pods::desired::DesiredPod;
 use crate::store::{Batch, Db, MAX_OPS, Op, StoreError, Table};
 
 pub use codec::DecodeError;
-
-/// The one row of [`Table::Fence`].
-const FENCES: &str = "fences";
 
 /// Why the desired state could not be read.
 #[derive(Debug, Error)]
@@ -63,6 +62,7 @@ pub struct Desired {
 #[derive(Debug)]
 struct Shared {
     held: RwLock<Holdings>,
+    void: Mutex<VoidRows>,
     pods_changed: watch::Sender<u64>,
     objects_changed: watch::Sender<u64>,
     devices_changed: watch::Sender<u64>,
@@ -80,8 +80,9 @@ impl Desired {
     /// What the store holds. Values that cannot be read are dropped and asked for again.
     pub async fn load(db: Db) -> Result<(Self, Remembered), StateError> {
         let mut holdings = Holdings::default();
+        let (fences, void) = fences::load(&db).await?;
         let mut remembered = Remembered {
-            fences: stored_fences(&db).await?,
+            fences,
             ..Remembered::default()
         };
         for (key, bytes) in db.scan(Table::Desired).await? {
@@ -112,6 +113,7 @@ impl Desired {
         }
         let shared = Shared {
             held: RwLock::new(holdings),
+            void: Mutex::new(void),
             pods_changed: watch::channel(0).0,
             objects_changed: watch::channel(0).0,
             devices_changed: watch::channel(0).0,
@@ -127,9 +129,11 @@ impl Desired {
     pub async fn apply(&self, commit: &Commit) -> Result<(), StoreError> {
         let mut commit = commit.clone();
         self.shared.held.read().keep_seeds(&mut commit.puts);
-        for batch in batches_of(&commit) {
+        let void = self.shared.void.lock().change(&commit.fences.void);
+        for batch in batches_of(&commit, void) {
             self.db.commit(batch).await?;
         }
+        self.shared.void.lock().written(&commit.fences.void);
         let changed: BTreeSet<Kind> = {
             let mut held = self.shared.held.write();
             held.fold(commit)
@@ -250,16 +254,12 @@ const fn is_reference(kind: Kind) -> bool {
     matches!(kind, Kind::ConfigMap | Kind::Secret)
 }
 
-async fn stored_fences(db: &Db) -> Result<Fences, StoreError> {
-    let bytes = db.get(Table::Fence, FENCES).await?;
-    Ok(bytes
-        .and_then(|bytes| serde_json::from_slice(&bytes).ok())
-        .unwrap_or_default())
-}
-
 /// The commit in batches that the store takes, in an order that is safe to cut short.
-fn batches_of(commit: &Commit) -> Vec<Batch> {
+fn batches_of(commit: &Commit, void: VoidChanges) -> Vec<Batch> {
     let mut writer = Writer::default();
+    for (key, op) in void.puts {
+        writer.push(Table::Fence, key, op);
+    }
     for absence in &commit.absent {
         let key = codec::store_key(&absence.key);
         writer.push(Table::Desired, key.clone(), Op::Delete);
@@ -278,6 +278,9 @@ fn batches_of(commit: &Commit) -> Vec<Batch> {
         let stored = codec::store_key(key);
         writer.no_absence(key, &stored);
         writer.push(Table::Desired, stored, Op::Delete);
+    }
+    for (key, op) in void.deletes {
+        writer.push(Table::Fence, key, op);
     }
     if let Ok(fences) = serde_json::to_vec(&commit.fences) {
         writer.push(Table::Fence, FENCES.to_owned(), Op::Put(Bytes::from(fences)));

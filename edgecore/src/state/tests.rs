@@ -1,5 +1,7 @@
 //! State that outlives restarts and is told to its readers.
 
+mod void;
+
 use super::*;
 use crate::pods::seams::PodSource as _;
 use crate::pods::spec::{Lookup, Objects as _};
@@ -140,7 +142,8 @@ fn a_commit_over_the_stores_limit_is_split_with_pods_behind_what_they_name() {
     };
     let mut puts: Vec<_> = (0..300).map(|n| named(Kind::Pod, n)).collect();
     puts.extend((0..300).map(|n| named(Kind::ConfigMap, n)));
-    let batches = batches_of(&commit(puts, vec![ObjectKey::new(Kind::Pod, "default", "old")]));
+    let commit = commit(puts, vec![ObjectKey::new(Kind::Pod, "default", "old")]);
+    let batches = batches_of(&commit, VoidChanges::default());
     assert!(batches.len() > 1 && batches.iter().all(|batch| batch.len() <= MAX_OPS));
     let ops: Vec<_> = batches.iter().flat_map(Batch::ops).collect();
     let is_pod = |key: &str| key.starts_with(&codec::store_key(&ObjectKey::new(Kind::Pod, "", ""))[..1]);

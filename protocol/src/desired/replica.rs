@@ -54,8 +54,9 @@ pub struct Fences {
     /// Per kind, the highest view revision that a statement rested on.
     pub views: BTreeMap<Kind, Revision>,
     /// Stored versions whose revision means nothing any more, for the cluster's store went back in time
-    /// since; each until its key is written again, or until a view has passed its revision.
-    #[serde(default, with = "void", skip_serializing_if = "BTreeMap::is_empty")]
+    /// since; each until its key is written again, or until a view has passed its revision. The shell stores
+    /// them in rows of their own, or each commit would write all of them; older versions wrote them here.
+    #[serde(default, deserialize_with = "void::deserialize", skip_serializing)]
     pub void: BTreeMap<ObjectKey, Revision>,
 }
 

@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Deserializer, Serializer};
+use serde::{Deserialize, Deserializer};
 
 use crate::object::{Kind, ObjectKey, Revision};
 
@@ -53,11 +53,7 @@ pub(super) fn apply(void: &mut Void, held: &mut BTreeMap<ObjectKey, Entry>) {
     });
 }
 
-/// Pairs: JSON takes no key that is more than a word.
-pub(super) fn serialize<S: Serializer>(void: &Void, to: S) -> Result<S::Ok, S::Error> {
-    to.collect_seq(void)
-}
-
+/// Pairs, as older versions wrote them: JSON takes no key that is more than a word.
 pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Void, D::Error> {
     Ok(Vec::deserialize(from)?.into_iter().collect())
 }
