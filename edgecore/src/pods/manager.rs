@@ -12,7 +12,7 @@ mod roster;
 mod tests;
 mod watch;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,7 +21,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Event;
 use protocol::clock::Clock;
 use tokio::sync::{Notify, Semaphore, mpsc};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -163,7 +163,11 @@ struct Round {
     roster: Roster,
     progress: Progress,
     seen: BTreeMap<String, Seen>,
+    /// Pods that go on without care, as was said of them.
+    spared: BTreeSet<String>,
     helpers: JoinSet<()>,
+    /// What takes down the remains of pods; one at most.
+    cleaning: JoinSet<()>,
     events_flow: bool,
     list_at: Instant,
     clean_at: Instant,
@@ -195,7 +199,9 @@ impl Round {
             image_gc_high_percent: parts.image_gc_high_percent,
             progress,
             seen: BTreeMap::new(),
+            spared: BTreeSet::new(),
             helpers: JoinSet::new(),
+            cleaning: JoinSet::new(),
             events_flow: false,
             list_at: Instant::now(),
             clean_at: Instant::now() + CLEAN,
@@ -226,6 +232,8 @@ impl Round {
                     self.roster.objects_changed(generation);
                 }
                 Some(notice) = notices.recv() => self.notice(notice),
+                Some(ended) = self.helpers.join_next() => helped(ended),
+                Some(ended) = self.cleaning.join_next() => self.cleaned(ended, *objects.borrow()),
                 ended = self.roster.ended() => self.ended(&ended, *objects.borrow()),
                 () = tokio::time::sleep_until(next) => self.relist().await,
             }
@@ -297,6 +305,16 @@ impl Round {
             self.clean_at = Instant::now() + CLEAN;
             self.clean().await;
         }
+    }
+}
+
+/// A helper that fails takes the node with it, or its work would stay undone and nobody would know. One that
+/// has nothing more to do just ends.
+fn helped(ended: Result<(), JoinError>) {
+    if let Err(failure) = ended
+        && let Ok(panic) = failure.try_into_panic()
+    {
+        std::panic::resume_unwind(panic);
     }
 }
 

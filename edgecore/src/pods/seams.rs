@@ -11,6 +11,27 @@ use tokio::sync::watch;
 
 use super::desired::DesiredPod;
 
+/// A pod that the cluster wants here and of which no readable version is held.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnreadPod {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its UID; `None` where not even that can be read.
+    pub uid: Option<String>,
+}
+
+impl UnreadPod {
+    /// Whether what the runtime holds under this UID and name may be of this pod.
+    pub fn may_be(&self, uid: &str, namespace: &str, name: &str) -> bool {
+        match &self.uid {
+            Some(own) => own == uid,
+            None => self.namespace == namespace && self.name == name,
+        }
+    }
+}
+
 /// The pods that the cluster wants on this node.
 pub trait PodSource: Send + Sync + 'static {
     /// All of them, decoded once per version.
@@ -18,6 +39,9 @@ pub trait PodSource: Send + Sync + 'static {
     /// Whether the list has been confirmed by the cluster since this boot: only then is a pod that is
     /// missing from it really gone.
     fn pods_synced(&self) -> bool;
+    /// Pods that are wanted and missing from [`pods`](Self::pods), because they cannot be read. What runs of
+    /// them is left alone.
+    fn unread(&self) -> Vec<UnreadPod>;
     /// Changes whenever [`pods`](Self::pods) or [`pods_synced`](Self::pods_synced) may answer differently.
     fn pods_changed(&self) -> watch::Receiver<u64>;
     /// Changes whenever a ConfigMap, a Secret or a Service may have changed.

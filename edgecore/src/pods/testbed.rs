@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::desired::DesiredPod;
 use super::images::PullRecords;
 use super::manager::{Manager, Parts};
-use super::seams::{NotKept, PodSource, Report};
+use super::seams::{NotKept, PodSource, Report, UnreadPod};
 use super::spec::testing::{FakeObjects, facts};
 use super::spec::{self, NodeFacts};
 use super::volumes::Volumes;
@@ -33,6 +33,9 @@ use crate::store::Db;
 #[derive(Default)]
 pub(crate) struct FakeTokens {
     seconds: AtomicU64,
+    /// What is on disk, and whether the disk hangs when it is to be forgotten.
+    pub(crate) kept: Mutex<Vec<(String, Vec<u8>)>>,
+    pub(crate) hangs: watch::Sender<bool>,
 }
 
 impl FakeTokens {
@@ -56,17 +59,24 @@ impl TokenSource for FakeTokens {
 
 impl TokenStore for FakeTokens {
     fn load(&self) -> BoxFuture<'_, Vec<(String, Vec<u8>)>> {
-        std::future::ready(Vec::new()).boxed()
+        std::future::ready(self.kept.lock().clone()).boxed()
     }
 
-    fn keep<'a>(&'a self, _: &'a str, _: Option<Vec<u8>>) -> BoxFuture<'a, ()> {
-        std::future::ready(()).boxed()
+    fn keep<'a>(&'a self, _: &'a str, value: Option<Vec<u8>>) -> BoxFuture<'a, ()> {
+        let mut hangs = self.hangs.subscribe();
+        async move {
+            if value.is_none() {
+                let _ = hangs.wait_for(|hangs| !hangs).await;
+            }
+        }
+        .boxed()
     }
 }
 
 /// The wanted pods.
 pub(crate) struct FakeSource {
     pods: Mutex<(BTreeMap<String, Arc<DesiredPod>>, bool)>,
+    pub(crate) unread: Mutex<Vec<UnreadPod>>,
     changed: watch::Sender<u64>,
     objects: watch::Sender<u64>,
 }
@@ -78,6 +88,10 @@ impl PodSource for FakeSource {
 
     fn pods_synced(&self) -> bool {
         self.pods.lock().1
+    }
+
+    fn unread(&self) -> Vec<UnreadPod> {
+        self.unread.lock().clone()
     }
 
     fn pods_changed(&self) -> watch::Receiver<u64> {
@@ -158,6 +172,7 @@ impl Node {
             runtime: FakeRuntime::with_images(images),
             source: Arc::new(FakeSource {
                 pods: Mutex::default(),
+                unread: Mutex::default(),
                 changed: watch::channel(0).0,
                 objects: watch::channel(0).0,
             }),
@@ -216,6 +231,12 @@ impl Node {
     pub(crate) async fn stop(&mut self) {
         self.stop.cancel();
         while self.tasks.join_next().await.is_some() {}
+    }
+
+    /// Waits until the manager ends of itself; whether it panicked.
+    pub(crate) async fn panicked(&mut self) -> bool {
+        let ended = self.tasks.join_next().await;
+        ended.is_some_and(|ended| ended.is_err_and(|failure| failure.is_panic()))
     }
 
     /// What lies under `kubelet/pods` of a pod: a directory or a file.

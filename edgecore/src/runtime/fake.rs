@@ -62,6 +62,16 @@ impl FakeRuntime {
         self.world.lock().removals_hang = hang;
     }
 
+    /// So do the stops of sandboxes.
+    pub(crate) fn stops_hang(&self, hang: bool) {
+        self.world.lock().stops_hang = hang;
+    }
+
+    /// Whoever makes this call panics.
+    pub(crate) fn panics_at(&self, call: &'static str) {
+        self.world.lock().panics = Some(call);
+    }
+
     /// Every pull takes so long from now on.
     pub(crate) fn pulls_take(&self, takes: Duration) {
         self.world.lock().pull_takes = takes;

@@ -37,6 +37,12 @@ pub(super) fn read_store_key(text: &str) -> Option<ObjectKey> {
     (!name.is_empty()).then(|| ObjectKey::new(kind, namespace, name))
 }
 
+/// The UID in an object's bytes, where they tell that much though they cannot be used.
+pub(super) fn uid(bytes: Bytes) -> Option<String> {
+    let uid = Upsert::decode(bytes).ok()?.uid;
+    (!uid.is_empty()).then_some(uid)
+}
+
 /// An object as bytes.
 pub(super) fn encode_object(object: &Object) -> Bytes {
     let version = &object.version;

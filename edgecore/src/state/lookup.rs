@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use super::Desired;
 use crate::pods::desired::DesiredPod;
-use crate::pods::seams::PodSource;
+use crate::pods::seams::{PodSource, UnreadPod};
 use crate::pods::spec::{Lookup, Objects};
 
 impl Desired {
@@ -97,6 +97,10 @@ impl PodSource for Desired {
 
     fn pods_synced(&self) -> bool {
         self.shared.held.read().pods_synced
+    }
+
+    fn unread(&self) -> Vec<UnreadPod> {
+        self.unread_pods()
     }
 
     fn pods_changed(&self) -> watch::Receiver<u64> {

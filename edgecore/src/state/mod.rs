@@ -17,6 +17,7 @@
 mod codec;
 mod fences;
 mod lookup;
+mod unread;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -30,6 +31,7 @@ use thiserror::Error;
 use tokio::sync::watch;
 
 use crate::pods::desired::DesiredPod;
+use crate::pods::spec;
 use crate::store::{Batch, Db, MAX_OPS, Op, StoreError, Table};
 
 pub use codec::DecodeError;
@@ -73,11 +75,16 @@ struct Holdings {
     pods: BTreeMap<ObjectKey, Arc<DesiredPod>>,
     objects: BTreeMap<ObjectKey, Arc<Object>>,
     absent: BTreeMap<ObjectKey, AbsentReason>,
+    /// Pods that are wanted and of which no readable version is held, with the UID where it is known.
+    unread: BTreeMap<ObjectKey, Option<String>>,
+    /// Pods that are wanted and could not be stored, with their UIDs.
+    untaken: BTreeMap<ObjectKey, String>,
     pods_synced: bool,
 }
 
 impl Desired {
-    /// What the store holds. Values that cannot be read are dropped and asked for again.
+    /// What the store holds. A value that cannot be read stands in the map as something that the cluster
+    /// cannot have, so that it is brought again or removed.
     pub async fn load(db: Db) -> Result<(Self, Remembered), StateError> {
         let mut holdings = Holdings::default();
         let (fences, void) = fences::load(&db).await?;
@@ -86,15 +93,7 @@ impl Desired {
             ..Remembered::default()
         };
         for (key, bytes) in db.scan(Table::Desired).await? {
-            match codec::decode_object(bytes) {
-                Ok(object) => {
-                    remembered.held.push(held(&object));
-                    holdings.take(object);
-                }
-                Err(error) => {
-                    tracing::warn!(key, %error, "a stored object cannot be read; it is fetched again");
-                }
-            }
+            remembered.held.extend(holdings.read(&key, bytes));
         }
         for (key, bytes) in db.scan(Table::Absent).await? {
             match codec::decode_absence(bytes) {
@@ -158,6 +157,15 @@ impl Desired {
         }
     }
 
+    /// Notes which pods the cluster wants and this node could not take. Before the pods are confirmed.
+    pub fn note_untaken<'a>(&self, pods: impl Iterator<Item = (&'a ObjectKey, &'a str)>) {
+        let untaken: BTreeMap<_, _> = pods.map(|(key, uid)| (key.clone(), uid.to_owned())).collect();
+        let before = std::mem::replace(&mut self.shared.held.write().untaken, untaken.clone());
+        if before != untaken {
+            self.shared.pods_changed.send_modify(|count| *count += 1);
+        }
+    }
+
     /// How many objects are held.
     pub fn objects(&self) -> usize {
         let held = self.shared.held.read();
@@ -166,20 +174,53 @@ impl Desired {
 }
 
 impl Holdings {
+    /// Takes a row of the store; what the replica is told of it, if it is told anything.
+    fn read(&mut self, row: &str, bytes: Bytes) -> Option<Held> {
+        let object = match codec::decode_object(bytes.clone()) {
+            Ok(object) => object,
+            Err(error) => {
+                tracing::warn!(key = row, %error, "a stored object cannot be read; it is fetched again");
+                let key = codec::read_store_key(row)?;
+                return Some(self.cannot_read(key, codec::uid(bytes)));
+            }
+        };
+        let (known, key) = (held(&object), object.key.clone());
+        self.take(object);
+        if self.unread.contains_key(&key) {
+            return Some(unread::held(key));
+        }
+        Some(known)
+    }
+
     fn take(&mut self, object: Object) {
         self.absent.remove(&object.key);
+        self.untaken.remove(&object.key);
         if object.key.kind != Kind::Pod {
             self.objects.insert(object.key.clone(), Arc::new(object));
             return;
         }
         match decode_pod(&object) {
             Ok(pod) => {
+                self.unread.remove(&object.key);
                 self.pods.insert(object.key, Arc::new(pod));
             }
             Err(error) => {
-                tracing::error!(pod = %object.key, %error, "the object is not a pod; it is left alone");
+                tracing::error!(pod = %object.key, %error, "the object is not a pod; what runs of it is left alone");
+                self.cannot_read(object.key, Some(object.version.uid));
             }
         }
+    }
+
+    /// A version of the same pod that could be read goes on.
+    fn cannot_read(&mut self, key: ObjectKey, uid: Option<String>) -> Held {
+        if key.kind == Kind::Pod {
+            let before = self.pods.get(&key).map(|held| spec::uid(&held.pod));
+            if before.is_none() || before != uid.as_deref() {
+                self.pods.remove(&key);
+                self.unread.insert(key.clone(), uid);
+            }
+        }
+        unread::held(key)
     }
 
     fn fold(&mut self, commit: Commit) -> BTreeSet<Kind> {
@@ -204,6 +245,8 @@ impl Holdings {
         self.pods.remove(key);
         self.objects.remove(key);
         self.absent.remove(key);
+        self.unread.remove(key);
+        self.untaken.remove(key);
     }
 
     /// A new version of a pod that is held travels without its status: the one it came with stays, on

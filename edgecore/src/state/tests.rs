@@ -1,5 +1,6 @@
 //! State that outlives restarts and is told to its readers.
 
+mod unread;
 mod void;
 
 use super::*;

@@ -147,7 +147,9 @@ impl DesiredFlow {
                 }
             }
         }
-        if self.replica.lock().orphans_may_go() {
+        let replica = self.replica.lock();
+        self.desired.note_untaken(replica.untaken_pods());
+        if replica.orphans_may_go() {
             self.desired.pods_confirmed();
         }
         Ok(())

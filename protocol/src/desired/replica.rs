@@ -122,6 +122,8 @@ pub struct Replica {
     inbox: VecDeque<Received>,
     /// What the publisher believes of keys that were refused: the uid it offered.
     told: BTreeMap<ObjectKey, Option<String>>,
+    /// Pods that the cluster was last heard to want and that were not taken: the uid it offered.
+    untaken: BTreeMap<ObjectKey, String>,
     /// Removals that wait until no pod names the key.
     deferred: BTreeSet<ObjectKey>,
     /// What removed pods name whose containers may still run, by uid.
@@ -169,6 +171,7 @@ impl Replica {
             assembler: Assembler::default(),
             inbox: VecDeque::new(),
             told: BTreeMap::new(),
+            untaken: BTreeMap::new(),
             deferred: BTreeSet::new(),
             terminating: BTreeMap::new(),
             batch: Batch::default(),
@@ -254,6 +257,12 @@ impl Replica {
     /// since this start of edgecore.
     pub fn orphans_may_go(&self) -> bool {
         self.proven.contains(&Kind::Pod)
+    }
+
+    /// Pods that the cluster wants and that could not be taken, with their uids: what runs of them is no
+    /// orphan, though the store does not know it.
+    pub fn untaken_pods(&self) -> impl Iterator<Item = (&ObjectKey, &str)> {
+        self.untaken.iter().map(|(key, uid)| (key, uid.as_str()))
     }
 
     /// Whether the cluster's store went back in time and this edge has not caught up yet: the

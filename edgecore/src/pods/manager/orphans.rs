@@ -1,36 +1,68 @@
 //! What the runtime and the disk hold of pods that nobody wants any more.
 //!
+//! A pod that is wanted and cannot be read is none of them: it goes on without care, and that is said.
+//!
 //! **Invariant:** nothing here acts before the cluster has confirmed the list of pods in this boot.
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use tokio::task::{JoinError, spawn_blocking};
 use tracing::{info, warn};
 
-use super::Round;
 use super::watch::Seen;
+use super::{Round, helped};
+use crate::pods::cgroups::Cgroups;
 use crate::pods::desired::DesiredPod;
+use crate::pods::events::Tone;
+use crate::pods::kit::Kit;
 use crate::pods::resources::{self, Qos};
 use crate::pods::spec;
 use crate::pods::worker::Order;
 
+/// What is said of a pod that is wanted and cannot be read.
+const UNREAD: &str = "The node holds no version of this pod that it can read: what runs of it goes on as it is, \
+     without restarts, probes and reports, until a readable version comes or the pod is removed";
+
 impl Round {
     /// Gives what runs for no wanted pod to a worker that ends it.
     pub(super) fn end_orphans(&mut self) {
-        if !self.source.pods_synced() {
-            return;
-        }
         let wanted = self.wanted();
         let orphan = |uid: &&String| !wanted.contains(*uid) && !self.roster.knows(uid);
         let orphans: Vec<String> = self.seen.keys().filter(orphan).cloned().collect();
+        let unread = self.source.unread();
+        let (spared, orphans): (Vec<_>, Vec<_>) = orphans.into_iter().partition(|uid| {
+            let seen = &self.seen[uid];
+            unread
+                .iter()
+                .any(|pod| pod.may_be(uid, &seen.namespace, &seen.name))
+        });
+        self.spare(spared);
+        if !self.source.pods_synced() {
+            return;
+        }
         for uid in orphans {
             info!(uid, "nobody wants this pod any more; it is ended");
-            self.roster.employ(order_to_end(&uid, &self.seen[&uid]));
+            let seen = &self.seen[&uid];
+            self.roster.employ_to_end(order_to_end(&uid, seen), !seen.alive);
         }
+    }
+
+    /// Says once of each pod that it goes on without care.
+    fn spare(&mut self, uids: Vec<String>) {
+        let uids: BTreeSet<String> = uids.into_iter().collect();
+        for uid in uids.difference(&self.spared) {
+            let seen = &self.seen[uid];
+            warn!(uid, pod = seen.name, "{UNREAD}");
+            self.kit
+                .events
+                .pod(&outline(uid, seen), Tone::Warning, "PodUnreadable", UNREAD);
+        }
+        self.spared = uids;
     }
 
     /// Lets go of removed pods that nobody works on and of which the runtime has nothing: what they named, a
@@ -52,38 +84,90 @@ impl Round {
             .collect()
     }
 
-    /// Takes down directories and logs of pods that are neither wanted nor running.
-    pub(super) async fn clean(&self) {
-        if !self.source.pods_synced() {
+    /// Takes down directories and logs of pods that are neither wanted nor running: beside the rounds, for it
+    /// may take long, and a node that does not count its rounds is not well.
+    pub(super) async fn clean(&mut self) {
+        let unread = self.source.unread();
+        // Of what such a pod left on the disk nobody knows whose it is.
+        let nameless = unread.iter().any(|pod| pod.uid.is_none());
+        if !self.source.pods_synced() || nameless || !self.cleaning.is_empty() {
             return;
         }
-        let wanted = self.wanted();
+        let mut wanted = self.wanted();
+        wanted.extend(unread.into_iter().filter_map(|pod| pod.uid));
         let needed =
             |uid: &str| wanted.contains(uid) || self.roster.knows(uid) || self.seen.contains_key(uid);
-        for uid in self.kit.volumes.on_disk().await {
-            if needed(&uid) {
-                continue;
-            }
-            if let Err(error) = self.kit.volumes.unmount(&uid).await {
+        let kit = &self.kit;
+        let mut remains = Remains {
+            dirs: kit.volumes.on_disk().await,
+            cgroups: kit
+                .cgroups
+                .as_ref()
+                .map(|cgroups| cgroups.pods())
+                .into_iter()
+                .flatten()
+                .map(|(_, uid)| uid)
+                .collect(),
+            logs: logs_on_disk(&kit.facts.log_dir),
+            burstable_milli: burstable_milli(&self.source.pods()),
+        };
+        remains.dirs.retain(|uid| !needed(uid));
+        remains.cgroups.retain(|uid| !needed(uid));
+        remains.logs.retain(|(uid, _)| !needed(uid));
+        self.roster.take_down(remains.uids());
+        self.cleaning.spawn(remains.take_down(Arc::clone(kit)));
+    }
+
+    /// The remains are gone, or resist.
+    pub(super) fn cleaned(&mut self, ended: Result<(), JoinError>, objects: u64) {
+        helped(ended);
+        self.roster.take_down(BTreeSet::new());
+        self.follow_pods(objects);
+    }
+}
+
+/// What is left on the device of pods that are no more.
+struct Remains {
+    dirs: Vec<String>,
+    cgroups: Vec<String>,
+    /// UIDs and log directories.
+    logs: Vec<(String, PathBuf)>,
+    burstable_milli: i64,
+}
+
+impl Remains {
+    fn uids(&self) -> BTreeSet<String> {
+        let logs = self.logs.iter().map(|(uid, _)| uid);
+        let all = self.dirs.iter().chain(&self.cgroups).chain(logs);
+        all.cloned().collect()
+    }
+
+    async fn take_down(self, kit: Arc<Kit>) {
+        for uid in self.dirs {
+            if let Err(error) = kit.volumes.unmount(&uid).await {
                 warn!(uid, %error, "an orphaned pod directory resists");
             }
         }
-        self.clean_cgroups(&needed).await;
-        clean_logs(&self.kit.facts.log_dir, &needed);
-        clean_links(&self.kit.link_dir);
-    }
-
-    async fn clean_cgroups(&self, needed: &(dyn Fn(&str) -> bool + Sync)) {
-        let Some(cgroups) = &self.kit.cgroups else { return };
-        let milli = burstable_milli(&self.source.pods());
-        if let Err(error) = cgroups.aside(move |cgroups| cgroups.weigh_burstable(milli)).await {
-            warn!(error = error.whole(), "the Burstable class cannot be weighed");
+        if let Some(cgroups) = &kit.cgroups {
+            clean_cgroups(cgroups, self.burstable_milli, self.cgroups).await;
         }
-        for (_, uid) in cgroups.pods().into_iter().filter(|(_, uid)| !needed(uid)) {
-            let orphan = uid.clone();
-            if let Err(error) = cgroups.aside(move |cgroups| cgroups.remove_pod(&orphan)).await {
-                warn!(uid, error = error.whole(), "an orphaned cgroup resists");
-            }
+        let (logs, links) = (self.logs, kit.link_dir.clone());
+        let cleaned = spawn_blocking(move || {
+            logs.iter().for_each(|(_, dir)| clean_log(dir));
+            clean_links(&links);
+        });
+        helped(cleaned.await);
+    }
+}
+
+async fn clean_cgroups(cgroups: &Arc<Cgroups>, milli: i64, orphans: Vec<String>) {
+    if let Err(error) = cgroups.aside(move |cgroups| cgroups.weigh_burstable(milli)).await {
+        warn!(error = error.whole(), "the Burstable class cannot be weighed");
+    }
+    for uid in orphans {
+        let orphan = uid.clone();
+        if let Err(error) = cgroups.aside(move |cgroups| cgroups.remove_pod(&orphan)).await {
+            warn!(uid, error = error.whole(), "an orphaned cgroup resists");
         }
     }
 }
@@ -99,17 +183,21 @@ fn burstable_milli(pods: &[Arc<DesiredPod>]) -> i64 {
 }
 
 /// All that is known of an orphan is what its labels say.
-fn order_to_end(uid: &str, seen: &Seen) -> Order {
+fn outline(uid: &str, seen: &Seen) -> Pod {
     let metadata = ObjectMeta {
         uid: Some(uid.to_owned()),
         name: Some(seen.name.clone()),
         namespace: Some(seen.namespace.clone()),
         ..ObjectMeta::default()
     };
-    let pod = Pod {
+    Pod {
         metadata,
         ..Pod::default()
-    };
+    }
+}
+
+fn order_to_end(uid: &str, seen: &Seen) -> Order {
+    let pod = outline(uid, seen);
     Order {
         desired: Arc::new(DesiredPod { pod, refused: None }),
         removed: true,
@@ -119,17 +207,21 @@ fn order_to_end(uid: &str, seen: &Seen) -> Order {
 }
 
 /// `<namespace>_<name>_<uid>`: neither names nor UIDs have an underscore.
-fn clean_logs(dir: &Path, needed: &dyn Fn(&str) -> bool) {
-    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+fn logs_on_disk(dir: &Path) -> Vec<(String, PathBuf)> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let named = entries.filter_map(|entry| {
         let name = entry.file_name().to_string_lossy().into_owned();
-        let parts: Vec<&str> = name.split('_').collect();
-        let [_, _, uid] = parts.as_slice() else { continue };
-        if needed(uid) {
-            continue;
+        match name.split('_').collect::<Vec<_>>().as_slice() {
+            [_, _, uid] => Some(((*uid).to_owned(), entry.path())),
+            _ => None,
         }
-        if let Err(error) = fs::remove_dir_all(entry.path()) {
-            warn!(%error, name, "an orphaned log directory resists");
-        }
+    });
+    named.collect()
+}
+
+fn clean_log(dir: &Path) {
+    if let Err(error) = fs::remove_dir_all(dir) {
+        warn!(%error, path = %dir.display(), "an orphaned log directory resists");
     }
 }
 

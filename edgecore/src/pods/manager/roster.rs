@@ -1,6 +1,7 @@
 //! Who works on which pod.
 //!
-//! **Invariants:** one worker a UID; two UIDs of one namespace and name never at the same time.
+//! **Invariants:** one worker a UID; two UIDs of one namespace and name never at the same time, but for one of
+//! which only dead things are left.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -26,6 +27,8 @@ pub(super) struct Roster {
     tasks: JoinSet<String>,
     by_task: BTreeMap<tokio::task::Id, String>,
     posts: BTreeMap<String, Post>,
+    /// What is left of these is being taken down: none of them gets a worker meanwhile.
+    taken_down: BTreeSet<String>,
 }
 
 struct Post {
@@ -34,6 +37,8 @@ struct Post {
     bell: Arc<Notify>,
     /// The pod was not admitted: it holds nothing.
     rejected: bool,
+    /// Nothing of it runs any more: its name is free, however long its remains resist.
+    dead: bool,
 }
 
 /// A worker has ended.
@@ -49,6 +54,7 @@ impl Roster {
             tasks: JoinSet::new(),
             by_task: BTreeMap::new(),
             posts: BTreeMap::new(),
+            taken_down: BTreeSet::new(),
         }
     }
 
@@ -91,7 +97,7 @@ impl Roster {
                     !same
                 });
             }
-            None if self.name_is_taken(desired) => {}
+            None if self.taken_down.contains(uid) || self.name_is_taken(desired) => {}
             None => {
                 let rejection = self.admit(desired, wanted).err();
                 self.employ_if(order, rejection);
@@ -127,7 +133,7 @@ impl Roster {
         let mut old = self
             .posts
             .values()
-            .filter(|post| post.full_name == name)
+            .filter(|post| !post.dead && post.full_name == name)
             .peekable();
         let taken = old.peek().is_some();
         for post in old {
@@ -173,9 +179,18 @@ impl Roster {
         reported.or_else(|| pod.status.clone())
     }
 
-    /// Gives an order to a new worker.
-    pub(super) fn employ(&mut self, order: Order) {
+    /// Gives the order to end what nobody wants to a new worker.
+    pub(super) fn employ_to_end(&mut self, order: Order, dead: bool) {
+        let uid = spec::uid(&order.desired.pod).to_owned();
         self.employ_if(order, None);
+        if let Some(post) = self.posts.get_mut(&uid) {
+            post.dead = dead;
+        }
+    }
+
+    /// No worker for these until the next call.
+    pub(super) fn take_down(&mut self, uids: BTreeSet<String>) {
+        self.taken_down = uids;
     }
 
     fn employ_if(&mut self, order: Order, rejection: Option<Rejection>) {
@@ -202,6 +217,7 @@ impl Roster {
                 orders,
                 bell,
                 rejected,
+                dead: false,
             },
         );
     }

@@ -1,6 +1,7 @@
 //! The manager against the runtime in memory.
 
 mod admission;
+mod beside;
 mod classes;
 mod clocks;
 mod endings;
@@ -10,6 +11,7 @@ mod pull_secrets;
 mod pulls;
 mod resizes;
 mod sandboxes;
+mod unread;
 
 use std::time::Duration;
 

@@ -22,6 +22,8 @@ pub(super) struct Seen {
     pub(super) name: String,
     /// (id, state) of every sandbox and container, sorted.
     states: Vec<(String, i32)>,
+    /// Something of it may run.
+    pub(super) alive: bool,
 }
 
 /// What the event stream says.
@@ -42,10 +44,17 @@ pub(super) async fn see(runtime: &dyn Runtime) -> Result<BTreeMap<String, Seen>,
         tokio::try_join!(runtime.list_sandboxes(all()), runtime.list_containers(all()))?;
     let mut seen = BTreeMap::new();
     for sandbox in sandboxes {
-        note(&mut seen, &sandbox.labels, (sandbox.id, sandbox.state));
+        let dead = sandbox.state == api::PodSandboxState::SandboxNotready as i32;
+        note(&mut seen, &sandbox.labels, (sandbox.id, sandbox.state), dead);
     }
     for container in containers {
-        note(&mut seen, &container.labels, (container.id, container.state));
+        let dead = container.state == api::ContainerState::ContainerExited as i32;
+        note(
+            &mut seen,
+            &container.labels,
+            (container.id, container.state),
+            dead,
+        );
     }
     for pod in seen.values_mut() {
         pod.states.sort();
@@ -54,14 +63,15 @@ pub(super) async fn see(runtime: &dyn Runtime) -> Result<BTreeMap<String, Seen>,
 }
 
 /// What carries no UID belongs to somebody else.
-fn note(seen: &mut BTreeMap<String, Seen>, labels: &Labels, state: (String, i32)) {
+fn note(seen: &mut BTreeMap<String, Seen>, labels: &Labels, state: (String, i32), dead: bool) {
     let Some(uid) = labels.get(POD_UID) else { return };
     let label = |key: &str| labels.get(key).cloned().unwrap_or_default();
     let pod = seen.entry(uid.clone()).or_insert_with(|| Seen {
         namespace: label(POD_NAMESPACE),
         name: label(POD_NAME),
-        states: Vec::new(),
+        ..Seen::default()
     });
+    pod.alive |= !dead;
     pod.states.push(state);
 }
 

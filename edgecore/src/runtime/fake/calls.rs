@@ -118,6 +118,11 @@ impl Runtime for FakeRuntime {
     }
 
     fn stop_sandbox(&self, id: &str) -> Call<'_, ()> {
+        if self.world.lock().stops_hang {
+            let error = World::refused("StopPodSandbox", "deadline exceeded");
+            let given_up = tokio::time::sleep(std::time::Duration::from_mins(2));
+            return given_up.map(|()| Err(error)).boxed();
+        }
         self.with("StopPodSandbox", id, |world| {
             let inside: Vec<_> = world
                 .containers

@@ -15,6 +15,8 @@ pub(super) struct World {
     pub(super) down: bool,
     pub(super) removals_hang: bool,
     pub(super) shown_memory: Option<i64>,
+    pub(super) stops_hang: bool,
+    pub(super) panics: Option<&'static str>,
     pub(super) driver: Option<api::CgroupDriver>,
     pub(super) sandboxes: BTreeMap<String, api::PodSandboxStatus>,
     pub(super) containers: BTreeMap<String, (String, api::ContainerStatus)>,
@@ -43,6 +45,7 @@ impl World {
 
     pub(super) fn enter(&mut self, call: &'static str, what: &str) -> Result<(), RuntimeError> {
         self.calls.push(format!("{call} {what}").trim_end().to_owned());
+        assert_ne!(self.panics, Some(call), "a test wants this");
         if self.down {
             return Err(RuntimeError::Unavailable {
                 call,

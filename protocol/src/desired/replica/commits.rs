@@ -5,10 +5,10 @@
 use std::collections::BTreeMap;
 
 use crate::desired::{AbsentReason, Violation, absent_version, frames};
-use crate::object::{Object, ObjectKey, Revision, Version};
+use crate::object::{Kind, Object, ObjectKey, Revision, Version};
 use crate::wire::{Applied, Rejected, desired_up};
 
-use super::assemble::{Closure, Received};
+use super::assemble::{Closure, Item, Received};
 use super::guards::{Judged, Overlay, RejectReason};
 use super::{Entry, Fences, Replica};
 
@@ -287,9 +287,12 @@ impl Replica {
     fn answer(&mut self, closure: &Closure, refused: &[(ObjectKey, RejectReason)]) {
         for item in &closure.items {
             match refused.iter().find(|(key, _)| *key == item.key) {
-                Some(_) => self.told.insert(item.key.clone(), item.offered()),
-                None => self.told.remove(&item.key),
-            };
+                Some(_) => self.told_in_vain(item),
+                None => {
+                    self.told.remove(&item.key);
+                    self.untaken.remove(&item.key);
+                }
+            }
         }
         for (key, reason) in refused {
             let rejected = Rejected {
@@ -306,6 +309,14 @@ impl Replica {
         self.out.push_back(frames::up(desired_up::Kind::Applied(Applied {
             seq: closure.seq,
         })));
+    }
+
+    fn told_in_vain(&mut self, item: &Item) {
+        let offered = item.offered();
+        if let Some(uid) = offered.clone().filter(|_| item.key.kind == Kind::Pod) {
+            self.untaken.insert(item.key.clone(), uid);
+        }
+        self.told.insert(item.key.clone(), offered);
     }
 
     /// Removals that waited for a pod become changes when nothing names their key any more.

@@ -263,6 +263,11 @@ impl Replica {
         self.stages[kind.index()] = Stage::Synced;
         self.proven.insert(kind);
         self.behind.remove(&kind);
+        if kind == Kind::Pod {
+            // What this comparison did not offer is not wanted any more.
+            let Self { untaken, told, .. } = self;
+            untaken.retain(|key, _| told.contains_key(key));
+        }
         if view > self.fence(kind) {
             self.fences.views.insert(kind, view);
             self.fences_moved = true;

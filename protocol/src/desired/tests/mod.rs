@@ -4,6 +4,7 @@ mod cluster;
 mod devices;
 mod laws;
 mod restored;
+mod untaken;
 mod world;
 
 use std::collections::BTreeSet;

@@ -109,6 +109,46 @@ async fn a_pod_of_the_same_name_does_not_wait_for_an_erasing_that_hangs() {
     );
 }
 
+#[tokio::test(start_paused = true)]
+async fn the_dead_remains_of_an_orphan_hold_no_name() {
+    let mut node = booted(&["app:1"]).await;
+    node.want(&web("u1"));
+    node.until("Running", |node| node.phase("u1") == "Running").await;
+    node.stop().await;
+    node.runtime.reboot();
+    node.runtime.stops_hang(true);
+    node.forget("u1");
+    node.boot().await;
+    tokio::time::sleep(Duration::from_secs(15)).await;
+    node.want(&web("u2"));
+    let wanted = Instant::now();
+    node.until("the successor", |node| node.phase("u2") == "Running")
+        .await;
+    assert!(
+        wanted.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        wanted.elapsed()
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_orphan_that_still_runs_holds_its_name() {
+    let mut node = booted(&["app:1"]).await;
+    node.want(&web("u1"));
+    node.until("Running", |node| node.phase("u1") == "Running").await;
+    node.stop().await;
+    node.runtime.stops_hang(true);
+    node.forget("u1");
+    node.boot().await;
+    tokio::time::sleep(Duration::from_secs(15)).await;
+    node.want(&web("u2"));
+    tokio::time::sleep(Duration::from_mins(5)).await;
+    assert_eq!(node.phase("u2"), "");
+    node.runtime.stops_hang(false);
+    node.until("the successor", |node| node.phase("u2") == "Running")
+        .await;
+}
+
 /// Counts what is warned of.
 #[derive(Clone, Default)]
 struct Warnings(std::sync::Arc<parking_lot::Mutex<Vec<u8>>>);
