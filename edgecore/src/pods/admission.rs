@@ -12,7 +12,13 @@ mod sysctls;
 
 use k8s_openapi::api::core::v1::{AppArmorProfile, Pod};
 
+use super::eviction;
+use super::resources::{self, Qos};
 use super::spec::{self, NodeFacts};
+
+const MEMORY_PRESSURE: &str = "MemoryPressure";
+/// The taint that the cluster sets for it.
+const MEMORY_TAINT: &str = "node.kubernetes.io/memory-pressure";
 
 /// Why a pod is not admitted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +41,32 @@ pub fn admit<'a>(
     check_groups_policy(facts, pod, pending)?;
     ports::check(pod, others)?;
     check_app_armor(facts, pod, pending)
+}
+
+/// Judges a pod that is new on a node under these pressures. One that ran before is not asked: it would be lost
+/// with a reboot, and perhaps nobody is there to send another.
+pub fn admit_new(pod: &Pod, pressures: &[&str]) -> Result<(), Rejection> {
+    let only_memory = pressures == [MEMORY_PRESSURE];
+    let may_stay = || only_memory && (resources::qos(pod) != Qos::BestEffort || tolerates(pod, MEMORY_TAINT));
+    if pressures.is_empty() || eviction::is_critical(pod) || may_stay() {
+        return Ok(());
+    }
+    Err(Rejection {
+        reason: eviction::REASON,
+        message: eviction::admission_words(pressures),
+    })
+}
+
+fn tolerates(pod: &Pod, taint: &str) -> bool {
+    let tolerations = spec::spec(pod).and_then(|spec| spec.tolerations.as_deref());
+    tolerations.unwrap_or_default().iter().any(|toleration| {
+        let said = |word: &Option<String>| word.clone().unwrap_or_default();
+        let (key, effect) = (said(&toleration.key), said(&toleration.effect));
+        let exists = said(&toleration.operator) == "Exists";
+        let same_key = key == taint || (key.is_empty() && exists);
+        let same_effect = effect.is_empty() || effect == "NoSchedule";
+        same_key && same_effect && (exists || said(&toleration.value).is_empty())
+    })
 }
 
 /// A runtime that does not know the policy keeps a pod from starting; one that runs already is left alone, for
@@ -111,6 +143,38 @@ mod tests {
             ..Known::default()
         });
         assert_eq!(verdict(&facts, strict), Ok(()));
+    }
+
+    #[test]
+    fn under_memory_pressure_only_what_asks_for_nothing_is_refused() {
+        let (memory, disk) = (["MemoryPressure"], ["DiskPressure"]);
+        let refused = |spec: &str, pressures: &[&str]| {
+            let verdict = admit_new(&pod(spec), pressures);
+            verdict
+                .err()
+                .map(|rejection| (rejection.reason, rejection.message))
+        };
+        let best_effort = r#"{"containers":[{"name":"c"}]}"#;
+        let burstable = r#"{"containers":[{"name":"c","resources":{"requests":{"memory":"1Mi"}}}]}"#;
+        let tolerant = r#"{"containers":[{"name":"c"}],
+            "tolerations":[{"key":"node.kubernetes.io/memory-pressure","operator":"Exists","effect":"NoSchedule"}]}"#;
+        let critical = r#"{"containers":[{"name":"c"}],"priority":2000000000}"#;
+        assert_eq!(refused(best_effort, &[]), None);
+        assert_eq!(
+            refused(best_effort, &memory),
+            Some(("Evicted", "The node had condition: [MemoryPressure]. ".to_owned()))
+        );
+        for spared in [burstable, tolerant, critical] {
+            assert_eq!(refused(spared, &memory), None, "{spared}");
+        }
+        for refused_too in [best_effort, burstable, tolerant] {
+            assert!(refused(refused_too, &disk).is_some(), "{refused_too}");
+        }
+        assert_eq!(refused(critical, &disk), None);
+        assert_eq!(
+            refused(burstable, &["MemoryPressure", "DiskPressure"]).unwrap().1,
+            "The node had condition: [MemoryPressure DiskPressure]. "
+        );
     }
 
     #[test]

@@ -106,16 +106,30 @@ impl Events {
         self.tell(pod, Some(field), event);
     }
 
+    /// Tells an event about the node itself.
+    pub fn node(&self, tone: Tone, reason: &str, message: &str) {
+        let node = &self.shared.node;
+        // A kubelet names its node so, UID and all.
+        let reference = ObjectReference {
+            kind: Some("Node".to_owned()),
+            name: Some(node.clone()),
+            uid: Some(node.clone()),
+            ..ObjectReference::default()
+        };
+        self.tell_of(reference, (tone, reason, message));
+    }
+
     fn tell(&self, pod: &Pod, field: Option<&str>, event: (Tone, &str, &str)) {
+        self.tell_of(reference(pod, field), event);
+    }
+
+    fn tell_of(&self, object: ObjectReference, event: (Tone, &str, &str)) {
         let (_, reason, message) = event;
-        let key = format!(
-            "{}|{}|{reason}|{message}",
-            spec::uid(pod),
-            field.unwrap_or_default()
-        );
-        if self.is_news(key) {
+        let said = |part: &Option<String>| part.clone().unwrap_or_default();
+        let (uid, field) = (said(&object.uid), said(&object.field_path));
+        if self.is_news(format!("{uid}|{field}|{reason}|{message}")) {
             // A full queue loses the event: pods do not wait for their story.
-            let _ = self.shared.queue.try_send(self.event(pod, field, event));
+            let _ = self.shared.queue.try_send(self.event(object, event));
         }
     }
 
@@ -133,7 +147,7 @@ impl Events {
         true
     }
 
-    fn event(&self, pod: &Pod, field: Option<&str>, (tone, reason, message): (Tone, &str, &str)) -> Event {
+    fn event(&self, object: ObjectReference, (tone, reason, message): (Tone, &str, &str)) -> Event {
         let now = self.shared.clock.now();
         let nanoseconds = now
             .duration_since(std::time::UNIX_EPOCH)
@@ -141,11 +155,12 @@ impl Events {
         let node = Some(self.shared.node.clone());
         Event {
             metadata: ObjectMeta {
-                name: Some(format!("{}.{nanoseconds:x}", spec::name(pod))),
-                namespace: Some(spec::namespace(pod).to_owned()),
+                name: object.name.as_ref().map(|name| format!("{name}.{nanoseconds:x}")),
+                // An event of what has no namespace stands in this one.
+                namespace: Some(object.namespace.clone().unwrap_or_else(|| "default".to_owned())),
                 ..ObjectMeta::default()
             },
-            involved_object: reference(pod, field),
+            involved_object: object,
             reason: Some(reason.to_owned()),
             message: Some(message.chars().take(MESSAGE).collect()),
             type_: Some(if tone == Tone::Normal { "Normal" } else { "Warning" }.to_owned()),

@@ -36,7 +36,6 @@ pub fn check(pod: &Value) -> Result<(), UnsupportedPodFeature> {
     let mut paths = Vec::new();
     let spec = pod.get("spec").unwrap_or(&Value::Null);
     ALLOWED.walk(spec, "spec", &mut paths);
-    paths.extend(unenforced_size_limits(spec));
     if paths.is_empty() {
         Ok(())
     } else {
@@ -162,25 +161,6 @@ fn admits(values: &str, leaf: &Value) -> bool {
 
 fn plain(leaf: &Value) -> String {
     leaf.as_str().map_or_else(|| leaf.to_string(), str::to_owned)
-}
-
-/// A size limit of an emptyDir on disk would have to be watched, and its pod evicted: not yet.
-fn unenforced_size_limits(spec: &Value) -> Vec<String> {
-    let volumes = spec
-        .get("volumes")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten();
-    let limited = volumes.enumerate().filter(|(_, volume)| {
-        let Some(empty_dir) = volume.get("emptyDir") else {
-            return false;
-        };
-        empty_dir.get("sizeLimit").is_some_and(|limit| !is_unset(limit))
-            && empty_dir.get("medium").and_then(Value::as_str) != Some("Memory")
-    });
-    limited
-        .map(|(index, _)| format!("spec.volumes[{index}].emptyDir.sizeLimit"))
-        .collect()
 }
 
 fn told(paths: &[String]) -> String {

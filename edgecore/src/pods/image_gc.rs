@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_cri::v1 as api;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, interval_at};
 use tracing::{info, warn};
 
@@ -28,6 +29,8 @@ use crate::runtime::{Labels, Runtime, RuntimeError};
 const LOOK: Duration = Duration::from_mins(5);
 /// What is younger may be about to be used.
 const MIN_AGE: Duration = Duration::from_mins(2);
+/// The high threshold at which no image goes.
+const KEEP_ALL: u8 = 100;
 /// How far below the high threshold the low one is, in percent.
 const BAND: u64 = 5;
 /// The image of sandboxes, by the last part of its name: older runtimes do not pin it, and no pod names it.
@@ -45,34 +48,83 @@ pub(super) struct Room {
     pub(super) measure: Measure,
 }
 
-/// Makes room when it is needed, for ever.
-pub(super) async fn keep_room(room: Room) {
+/// Who asks for all the room that unused images take, and is told when it is made.
+pub(super) type Plea = oneshot::Sender<()>;
+
+/// Makes room when it is needed or asked for, for ever.
+pub(super) async fn keep_room(room: Room, mut pleas: mpsc::Receiver<Plea>) {
     let mut gc = ImageGc::default();
     // Not at once: pods that start have the first word.
     let mut look = interval_at(Instant::now() + LOOK, LOOK);
     loop {
-        look.tick().await;
-        if let Err(error) = room.look(&mut gc).await {
+        let plea = tokio::select! {
+            _ = look.tick() => None,
+            Some(plea) = pleas.recv() => Some(plea),
+        };
+        let looked = match &plea {
+            None => room.look(&mut gc).await,
+            Some(_) => room.make_all(&mut gc).await,
+        };
+        if let Err(error) = looked {
             warn!(%error, "it is not known which images could go");
+        }
+        if let Some(plea) = plea {
+            // Nobody may be waiting any more.
+            let _ = plea.send(());
         }
     }
 }
 
 impl Room {
     async fn look(&self, gc: &mut ImageGc) -> Result<(), RuntimeError> {
-        let images = self.runtime.list_images().await?;
-        let containers = self.runtime.list_containers(Labels::new()).await?;
-        let mut needed = used(&images, &containers);
-        gc.note(&images, &needed, Instant::now());
+        let (images, needed) = self.note(gc).await?;
         let Some(excess) = self.excess().await? else {
             return Ok(());
         };
-        // Only a list that the cluster has confirmed names all that is wanted.
-        if !self.source.pods_synced() {
+        let freed = self.free(gc, &images, needed, excess).await?;
+        if freed.is_some_and(|freed| freed < excess) {
+            warn!(
+                wanted = excess,
+                ?freed,
+                "the disk stays too full: no other image can go"
+            );
+        }
+        Ok(())
+    }
+
+    /// Removes every image that may go, unless they are all to be kept.
+    async fn make_all(&self, gc: &mut ImageGc) -> Result<(), RuntimeError> {
+        if self.high_percent >= KEEP_ALL {
             return Ok(());
         }
+        let (images, needed) = self.note(gc).await?;
+        self.free(gc, &images, needed, u64::MAX).await.map(drop)
+    }
+
+    /// The images, and the ids of those that are in use.
+    async fn note(&self, gc: &mut ImageGc) -> Result<(Vec<api::Image>, BTreeSet<String>), RuntimeError> {
+        let images = self.runtime.list_images().await?;
+        let containers = self.runtime.list_containers(Labels::new()).await?;
+        let used = used(&images, &containers);
+        gc.note(&images, &used, Instant::now());
+        Ok((images, used))
+    }
+
+    /// Removes images in turn; says how many bytes that freed, or nothing when nothing could be said of what is
+    /// wanted.
+    async fn free(
+        &self,
+        gc: &ImageGc,
+        images: &[api::Image],
+        mut needed: BTreeSet<String>,
+        bytes: u64,
+    ) -> Result<Option<u64>, RuntimeError> {
+        // Only a list that the cluster has confirmed names all that is wanted.
+        if !self.source.pods_synced() {
+            return Ok(None);
+        }
         needed.extend(self.wanted().await?);
-        let chosen = gc.choose(&images, &needed, excess, Instant::now());
+        let chosen = gc.choose(images, &needed, bytes, Instant::now());
         let mut freed = 0;
         for image in &chosen {
             match self.runtime.remove_image(&image.id).await {
@@ -87,13 +139,7 @@ impl Room {
                 Err(error) => warn!(image = name(image), %error, "an unused image resists"),
             }
         }
-        if freed < excess {
-            warn!(
-                wanted = excess,
-                freed, "the disk stays too full: no other image can go"
-            );
-        }
-        Ok(())
+        Ok(Some(freed))
     }
 
     /// By how many bytes the disk of the images is too full; nothing below the high threshold.
@@ -308,6 +354,33 @@ mod tests {
         );
         node.sync();
         assert_eq!(left().await, ["sha256:app:1"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_asks_for_all_the_room_there_is_gets_it_unless_all_images_are_to_be_kept() {
+        let node = Node::new(&["old:1", "older:1"]);
+        node.sync();
+        for (high_percent, left) in [(100, 2), (85, 0)] {
+            let room = Room {
+                runtime: Arc::new(node.runtime.clone()),
+                source: node.source.clone(),
+                high_percent,
+                // It is not full at all.
+                measure: |_| None,
+            };
+            let (pleas, asked) = mpsc::channel(1);
+            let (plea, made) = oneshot::channel();
+            let asking = async {
+                tokio::time::sleep(LOOK + MIN_AGE).await;
+                pleas.send(plea).await.unwrap();
+                made.await.unwrap();
+            };
+            tokio::select! {
+                () = keep_room(room, asked) => {}
+                () = asking => {}
+            }
+            assert_eq!(node.runtime.list_images().await.unwrap().len(), left);
+        }
     }
 
     #[test]

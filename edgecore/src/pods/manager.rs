@@ -28,7 +28,8 @@ use tracing::warn;
 
 use super::cgroups::Cgroups;
 use super::events::{self, Events};
-use super::image_gc::{self, Room};
+use super::eviction::{self, Sight, Verdict};
+use super::image_gc::{self, Plea, Room};
 use super::images::{Images, PullRecords};
 use super::kit::Kit;
 use super::logs::{self, Limits, Rotation};
@@ -38,6 +39,7 @@ use super::seams::{PodSource, Report};
 use super::spec::{NodeFacts, Objects};
 use super::volumes::Volumes;
 use crate::node::observe;
+use crate::node::thresholds::Thresholds;
 use crate::runtime::{self, Runtime};
 use roster::{Ended, Roster};
 use watch::{Seen, see};
@@ -50,6 +52,8 @@ const CLEAN: Duration = Duration::from_mins(1);
 const PULLS: usize = 4;
 /// Events of the runtime that wait to be noticed.
 const NOTICES: usize = 256;
+/// Evictions that wait to be carried out.
+const VERDICTS: usize = 16;
 
 /// What the manager is made from.
 pub struct Parts {
@@ -75,6 +79,10 @@ pub struct Parts {
     pub parallel_starts: usize,
     /// Above so many percent of the disk unused images go; 100 keeps them all.
     pub image_gc_high_percent: u8,
+    /// Below how much that is left pods are evicted.
+    pub thresholds: Thresholds,
+    /// What is left now.
+    pub load: Sight,
     /// The wall clock.
     pub clock: Clock,
 }
@@ -160,6 +168,8 @@ struct Round {
     kit: Arc<Kit>,
     source: Arc<dyn PodSource>,
     image_gc_high_percent: u8,
+    thresholds: Thresholds,
+    load: Sight,
     roster: Roster,
     progress: Progress,
     seen: BTreeMap<String, Seen>,
@@ -197,6 +207,8 @@ impl Round {
             kit,
             source: parts.source,
             image_gc_high_percent: parts.image_gc_high_percent,
+            thresholds: parts.thresholds,
+            load: parts.load,
             progress,
             seen: BTreeMap::new(),
             spared: BTreeSet::new(),
@@ -213,7 +225,11 @@ impl Round {
         self.helpers
             .spawn(events::pump(told, Arc::clone(&self.kit.report)));
         self.helpers.spawn(logs::keep_short(self.rotation()));
-        self.helpers.spawn(image_gc::keep_room(self.room()));
+        let (plea, pleas) = mpsc::channel(1);
+        self.helpers.spawn(image_gc::keep_room(self.room(), pleas));
+        let (verdict, mut verdicts) = mpsc::channel(VERDICTS);
+        self.helpers
+            .spawn(eviction::keep_watch(self.watch(plea, verdict)));
         let kit = Arc::clone(&self.kit);
         self.helpers.spawn(async move { kit.images.keep_settled().await });
         let (notice, mut notices) = mpsc::channel(NOTICES);
@@ -234,6 +250,7 @@ impl Round {
                 Some(notice) = notices.recv() => self.notice(notice),
                 Some(ended) = self.helpers.join_next() => helped(ended),
                 Some(ended) = self.cleaning.join_next() => self.cleaned(ended, *objects.borrow()),
+                Some(verdict) = verdicts.recv() => self.roster.evict(verdict),
                 ended = self.roster.ended() => self.ended(&ended, *objects.borrow()),
                 () = tokio::time::sleep_until(next) => self.relist().await,
             }
@@ -247,6 +264,21 @@ impl Round {
             source: Arc::clone(&self.source),
             high_percent: self.image_gc_high_percent,
             measure: observe::disk,
+        }
+    }
+
+    fn watch(&self, images: mpsc::Sender<Plea>, verdicts: mpsc::Sender<Verdict>) -> eviction::Parts {
+        eviction::Parts {
+            thresholds: self.thresholds,
+            sight: Arc::clone(&self.load),
+            runtime: Arc::clone(&self.kit.runtime),
+            source: Arc::clone(&self.source),
+            report: Arc::clone(&self.kit.report),
+            facts: Arc::clone(&self.kit.facts),
+            cgroups: self.kit.cgroups.clone(),
+            events: self.kit.events.clone(),
+            images,
+            verdicts,
         }
     }
 

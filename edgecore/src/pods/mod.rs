@@ -9,6 +9,7 @@ pub mod dns;
 pub mod endings;
 pub mod env;
 pub mod events;
+pub mod eviction;
 pub mod expansion;
 pub mod features;
 pub mod gc;

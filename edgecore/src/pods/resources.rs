@@ -6,6 +6,7 @@
 
 mod pods;
 mod quantity;
+mod storage;
 
 use std::collections::BTreeMap;
 
@@ -19,6 +20,7 @@ pub use pods::{
     pod_requests, said_by_pod, sandbox_amounts,
 };
 pub use quantity::{bytes_text, milli, milli_text, nano, whole};
+pub use storage::{Storage, pod_storage, storage_limit};
 
 const MIN_SHARES: u64 = 2;
 const MAX_SHARES: u64 = 262_144;

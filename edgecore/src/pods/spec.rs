@@ -15,6 +15,7 @@ use k8s_openapi::api::node::v1::RuntimeClass;
 use super::cgroups::CgroupLayout;
 use super::resource_fields::Resources;
 use crate::node::host_ip::HostIp;
+use crate::node::pressures::Pressures;
 use crate::runtime::Abilities;
 
 /// What the builders need to know of this node. Made once at start.
@@ -52,6 +53,8 @@ pub struct NodeFacts {
     pub selinux: bool,
     /// What the runtime can do.
     pub abilities: Abilities,
+    /// The pressures that the Node shows.
+    pub pressures: Pressures,
 }
 
 impl NodeFacts {

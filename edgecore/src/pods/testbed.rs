@@ -25,6 +25,9 @@ use super::spec::{self, NodeFacts};
 use super::volumes::Volumes;
 use super::volumes::testing::Scratch;
 use super::volumes::tokens::{TokenCache, TokenError, TokenRequest, TokenSource, TokenStore};
+use crate::node::pressures::Pressures;
+use crate::node::thresholds::Thresholds;
+use crate::node::{Disk, Load};
 use crate::runtime::Runtime;
 use crate::runtime::fake::FakeRuntime;
 use crate::store::Db;
@@ -151,6 +154,20 @@ impl Report for FakeReport {
     }
 }
 
+/// A device that has enough of everything.
+pub(crate) fn plenty() -> Load {
+    Load {
+        memory_available: 2 << 30,
+        disk: Some(Disk {
+            bytes: 1 << 30,
+            bytes_free: 1 << 29,
+            inodes: 1000,
+            inodes_free: 500,
+        }),
+        ..Load::default()
+    }
+}
+
 /// A node.
 pub(crate) struct Node {
     pub(crate) runtime: FakeRuntime,
@@ -158,6 +175,10 @@ pub(crate) struct Node {
     pub(crate) report: Arc<FakeReport>,
     pub(crate) objects: Arc<FakeObjects>,
     pub(crate) tokens: Arc<FakeTokens>,
+    /// What is left of the device.
+    pub(crate) load: Arc<Mutex<Load>>,
+    /// The pressures that the Node shows.
+    pub(crate) pressures: Pressures,
     /// What outlives the manager.
     store: Db,
     scratch: Scratch,
@@ -185,6 +206,8 @@ impl Node {
             )),
             tokens: Arc::default(),
             scratch: Scratch::new("node"),
+            load: Arc::new(Mutex::new(plenty())),
+            pressures: Pressures::default(),
             store: Db::in_memory(),
             tasks: JoinSet::new(),
             stop: CancellationToken::new(),
@@ -197,8 +220,10 @@ impl Node {
         let facts = Arc::new(NodeFacts {
             root_dir: root.join("kubelet"),
             log_dir: root.join("pods"),
+            pressures: self.pressures.clone(),
             ..facts()
         });
+        let load = Arc::clone(&self.load);
         let objects = Arc::clone(&self.objects) as Arc<dyn spec::Objects>;
         let clock = Arc::clone(&self.tokens);
         let now = Arc::new(move || UNIX_EPOCH + Duration::from_secs(clock.seconds.load(Ordering::Relaxed)));
@@ -216,6 +241,8 @@ impl Node {
             link_dir: root.join("containers"),
             parallel_starts: 4,
             image_gc_high_percent: 100,
+            thresholds: Thresholds::default(),
+            load: Arc::new(move || load.lock().clone()),
             clock: Clock::system(),
         });
         self.stop = CancellationToken::new();
@@ -269,10 +296,15 @@ impl Node {
         self.source.objects.send_modify(|generation| *generation += 1);
     }
 
+    /// The directory of a pod's volume, by `plugin/volume`.
+    pub(crate) fn volume(&self, uid: &str, path: &str) -> std::path::PathBuf {
+        let volumes = self.scratch.path().join("kubelet/pods").join(uid).join("volumes");
+        volumes.join(format!("kubernetes.io~{path}"))
+    }
+
     /// What a file of a pod's volume says, by `plugin/volume/path`; nothing while it is missing.
     pub(crate) fn in_volume(&self, uid: &str, path: &str) -> String {
-        let volumes = self.scratch.path().join("kubelet/pods").join(uid).join("volumes");
-        std::fs::read_to_string(volumes.join(format!("kubernetes.io~{path}"))).unwrap_or_default()
+        std::fs::read_to_string(self.volume(uid, path)).unwrap_or_default()
     }
 
     /// The status reported last.

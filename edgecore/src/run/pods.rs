@@ -62,6 +62,11 @@ pub(super) async fn run(parts: &Arc<Parts>, stop: CancellationToken) -> Result<(
         link_dir: parts.paths.at("var/log/containers"),
         parallel_starts: parallel_starts(),
         image_gc_high_percent: parts.config.image_gc_high_percent,
+        thresholds: parts.config.eviction,
+        load: Arc::new({
+            let (root, pods) = (parts.paths.at("/"), parts.paths.kubelet_dir().join("pods"));
+            move || observe::load(&root, &pods)
+        }),
         clock: parts.clock.clone(),
     });
     tokio::select! {
@@ -139,6 +144,7 @@ fn facts(parts: &Parts, driver: CgroupDriver) -> NodeFacts {
         app_armor: observe::app_armor(&paths.at("/")),
         selinux: observe::selinux(&paths.at("/")),
         abilities: parts.abilities.clone(),
+        pressures: parts.pressures.clone(),
         allocatable: capacity::allocatable(&machine, disk, parts.config.max_pods),
     }
 }

@@ -323,6 +323,21 @@ impl Runtime for Cri {
         .boxed()
     }
 
+    fn container_stats(&self, labels: Labels) -> Call<'_, Vec<api::ContainerStats>> {
+        let mut client = self.runtime.clone();
+        let filter = Some(api::ContainerStatsFilter {
+            label_selector: labels,
+            ..Default::default()
+        });
+        async move {
+            let answer = client.list_container_stats(api::ListContainerStatsRequest { filter });
+            within("ListContainerStats", LIST_DEADLINE, answer)
+                .await
+                .map(|r| r.stats)
+        }
+        .boxed()
+    }
+
     fn update_container(&self, id: &str, resources: api::LinuxContainerResources) -> Call<'_, ()> {
         let mut client = self.runtime.clone();
         let request = api::UpdateContainerResourcesRequest {

@@ -116,6 +116,11 @@ impl FakeRuntime {
         }
     }
 
+    /// The containers of that name use so much memory and disk.
+    pub(crate) fn uses_much(&self, name: &str, memory: u64, disk: u64) {
+        self.world.lock().usage.insert(name.to_owned(), (memory, disk));
+    }
+
     /// Makes the command `first` of an exec end with `code` after `takes`.
     pub(crate) fn commands(&self, first: &str, code: i32, takes: Duration) {
         self.world.lock().exec.insert(first.to_owned(), (code, takes));

@@ -79,6 +79,8 @@ pub trait Runtime: Send + Sync + 'static {
     fn container_status(&self, id: &str) -> Call<'_, api::ContainerStatus>;
     /// All containers that carry `labels`.
     fn list_containers(&self, labels: Labels) -> Call<'_, Vec<api::Container>>;
+    /// What the containers that carry `labels` use.
+    fn container_stats(&self, labels: Labels) -> Call<'_, Vec<api::ContainerStats>>;
     /// Changes the limits of a running container.
     fn update_container(&self, id: &str, resources: api::LinuxContainerResources) -> Call<'_, ()>;
     /// Makes the runtime open a container's log file again after a rotation.

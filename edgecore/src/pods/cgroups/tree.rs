@@ -73,8 +73,8 @@ impl CgroupError {
 /// The tree below the mounted controllers.
 #[derive(Debug)]
 pub struct Cgroups {
-    layout: CgroupLayout,
-    hierarchy: Hierarchy,
+    pub(super) layout: CgroupLayout,
+    pub(super) hierarchy: Hierarchy,
     systemd: Systemd,
 }
 

@@ -194,6 +194,7 @@ const CONTAINER: &str = "
     resources.requests.hugepages-*
     resources.limits.cpu
     resources.limits.memory
+    resources.limits.ephemeral-storage
     resources.limits.hugepages-*
     resizePolicy.[].resourceName=cpu|memory
     resizePolicy.[].restartPolicy=NotRequired|RestartContainer

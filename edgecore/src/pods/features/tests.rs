@@ -73,11 +73,6 @@ fn every_feature_that_is_not_honoured_is_refused_by_its_path() {
         ),
         (
             "resources",
-            json!({"limits": {"ephemeral-storage": "1"}}),
-            "resources.limits.ephemeral-storage",
-        ),
-        (
-            "resources",
             json!({"claims": [{"name": "x"}]}),
             "resources.claims",
         ),
@@ -103,11 +98,6 @@ fn every_feature_that_is_not_honoured_is_refused_by_its_path() {
             "volumes",
             json!([{"name": "a", "persistentVolumeClaim": {"claimName": "x"}}]),
             "volumes[0].persistentVolumeClaim",
-        ),
-        (
-            "volumes",
-            json!([{"name": "a", "emptyDir": {"sizeLimit": "1Mi"}}]),
-            "volumes[0].emptyDir.sizeLimit",
         ),
         (
             "volumes",
@@ -154,9 +144,15 @@ fn sidecars_and_restart_rules_are_honoured() {
 }
 
 #[test]
-fn memory_backed_volumes_may_be_limited() {
-    let volumes = json!([{"name": "a", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}}]);
+fn volumes_and_what_containers_write_may_be_limited() {
+    let volumes = json!([{"name": "a", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
+        {"name": "b", "emptyDir": {"sizeLimit": "1Mi"}}]);
     assert_eq!(refused(&json!({ "volumes": volumes })), Vec::<String>::new());
+    let resources = json!({"limits": {"ephemeral-storage": "1Mi"}});
+    assert_eq!(
+        refused_in_container(&json!({ "resources": resources })),
+        Vec::<String>::new()
+    );
 }
 
 #[test]

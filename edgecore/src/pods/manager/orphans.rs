@@ -202,6 +202,7 @@ fn order_to_end(uid: &str, seen: &Seen) -> Order {
         desired: Arc::new(DesiredPod { pod, refused: None }),
         removed: true,
         followed: false,
+        evicted: None,
         objects: 0,
     }
 }

@@ -14,6 +14,7 @@ use tracing::error;
 
 use crate::pods::admission::{self, Rejection};
 use crate::pods::desired::DesiredPod;
+use crate::pods::eviction::Verdict;
 use crate::pods::kit::Kit;
 use crate::pods::resize;
 use crate::pods::resources;
@@ -82,6 +83,7 @@ impl Roster {
             desired: Arc::clone(desired),
             removed: false,
             followed: false,
+            evicted: None,
             objects,
         };
         match self.posts.get(uid) {
@@ -91,6 +93,7 @@ impl Roster {
                     if !same {
                         *current = Order {
                             objects: current.objects.max(objects),
+                            evicted: current.evicted.clone(),
                             ..order
                         };
                     }
@@ -150,6 +153,9 @@ impl Roster {
         let over = status.as_ref().is_some_and(status::is_terminal);
         if over || desired.refused.is_some() || pod.metadata.deletion_timestamp.is_some() {
             return Ok(());
+        }
+        if status.as_ref().is_none_or(|status| status.start_time.is_none()) {
+            admission::admit_new(pod, &self.kit.facts.pressures.held())?;
         }
         let phase = status.and_then(|status| status.phase);
         let pending = phase.is_none_or(|phase| phase == "Pending");
@@ -226,6 +232,17 @@ impl Roster {
         if let Some(post) = self.posts.get(uid) {
             post.orders
                 .send_if_modified(|order| !std::mem::replace(&mut order.removed, true));
+        }
+    }
+
+    /// Ends a pod that has to go. What was said first counts.
+    pub(super) fn evict(&self, Verdict { uid, eviction }: Verdict) {
+        if let Some(post) = self.posts.get(&uid) {
+            post.orders.send_if_modified(|order| {
+                let is_news = order.evicted.is_none();
+                order.evicted.get_or_insert(eviction);
+                is_news
+            });
         }
     }
 

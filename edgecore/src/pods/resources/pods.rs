@@ -145,15 +145,15 @@ fn huge_pages(list: Option<&BTreeMap<String, Quantity>>) -> HugePages {
 }
 
 /// What containers add up to.
-struct Aggregate {
-    sum: Amounts,
+pub(super) struct Aggregate {
+    pub(super) sum: Amounts,
     /// Whether every container has an amount of CPU.
     all_cpu: bool,
     /// The same of memory.
     all_memory: bool,
 }
 
-fn aggregate(pod: &Pod, of: fn(&Container) -> Amounts) -> Aggregate {
+pub(super) fn aggregate(pod: &Pod, of: fn(&Container) -> Amounts) -> Aggregate {
     let mut all = Aggregate {
         sum: Amounts::default(),
         all_cpu: true,

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use super::{Lookup, NodeFacts, Objects};
 use crate::node::host_ip::HostIp;
+use crate::node::pressures::Pressures;
 use crate::pods::cgroups::{CgroupDriver, CgroupLayout};
 use crate::runtime::Abilities;
 
@@ -43,6 +44,7 @@ pub(crate) fn facts() -> NodeFacts {
         app_armor: false,
         selinux: false,
         abilities: Abilities::default(),
+        pressures: Pressures::default(),
     }
 }
 

@@ -16,6 +16,11 @@ const OWNED: [&str; 5] = [
     "PodScheduled",
 ];
 
+/// The condition of a pod that somebody has to end.
+const DISRUPTION: &str = "DisruptionTarget";
+/// Its reason where that is the node.
+const BY_THE_NODE: &str = "TerminationByKubelet";
+
 struct Verdict {
     holds: bool,
     reason: Option<&'static str>,
@@ -68,7 +73,27 @@ pub(super) fn apply(input: &StatusInput<'_>, old: &PodStatus, status: &mut PodSt
     let now = || time(input.now);
     let resize = input.resize.conditions();
     let resize = resize.map(|told| told.since(old.conditions.as_deref(), now()));
-    status.conditions = Some(conditions.chain(resize).collect());
+    let all = conditions.chain(resize).chain(disruption(input, old));
+    status.conditions = Some(all.collect());
+}
+
+/// Said once and for ever of a pod that goes so that the node lives. Others have this condition too, and theirs is
+/// left to them.
+fn disruption(input: &StatusInput<'_>, old: &PodStatus) -> Option<PodCondition> {
+    let own = |c: &&PodCondition| c.type_ == DISRUPTION && c.reason.as_deref() == Some(BY_THE_NODE);
+    let said = old.conditions.iter().flatten().find(own);
+    let message = input.end.failed.as_ref().map(|(_, message)| message.clone());
+    let new = || {
+        let verdict = Verdict {
+            message,
+            ..Verdict::because(true, BY_THE_NODE)
+        };
+        input
+            .end
+            .for_the_node
+            .then(|| condition(input, old, DISRUPTION, verdict))
+    };
+    said.cloned().or_else(new)
 }
 
 fn condition(input: &StatusInput<'_>, old: &PodStatus, name: &str, verdict: Verdict) -> PodCondition {

@@ -80,6 +80,8 @@ pub struct End {
     pub stopped: bool,
     /// The pod fails, with this reason and message, whatever its containers say.
     pub failed: Option<(String, String)>,
+    /// It fails because the node needs what it uses: it gets the condition `DisruptionTarget`.
+    pub for_the_node: bool,
     /// The pod was not admitted, for this reason and with this message: nothing of it was made.
     pub rejected: Option<(String, String)>,
 }

@@ -11,6 +11,7 @@ mod atomic;
 mod empty_dir;
 pub(super) mod file;
 mod host_path;
+pub(super) mod measure;
 mod mounts;
 mod plan;
 pub(crate) mod removal;

@@ -7,6 +7,7 @@
 //! pod or, where it made something and nothing failed, at what it made; it may be dropped at any `.await` and a new worker finds everything by the runtime's labels.
 
 mod act;
+mod evicted;
 mod ground;
 mod hooking;
 mod looking;
@@ -31,6 +32,7 @@ use tracing::debug;
 use super::desired::DesiredPod;
 use super::endings::Ending;
 use super::events::Tone;
+use super::eviction::{self, Eviction};
 use super::kit::Kit;
 use super::lifecycle::{self, History, Outcome, Plan, Stage, Step, View};
 use super::observed::{Memory, PodObserved, Run};
@@ -58,6 +60,8 @@ pub struct Order {
     pub removed: bool,
     /// Another pod of its name is wanted, and waits for this one's end.
     pub followed: bool,
+    /// It has to go so that the device lives, or because it exceeds a limit.
+    pub evicted: Option<Arc<Eviction>>,
     /// Counts changes of the objects that pods name.
     pub objects: u64,
 }
@@ -207,10 +211,13 @@ impl Worker {
             };
             self.refresh_at = Some(Instant::now());
         }
+        if let Some(eviction) = self.order.evicted.clone() {
+            self.evict(&eviction);
+        }
         if let Some(grace_seconds) = ordered_end(&self.order) {
             self.begin_end(grace_seconds);
         } else if self.has_ended_before() {
-            self.begin_end(lifecycle::spec_grace(self.pod()));
+            self.begin_end(self.grace_of_the_ended());
         }
     }
 
@@ -225,8 +232,7 @@ impl Worker {
     }
 
     fn has_ended_before(&self) -> bool {
-        let known = [self.reported.as_ref(), self.pod().status.as_ref()];
-        known.into_iter().flatten().any(status::is_terminal)
+        self.known_statuses().any(status::is_terminal)
     }
 
     fn begin_end(&mut self, grace_seconds: i64) {
@@ -247,11 +253,7 @@ impl Worker {
     /// When `activeDeadlineSeconds` is over, counted from the start that was reported.
     fn deadline(&self) -> Option<Instant> {
         let seconds = spec::spec(self.pod())?.active_deadline_seconds?;
-        let known = [self.reported.as_ref(), self.pod().status.as_ref()];
-        let started = known
-            .into_iter()
-            .flatten()
-            .find_map(|status| status.start_time.clone());
+        let started = self.known_statuses().find_map(|status| status.start_time.clone());
         let since = started.map_or(0, |at| {
             status::time(self.kit.clock.now()).0.as_second() - at.0.as_second()
         });
@@ -407,7 +409,9 @@ fn ordered_end(order: &Order) -> Option<i64> {
     let pod = &order.desired.pod;
     let deleted = pod.metadata.deletion_timestamp.is_some();
     let asked = pod.metadata.deletion_grace_period_seconds;
-    (deleted || order.removed).then(|| asked.unwrap_or_else(|| lifecycle::spec_grace(pod)))
+    let ended = (deleted || order.removed).then(|| asked.unwrap_or_else(|| lifecycle::spec_grace(pod)));
+    let evicted = order.evicted.is_some().then_some(eviction::GRACE_SECONDS);
+    [ended, evicted].into_iter().flatten().min()
 }
 
 fn overdue() -> (String, String) {

@@ -4,7 +4,7 @@ use futures::FutureExt;
 use k8s_cri::v1 as api;
 use tonic::Code;
 
-use super::world::{World, condition, created, image, listed_container, listed_sandbox, matches};
+use super::world::{World, condition, created, image, listed_container, listed_sandbox, matches, stats};
 use super::{FakeRuntime, NAME, UID};
 use crate::runtime::{Call, Events, Labels, Runtime, RuntimeError};
 
@@ -273,6 +273,15 @@ impl Runtime for FakeRuntime {
             Ok(all
                 .map(|(sandbox, status)| listed_container(sandbox, status))
                 .collect())
+        })
+    }
+
+    fn container_stats(&self, labels: Labels) -> Call<'_, Vec<api::ContainerStats>> {
+        self.with("ListContainerStats", "", |world| {
+            let running = api::ContainerState::ContainerRunning as i32;
+            let all = world.containers.values().map(|(_, status)| status);
+            let named = all.filter(|s| s.state == running && matches(&s.labels, &labels));
+            Ok(named.map(|status| stats(world, status)).collect())
         })
     }
 

@@ -26,6 +26,8 @@ pub(super) struct World {
     pub(super) private: BTreeMap<String, String>,
     pub(super) exits: HashMap<String, i32>,
     pub(super) unstartable: BTreeSet<String>,
+    /// What containers use, by name: bytes of memory and of disk.
+    pub(super) usage: HashMap<String, (u64, u64)>,
     pub(super) exec: HashMap<String, (i32, Duration)>,
     pub(super) failures: HashMap<&'static str, VecDeque<RuntimeError>>,
     pub(super) calls: Vec<String>,
@@ -152,5 +154,29 @@ pub(super) fn listed_container(sandbox: &str, status: &api::ContainerStatus) -> 
         labels: status.labels.clone(),
         annotations: status.annotations.clone(),
         image_id: status.image_id.clone(),
+    }
+}
+
+pub(super) fn stats(world: &World, status: &api::ContainerStatus) -> api::ContainerStats {
+    let name = status.labels.get(super::NAME).cloned().unwrap_or_default();
+    let (memory, disk) = world.usage.get(&name).copied().unwrap_or_default();
+    let number = |value| Some(api::UInt64Value { value });
+    api::ContainerStats {
+        attributes: Some(api::ContainerAttributes {
+            id: status.id.clone(),
+            metadata: status.metadata.clone(),
+            labels: status.labels.clone(),
+            annotations: HashMap::new(),
+        }),
+        memory: Some(api::MemoryUsage {
+            working_set_bytes: number(memory),
+            ..Default::default()
+        }),
+        writable_layer: Some(api::FilesystemUsage {
+            used_bytes: number(disk),
+            inodes_used: number(1),
+            ..Default::default()
+        }),
+        ..Default::default()
     }
 }

@@ -1,0 +1,222 @@
+//! Getting what pods use: from their cgroups, from the runtime, and from their directories.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use k8s_cri::v1 as api;
+use k8s_openapi::api::core::v1::{Pod, Volume};
+use tokio::sync::OnceCell;
+use tokio::task::JoinSet;
+
+use super::limits::Needs;
+use super::rank::Candidate;
+use super::usage::{ContainerUsage, Space, Usage};
+use crate::pods::cgroups::Cgroups;
+use crate::pods::container_config::CONTAINER_NAME;
+use crate::pods::desired::DesiredPod;
+use crate::pods::resources;
+use crate::pods::sandbox_config::POD_UID;
+use crate::pods::spec::{self, NodeFacts};
+use crate::pods::volumes::measure::{self, Taken};
+use crate::runtime::{Labels, Runtime, RuntimeError};
+
+/// A pod, and what is to be measured of it.
+pub(super) struct Subject {
+    pub(super) desired: Arc<DesiredPod>,
+    pub(super) needs: Needs,
+}
+
+/// Measures pods.
+pub(super) struct Meter {
+    pub(super) runtime: Arc<dyn Runtime>,
+    pub(super) facts: Arc<NodeFacts>,
+    pub(super) cgroups: Option<Arc<Cgroups>>,
+    /// Whether images, and with them what containers write beside their volumes, lie on a file system of their own.
+    pub(super) images_apart: OnceCell<bool>,
+}
+
+/// What the runtime says, by pod and container.
+type Told = BTreeMap<String, BTreeMap<String, ContainerUsage>>;
+
+impl Meter {
+    /// Measures those of which something is on the device.
+    pub(super) async fn measure(&self, subjects: Vec<Subject>) -> Result<Vec<Candidate>, RuntimeError> {
+        let asks = subjects
+            .iter()
+            .any(|subject| subject.needs.memory || subject.needs.everything);
+        let mut told = if asks { self.ask().await? } else { Told::new() };
+        let (places, desired): (Vec<_>, Vec<_>) = subjects
+            .into_iter()
+            .map(|subject| (Place::of(&self.facts, &subject), subject))
+            .filter(|(place, _)| place.dir.exists())
+            .map(|(place, subject)| (place, subject.desired))
+            .unzip();
+        let mut candidates = Vec::with_capacity(desired.len());
+        for (desired, mut usage) in desired.into_iter().zip(walk(places).await) {
+            let uid = spec::uid(&desired.pod);
+            for (name, seen) in told.remove(uid).unwrap_or_default() {
+                let container = usage.containers.entry(name).or_default();
+                container.memory = seen.memory;
+                container.layer = seen.layer;
+            }
+            usage.memory = self.memory(&desired.pod, &usage);
+            candidates.push(Candidate { desired, usage });
+        }
+        Ok(candidates)
+    }
+
+    async fn ask(&self) -> Result<Told, RuntimeError> {
+        let apart = *self
+            .images_apart
+            .get_or_try_init(|| self.are_images_apart())
+            .await?;
+        let mut told = Told::new();
+        for stats in self.runtime.container_stats(Labels::new()).await? {
+            let Some(labels) = stats.attributes.as_ref().map(|attributes| &attributes.labels) else {
+                continue;
+            };
+            let (Some(uid), Some(name)) = (labels.get(POD_UID), labels.get(CONTAINER_NAME)) else {
+                continue;
+            };
+            let pod = told.entry(uid.clone()).or_default();
+            let container = pod.entry(name.clone()).or_default();
+            let (memory, layer) = said(&stats);
+            container.memory += memory;
+            if !apart {
+                container.layer += layer;
+            }
+        }
+        Ok(told)
+    }
+
+    async fn are_images_apart(&self) -> Result<bool, RuntimeError> {
+        let info = self.runtime.image_fs_info().await?;
+        let place = info.image_filesystems.first().and_then(|fs| fs.fs_id.as_ref());
+        let images = place.and_then(|id| device(Path::new(&id.mountpoint)));
+        let pods = self.facts.root_dir.ancestors().find_map(device);
+        Ok(images.is_some() && pods.is_some() && images != pods)
+    }
+
+    /// As the pod's cgroup counts it; where there is none, what its containers use together.
+    fn memory(&self, pod: &Pod, usage: &Usage) -> u64 {
+        let counted = self
+            .cgroups
+            .as_ref()
+            .and_then(|cgroups| cgroups.working_set(resources::qos(pod), spec::uid(pod)));
+        counted.unwrap_or_else(|| usage.containers.values().map(|container| container.memory).sum())
+    }
+}
+
+fn device(path: &Path) -> Option<u64> {
+    std::fs::metadata(path).ok().map(|found| found.dev())
+}
+
+fn said(stats: &api::ContainerStats) -> (u64, Space) {
+    let number = |value: &Option<api::UInt64Value>| value.as_ref().map_or(0, |number| number.value);
+    let memory = stats.memory.as_ref();
+    let layer = stats.writable_layer.as_ref();
+    let layer = layer.map_or_else(Space::default, |layer| Space {
+        bytes: number(&layer.used_bytes),
+        inodes: number(&layer.inodes_used),
+    });
+    (
+        memory.map_or(0, |memory| number(&memory.working_set_bytes)),
+        layer,
+    )
+}
+
+/// Where a pod's files are, as far as they are to be measured.
+struct Place {
+    dir: PathBuf,
+    everything: bool,
+    volumes: Vec<(String, PathBuf)>,
+    logs: Vec<(String, PathBuf)>,
+}
+
+impl Place {
+    fn of(facts: &NodeFacts, Subject { desired, needs }: &Subject) -> Self {
+        let (pod, mut place) = (
+            &desired.pod,
+            Self {
+                dir: facts.pod_dir(spec::uid(&desired.pod)),
+                everything: needs.everything,
+                volumes: Vec::new(),
+                logs: Vec::new(),
+            },
+        );
+        if needs.volumes || needs.everything {
+            let volumes = spec::spec(pod).and_then(|spec| spec.volumes.as_deref());
+            let local = |volume: &Volume| {
+                let plain = spec::is_plain_name(&volume.name);
+                let dir = place.dir.join("volumes").join(plugin(volume)?).join(&volume.name);
+                plain.then(|| (volume.name.clone(), dir))
+            };
+            place.volumes = volumes.unwrap_or_default().iter().filter_map(local).collect();
+        }
+        if needs.everything {
+            let dir = facts.pod_log_dir(pod);
+            let plain = spec::all_containers(pod).filter(|c| spec::is_plain_name(&c.name));
+            place.logs = plain.map(|c| (c.name.clone(), dir.join(&c.name))).collect();
+        }
+        place
+    }
+
+    fn measure(&self, stop: &AtomicBool) -> Usage {
+        let mut usage = Usage::default();
+        for (name, dir) in &self.volumes {
+            usage
+                .volumes
+                .insert(name.clone(), space(measure::tree(dir, None, stop)));
+        }
+        for (name, dir) in &self.logs {
+            let logs = space(measure::tree(dir, None, stop));
+            usage.containers.insert(
+                name.clone(),
+                ContainerUsage {
+                    logs,
+                    ..ContainerUsage::default()
+                },
+            );
+        }
+        if self.everything {
+            usage.rest = space(measure::tree(&self.dir, Some("volumes"), stop));
+        }
+        usage
+    }
+}
+
+/// The directory of a volume that lies on the device's disk.
+fn plugin(volume: &Volume) -> Option<&'static str> {
+    let on_disk = |medium: &Option<String>| medium.as_deref().unwrap_or_default().is_empty();
+    match (&volume.empty_dir, &volume.config_map) {
+        (Some(source), _) if on_disk(&source.medium) => Some("kubernetes.io~empty-dir"),
+        (None, Some(_)) => Some("kubernetes.io~configmap"),
+        _ => None,
+    }
+}
+
+fn space(Taken { bytes, inodes }: Taken) -> Space {
+    Space { bytes, inodes }
+}
+
+/// Measures one place after the other, where it may block; is called off when nobody waits for it any more.
+async fn walk(places: Vec<Place>) -> Vec<Usage> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let guard = CallOff(Arc::clone(&stop));
+    let mut task = JoinSet::new();
+    task.spawn_blocking(move || places.iter().map(|place| place.measure(&stop)).collect());
+    let measured = task.join_next().await.and_then(Result::ok).unwrap_or_default();
+    drop(guard);
+    measured
+}
+
+struct CallOff(Arc<AtomicBool>);
+
+impl Drop for CallOff {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,216 @@
+//! Pods that are evicted, on a node in memory: what becomes of them, and of those that stay.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::testing::wanting;
+use crate::node::{Disk, Load};
+use crate::pods::testbed::{Node, plenty};
+
+fn pod(name: &str, spec: &Value) -> Value {
+    json!({"apiVersion": "v1", "kind": "Pod", "spec": spec,
+        "metadata": {"name": name, "namespace": "ns", "uid": name}})
+}
+
+/// A pod whose container bears its name.
+fn plain(name: &str) -> Value {
+    let mut spec = wanting(&json!({}));
+    spec["containers"][0]["name"] = json!(name);
+    pod(name, &spec)
+}
+
+async fn booted(pods: &[Value]) -> Node {
+    let mut node = Node::new(&["app:1"]);
+    node.boot().await;
+    node.sync();
+    for pod in pods {
+        node.want(pod);
+        let uid = pod["metadata"]["uid"].as_str().unwrap().to_owned();
+        node.until("Running", |node| node.phase(&uid) == "Running").await;
+    }
+    node
+}
+
+fn no_memory() -> Load {
+    Load {
+        memory_available: 50 << 20,
+        ..plenty()
+    }
+}
+
+fn no_disk() -> Load {
+    let disk = plenty().disk.map(|disk| Disk {
+        bytes_free: 1 << 20,
+        ..disk
+    });
+    Load { disk, ..plenty() }
+}
+
+fn conditions(node: &Node, uid: &str) -> Vec<(String, String)> {
+    let conditions = node.status(uid).conditions.unwrap_or_default().into_iter();
+    conditions
+        .filter(|c| c.type_ == "DisruptionTarget")
+        .map(|c| (c.reason.unwrap_or_default(), c.message.unwrap_or_default()))
+        .collect()
+}
+
+const SHORT: &str = "The node was low on resource: memory. Threshold quantity: 100Mi, available: 50Mi. \
+                     Container greedy was using 30Mi, request is 0, has larger consumption of memory. ";
+
+#[tokio::test(start_paused = true)]
+async fn the_greediest_pod_goes_when_the_memory_does_and_stays_gone_after_a_restart() {
+    let mut node = booted(&[plain("greedy"), plain("modest")]).await;
+    node.runtime.uses_much("greedy", 30 << 20, 0);
+    node.runtime.uses_much("modest", 20 << 20, 0);
+    *node.load.lock() = no_memory();
+    node.until("Failed", |node| node.phase("greedy") == "Failed")
+        .await;
+    *node.load.lock() = plenty();
+    node.until("its end", |node| node.runtime.running() == ["modest"])
+        .await;
+    let status = node.status("greedy");
+    assert_eq!(status.reason.as_deref(), Some("Evicted"));
+    assert_eq!(status.message.as_deref(), Some(SHORT));
+    let told = vec![("TerminationByKubelet".to_owned(), SHORT.to_owned())];
+    assert_eq!(conditions(&node, "greedy"), told);
+    node.hear(&format!("Evicted: {SHORT}")).await;
+    node.hear("EvictionThresholdMet: Attempting to reclaim memory")
+        .await;
+
+    node.kill().await;
+    node.boot().await;
+    tokio::time::sleep(Duration::from_mins(3)).await;
+    assert_eq!(node.runtime.running(), ["modest"]);
+    assert_eq!(
+        (node.phase("greedy"), node.phase("modest")),
+        ("Failed".into(), "Running".into())
+    );
+    assert_eq!(node.status("greedy").message.as_deref(), Some(SHORT));
+    assert_eq!(conditions(&node, "greedy"), told);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_pod_goes_at_a_time_and_none_when_there_is_enough_again() {
+    let node = booted(&[plain("a"), plain("b"), plain("c")]).await;
+    *node.load.lock() = no_memory();
+    node.until("one fewer", |node| node.runtime.running().len() < 3)
+        .await;
+    *node.load.lock() = plenty();
+    tokio::time::sleep(Duration::from_mins(5)).await;
+    assert_eq!(node.runtime.running().len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_containers_of_an_evicted_pod_get_next_to_no_time() {
+    let mut patient = plain("patient");
+    patient["spec"]["terminationGracePeriodSeconds"] = json!(600);
+    let node = booted(&[patient]).await;
+    *node.load.lock() = no_memory();
+    node.until("Failed", |node| node.phase("patient") == "Failed")
+        .await;
+    node.until("its end", |node| node.runtime.running().is_empty())
+        .await;
+    let stops = node.runtime.calls();
+    let stop = stops.iter().find(|call| call.starts_with("StopContainer"));
+    assert!(
+        stop.is_some_and(|stop| stop.ends_with(" 2")),
+        "the least there is: {stop:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_critical_outlives_any_shortage() {
+    let mut critical = plain("critical");
+    critical["spec"]["priority"] = json!(2_000_001_000);
+    let node = booted(&[critical]).await;
+    *node.load.lock() = no_memory();
+    tokio::time::sleep(Duration::from_mins(10)).await;
+    assert_eq!(node.runtime.running(), ["critical"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_disk_takes_the_pod_that_wrote_most_of_it() {
+    let node = booted(&[plain("writer"), plain("reader")]).await;
+    node.runtime.uses_much("writer", 0, 500 << 20);
+    *node.load.lock() = no_disk();
+    node.until("Failed", |node| node.phase("writer") == "Failed")
+        .await;
+    *node.load.lock() = plenty();
+    let message = node.status("writer").message.unwrap_or_default();
+    assert!(
+        message.starts_with(
+            "The node was low on resource: ephemeral-storage. Threshold quantity: 107374184, available: 1Mi. \
+             Container writer was using 5"
+        ),
+        "{message}"
+    );
+    tokio::time::sleep(Duration::from_mins(2)).await;
+    assert_eq!(node.runtime.running(), ["reader"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_fills_its_empty_dir_is_evicted_for_that_alone() {
+    let mut spec = wanting(&json!({}));
+    spec["volumes"] = json!([{"name": "cache", "emptyDir": {"sizeLimit": "1Mi"}}]);
+    let node = booted(&[pod("web", &spec), plain("other")]).await;
+    let cache = node.volume("web", "empty-dir/cache");
+    std::fs::write(cache.join("big"), vec![1; 512 << 10]).unwrap();
+    tokio::time::sleep(Duration::from_mins(2)).await;
+    assert_eq!(node.phase("web"), "Running", "it keeps its limit");
+    std::fs::write(cache.join("bigger"), vec![1; 600 << 10]).unwrap();
+    node.until("Failed", |node| node.phase("web") == "Failed").await;
+    let told = "Usage of EmptyDir volume \"cache\" exceeds the limit \"1Mi\". ";
+    assert_eq!(node.status("web").message.as_deref(), Some(told));
+    assert_eq!(conditions(&node, "web"), [], "the node had enough");
+    node.hear(&format!("Evicted: {told}")).await;
+    node.until("its end", |node| node.runtime.running() == ["other"])
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_writes_more_than_its_containers_may_is_evicted() {
+    let node = booted(&[pod(
+        "web",
+        &wanting(&json!({"limits": {"ephemeral-storage": "1Mi"}})),
+    )])
+    .await;
+    node.runtime.uses_much("c", 0, 900 << 10);
+    tokio::time::sleep(Duration::from_mins(1)).await;
+    assert_eq!(node.phase("web"), "Running");
+    node.runtime.uses_much("c", 0, 1 << 20);
+    node.until("Failed", |node| node.phase("web") == "Failed").await;
+    let told = "Pod ephemeral local storage usage exceeds the total limit of containers 1Mi. ";
+    assert_eq!(node.status("web").message.as_deref(), Some(told));
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_enough_of_everything_and_no_limits_nothing_is_measured() {
+    let node = booted(&[plain("a")]).await;
+    tokio::time::sleep(Duration::from_mins(10)).await;
+    let calls = node.runtime.calls();
+    let asked = |call: &&String| call.starts_with("ListContainerStats") || call.starts_with("ImageFsInfo");
+    // The removal of images looks every five minutes, as before.
+    assert!(calls.iter().filter(asked).count() <= 2, "{calls:?}");
+    assert!(!calls.iter().any(|call| call.starts_with("ListContainerStats")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn under_pressure_a_new_pod_is_refused_and_one_that_ran_before_a_reboot_is_not() {
+    let mut node = booted(&[plain("old")]).await;
+    node.kill().await;
+    node.runtime.reboot();
+    node.pressures
+        .learn(&[serde_json::from_value(json!({"type": "MemoryPressure", "status": "True"})).unwrap()]);
+    node.boot().await;
+    node.until("it runs again", |node| node.runtime.running() == ["old"])
+        .await;
+    node.want(&plain("new"));
+    node.until("Failed", |node| node.phase("new") == "Failed").await;
+    let status = node.status("new");
+    assert_eq!(status.reason.as_deref(), Some("Evicted"));
+    let told = "The node had condition: [MemoryPressure]. ";
+    assert_eq!(status.message.unwrap(), format!("Pod was rejected: {told}"));
+    node.hear(&format!("Evicted: {told}")).await;
+    assert_eq!(node.runtime.running(), ["old"]);
+}

@@ -1,0 +1,82 @@
+//! What a pod uses of the device.
+
+use std::collections::BTreeMap;
+use std::iter::Sum;
+use std::ops::{Add, AddAssign};
+
+use crate::node::thresholds::Signal;
+
+/// A part of a file system.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Space {
+    pub(super) bytes: u64,
+    pub(super) inodes: u64,
+}
+
+impl Add for Space {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            bytes: self.bytes.saturating_add(other.bytes),
+            inodes: self.inodes.saturating_add(other.inodes),
+        }
+    }
+}
+
+impl AddAssign for Space {
+    fn add_assign(&mut self, other: Self) {
+        *self = *self + other;
+    }
+}
+
+impl Sum for Space {
+    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+        all.fold(Self::default(), Add::add)
+    }
+}
+
+/// What one container uses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct ContainerUsage {
+    /// Bytes that it works with: no cache that could go.
+    pub(super) memory: u64,
+    /// What it wrote beside its volumes; nothing where that is not on the file system of the pods.
+    pub(super) layer: Space,
+    /// Its logs.
+    pub(super) logs: Space,
+}
+
+impl ContainerUsage {
+    pub(super) fn disk(&self) -> Space {
+        self.layer + self.logs
+    }
+}
+
+/// What a pod uses.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Usage {
+    /// Bytes that the pod works with.
+    pub(super) memory: u64,
+    /// By name.
+    pub(super) containers: BTreeMap<String, ContainerUsage>,
+    /// Volumes on the device's disk, by name.
+    pub(super) volumes: BTreeMap<String, Space>,
+    /// What else there is of it on disk: its hosts file, termination messages.
+    pub(super) rest: Space,
+}
+
+impl Usage {
+    pub(super) fn disk(&self) -> Space {
+        let containers: Space = self.containers.values().map(ContainerUsage::disk).sum();
+        containers + self.volumes.values().copied().sum() + self.rest
+    }
+
+    pub(super) fn of(&self, signal: Signal) -> u64 {
+        match signal {
+            Signal::Memory => self.memory,
+            Signal::Disk => self.disk().bytes,
+            Signal::Inodes => self.disk().inodes,
+        }
+    }
+}

@@ -1,0 +1,267 @@
+//! Looks every ten seconds whether a pod exceeds a limit or the node is short of something, and says who goes.
+//!
+//! It decides nothing itself. With enough of everything and no pod that has a limit a look costs two small reads.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Pod;
+use tokio::sync::{OnceCell, mpsc, oneshot};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
+use tracing::{info, warn};
+
+use super::limits::{self, Needs};
+use super::measure::{Meter, Subject};
+use super::{Eviction, Verdict, is_critical, rank, words};
+use crate::node::Load;
+use crate::node::thresholds::{Shortage, Signal, Thresholds};
+use crate::pods::cgroups::Cgroups;
+use crate::pods::desired::DesiredPod;
+use crate::pods::events::{Events, Tone};
+use crate::pods::image_gc::Plea;
+use crate::pods::seams::{PodSource, Report};
+use crate::pods::spec::{self, NodeFacts};
+use crate::pods::status;
+use crate::runtime::Runtime;
+
+/// Between two looks, as the kubelet's.
+const LOOK: Duration = Duration::from_secs(10);
+/// How long an evicted pod has to be gone before there may be another.
+const CLEANUP: Duration = Duration::from_secs(30);
+/// How often it is looked for meanwhile.
+const CLEANUP_LOOK: Duration = Duration::from_secs(1);
+/// Measuring takes one part in so many of the time at most, however much pods have on disk.
+const MEASURING_PART: u32 = 20;
+/// How long the removal of unused images is waited for.
+const RECLAIM: Duration = Duration::from_mins(1);
+
+/// Tells what is used and what is left now.
+pub(crate) type Sight = Arc<dyn Fn() -> Load + Send + Sync>;
+
+/// What the watch works with.
+pub(in crate::pods) struct Parts {
+    pub(in crate::pods) thresholds: Thresholds,
+    pub(in crate::pods) sight: Sight,
+    pub(in crate::pods) runtime: Arc<dyn Runtime>,
+    pub(in crate::pods) source: Arc<dyn PodSource>,
+    pub(in crate::pods) report: Arc<dyn Report>,
+    pub(in crate::pods) facts: Arc<NodeFacts>,
+    pub(in crate::pods) cgroups: Option<Arc<Cgroups>>,
+    pub(in crate::pods) events: Events,
+    /// Who removes unused images.
+    pub(in crate::pods) images: mpsc::Sender<Plea>,
+    /// Who ends pods.
+    pub(in crate::pods) verdicts: mpsc::Sender<Verdict>,
+}
+
+/// Watches, for ever.
+pub(in crate::pods) async fn keep_watch(parts: Parts) {
+    let meter = Meter {
+        runtime: Arc::clone(&parts.runtime),
+        facts: Arc::clone(&parts.facts),
+        cgroups: parts.cgroups.clone(),
+        images_apart: OnceCell::new(),
+    };
+    let mut watch = Watch {
+        parts,
+        meter,
+        limits_at: Instant::now(),
+        sentenced: BTreeSet::new(),
+        short_of: None,
+    };
+    // Not at once: pods that start have the first word.
+    let mut look = interval_at(Instant::now() + LOOK, LOOK);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        look.tick().await;
+        let going = watch.look().await;
+        watch.until_gone(&going).await;
+    }
+}
+
+struct Watch {
+    parts: Parts,
+    meter: Meter,
+    /// When limits are looked at next.
+    limits_at: Instant,
+    /// Who was told to go, by UID.
+    sentenced: BTreeSet<String>,
+    /// What the node was short of at the last look.
+    short_of: Option<Signal>,
+}
+
+impl Watch {
+    /// Says who goes now.
+    async fn look(&mut self) -> Vec<String> {
+        let pods = self.parts.source.pods();
+        let limited = pods.iter().any(|desired| Needs::of(&desired.pod).any());
+        if !limited && self.shortages().is_empty() {
+            self.short_of = None;
+            return Vec::new();
+        }
+        let pods = self.candidates(pods);
+        let over = self.over_limits(&pods).await;
+        if over.is_empty() {
+            self.for_the_node(pods).await.into_iter().collect()
+        } else {
+            over
+        }
+    }
+
+    /// Pods that may go.
+    fn candidates(&mut self, pods: Vec<Arc<DesiredPod>>) -> Vec<Arc<DesiredPod>> {
+        self.sentenced
+            .retain(|uid| pods.iter().any(|desired| spec::uid(&desired.pod) == uid));
+        let may_go = |desired: &Arc<DesiredPod>| {
+            let (pod, uid) = (&desired.pod, spec::uid(&desired.pod));
+            spec::is_plain_name(uid)
+                && desired.refused.is_none()
+                && !is_critical(pod)
+                && !self.sentenced.contains(uid)
+                && !self.is_over(pod)
+        };
+        pods.into_iter().filter(may_go).collect()
+    }
+
+    fn is_over(&self, pod: &Pod) -> bool {
+        let reported = self.parts.report.last_status(spec::uid(pod));
+        let known = [reported.as_ref(), pod.status.as_ref()];
+        known.into_iter().flatten().any(status::is_terminal)
+    }
+
+    async fn over_limits(&mut self, pods: &[Arc<DesiredPod>]) -> Vec<String> {
+        let subject = |desired: &Arc<DesiredPod>| {
+            let needs = Needs::of(&desired.pod);
+            needs.any().then(|| Subject {
+                desired: Arc::clone(desired),
+                needs,
+            })
+        };
+        let limited: Vec<_> = pods.iter().filter_map(subject).collect();
+        let began = Instant::now();
+        if limited.is_empty() || began < self.limits_at {
+            return Vec::new();
+        }
+        let measured = self.meter.measure(limited).await;
+        self.limits_at = Instant::now() + began.elapsed() * MEASURING_PART;
+        let measured = measured.unwrap_or_else(|error| {
+            warn!(%error, "it is not known what pods with limits have on disk");
+            Vec::new()
+        });
+        let mut going = Vec::new();
+        for candidate in measured {
+            let pod = &candidate.desired.pod;
+            if let Some(message) = limits::exceeded(pod, &candidate.usage) {
+                let for_the_node = false;
+                going.extend(
+                    self.sentence(
+                        pod,
+                        Eviction {
+                            message,
+                            for_the_node,
+                        },
+                    )
+                    .await,
+                );
+            }
+        }
+        going
+    }
+
+    async fn for_the_node(&mut self, pods: Vec<Arc<DesiredPod>>) -> Option<String> {
+        let shortage = self.shortages().first().copied();
+        let signal = shortage.map(|shortage| shortage.signal);
+        let is_news = std::mem::replace(&mut self.short_of, signal) != signal;
+        let shortage = shortage?;
+        self.tell(&shortage, is_news);
+        if self.reclaim(shortage.signal).await && self.shortages().is_empty() {
+            info!("the node has enough again, and no pod has to go");
+            return None;
+        }
+        let needs = Needs::to_rank(shortage.signal);
+        let subjects = pods.into_iter().map(|desired| Subject { desired, needs });
+        let measured = match self.meter.measure(subjects.collect()).await {
+            Ok(measured) => measured,
+            Err(error) => {
+                warn!(%error, "it is not known what pods use");
+                return None;
+            }
+        };
+        // Measuring takes its time, and the need may be over.
+        let shortage = self
+            .shortages()
+            .into_iter()
+            .find(|s| s.signal == shortage.signal)?;
+        let Some(first) = rank::first(&measured, shortage.signal) else {
+            if is_news {
+                warn!("there is no pod that could go");
+            }
+            return None;
+        };
+        let eviction = Eviction {
+            message: words::shortage(&first.desired.pod, &first.usage, &shortage),
+            for_the_node: true,
+        };
+        self.sentence(&first.desired.pod, eviction).await
+    }
+
+    fn shortages(&self) -> Vec<Shortage> {
+        let memory = self.parts.facts.memory_capacity;
+        self.parts.thresholds.shortages(memory, &(self.parts.sight)())
+    }
+
+    fn tell(&self, shortage: &Shortage, is_news: bool) {
+        let message = words::reclaiming(shortage.signal);
+        let events = &self.parts.events;
+        events.node(Tone::Warning, "EvictionThresholdMet", &message);
+        if is_news {
+            warn!(
+                signal = shortage.signal.name(),
+                threshold = shortage.threshold,
+                available = shortage.available,
+                "the node is short of something"
+            );
+        }
+    }
+
+    /// Whether something was done that may have helped.
+    async fn reclaim(&self, signal: Signal) -> bool {
+        if signal == Signal::Memory {
+            return false;
+        }
+        let (plea, made) = oneshot::channel();
+        let asked = self.parts.images.send(plea).await.is_ok();
+        asked && timeout(RECLAIM, made).await.is_ok()
+    }
+
+    async fn sentence(&mut self, pod: &Pod, eviction: Eviction) -> Option<String> {
+        let uid = spec::uid(pod).to_owned();
+        warn!(
+            pod = spec::name(pod),
+            namespace = spec::namespace(pod),
+            why = eviction.message.trim_end(),
+            "the pod is evicted"
+        );
+        let verdict = Verdict {
+            uid: uid.clone(),
+            eviction: Arc::new(eviction),
+        };
+        self.parts.verdicts.send(verdict).await.ok()?;
+        self.sentenced.insert(uid.clone());
+        Some(uid)
+    }
+
+    /// Waits until nothing of these pods is left, though not for long.
+    async fn until_gone(&self, uids: &[String]) {
+        let gone = async {
+            let stands = |uid: &String| self.parts.facts.pod_dir(uid).exists();
+            while uids.iter().any(stands) {
+                sleep(CLEANUP_LOOK).await;
+            }
+        };
+        if timeout(CLEANUP, gone).await.is_err() {
+            warn!("an evicted pod is not gone yet");
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! A pod that has to go: what is said of it, and how long it gets.
+//!
+//! **Invariant:** what was said first of a pod's end counts, before a restart too.
+
+use k8s_openapi::api::core::v1::PodStatus;
+
+use super::Worker;
+use crate::pods::events::Tone;
+use crate::pods::eviction::{self, Eviction};
+use crate::pods::lifecycle;
+
+impl Worker {
+    /// The pod fails, unless it has ended already. What is said of it first counts.
+    pub(super) fn evict(&mut self, eviction: &Eviction) {
+        let is_said = self.end.failed.is_some() || self.end.rejected.is_some();
+        if is_said || self.has_ended_before() {
+            return;
+        }
+        let (reason, message) = (eviction::REASON, &eviction.message);
+        self.kit.events.pod(self.pod(), Tone::Warning, reason, message);
+        self.end.failed = Some((reason.to_owned(), message.clone()));
+        self.end.for_the_node = eviction.for_the_node;
+    }
+
+    /// What was evicted before a restart is still in the way.
+    pub(super) fn grace_of_the_ended(&self) -> i64 {
+        let evicted = |status: &&PodStatus| status.reason.as_deref() == Some(eviction::REASON);
+        match self.known_statuses().find(evicted) {
+            Some(_) => eviction::GRACE_SECONDS,
+            None => lifecycle::spec_grace(self.pod()),
+        }
+    }
+
+    /// What was reported last, and what the API server showed.
+    pub(super) fn known_statuses(&self) -> impl Iterator<Item = &PodStatus> {
+        let known = [self.reported.as_ref(), self.pod().status.as_ref()];
+        known.into_iter().flatten()
+    }
+}
