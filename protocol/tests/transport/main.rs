@@ -4,6 +4,7 @@
 
 mod carriers;
 mod floor;
+mod idle;
 mod narrow;
 mod pki;
 mod quic;

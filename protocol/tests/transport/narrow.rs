@@ -41,6 +41,8 @@ pub(crate) const MEGABIT: Link = Link {
 const EARLY: Duration = Duration::from_millis(3);
 /// IP and UDP or TCP.
 const HEADERS: usize = 40;
+/// IPv4 and UDP.
+const UDP: usize = 28;
 
 /// One direction: when what is sent next will have arrived.
 struct Direction {
@@ -73,10 +75,15 @@ impl Direction {
 #[derive(Clone, Default)]
 struct Waits(Arc<Mutex<(Duration, u32)>>);
 
+/// What was sent both ways, lost or not: datagrams, and their bytes with what is around them. UDP only.
+#[derive(Clone, Default)]
+struct Traffic(Arc<Mutex<(usize, usize)>>);
+
 /// A port that leads to `cloud` over a narrow link, for one edge.
 pub(crate) struct Narrow {
     pub(crate) address: SocketAddr,
     waits: Waits,
+    traffic: Traffic,
     _tasks: JoinSet<()>,
 }
 
@@ -92,10 +99,20 @@ impl Narrow {
         let far = Arc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
         far.connect(cloud).await.unwrap();
         let edge = Arc::new(Mutex::new(None));
-        let (mut tasks, waits) = (JoinSet::new(), Waits::default());
+        let (mut tasks, waits, traffic) = (JoinSet::new(), Waits::default(), Traffic::default());
         let (up, down) = ((Arc::clone(&near), Arc::clone(&far)), (far, near));
-        tasks.spawn(datagrams(up, Arc::clone(&edge), waits.clone(), link, true));
-        tasks.spawn(datagrams(down, edge, waits.clone(), link, false));
+        tasks.spawn(datagrams(
+            up,
+            Arc::clone(&edge),
+            (waits.clone(), traffic.clone()),
+            (link, true),
+        ));
+        tasks.spawn(datagrams(
+            down,
+            edge,
+            (waits.clone(), traffic.clone()),
+            (link, false),
+        ));
         tasks.spawn(async move {
             while let Ok((near, _)) = tcp.accept().await {
                 let socket = TcpSocket::new_v4().unwrap();
@@ -107,6 +124,7 @@ impl Narrow {
         Self {
             address,
             waits,
+            traffic,
             _tasks: tasks,
         }
     }
@@ -116,14 +134,18 @@ impl Narrow {
         let (all, count) = std::mem::take(&mut *self.waits.0.lock());
         all / count.max(1)
     }
+
+    /// Datagrams and their bytes at the IP layer, both ways, since this was asked last.
+    pub(crate) fn went(&self) -> (usize, usize) {
+        std::mem::take(&mut *self.traffic.0.lock())
+    }
 }
 
 async fn datagrams(
     (from, to): (Arc<UdpSocket>, Arc<UdpSocket>),
     edge: Arc<Mutex<Option<SocketAddr>>>,
-    waits: Waits,
-    link: Link,
-    up: bool,
+    (waits, traffic): (Waits, Traffic),
+    (link, up): (Link, bool),
 ) {
     let (mut direction, mut buffer, mut count) = (Direction::new(link), [0; 2048], 0_u32);
     let mut on_way = JoinSet::new();
@@ -134,6 +156,10 @@ async fn datagrams(
                     *edge.lock() = Some(sender);
                 }
                 count = count.wrapping_add(1);
+                {
+                    let mut traffic = traffic.0.lock();
+                    *traffic = (traffic.0 + 1, traffic.1 + bytes + UDP);
+                }
                 let lost = count.checked_rem(link.loses) == Some(0);
                 if lost || direction.waiting() > link.byte * link.queue {
                     continue;
