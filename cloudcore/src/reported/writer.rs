@@ -198,9 +198,12 @@ pub fn refused(key: &OutboxKey, permanent: bool, http: u16) -> RefusalCode {
     match key {
         OutboxKey::Event { .. } if matches!(http, 400 | 413 | 415 | 422) => RefusalCode::Unreadable,
         OutboxKey::Event { .. } if http == 404 => RefusalCode::Gone,
-        OutboxKey::Node | OutboxKey::Event { .. } => code(http),
         OutboxKey::Pod(_) | OutboxKey::Gone(_) | OutboxKey::Device(_) if permanent => RefusalCode::Gone,
-        OutboxKey::Pod(_) | OutboxKey::Gone(_) | OutboxKey::Device(_) => code(http),
+        OutboxKey::Node
+        | OutboxKey::Event { .. }
+        | OutboxKey::Pod(_)
+        | OutboxKey::Gone(_)
+        | OutboxKey::Device(_) => code(http),
     }
 }
 
