@@ -150,7 +150,7 @@ mod tests {
     use std::path::PathBuf;
 
     use super::super::file::make_dir_at;
-    use super::super::subpath;
+    use super::super::subpath::{self, Naming};
     use super::super::testing::{Scratch, is_root};
     use super::*;
 
@@ -163,7 +163,8 @@ mod tests {
         symlink("real", scratch.path().join("link")).unwrap();
         let pods = scratch.path().join("link/pods");
         for _ in 0..2 {
-            subpath::bind(&site, "line7", &pods.join("u/volume-subpaths/v/c/0")).unwrap();
+            let place = pods.join("u/volume-subpaths/v/c/0");
+            subpath::bind((&site, Naming::Full), "line7", &place).unwrap();
         }
         (pods, site.join("line7/recipe"))
     }
