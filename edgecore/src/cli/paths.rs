@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::identity::Files;
+
 /// Every path that edgecore uses, below one root.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Paths {
@@ -53,6 +55,15 @@ impl Paths {
     /// The cluster's CA certificate, PEM.
     pub fn authority(&self) -> PathBuf {
         self.pki().join("ca.crt")
+    }
+
+    /// All three.
+    pub fn identity(&self) -> Files {
+        Files {
+            key: self.key(),
+            certificate: self.certificate(),
+            authority: self.authority(),
+        }
     }
 
     /// What join wrote.

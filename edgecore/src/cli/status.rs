@@ -226,7 +226,19 @@ impl Status {
             ends,
             renews,
             trouble,
+            unwritten,
         } = view;
+        if let Some(why) = unwritten {
+            self.warnings.push(format!(
+                "the renewed certificate is not on the disk, a restart loses it: {why}"
+            ));
+        }
+        let Some(ends) = ends else {
+            let why = trouble.as_deref().unwrap_or("there is none");
+            self.warnings
+                .push(format!("the node's certificate cannot be used: {why}"));
+            return;
+        };
         let seconds = |span: Duration| i64::try_from(span.as_secs()).unwrap_or(i64::MAX);
         self.certificate_expires = jiff::Timestamp::try_from(*ends).ok().map(|end| end.to_string());
         self.certificate_ends_in_seconds = Some(

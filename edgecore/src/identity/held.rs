@@ -57,6 +57,9 @@ pub enum IdentityFault {
     /// Another key's.
     #[error("the certificate is for another key")]
     OtherKey,
+    /// None could be read so far.
+    #[error("this node has no certificate; join again")]
+    Missing,
     /// The write broke off.
     #[error("the certificate was not written")]
     Interrupted,

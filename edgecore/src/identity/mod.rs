@@ -8,6 +8,9 @@
 //!
 //! What it does not do: speak with cloudcore; `uplink` does.
 //!
+//! Files that cannot be read keep nothing but the link from working: the node starts, its pods run, and each dial
+//! looks again. A new certificate that cannot be written is used all the same, and written when that can be done.
+//!
 //! **Invariant:** a certificate that is whole and fits the key is given up for no other than such a one,
 //! whatever comes on the disk and whatever the cloud sends.
 
@@ -19,7 +22,7 @@ use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 use protocol::clock::Clock;
-use protocol::join::{ChannelValue, CsrError};
+use protocol::join::ChannelValue;
 use protocol::name::NodeName;
 use protocol::tls::{Credentials, human};
 use rustls_pki_types::CertificateDer;
@@ -43,7 +46,10 @@ pub struct Identity {
 
 #[derive(Debug)]
 struct State {
-    held: Arc<Held>,
+    /// Nothing, when the files could not be read so far.
+    held: Option<Arc<Held>>,
+    /// The newest certificate, in PEM, while the disk does not have it, and why.
+    unwritten: Option<(String, String)>,
     schedule: Schedule,
     /// cloudcore said that the certificate has ended: this machine's clock is behind.
     ended_there: bool,
@@ -56,19 +62,36 @@ struct State {
 /// The certificate, for those who look.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertificateView {
-    /// When it ends.
-    pub ends: SystemTime,
+    /// When it ends; none where there is none to read.
+    pub ends: Option<SystemTime>,
     /// When it is asked for anew, as far as that is known.
     pub renews: Option<SystemTime>,
-    /// Why the last attempt to renew it failed.
+    /// Why there is none, or why the last attempt to renew it failed.
     pub trouble: Option<String>,
+    /// Why it is not on the disk: a restart would lose it.
+    pub unwritten: Option<String>,
 }
 
 impl Identity {
     /// Reads the node's files.
     pub fn open(node: NodeName, files: Files, clock: Clock) -> Result<Self, IdentityFault> {
         let held = files.read_at_start(&node)?;
-        Ok(Self::holding(node, held, clock).with_files(files))
+        Ok(Self::holding(node, Some(held), clock).with_files(files))
+    }
+
+    /// The same for a node that starts whatever is the matter with its files.
+    pub fn at_start(node: NodeName, files: Files, clock: Clock) -> Self {
+        let fault = match files.read_at_start(&node) {
+            Ok(held) => return Self::holding(node, Some(held), clock).with_files(files),
+            Err(fault) => told(&fault),
+        };
+        tracing::error!(
+            fault,
+            "this node has no identity that can be used: its pods run, but there is no link; join again"
+        );
+        let identity = Self::holding(node, None, clock).with_files(files);
+        identity.state.lock().trouble = Some(fault);
+        identity
     }
 
     /// An identity that is on no disk.
@@ -79,13 +102,15 @@ impl Identity {
         clock: Clock,
     ) -> Result<Self, IdentityFault> {
         let held = Held::new(&node, credentials, authority)?;
-        Ok(Self::holding(node, held, clock))
+        Ok(Self::holding(node, Some(held), clock))
     }
 
-    fn holding(node: NodeName, held: Held, clock: Clock) -> Self {
+    fn holding(node: NodeName, held: Option<Held>, clock: Clock) -> Self {
+        let ends = held.as_ref().map_or(SystemTime::UNIX_EPOCH, |held| held.ends);
         let state = State {
-            schedule: Schedule::new(held.ends, rand::random()),
-            held: Arc::new(held),
+            schedule: Schedule::new(ends, rand::random()),
+            held: held.map(Arc::new),
+            unwritten: None,
             ended_there: false,
             trouble: None,
             said: None,
@@ -107,7 +132,9 @@ impl Identity {
 
     /// What to dial with. A certificate that was replaced on the disk is taken up here; one that does
     /// not fit is left there, and what was held before is used.
-    pub async fn current(&self) -> Arc<Held> {
+    pub async fn current(&self) -> Result<Arc<Held>, IdentityFault> {
+        self.write_again().await;
+        let mut fault = IdentityFault::Missing;
         if let Some(files) = self.files.clone() {
             let node = self.node.clone();
             let read = tokio::task::spawn_blocking(move || files.read(&node)).await;
@@ -115,27 +142,55 @@ impl Identity {
                 Ok(Ok(found)) => self.take_up(found),
                 Ok(Err(error)) => {
                     tracing::warn!(error = %told(&error), "the certificate on the disk is not used");
+                    fault = error;
                 }
                 Err(error) => tracing::warn!(%error, "the certificate on the disk was not read"),
             }
         }
-        Arc::clone(&self.state.lock().held)
+        self.state.lock().held.clone().ok_or(fault)
     }
 
     fn take_up(&self, found: Held) {
         let mut state = self.state.lock();
-        let held = &state.held;
-        if found.credentials.chain == held.credentials.chain && found.authority == held.authority {
+        let unwritten = state.unwritten.is_some();
+        let known = state.held.as_ref().is_some_and(|held| {
+            let same = found.credentials.chain == held.credentials.chain && found.authority == held.authority;
+            // The file is still the one before.
+            let behind = unwritten && found.key == held.key && found.ends <= held.ends;
+            same || behind
+        });
+        if known {
             return;
         }
         tracing::info!(ends = %date(found.ends), "a new certificate is on the disk, and is used from now on");
         state.hold(found, self.clock.now());
     }
 
+    /// Writes what could not be written before.
+    async fn write_again(&self) {
+        let unwritten = self.state.lock().unwritten.clone();
+        let Some((pem, _)) = unwritten else { return };
+        if self.write(pem.clone()).await.is_ok() {
+            let mut state = self.state.lock();
+            // Another one may have come meanwhile.
+            if state.unwritten.take_if(|(newest, _)| *newest == pem).is_some() {
+                tracing::info!("the renewed certificate is on the disk now");
+            }
+        }
+    }
+
+    async fn write(&self, pem: String) -> Result<(), IdentityFault> {
+        let Some(files) = self.files.clone() else {
+            return Ok(());
+        };
+        let written = tokio::task::spawn_blocking(move || files.write(&pem)).await;
+        written.map_err(|_| IdentityFault::Interrupted)?
+    }
+
     /// Whether the certificate has ended, by this machine's clock or by cloudcore's.
     pub fn has_ended(&self) -> bool {
         let state = self.state.lock();
-        state.ended_there || self.clock.now() > state.schedule.end()
+        state.held.is_some() && (state.ended_there || self.clock.now() > state.schedule.end())
     }
 
     /// cloudcore did not take the certificate because it has ended.
@@ -154,6 +209,7 @@ impl Identity {
     ///
     /// Safe.
     pub async fn due(&self) {
+        self.write_again().await;
         let wait = self.state.lock().schedule.wait(self.clock.now());
         match wait {
             Some(wait) => tokio::time::sleep(wait.min(LOOK_AGAIN)).await,
@@ -165,48 +221,48 @@ impl Identity {
     pub fn ask(&self) -> Option<String> {
         let now = self.clock.now();
         let mut state = self.state.lock();
+        let held = state.held.clone()?;
         if state.schedule.due().is_none_or(|due| now < due) {
             return None;
         }
         state.schedule.asked(now);
-        let request = state.held.node_key().and_then(|key| key.request(&self.node));
+        let request = held.node_key().and_then(|key| key.request(&self.node));
         request
             .inspect_err(|error| state.failed(error.to_string(), None, now))
             .ok()
     }
 
     /// Shows on one connection that the key of the certificate is held.
-    pub fn prove(&self, channel: &ChannelValue) -> Result<String, CsrError> {
-        self.state.lock().held.node_key()?.prove(channel)
+    pub fn prove(&self, channel: &ChannelValue) -> Result<String, IdentityFault> {
+        let held = self.state.lock().held.clone().ok_or(IdentityFault::Missing)?;
+        Ok(held.node_key()?.prove(channel)?)
     }
 
-    /// Takes a new certificate: checked, then on the disk, then in use from the next dial on.
+    /// Takes a new certificate: checked, then on the disk, then in use from the next dial on. One that cannot be
+    /// written is used too, or a device whose disk takes nothing any more would lose its link for good.
     pub async fn renewed(&self, pem: &str) -> Result<(), IdentityFault> {
-        let kept = self.keep(pem).await;
+        let new = self.judge(pem).inspect_err(|error| {
+            let text = format!("the new certificate was not kept: {}", told(error));
+            self.state.lock().failed(text, None, self.clock.now());
+        })?;
+        let written = self.write(pem.to_owned()).await;
         let mut state = self.state.lock();
-        match kept {
-            Ok(new) => {
-                tracing::info!(ends = %date(new.ends), "the certificate was renewed");
-                state.hold(new, self.clock.now());
-                Ok(())
-            }
-            Err(error) => {
-                let text = format!("the new certificate was not kept: {}", told(&error));
-                state.failed(text, None, self.clock.now());
-                Err(error)
-            }
+        tracing::info!(ends = %date(new.ends), "the certificate was renewed");
+        state.hold(new, self.clock.now());
+        if let Err(error) = written {
+            let error = told(&error);
+            tracing::warn!(
+                error,
+                "the new certificate is used, but it is not on the disk: a restart loses it"
+            );
+            state.unwritten = Some((pem.to_owned(), error));
         }
+        Ok(())
     }
 
-    async fn keep(&self, pem: &str) -> Result<Held, IdentityFault> {
-        let held = Arc::clone(&self.state.lock().held);
-        let new = held.with_certificate(&self.node, pem)?;
-        if let Some(files) = self.files.clone() {
-            let pem = pem.to_owned();
-            let written = tokio::task::spawn_blocking(move || files.write(&pem)).await;
-            written.map_err(|_| IdentityFault::Interrupted)??;
-        }
-        Ok(new)
+    fn judge(&self, pem: &str) -> Result<Held, IdentityFault> {
+        let held = self.state.lock().held.clone().ok_or(IdentityFault::Missing)?;
+        held.with_certificate(&self.node, pem)
     }
 
     /// There is no new certificate; why is logged when it is news.
@@ -218,9 +274,10 @@ impl Identity {
     pub fn view(&self) -> CertificateView {
         let state = self.state.lock();
         CertificateView {
-            ends: state.schedule.end(),
-            renews: state.schedule.due(),
+            ends: state.held.as_ref().map(|held| held.ends),
+            renews: state.schedule.due().filter(|_| state.held.is_some()),
             trouble: state.trouble.clone(),
+            unwritten: state.unwritten.as_ref().map(|(_, why)| why.clone()),
         }
     }
 }
@@ -228,7 +285,8 @@ impl Identity {
 impl State {
     fn hold(&mut self, new: Held, now: SystemTime) {
         self.schedule.renewed(new.ends, now, rand::random());
-        self.held = Arc::new(new);
+        self.held = Some(Arc::new(new));
+        self.unwritten = None;
         self.ended_there = false;
         self.trouble = None;
         self.said = None;

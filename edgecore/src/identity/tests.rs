@@ -78,7 +78,7 @@ async fn a_renewed_certificate_is_on_the_disk_and_used_from_the_next_dial() {
         !device.dir.join("node.crt.new").exists(),
         "nothing half is left beside it"
     );
-    let held = device.identity.current().await;
+    let held = device.identity.current().await.unwrap();
     assert!(held.ends > device.clock.now() + 179 * DAY);
     assert!(device.identity.view().renews.unwrap() > device.clock.now() + 100 * DAY);
 }
@@ -101,7 +101,7 @@ async fn what_does_not_fit_is_not_kept_and_the_old_one_stays_in_use() {
         device.identity.renewed(&bad).await.unwrap_err();
         assert_eq!(device.on_disk(), before);
         let view = device.identity.view();
-        assert!(view.trouble.unwrap().contains("was not kept") && view.ends < far);
+        assert!(view.trouble.unwrap().contains("was not kept") && view.ends.unwrap() < far);
     }
     device.identity.renewed(&device.after(99 * DAY)).await.unwrap();
     assert_eq!(device.identity.view().trouble, None);
@@ -110,16 +110,19 @@ async fn what_does_not_fit_is_not_kept_and_the_old_one_stays_in_use() {
 #[tokio::test]
 async fn a_certificate_that_is_replaced_on_the_disk_is_taken_up_and_half_of_one_is_not() {
     let device = Device::new("replaced", 30 * DAY);
-    let before = device.identity.current().await;
+    let before = device.identity.current().await.unwrap();
     let new = device.after(90 * DAY);
     device.put(&new[..new.len() / 2]);
-    assert_eq!(device.identity.current().await.ends, before.ends);
+    assert_eq!(device.identity.current().await.unwrap().ends, before.ends);
     device.put(&new);
-    assert!(device.identity.current().await.ends > before.ends);
+    assert!(device.identity.current().await.unwrap().ends > before.ends);
     device.put(&device.pki.certificate("pump-8", device.clock.now() + 400 * DAY));
-    assert!(device.identity.current().await.ends < device.clock.now() + 91 * DAY);
+    assert!(device.identity.current().await.unwrap().ends < device.clock.now() + 91 * DAY);
     fs::remove_file(files(&device.dir).certificate).unwrap();
-    assert!(device.identity.current().await.ends > before.ends, "from memory");
+    assert!(
+        device.identity.current().await.unwrap().ends > before.ends,
+        "from memory"
+    );
 }
 
 #[tokio::test]
@@ -130,9 +133,48 @@ async fn a_node_starts_with_a_certificate_of_another_ca_and_takes_up_its_own_whe
     device.put(&foreign.certificate_for(&device.pki.key, "pump-7", ends));
     let name = "pump-7".parse().unwrap();
     let identity = Identity::open(name, files(&device.dir), device.clock.clone()).unwrap();
-    assert!(identity.current().await.ends <= ends);
+    assert!(identity.current().await.unwrap().ends <= ends);
     device.put(&device.after(60 * DAY));
-    assert!(identity.current().await.ends > ends);
+    assert!(identity.current().await.unwrap().ends > ends);
+}
+
+#[tokio::test]
+async fn a_node_starts_without_a_certificate_and_takes_one_up_when_it_comes() {
+    let device = Device::new("zeroed", 30 * DAY);
+    let good = device.on_disk();
+    device.put(&"\0".repeat(900));
+    let name = "pump-7".parse().unwrap();
+    let identity = Identity::at_start(name, files(&device.dir), device.clock.clone());
+    assert!(identity.current().await.is_err() && identity.ask().is_none() && !identity.has_ended());
+    let view = identity.view();
+    assert!(view.ends.is_none() && view.trouble.is_some(), "{view:?}");
+    device.put(&good);
+    assert!(identity.current().await.is_ok());
+    let view = identity.view();
+    assert!(view.ends.is_some() && view.trouble.is_none(), "{view:?}");
+}
+
+#[tokio::test]
+async fn a_certificate_that_cannot_be_written_is_used_and_written_later() {
+    let device = Device::new("unwritten", 30 * DAY);
+    let before = device.on_disk();
+    // Where the new file would be made.
+    let place = device.dir.join("node.crt.new");
+    fs::create_dir_all(place.join("in the way")).unwrap();
+    let new = device.after(180 * DAY);
+    device.identity.renewed(&new).await.unwrap();
+    for _ in 0..2 {
+        let current = device.identity.current().await.unwrap();
+        assert!(current.ends > device.clock.now() + 179 * DAY);
+    }
+    assert_eq!(device.on_disk(), before);
+    let why = device.identity.view().unwritten.unwrap();
+    assert!(why.contains("node.crt"), "{why}");
+
+    fs::remove_dir_all(&place).unwrap();
+    device.identity.current().await.unwrap();
+    assert_eq!(device.on_disk(), new);
+    assert_eq!(device.identity.view().unwritten, None);
 }
 
 #[tokio::test]

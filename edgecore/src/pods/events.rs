@@ -234,7 +234,7 @@ mod tests {
         for written in ["\u{1}", "\u{1f6a2}"] {
             let message = (Tone::Warning, "Unhealthy", &*written.repeat(10_000));
             let field = format!("spec.containers{{{}}}", name(63));
-            let event = events.event(&pod, Some(&field), message);
+            let event = events.event(super::reference(&pod, Some(&field)), message);
             let length = serde_json::to_vec(&event).unwrap().len();
             assert!(length <= protocol::reported::MAX_EVENT, "{length}");
         }

@@ -35,7 +35,7 @@ use crate::cli::Paths;
 use crate::cli::control::Control;
 use crate::config::{Address, Config};
 use crate::devices::{Core, Ground, mqtt};
-use crate::identity::{Files, Identity};
+use crate::identity::Identity;
 use crate::network::api;
 use crate::node::host_ip::HostIp;
 use crate::node::pressures::Pressures;
@@ -132,12 +132,7 @@ impl Parts {
         let runtime = Cri::new(&config.runtime_endpoint.to_string())?;
         let budgets = Budgets::load(config.budgets.clone(), &stores.meta, clock.clone()).await;
         let link = Link::within(budgets, &clock);
-        let files = Files {
-            key: paths.key(),
-            certificate: paths.certificate(),
-            authority: paths.authority(),
-        };
-        let identity = Identity::open(config.node_name.clone(), files, clock.clone());
+        let identity = Identity::at_start(config.node_name.clone(), paths.identity(), clock.clone());
         let (reporter, flow) = (Arc::new(reporter), DesiredFlow::new(desired.clone(), remembered));
         let ground = Ground {
             journal_dir: paths.at(&config.devices.journal_dir),
@@ -166,7 +161,7 @@ impl Parts {
             paths,
             config,
             clock,
-            identity: Arc::new(identity.context("this node's certificate cannot be used")?),
+            identity: Arc::new(identity),
             server_time: Arc::new(server_time),
             stores,
         })

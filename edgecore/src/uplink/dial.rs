@@ -14,7 +14,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use protocol::clock::Clock;
-use protocol::tls::{self, ClientTls, TlsSetupError};
+use protocol::tls::{self, ClientTls};
 use protocol::transport::{CloseCode, Connection, Transport, TransportError, quic, websocket};
 use thiserror::Error;
 use tokio::time::timeout;
@@ -23,7 +23,7 @@ use super::enrolment::{self, RenewError};
 use super::race::staggered;
 use super::reach::{ReachError, reach, resolve};
 use crate::config::{Address, Proxy};
-use crate::identity::Identity;
+use crate::identity::{Identity, IdentityFault};
 
 /// How long the first transport is alone.
 const HEAD_START: Duration = Duration::from_millis(2_500);
@@ -38,7 +38,7 @@ const SECOND_THOUGHT: Duration = Duration::from_millis(500);
 pub enum DialError {
     /// The node's key or certificate cannot be used.
     #[error("this node's identity cannot be used; join again")]
-    Identity(#[from] TlsSetupError),
+    Identity(#[source] IdentityFault),
     /// No socket leads there.
     #[error("{transport}: {source}")]
     Unreached {
@@ -152,8 +152,9 @@ impl Dialer {
     }
 
     async fn tls(&self) -> Result<ClientTls, DialError> {
-        let held = self.identity.current().await;
-        Ok(tls::client(&held.authority, &held.credentials, &self.clock)?)
+        let held = self.identity.current().await.map_err(DialError::Identity)?;
+        let client = tls::client(&held.authority, &held.credentials, &self.clock);
+        client.map_err(|error| DialError::Identity(error.into()))
     }
 
     async fn by_quic(&self, address: &Address) -> Result<Arc<dyn Connection>, DialError> {

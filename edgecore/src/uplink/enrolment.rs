@@ -129,7 +129,8 @@ pub(super) async fn renew(
     clock: &Clock,
 ) -> Result<(), RenewError> {
     // Read first: somebody may have put another one there.
-    identity.current().await;
+    // What is on the disk may be newer.
+    let _held = identity.current().await?;
     if !identity.has_ended() {
         return Ok(());
     }
@@ -145,7 +146,7 @@ pub(crate) async fn ask(
     identity: &Identity,
     clock: &Clock,
 ) -> Result<EnrollAnswer, RenewError> {
-    let held = identity.current().await;
+    let held = identity.current().await?;
     let client = tls::renewing_client(&held.authority, clock)?;
     let stream = greet(address, proxy, &client)
         .await

@@ -26,7 +26,7 @@ async fn renews_and_connects(transport: Transport) {
     let address = relay.address.to_string().parse().unwrap();
     let edge = Edge::start_as(credentials, &authority, address, None).await;
     over(&edge, transport).await;
-    assert_eq!(edge.identity.view().ends, ends);
+    assert_eq!(edge.identity.view().ends, Some(ends));
     assert_eq!(edge.identity.view().trouble, None);
 }
 

@@ -1,10 +1,13 @@
-//! A device that joins the cluster that it has joined already: nothing is to do, unless its certificate has ended,
-//! or the cluster does not take its key any more.
+//! A device that joins the cluster that it has joined already: nothing is to do, unless its certificate cannot be
+//! used any more, or the cluster does not take its key any more.
 //!
 //! What the cluster says is asked for as a renewal is: with the certificate that is held, and without the token,
 //! which may be one that was used long ago.
 //!
-//! **Invariant:** nothing but the certificate is written; the key, the configuration and the pods stay.
+//! **Invariant:** nothing but the certificate is written, and a key only where there is none to read; the
+//! configuration and the pods stay.
+
+use std::io::ErrorKind;
 
 use anyhow::{Context as _, bail};
 use protocol::clock::Clock;
@@ -13,7 +16,7 @@ use protocol::join::{NodeKey, RefusalCode};
 use super::super::record::replace;
 use super::plan::Plan;
 use super::{Paths, enrol, step, warn};
-use crate::identity::{Files, Identity};
+use crate::identity::Identity;
 use crate::uplink::enrolment::{self, RenewError};
 
 /// What the cluster says of the node.
@@ -30,9 +33,15 @@ enum Word {
 }
 
 /// Enrols the device again, with the key that it has, if that is needed.
-pub(super) async fn again(plan: &Plan, ended: bool, paths: &Paths, clock: &Clock) -> anyhow::Result<()> {
-    if ended {
-        step("the certificate of this device has ended; another is asked for, with the key that it has");
+pub(super) async fn again(
+    plan: &Plan,
+    unfit: Option<String>,
+    paths: &Paths,
+    clock: &Clock,
+) -> anyhow::Result<()> {
+    if let Some(why) = unfit {
+        warn(&format!("the certificate of this device cannot be used: {why}"));
+        step("another is asked for");
         return certify(plan, paths, clock).await;
     }
     let name = &plan.config.node_name;
@@ -55,25 +64,42 @@ pub(super) async fn again(plan: &Plan, ended: bool, paths: &Paths, clock: &Clock
     Ok(())
 }
 
-/// The certificate alone is made anew, for the same name and key.
+/// The certificate alone is made anew, for the same name and key; the CA is the one that the token names.
 async fn certify(plan: &Plan, paths: &Paths, clock: &Clock) -> anyhow::Result<()> {
-    let file = paths.key();
-    let pem = std::fs::read_to_string(&file).with_context(|| format!("the key {}", file.display()))?;
-    let enrolled = enrol::enrol(plan, &NodeKey::from_pem(&pem)?, clock).await?;
+    let enrolled = enrol::enrol(plan, &key(plan, paths)?, clock).await?;
+    replace(&paths.authority(), enrolled.authority.as_bytes(), 0o600)?;
     replace(&paths.certificate(), enrolled.certificate.as_bytes(), 0o600)?;
     step("the new certificate is there; a running edgecore uses it from its next attempt on");
     Ok(())
 }
 
+/// The key of this device; where the disk has lost it another one, on the disk before it is used.
+fn key(plan: &Plan, paths: &Paths) -> anyhow::Result<NodeKey> {
+    let file = paths.key();
+    match std::fs::read_to_string(&file) {
+        Ok(pem) => {
+            if let Ok(key) = NodeKey::from_pem(&pem) {
+                return Ok(key);
+            }
+        }
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::InvalidData) => {}
+        Err(error) => return Err(error).with_context(|| format!("the key {}", file.display())),
+    }
+    warn(&format!(
+        "the key {} cannot be read; another is made, which cloudcore takes with a token of \
+         `cloudcore token create --node {} --replace-key`",
+        file.display(),
+        plan.config.node_name
+    ));
+    let key = NodeKey::generate()?;
+    replace(&file, key.expose_pem().as_bytes(), 0o600)?;
+    Ok(key)
+}
+
 /// What the first address says that answers.
 async fn asked(plan: &Plan, paths: &Paths, clock: &Clock) -> Word {
-    let files = Files {
-        key: paths.key(),
-        certificate: paths.certificate(),
-        authority: paths.authority(),
-    };
     let config = &plan.config;
-    let identity = match Identity::open(config.node_name.clone(), files, clock.clone()) {
+    let identity = match Identity::open(config.node_name.clone(), paths.identity(), clock.clone()) {
         Ok(identity) => identity,
         Err(fault) => return Word::Unknown(crate::identity::told(&fault)),
     };

@@ -38,7 +38,7 @@ use plan::{Plan, Standing};
 pub async fn join(args: JoinArgs, paths: &Paths, clock: &Clock) -> anyhow::Result<()> {
     must_be_root(paths)?;
     let plan = match plan::standing(&args, paths, clock)? {
-        Standing::Here { plan, ended } => return again::again(&plan, ended, paths, clock).await,
+        Standing::Here { plan, unfit } => return again::again(&plan, unfit, paths, clock).await,
         Standing::Free(plan) => *plan,
     };
     let network = machine::look(&plan, paths).await?;

@@ -9,7 +9,6 @@ use sha2::{Digest as _, Sha256};
 use super::super::token;
 use super::{JoinArgs, Paths};
 use crate::config::{Config, ConfigError, Proxy, check_label};
-use crate::identity::end_on_disk;
 
 /// What is to be done, complete and checked.
 #[derive(Debug)]
@@ -31,8 +30,8 @@ pub(super) enum Standing {
     Here {
         /// How it would be enrolled again.
         plan: Box<Plan>,
-        /// Whether its certificate has ended.
-        ended: bool,
+        /// Why its certificate cannot be used any more.
+        unfit: Option<String>,
     },
     /// It can join.
     Free(Box<Plan>),
@@ -73,9 +72,13 @@ fn already(
         .map(|authority| Sha256::digest(&authority))
         .ok();
     let (name, file) = (&held.node_name, paths.config());
-    if same_name && pin.is_some_and(|pin| pin.as_slice() == token.pin) {
-        let ended = |end| clock.now() > end;
-        let ended = end_on_disk(&paths.certificate()).is_some_and(ended);
+    // Without a CA to read nothing says that it is another cluster; the store knows, and refuses one.
+    if same_name && pin.is_none_or(|pin| pin.as_slice() == token.pin) {
+        let unfit = match paths.identity().read(name) {
+            Ok(own) if clock.now() > own.ends => Some("it has ended".to_owned()),
+            Ok(_) => None,
+            Err(fault) => Some(crate::identity::told(&fault)),
+        };
         let config = Config {
             addresses: args.addresses.clone(),
             proxy: proxy(args)?.or(held.proxy),
@@ -87,7 +90,7 @@ fn already(
             replaces: false,
             with_service: false,
         });
-        return Ok(Standing::Here { plan, ended });
+        return Ok(Standing::Here { plan, unfit });
     }
     bail!(
         "this device has already joined a cluster as {name} ({file})\n\

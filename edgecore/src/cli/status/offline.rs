@@ -26,9 +26,10 @@ pub(super) async fn read(paths: &Paths, clock: &Clock) -> anyhow::Result<Status>
     };
     if let Some(ends) = end_on_disk(&paths.certificate()) {
         let view = CertificateView {
-            ends,
+            ends: Some(ends),
             renews: None,
             trouble: None,
+            unwritten: None,
         };
         status.tell_certificate(&view, clock.now());
     }

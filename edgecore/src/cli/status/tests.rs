@@ -143,9 +143,10 @@ fn the_certificates_end_and_its_renewal_are_told_and_a_failure_is_a_warning() {
     let told = |ends, renews, trouble: Option<&str>| {
         let mut status = status();
         let view = CertificateView {
-            ends,
+            ends: Some(ends),
             renews,
             trouble: trouble.map(str::to_owned),
+            unwritten: None,
         };
         status.tell_certificate(&view, now);
         table::render(&status)

@@ -177,7 +177,7 @@ mod tests {
         drop(at);
         assert_eq!(taken(scratch.path()).inodes, DEEPEST as u64 + 2);
         assert_eq!(taken(&scratch.path().join("nowhere")), Taken::default());
-        super::super::file::remove_tree_at(open_dir(scratch.path()).unwrap(), std::ffi::OsStr::new("d"))
+        super::super::removal::remove_tree_at(open_dir(scratch.path()).unwrap(), std::ffi::OsStr::new("d"))
             .unwrap();
     }
 

@@ -25,7 +25,7 @@ use crate::cli::join::service::{NAME, systemd_runs};
 use crate::config::{Config, ConfigError, DEFAULT_CGROUP_DRIVER, DEFAULT_RUNTIME_ENDPOINT, PodCidr};
 use crate::devices::dmi;
 use crate::devices::mqtt::{self, Mqtt};
-use crate::identity::{Files, Held};
+use crate::identity::Held;
 
 /// How long a look at this machine may take.
 const SHORT: Duration = Duration::from_secs(3);
@@ -160,11 +160,7 @@ struct Own {
 }
 
 async fn own(config: &Config, paths: &Paths, clock: &Clock) -> Own {
-    let files = Files {
-        key: paths.key(),
-        certificate: paths.certificate(),
-        authority: paths.authority(),
-    };
+    let files = paths.identity();
     let (name, secrets) = (config.node_name.clone(), [paths.key(), paths.config()]);
     let read = aside(move || (files.read(&name), machine::open_to_others(&secrets))).await;
     let held = read.as_ref().ok().and_then(|(read, _)| read.as_ref().ok());

@@ -129,6 +129,28 @@ async fn a_device_whose_certificate_has_ended_gets_another_for_the_key_that_it_h
 }
 
 #[tokio::test]
+async fn a_device_whose_certificate_key_or_ca_the_disk_has_lost_joins_again_with_its_configuration() {
+    for (lost, same_key) in [("node.crt", true), ("ca.crt", true), ("node.key", false)] {
+        let (device, cloud) = (Device::new(lost), Cloud::saying(vec![Say::Yes]).await);
+        device.join(&cloud, |_| {}).await.unwrap();
+        let config = std::fs::read(device.paths.config()).unwrap();
+        // What a file system check leaves of a file.
+        std::fs::write(device.paths.pki().join(lost), [0; 900]).unwrap();
+
+        device.join(&cloud, |_| {}).await.unwrap();
+        device.paths.identity().read(&"pump-7".parse().unwrap()).unwrap();
+        assert_eq!(std::fs::read(device.paths.config()).unwrap(), config, "{lost}");
+        let key = |csr: &String| protocol::join::NodeRequest::parse(csr).unwrap().key;
+        let seen = cloud.seen.lock();
+        assert_eq!(
+            (seen.len(), key(&seen[0]) == key(&seen[1])),
+            (2, same_key),
+            "{lost}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_device_that_was_removed_joins_again_with_the_key_that_it_has() {
     for code in [RefusalCode::NotEnrolled, RefusalCode::KeyDiffers] {
         let (device, cloud) = (Device::new("removed"), Cloud::saying(vec![Say::Yes]).await);
