@@ -115,7 +115,7 @@ mod tests {
         assert_eq!(raised(7, Some(7)), Ok(7), "asking twice is asking once");
         let refused = raised(7, Some(6)).unwrap_err();
         assert!(
-            refused.contains("7") && refused.contains("goes down"),
+            refused.contains("is 7 already") && refused.contains("goes down"),
             "{refused}"
         );
     }
