@@ -31,6 +31,7 @@ struct Inner {
     notes: BTreeSet<String>,
     states: Vec<(DeviceName, DeviceState)>,
     refuse: usize,
+    refuse_states: usize,
 }
 
 impl FakeTwins {
@@ -76,6 +77,12 @@ impl FakeTwins {
     /// The next reports cannot be stored.
     pub(super) fn refuse_next(&self, count: usize) {
         self.inner.lock().refuse = count;
+    }
+
+    /// The next states cannot be stored.
+    #[allow(dead_code, reason = "the tests against real devices do without it")]
+    pub(super) fn refuse_next_states(&self, count: usize) {
+        self.inner.lock().refuse_states = count;
     }
 
     pub(super) fn observed(&self, device: &DeviceName) -> Vec<(String, Observation)> {
@@ -181,8 +188,15 @@ impl Twins for FakeTwins {
     }
 
     fn state(&self, device: DeviceName, state: DeviceState) -> BoxFuture<'_, Result<Standing, Refused>> {
-        self.inner.lock().states.push((device, state));
+        let mut inner = self.inner.lock();
         let last_online = None;
-        async move { Ok(Standing { state, last_online }) }.boxed()
+        let told = if inner.refuse_states > 0 {
+            inner.refuse_states -= 1;
+            Err(Refused::Unavailable("the disk is full".into()))
+        } else {
+            inner.states.push((device, state));
+            Ok(Standing { state, last_online })
+        };
+        async move { told }.boxed()
     }
 }

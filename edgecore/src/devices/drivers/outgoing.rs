@@ -168,10 +168,8 @@ impl Outgoing {
 }
 
 async fn deliver(twins: Arc<dyn Twins>, device: DeviceName, state: Option<DeviceState>, seen: Vec<Seen>) {
-    if let Some(state) = state
-        && let Err(error) = twins.state(device.clone(), state).await
-    {
-        warn!(%device, %error, "the state of a device was not taken");
+    if let Some(state) = state {
+        tell_state(&*twins, &device, state).await;
     }
     let mut rest = vec![seen];
     while let Some(seen) = rest.pop().filter(|seen| !seen.is_empty()) {
@@ -199,6 +197,17 @@ async fn deliver(twins: Arc<dyn Twins>, device: DeviceName, state: Option<Device
                 }
             }
         }
+    }
+}
+
+/// It is said once: what was not stored now would not be said again before it changes.
+async fn tell_state(twins: &dyn Twins, device: &DeviceName, state: DeviceState) {
+    while let Err(error) = twins.state(device.clone(), state).await {
+        warn!(%device, %error, "the state of a device was not taken");
+        if !matches!(error, Refused::Unavailable(_)) {
+            return;
+        }
+        sleep(TRY_AGAIN).await;
     }
 }
 
@@ -264,6 +273,21 @@ mod tests {
             .map(|(_, seen)| seen)
             .collect();
         assert_eq!(values, [value("1"), value("2")]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_state_that_could_not_be_stored_is_tried_again_and_then_the_newest() {
+        let twins = FakeTwins::new();
+        let device = DeviceName::new("hall", "lamp");
+        twins.refuse_next_states(2);
+        let mut outgoing = Outgoing::new(Arc::clone(&twins) as Arc<dyn Twins>);
+        outgoing.state(&device, DeviceState::Online);
+        tokio::task::yield_now().await;
+        outgoing.state(&device, DeviceState::Offline);
+        outgoing.state(&device, DeviceState::Unhealthy);
+        outgoing.drain(Duration::from_secs(30)).await;
+        let told = [DeviceState::Online, DeviceState::Unhealthy];
+        assert_eq!(twins.states(&device), told);
     }
 
     #[tokio::test(start_paused = true)]
