@@ -129,6 +129,7 @@ fn open_quietly(dir: impl AsFd, name: &CStr) -> io::Result<OwnedFd> {
 #[cfg(test)]
 mod tests {
     use super::super::file::make_dir_at;
+    use super::super::removal::remove_tree_at;
     use super::super::testing::Scratch;
     use super::*;
     use std::os::unix::fs::symlink;
@@ -177,8 +178,8 @@ mod tests {
         drop(at);
         assert_eq!(taken(scratch.path()).inodes, DEEPEST as u64 + 2);
         assert_eq!(taken(&scratch.path().join("nowhere")), Taken::default());
-        super::super::removal::remove_tree_at(open_dir(scratch.path()).unwrap(), std::ffi::OsStr::new("d"))
-            .unwrap();
+        let top = open_dir(scratch.path()).unwrap();
+        remove_tree_at(top, std::ffi::OsStr::new("d")).unwrap();
     }
 
     #[test]
