@@ -61,8 +61,7 @@ impl World {
             return;
         };
         if let Err(violation) = process.replica.handle_frame(frame) {
-            self.laws.violations += 1;
-            self.say(|| format!("edge {e}: the desired stream is reset: {violation}"));
+            self.is_reset(format!("edge {e}: the desired stream is reset: {violation}"));
             return self.reopen_desired(e);
         }
         self.pump_replica(e);
@@ -145,8 +144,7 @@ impl World {
                 world.refresh_devices(e);
             }
             if let Err(violation) = answered {
-                world.say(|| format!("edge {e}: the desired stream is reset: {violation}"));
-                world.laws.violations += 1;
+                world.is_reset(format!("edge {e}: the desired stream is reset: {violation}"));
                 return world.reopen_desired(e);
             }
             world.pump_replica(e);

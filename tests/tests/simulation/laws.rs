@@ -45,7 +45,8 @@ pub(crate) struct Laws {
     pub(crate) nodeless: BTreeMap<String, Duration>,
     pub(crate) rolled_back: bool,
     is_restored: bool,
-    pub(crate) violations: u64,
+    /// Desired streams that one half reset because of what the other said: never, for both are ours.
+    pub(crate) resets: Vec<String>,
     pub(crate) diverged: u64,
     pub(crate) acknowledged: u64,
     pub(crate) commits: u64,

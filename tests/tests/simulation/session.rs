@@ -242,8 +242,9 @@ impl World {
             return;
         }
         if let Err(violation) = half.publisher.handle_frame(frame) {
-            self.say(|| format!("replica {r}: desired stream {stream} is reset: {violation}"));
-            self.laws.violations += 1;
+            self.is_reset(format!(
+                "replica {r}: desired stream {stream} is reset: {violation}"
+            ));
             let Replica { index, sessions, .. } = &mut self.replicas[r];
             if let Some(session) = sessions.get_mut(&id)
                 && let Some(half) = session.desired.take()

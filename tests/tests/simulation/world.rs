@@ -122,6 +122,11 @@ impl World {
         }
     }
 
+    pub(crate) fn is_reset(&mut self, what: String) {
+        self.say(|| what.clone());
+        self.laws.resets.push(what);
+    }
+
     /// Now, for cores that want an instant.
     pub(crate) fn instant(&self) -> Instant {
         self.base + self.now
