@@ -10,25 +10,35 @@
 //! CUBIC does; after one it grows by one packet, then two, then four a round, so that it meets a short
 //! queue's end slowly.
 //!
-//! Radio links answer one packet soon and the next late, whatever is on their way. By how much answers
-//! of one round differ is measured, and what goes far beyond the queue that is wanted is allowed. A
-//! fast link whose answers come in order and tens of milliseconds late by chance is used in part only.
+//! While the link is full the path without its queue is not seen, so once in [`KNOWN`](path::KNOWN), and when the
+//! doubling ends, half of the window is kept back for two rounds: a *look*. Of a small window it is all
+//! but two packets: where packets take long, four are a queue already. If as much comes as before, in
+//! half of the time, the half was more than enough: the look begins again with half of that.
 //!
-//! The shortest round trip is that of the last [`KNOWN`]. While the link is full it is not seen, so
-//! once in that time half of the window is kept back for two rounds, of a small one all but two packets:
-//! where packets take long, four are a queue already. So a longer path, and somebody
-//! else's queue that does not go away, are taken for the path itself within twice that time: beside
-//! flows that fill every queue this one gets little for so long, and then its share.
+//! Radio links answer one packet soon and the next late, whatever is on their way. Where answers keep
+//! their order all wait for the late ones, the more so the more are on their way: the fastest answer
+//! ever is one of few packets, and beside it a full link seems to have a queue. With half of the packets
+//! nearly as much is late, and of a queue of one's own nothing is left. So what many packets took during
+//! the look is taken for the path until the next one, or until a round took less; but it is no longer
+//! than the fastest answer by more than [`LATER`] times what answers of one round differ: where they are
+//! even, what the look saw beside that is a queue of others, such as those of the other direction. What
+//! answers differ by far beyond the queue that is wanted is allowed too.
+//!
+//! So a longer path, and somebody else's queue that does not go away, are taken for the path itself
+//! within twice [`KNOWN`](path::KNOWN): beside flows that fill every queue this one gets little.
 //!
 //! **Invariant:** the window is never below four packets, whatever delays and losses say; below two
 //! not even then.
 
+mod path;
 #[cfg(test)]
 mod tests;
 
 use std::time::Duration;
 
 use tokio::time::Instant;
+
+use self::path::{Look, Shortest};
 
 /// What the answers of a full link may take longer than those of an idle one, both ways together.
 const QUEUE: Duration = Duration::from_millis(10);
@@ -39,60 +49,22 @@ const QUEUE_PART: u32 = 16;
 const MORE: u64 = 150;
 /// A queue so long says that the link is full.
 const FULL: Duration = Duration::from_millis(30);
-/// For how long a short round trip says how long the path is.
-const KNOWN: Duration = Duration::from_secs(10);
 /// The answers of a round, from which on they say by how much answers differ.
 const TELLING: u32 = 4;
-/// A round trip so little above the shortest is as good as that one.
-const SAME: Duration = Duration::from_millis(2);
+/// What so many packets take together says more than the fastest of them.
+const MANY: u64 = 6;
+/// By how much of what answers of one round differ the path may be longer than the fastest of all.
+const LATER: u32 = 4;
 /// What is sent at once is what the link carries in this time.
 const SPAN: Duration = Duration::from_millis(12);
+const SECOND: Duration = Duration::from_secs(1);
+/// A round so little above the path is as good as that.
+const SAME: Duration = Duration::from_millis(2);
 /// RFC 9002.
 const FIRST_PACKETS: u64 = 10;
 const LEAST_PACKETS: u64 = 4;
 /// While the path is looked at. Who gets one alone may put off the answer.
 const LEAST_LOOKING: u64 = 2;
-
-/// The shortest round trip of the last [`KNOWN`], twice that at most.
-#[derive(Clone, Debug)]
-struct Shortest {
-    since: Instant,
-    now: Option<Duration>,
-    before: Option<Duration>,
-    /// When one about as short was seen last.
-    seen: Instant,
-}
-
-impl Shortest {
-    const fn new(now: Instant) -> Self {
-        Self {
-            since: now,
-            now: None,
-            before: None,
-            seen: now,
-        }
-    }
-
-    fn get(&self) -> Option<Duration> {
-        self.now.into_iter().chain(self.before).min()
-    }
-
-    fn saw(&mut self, now: Instant, trip: Duration) {
-        let since = now.saturating_duration_since(self.since);
-        if since >= KNOWN {
-            self.before = self.now.take().or(self.before).filter(|_| since < KNOWN * 2);
-            self.since = now;
-        }
-        self.now = Some(self.now.map_or(trip, |least| least.min(trip)));
-        if self.get().is_none_or(|least| trip <= least + SAME) {
-            self.seen = now;
-        }
-    }
-
-    fn is_old(&self, now: Instant) -> bool {
-        now.saturating_duration_since(self.seen) >= KNOWN
-    }
-}
 
 /// What came back since the round began.
 #[derive(Clone, Debug)]
@@ -120,6 +92,17 @@ impl Round {
             full: false,
         }
     }
+
+    /// What answers took on average.
+    fn mean(&self) -> Duration {
+        self.trips / self.answers.max(1)
+    }
+
+    /// Bytes that came in a second.
+    fn rate(&self, now: Instant) -> u64 {
+        let began = self.first.map_or(self.began, |first| first.max(self.began));
+        part(self.arrived, SECOND, now.saturating_duration_since(began))
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,6 +121,7 @@ pub(super) struct Flight {
     window: u64,
     phase: Phase,
     shortest: Shortest,
+    look: Look,
     round: Round,
     /// What was sent until then was answered by a cut already.
     cut_at: Option<Instant>,
@@ -159,6 +143,7 @@ impl Flight {
             window: FIRST_PACKETS * packet,
             phase: Phase::Doubling,
             shortest: Shortest::new(now),
+            look: Look::new(now),
             round: Round::new(now),
             cut_at: None,
             step: None,
@@ -230,17 +215,24 @@ impl Flight {
     }
 
     fn turn(&mut self, now: Instant, round: &Round) {
-        let (Some(path), Some(least)) = (self.shortest.get(), round.least) else {
+        let (Some(shortest), Some(least)) = (self.shortest.get(), round.least) else {
             return;
         };
-        let mean = round.trips / round.answers.max(1);
-        if round.answers >= TELLING {
-            self.spread = (self.spread * 3 + mean.saturating_sub(least)) / 4;
-        }
+        let mean = round.mean();
         // Between both: the fastest answer may have been lucky, and the mean has waited for an
         // acknowledgement that was put off.
         let trip = (least + mean) / 2;
         self.trip = Some(trip);
+        // While a queue goes and comes back answers differ for that.
+        if round.answers >= TELLING && !matches!(self.phase, Phase::Looking(_)) {
+            self.spread = (self.spread * 3 + mean.saturating_sub(least)) / 4;
+        }
+        let took = if round.arrived >= MANY * self.packet {
+            trip
+        } else {
+            least
+        };
+        let path = self.path(now, round, shortest, took);
         let wanted = QUEUE.max(path / QUEUE_PART);
         // What answers that were put off make of an even link is less than that.
         let uneven = self.spread.saturating_sub(wanted * 3 / 2) * 3;
@@ -254,26 +246,59 @@ impl Flight {
             0
         };
         there += self.calm;
+        let rate = round.rate(now);
         match self.phase {
             Phase::Doubling if round.full && trip > path + FULL.max(wanted * 2) + uneven => {
-                let began = round.first.map_or(round.began, |first| first.max(round.began));
-                let carries = part(round.arrived, path + FULL, now.saturating_duration_since(began));
                 // One late answer says little.
-                self.window = self.at_least(carries.clamp(self.window / 2, self.window));
-                self.phase = Phase::Steady;
+                let carries = part(rate, path + FULL, SECOND).clamp(self.window / 2, self.window);
+                self.window = self.at_least(carries);
+                self.begin_look(rate, trip);
             }
             Phase::Looking(0) => {
                 self.phase = Phase::Steady;
-                self.shortest.seen = now;
+                self.look.at = now;
+            }
+            Phase::Looking(2)
+                if self.look.saw_a_queue(rate, took) && self.window >= 2 * LEAST_PACKETS * self.packet =>
+            {
+                self.window /= 2;
+                self.begin_look(self.look.rate, took);
             }
             Phase::Looking(rounds) => self.phase = Phase::Looking(rounds - 1),
-            Phase::Steady if round.full && self.shortest.is_old(now) => self.phase = Phase::Looking(3),
+            Phase::Steady if round.full && self.look.is_due(now, trip) => self.begin_look(rate, trip),
             // Few answers of somebody who sends little say nothing of the link.
             Phase::Steady if round.full || (there < self.window && round.arrived * 2 >= self.window) => {
                 self.approach(there);
             }
             Phase::Doubling | Phase::Steady => {}
         }
+    }
+
+    /// What is taken for the path without a queue, after a round that took so long.
+    fn path(&mut self, now: Instant, round: &Round, shortest: Duration, took: Duration) -> Duration {
+        let (many, look) = (round.arrived >= MANY * self.packet, &mut self.look);
+        let most = shortest + self.spread * LATER;
+        match self.phase {
+            Phase::Looking(2) => look.path = many.then_some(took),
+            Phase::Looking(1) => look.path = look.path.map(|path| path.min(took)),
+            Phase::Steady if round.full => {
+                look.path = look.path.map(|path| path.min(round.mean()));
+                let as_good = match look.path {
+                    Some(path) => took <= path.min(most) + SAME,
+                    None => round.least.is_some_and(|least| least <= shortest + SAME),
+                };
+                if as_good {
+                    look.at = now;
+                }
+            }
+            Phase::Doubling | Phase::Steady | Phase::Looking(_) => {}
+        }
+        look.path.map_or(shortest, |path| path.min(most).max(shortest))
+    }
+
+    fn begin_look(&mut self, rate: u64, trip: Duration) {
+        self.phase = Phase::Looking(3);
+        (self.look.rate, self.look.trip) = (rate, trip);
     }
 
     /// Half of the way to `there`.
