@@ -19,6 +19,7 @@ mod offline;
 mod old_api;
 mod old_runtime;
 mod pull_secrets;
+mod storage;
 mod surroundings;
 mod told;
 mod transport;
@@ -57,6 +58,7 @@ fn main() -> Result<()> {
         bad_input::TESTS,
         life::TESTS,
         pull_secrets::TESTS,
+        storage::TESTS,
         surroundings::TESTS,
         devices::TESTS,
         doctor::TESTS,
