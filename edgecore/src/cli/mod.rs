@@ -211,6 +211,9 @@ pub struct ResetArgs {
     /// Do not ask.
     #[arg(short, long)]
     pub yes: bool,
+    /// Go on where the container runtime does not answer, or something of the pods cannot be removed.
+    #[arg(long)]
+    pub force: bool,
 }
 
 /// Carries out every command but `run`; that one is returned to the caller.

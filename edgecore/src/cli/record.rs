@@ -13,6 +13,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
+use crate::pods::volumes::removal;
+
 /// Something that join put on the disk.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "kind")]
@@ -71,6 +73,15 @@ pub struct RecordError {
 fn failed(verb: &'static str, path: &Path) -> impl FnOnce(io::Error) -> RecordError {
     let path = path.to_owned();
     move |source| RecordError { verb, path, source }
+}
+
+/// What is still there after [`Record::undo`], in words.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Left {
+    /// What could not be removed; it stays in the record, so that it can be tried again.
+    pub troubles: Vec<String>,
+    /// What is not ours, or not ours alone, and is left alone.
+    pub kept: Vec<String>,
 }
 
 /// The list of what was written, in order.
@@ -154,32 +165,48 @@ impl Record {
         fs::set_permissions(path, Permissions::from_mode(mode)).map_err(failed("restrict", path))
     }
 
-    /// Takes back what was written after the first `keep` entries, last first. What could not be
-    /// removed, or was changed by someone since, is returned in words.
-    pub fn undo(&mut self, keep: usize) -> Vec<String> {
+    /// Takes back what was written after the first `keep` entries, last first. Cut short at any instant, or
+    /// with troubles, it can be done again.
+    pub fn undo(&mut self, keep: usize) -> Left {
         let undone = self.entries.split_off(keep.min(self.entries.len()));
-        let mut troubles = Vec::new();
-        for entry in undone.iter().rev() {
+        let (mut left, mut again, mut stays) = (Left::default(), Vec::new(), Vec::new());
+        for entry in undone.into_iter().rev() {
             // The record goes just before its own directory, or it would keep that alive.
-            if Some(entry.path()) == self.file.parent() {
-                let _ = fs::remove_file(&self.file);
+            if keep == 0 && again.is_empty() && Some(entry.path()) == self.file.parent() {
+                let _ = remove_file(&self.file);
             }
-            troubles.extend(take_back(entry).err());
+            match take_back(&entry) {
+                Ok(None) => {}
+                // It may be the file of a trouble that is in it.
+                Ok(Some(_)) if !again.is_empty() && matches!(entry, Entry::Directory { .. }) => {
+                    again.push(entry)
+                }
+                Ok(Some(kept)) => {
+                    // A directory above what was named has nothing to add.
+                    if !stays
+                        .iter()
+                        .any(|below: &PathBuf| below.starts_with(entry.path()))
+                    {
+                        left.kept.push(kept);
+                    }
+                    stays.push(entry.path().to_owned());
+                }
+                Err(trouble) => {
+                    left.troubles.push(trouble);
+                    again.push(entry);
+                }
+            }
         }
-        troubles.extend(self.forget(keep).err());
-        troubles
+        self.entries.extend(again.into_iter().rev());
+        left.troubles.extend(self.settle().err());
+        left
     }
 
-    fn forget(&self, keep: usize) -> Result<(), String> {
-        if keep > 0 {
+    fn settle(&self) -> Result<(), String> {
+        if !self.entries.is_empty() {
             return self.save().map_err(|error| error.to_string());
         }
-        match fs::remove_file(&self.file) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(format!("{}: {error}", self.file.display()))
-            }
-            _ => Ok(()),
-        }
+        remove_file(&self.file).map_err(|error| format!("{}: {error}", self.file.display()))
     }
 
     fn note(&mut self, entries: Vec<Entry>) -> Result<(), RecordError> {
@@ -207,29 +234,89 @@ fn make_dir(path: &Path, mode: u32) -> Result<(), RecordError> {
     }
 }
 
-fn take_back(entry: &Entry) -> Result<(), String> {
+/// Says what is left alone, or what went wrong.
+fn take_back(entry: &Entry) -> Result<Option<String>, String> {
     let path = entry.path();
     let removed = match entry {
-        Entry::File { .. } | Entry::Service { .. } => fs::remove_file(path),
-        Entry::Shared { digest: written, .. } => match fs::read(path) {
-            Ok(bytes) if digest(&bytes) != *written => {
-                return Err(format!(
-                    "{} was changed since join wrote it, and is left alone",
-                    path.display()
-                ));
-            }
-            _ => fs::remove_file(path),
-        },
-        // What others put there since keeps it alive.
-        Entry::Directory { .. } => fs::remove_dir(path).or_else(|error| {
-            let kept = error.kind() == io::ErrorKind::DirectoryNotEmpty;
-            if kept { Ok(()) } else { Err(error) }
-        }),
-        Entry::Tree { .. } => fs::remove_dir_all(path),
+        Entry::File { .. } | Entry::Service { .. } => remove_file(path).map(|()| None),
+        Entry::Shared { digest: written, .. } => remove_unchanged(path, written),
+        Entry::Directory { .. } => remove_dir(path),
+        Entry::Tree { .. } => remove_tree(path),
     };
-    match removed {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        removed => removed.map_err(|error| format!("{} could not be removed: {error}", path.display())),
+    removed.map_err(|error| format!("{} could not be removed: {error}", path.display()))
+}
+
+/// Removes a file, with what a write that was cut short left beside it. None there is well.
+fn remove_file(path: &Path) -> io::Result<()> {
+    for path in [&temporary(path), path] {
+        match fs::remove_file(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            removed => removed?,
+        }
+    }
+    Ok(())
+}
+
+fn remove_unchanged(path: &Path, written: &str) -> io::Result<Option<String>> {
+    match fs::read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Ok(bytes) if digest(&bytes) == written => {}
+        Ok(_) => {
+            let kept = format!(
+                "{} was changed since join wrote it, and is left alone",
+                path.display()
+            );
+            return Ok(Some(kept));
+        }
+        Err(error) => return Err(error),
+    }
+    remove_file(path).map(|()| None)
+}
+
+/// What others put there since keeps a directory alive.
+fn remove_dir(path: &Path) -> io::Result<Option<String>> {
+    match fs::remove_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
+            let inside = fs::read_dir(path)?.flatten().map(|entry| entry.file_name());
+            let inside: Vec<_> = inside.map(|name| name.display().to_string()).collect();
+            Ok(Some(format!(
+                "{} is left, for there is in it: {}",
+                path.display(),
+                inside.join(", ")
+            )))
+        }
+        removed => removed.map(|()| None),
+    }
+}
+
+/// Removes a directory that is ours, or empties it where it is a link or a mount point of the operator's.
+fn remove_tree(path: &Path) -> io::Result<Option<String>> {
+    if path.is_symlink() {
+        let target = fs::canonicalize(path)?;
+        // A link to the whole of a data partition does not make that partition ours.
+        if target.file_name() != path.file_name() {
+            return Err(io::Error::other(format!(
+                "it is a link to {}, and what is there may be others' too; remove what is Tombolo's there, and the \
+                 link",
+                target.display()
+            )));
+        }
+        removal::empty(&target)?;
+        return Ok(Some(format!(
+            "{} leads to {}, which was emptied and is left",
+            path.display(),
+            target.display()
+        )));
+    }
+    removal::empty(path)?;
+    match fs::remove_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::ResourceBusy => Ok(Some(format!(
+            "{} is a mount point: it was emptied and is left",
+            path.display()
+        ))),
+        removed => removed.map(|()| None),
     }
 }
 
@@ -237,11 +324,16 @@ fn digest(bytes: &[u8]) -> String {
     hex::encode(Sha256::digest(bytes))
 }
 
-/// Replaces a file whole: after a power cut there is the old one or the new one.
-pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<(), RecordError> {
+/// Where the new text of a file is written first.
+fn temporary(path: &Path) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".new");
-    let temporary = path.with_file_name(name);
+    path.with_file_name(name)
+}
+
+/// Replaces a file whole: after a power cut there is the old one or the new one.
+pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<(), RecordError> {
+    let temporary = temporary(path);
     let write = || -> io::Result<()> {
         let _ = fs::remove_file(&temporary);
         let mut file = OpenOptions::new()
@@ -254,98 +346,12 @@ pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<(), RecordError> 
         fs::rename(&temporary, path)?;
         path.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
     };
-    write().map_err(failed("write", path))
+    write().map_err(|error| {
+        // It may be half a key, and nobody would look for it there.
+        let _ = fs::remove_file(&temporary);
+        failed("write", path)(error)
+    })
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn scratch(name: &str) -> PathBuf {
-        let dir = std::env::temp_dir().join(format!("tombolo-record-{}-{name}", std::process::id()));
-        let _ = fs::remove_dir_all(&dir);
-        fs::create_dir_all(&dir).unwrap();
-        dir
-    }
-
-    fn written(root: &Path) -> Record {
-        let config = root.join("etc/tombolo");
-        let mut record = Record::open(&config.join("joined.json")).unwrap();
-        record.directory(&config, 0o700).unwrap();
-        record
-            .file(&config.join("edgecore.yaml"), b"node_name: a\n", 0o600)
-            .unwrap();
-        record
-            .shared(&root.join("etc/cni/net.d/90-tombolo.conflist"), b"{}", 0o644)
-            .unwrap();
-        record.tree(&root.join("var/lib/tombolo"), 0o700).unwrap();
-        record
-    }
-
-    fn left(root: &Path) -> Vec<PathBuf> {
-        let mut found: Vec<_> = fs::read_dir(root)
-            .unwrap()
-            .map(|entry| entry.unwrap().path())
-            .collect();
-        let below: Vec<_> = found
-            .iter()
-            .filter(|path| path.is_dir())
-            .flat_map(|path| left(path))
-            .collect();
-        found.extend(below);
-        found
-    }
-
-    #[test]
-    fn undoing_everything_leaves_nothing_behind() {
-        let root = scratch("all");
-        let mut record = written(&root);
-        fs::write(root.join("var/lib/tombolo/db"), "x").unwrap();
-        assert_eq!(record.undo(0), Vec::<String>::new());
-        assert_eq!(left(&root), Vec::<PathBuf>::new());
-    }
-
-    #[test]
-    fn the_record_is_read_back_by_another_process() {
-        let root = scratch("again");
-        let record = written(&root);
-        let again = Record::open(&root.join("etc/tombolo/joined.json")).unwrap();
-        assert_eq!(again.entries(), record.entries());
-        fs::remove_dir_all(root).unwrap();
-    }
-
-    #[test]
-    fn what_someone_changed_or_added_is_left_alone_and_named() {
-        let root = scratch("foreign");
-        let mut record = written(&root);
-        let network = root.join("etc/cni/net.d/90-tombolo.conflist");
-        fs::write(&network, "{\"changed\": true}").unwrap();
-        fs::write(root.join("etc/tombolo/notes.txt"), "mine").unwrap();
-        let told = record.undo(0);
-        assert_eq!(told.len(), 1);
-        assert!(told[0].contains("90-tombolo.conflist was changed"), "{told:?}");
-        assert!(network.exists() && root.join("etc/tombolo/notes.txt").exists());
-        assert!(!root.join("etc/tombolo/edgecore.yaml").exists());
-        fs::remove_dir_all(root).unwrap();
-    }
-
-    #[test]
-    fn only_what_came_after_a_point_is_taken_back() {
-        let root = scratch("part");
-        let mut record = written(&root);
-        let keep = record.entries().len();
-        record.file(&root.join("etc/tombolo/late"), b"", 0o600).unwrap();
-        assert_eq!(record.undo(keep), Vec::<String>::new());
-        assert!(root.join("etc/tombolo/edgecore.yaml").exists() && !root.join("etc/tombolo/late").exists());
-        fs::remove_dir_all(root).unwrap();
-    }
-
-    #[test]
-    fn secrets_are_readable_by_root_alone() {
-        let root = scratch("mode");
-        replace(&root.join("key"), b"secret", 0o600).unwrap();
-        let mode = fs::metadata(root.join("key")).unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, 0o600);
-        fs::remove_dir_all(root).unwrap();
-    }
-}
+mod tests;

@@ -1,22 +1,51 @@
 //! `edgecore reset`: the way out. Stops the node's pods and removes what join wrote.
 //!
 //! The cluster is not told: the Node turns not ready, and `cloudcore node remove` deletes it.
+//!
+//! **Invariant:** until everything is gone, the record says what is left: a reset that was cut short or met
+//! with trouble can be repeated. It succeeds only when nothing of ours is left.
 
 mod pods;
 
 use std::io::{BufRead as _, Write as _};
+use std::time::Duration;
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 
 use super::control::{self, ControlError};
-use super::join::{self, service};
-use super::record::{Entry, Record};
+use super::join;
+use super::join::service::{self, Systemctl};
+use super::record::{Entry, Left, Record};
 use super::{Paths, ResetArgs};
-use crate::config::{Config, DEFAULT_RUNTIME_ENDPOINT};
+use crate::config::{Config, ConfigError, DEFAULT_RUNTIME_ENDPOINT, RuntimeEndpoint};
 use crate::network::conflist;
+use crate::runtime::{Cri, Runtime};
+
+/// How long the runtime may take to introduce itself: after a boot it has other things to do.
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Leaves the cluster.
 pub(super) async fn reset(args: &ResetArgs, paths: &Paths) -> anyhow::Result<()> {
+    let site = Site {
+        paths,
+        systemctl: service::manager(paths),
+        patience: PATIENCE,
+    };
+    leave(args, site).await
+}
+
+/// Where, and with what.
+#[derive(Clone, Copy)]
+struct Site<'a> {
+    paths: &'a Paths,
+    /// The machine's service manager, where there is one.
+    systemctl: Option<&'a Systemctl<'a>>,
+    /// How long the runtime may be silent.
+    patience: Duration,
+}
+
+async fn leave(args: &ResetArgs, site: Site<'_>) -> anyhow::Result<()> {
+    let paths = site.paths;
     join::must_be_root(paths)?;
     let mut record = Record::open(&paths.record())?;
     if record.entries().is_empty() {
@@ -26,32 +55,83 @@ pub(super) async fn reset(args: &ResetArgs, paths: &Paths) -> anyhow::Result<()>
     if !args.yes && !confirmed(&record)? {
         bail!("nothing was changed");
     }
-    stop_service(&record, paths).await?;
-    let endpoint = Config::load(&paths.config()).map(|config| config.runtime_endpoint.to_string());
-    pods::stop_all(
-        &endpoint.unwrap_or_else(|_| DEFAULT_RUNTIME_ENDPOINT.to_owned()),
-        paths,
-    )
-    .await?;
-    if has_network(&record) {
-        pods::remove_network(paths);
-    }
+    let runtime = match runtime(site).await {
+        Err(error) if args.force => {
+            println!("[!!] {error:#}");
+            None
+        }
+        runtime => runtime?,
+    };
+    stop_service(&record, site).await?;
+    remove_pods(args, runtime.as_ref(), &record, paths).await?;
     let had_service = has_service(&record);
     let left = record.undo(0);
-    if had_service && service::systemd_runs(paths) {
-        service::forget()?;
+    if let Some(systemctl) = site.systemctl.filter(|_| had_service)
+        && let Err(error) = service::forget(systemctl)
+    {
+        println!("[!!] {error:#}");
     }
-    tell(&left);
+    tell(&left)
+}
+
+/// The runtime that the configuration names.
+async fn runtime(site: Site<'_>) -> anyhow::Result<Option<Cri>> {
+    let endpoint = match Config::load(&site.paths.config()) {
+        Ok(config) => config.runtime_endpoint,
+        // An earlier reset came as far as that, when the pods were stopped.
+        Err(ConfigError::NotJoined(_)) => RuntimeEndpoint::parse(DEFAULT_RUNTIME_ENDPOINT)?,
+        Err(error) => {
+            return Err(error).context(
+                "which container runtime has the pods is not known, and nothing was changed: mend the \
+                 configuration, or add --force",
+            );
+        }
+    };
+    pods::runtime(&endpoint, site.patience).await
+}
+
+async fn remove_pods(
+    args: &ResetArgs,
+    runtime: Option<&Cri>,
+    record: &Record,
+    paths: &Paths,
+) -> anyhow::Result<()> {
+    let mut troubles = Vec::new();
+    let runtime = runtime.map(|runtime| runtime as &dyn Runtime);
+    match pods::stop_all(runtime, paths, &mut troubles).await {
+        Err(error) if args.force => troubles.push(format!("{error:#}")),
+        stopped => stopped?,
+    }
+    if has_network(record) {
+        pods::remove_network(paths, &mut troubles);
+    }
+    for trouble in &troubles {
+        println!("[!!] {trouble}");
+    }
+    if !troubles.is_empty() && !args.force {
+        bail!(
+            "not everything of the pods is removed, and nothing of the node yet; its service is stopped\n\
+             \x20 mend what is named above, and run this again\n\
+             \x20 to leave that where it is: add --force"
+        );
+    }
     Ok(())
 }
 
-fn tell(left: &[String]) {
-    for trouble in left {
+fn tell(left: &Left) -> anyhow::Result<()> {
+    for kept in &left.kept {
+        println!("     {kept}");
+    }
+    for trouble in &left.troubles {
         println!("[!!] {trouble}");
+    }
+    if !left.troubles.is_empty() {
+        bail!("not everything that join wrote is removed; mend what is named above, and run this again");
     }
     println!("[ok] what join wrote is removed");
     println!("     delete the node in the cluster with:");
     println!("     kubectl -n tombolo-system exec deploy/cloudcore -- cloudcore node remove NAME");
+    Ok(())
 }
 
 fn has_service(record: &Record) -> bool {
@@ -84,9 +164,10 @@ fn confirmed(record: &Record) -> anyhow::Result<bool> {
 }
 
 /// A running node would start again what is stopped here.
-async fn stop_service(record: &Record, paths: &Paths) -> anyhow::Result<()> {
-    if has_service(record) && service::systemd_runs(paths) {
-        service::disable()?;
+async fn stop_service(record: &Record, site: Site<'_>) -> anyhow::Result<()> {
+    let paths = site.paths;
+    if let Some(systemctl) = site.systemctl.filter(|_| has_service(record)) {
+        service::disable(systemctl, &paths.unit())?;
         println!("[ok] the service edgecore is stopped");
     }
     match control::ask(&paths.control_socket()).await {
@@ -94,3 +175,6 @@ async fn stop_service(record: &Record, paths: &Paths) -> anyhow::Result<()> {
         _ => bail!("edgecore still runs, and not as the service that join installed: stop it first"),
     }
 }
+
+#[cfg(test)]
+mod tests;

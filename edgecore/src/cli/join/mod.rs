@@ -138,8 +138,9 @@ fn take_back(error: &anyhow::Error, plan: &Plan, record: &mut Record, before: us
     if lost || plan.replaces {
         return;
     }
-    for trouble in record.undo(before) {
-        warn(&trouble);
+    let left = record.undo(before);
+    for trouble in left.troubles.iter().chain(&left.kept) {
+        warn(trouble);
     }
 }
 

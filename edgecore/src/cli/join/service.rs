@@ -1,5 +1,6 @@
 //! The systemd service, where systemd runs.
 
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, bail};
@@ -13,6 +14,14 @@ const UNIT: &str = include_str!("../../../../manifests/systemd/edgecore.service"
 const PROGRAM: &str = "/usr/local/bin/edgecore";
 /// The name of the service.
 pub(in crate::cli) const NAME: &str = "edgecore.service";
+
+/// Asks systemd, in the words of `systemctl`.
+pub(in crate::cli) type Systemctl<'a> = dyn Fn(&[&str]) -> anyhow::Result<()> + Sync + 'a;
+
+/// This machine's systemd, where it runs.
+pub(in crate::cli) fn manager(paths: &Paths) -> Option<&'static Systemctl<'static>> {
+    systemd_runs(paths).then_some(&systemctl as &Systemctl<'_>)
+}
 
 /// Whether services of this machine can be started and stopped.
 pub(in crate::cli) fn systemd_runs(paths: &Paths) -> bool {
@@ -42,12 +51,18 @@ pub(super) fn install(plan: &Plan, record: &mut Record, paths: &Paths) -> anyhow
 }
 
 /// Stops the service and keeps it from starting again.
-pub(in crate::cli) fn disable() -> anyhow::Result<()> {
-    systemctl(&["disable", "--now", NAME])
+pub(in crate::cli) fn disable(systemctl: &Systemctl<'_>, unit: &Path) -> anyhow::Result<()> {
+    if unit.exists() {
+        return systemctl(&["disable", "--now", NAME]);
+    }
+    // An earlier reset was cut short, or someone removed it: systemd may still have it loaded, or say that it never
+    // heard of it.
+    let _ = systemctl(&["stop", NAME]);
+    Ok(())
 }
 
 /// Makes systemd forget a unit that was removed.
-pub(in crate::cli) fn forget() -> anyhow::Result<()> {
+pub(in crate::cli) fn forget(systemctl: &Systemctl<'_>) -> anyhow::Result<()> {
     systemctl(&["daemon-reload"])
 }
 

@@ -1,38 +1,80 @@
 //! Stops every pod of this node and removes what it left on the disk.
 
+use std::ffi::OsStr;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use k8s_cri::v1::{PodSandbox, PodSandboxMetadata};
-use nix::mount::{MntFlags, umount2};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::cli::Paths;
+use crate::config::RuntimeEndpoint;
 use crate::network::{conflist, netlink};
+use crate::pods::volumes::removal;
 use crate::runtime::{Cri, Labels, Runtime};
 
 /// The label by which Kubernetes' pods are known at the runtime.
 const POD_UID: &str = "io.kubernetes.pod.uid";
 /// How long a container gets to end by itself.
 const GRACE_SECONDS: i64 = 10;
-/// How long the runtime may take to introduce itself.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long the runtime may take for one answer.
+const ANSWER: Duration = Duration::from_secs(10);
+/// How long until it is asked again.
+const PAUSE: Duration = Duration::from_secs(1);
 
-/// Stops and removes all pods; a runtime that does not answer has none that could be stopped.
-pub(super) async fn stop_all(endpoint: &str, paths: &Paths) -> anyhow::Result<()> {
-    let cri = Cri::new(endpoint)?;
-    if matches!(timeout(PATIENCE, cri.version()).await, Ok(Ok(_))) {
-        let stopped = stop_sandboxes(&cri, paths).await?;
-        println!("[ok] {stopped} pods are stopped and removed");
-    } else {
-        println!("[!!] no container runtime answers at {endpoint}; its pods, if any, are left to it");
+/// The container runtime, which gets `patience` to answer; nothing where there is no socket. One that is silent
+/// may run containers, and those would go on without the node, its network and their volumes.
+pub(super) async fn runtime(endpoint: &RuntimeEndpoint, patience: Duration) -> anyhow::Result<Option<Cri>> {
+    if !endpoint.socket().try_exists().unwrap_or(true) {
+        println!("[!!] there is no container runtime at {endpoint}; its pods, if any, are left to it");
+        return Ok(None);
     }
-    clear(&paths.kubelet_dir().join("pods"));
+    let cri = Cri::new(&endpoint.to_string())?;
+    let mut why = String::from("no answer");
+    let answer = async {
+        loop {
+            let error = match timeout(ANSWER, cri.version()).await {
+                Ok(Ok(_)) => return,
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => format!("no answer within {} s", ANSWER.as_secs()),
+            };
+            if std::mem::replace(&mut why, error) == "no answer" {
+                println!("     waiting for the container runtime at {endpoint}");
+            }
+            sleep(PAUSE).await;
+        }
+    };
+    if timeout(patience, answer).await.is_err() {
+        bail!(
+            "the container runtime at {endpoint} does not answer ({why}), so its pods cannot be stopped; nothing \
+             was changed\n\
+             \x20 start it, and run this again\n\
+             \x20 where it is gone for good: add --force"
+        );
+    }
+    Ok(Some(cri))
+}
+
+/// Stops and removes all pods. What could not be removed from the disk is added to `troubles`.
+pub(super) async fn stop_all(
+    runtime: Option<&dyn Runtime>,
+    paths: &Paths,
+    troubles: &mut Vec<String>,
+) -> anyhow::Result<()> {
+    if let Some(runtime) = runtime {
+        let stopped = stop_sandboxes(runtime, paths, troubles).await?;
+        println!("[ok] {stopped} pods are stopped and removed");
+    }
+    clear(&paths.kubelet_dir().join("pods"), troubles);
     Ok(())
 }
 
-async fn stop_sandboxes(runtime: &dyn Runtime, paths: &Paths) -> anyhow::Result<usize> {
+async fn stop_sandboxes(
+    runtime: &dyn Runtime,
+    paths: &Paths,
+    troubles: &mut Vec<String>,
+) -> anyhow::Result<usize> {
     let containers = runtime
         .list_containers(Labels::new())
         .await
@@ -53,12 +95,17 @@ async fn stop_sandboxes(runtime: &dyn Runtime, paths: &Paths) -> anyhow::Result<
         .filter(|found| found.labels.contains_key(POD_UID))
         .collect();
     for sandbox in &ours {
-        stop_sandbox(runtime, sandbox, paths).await?;
+        stop_sandbox(runtime, sandbox, paths, troubles).await?;
     }
     Ok(ours.len())
 }
 
-async fn stop_sandbox(runtime: &dyn Runtime, sandbox: &PodSandbox, paths: &Paths) -> anyhow::Result<()> {
+async fn stop_sandbox(
+    runtime: &dyn Runtime,
+    sandbox: &PodSandbox,
+    paths: &Paths,
+    troubles: &mut Vec<String>,
+) -> anyhow::Result<()> {
     let PodSandboxMetadata {
         name, namespace, uid, ..
     } = sandbox.metadata.clone().unwrap_or_default();
@@ -67,92 +114,54 @@ async fn stop_sandbox(runtime: &dyn Runtime, sandbox: &PodSandbox, paths: &Paths
     runtime.remove_sandbox(&sandbox.id).await.with_context(pod)?;
     println!("[ok] {} is stopped", pod());
     if !uid.is_empty() && [&namespace, &name, &uid].iter().all(|part| !part.contains('/')) {
-        remove_tree(&paths.pod_logs().join(format!("{namespace}_{name}_{uid}")));
+        let logs = format!("{namespace}_{name}_{uid}");
+        take_down(&paths.pod_logs(), OsStr::new(&logs), troubles);
     }
     Ok(())
 }
 
 /// Removes what the pod network that join wrote left: its bridge and its addresses.
-pub(super) fn remove_network(paths: &Paths) {
-    remove_tree(&paths.at("var/lib/cni/networks/tombolo"));
+pub(super) fn remove_network(paths: &Paths, troubles: &mut Vec<String>) {
+    take_down(&paths.at("var/lib/cni/networks"), OsStr::new("tombolo"), troubles);
     if !paths.is_machine() {
         return;
     }
     if let Err(error) = netlink::remove_device(conflist::BRIDGE) {
-        println!(
-            "[!!] the bridge {} could not be removed: {error}",
+        troubles.push(format!(
+            "the bridge {} could not be removed: {error}",
             conflist::BRIDGE
-        );
+        ));
     }
 }
 
-fn remove_tree(dir: &Path) {
-    match std::fs::remove_dir_all(dir) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            println!("[!!] {} could not be removed: {error}", dir.display());
+/// Removes the pods' directories, with what is mounted in them.
+fn clear(pods: &Path, troubles: &mut Vec<String>) {
+    let entries = match std::fs::read_dir(pods) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return,
+        Err(error) => {
+            troubles.push(format!("{} cannot be read: {error}", pods.display()));
+            return;
         }
-        _ => {}
+        Ok(entries) => entries,
+    };
+    for entry in entries.flatten() {
+        take_down(pods, &entry.file_name(), troubles);
     }
+    // It may be a link or a mount point of the operator's, and an empty one harms nobody.
+    let _ = std::fs::remove_dir(pods);
 }
 
-/// Unmounts what is mounted below `dir`, deepest first, and removes the directory, but never
-/// anything on a file system that could not be unmounted.
-fn clear(dir: &Path) {
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let mut failed = false;
-    for point in mounts_below(&mounts, dir).into_iter().rev() {
-        if let Err(error) = umount2(Path::new(&point), MntFlags::UMOUNT_NOFOLLOW) {
-            println!("[!!] {point} could not be unmounted: {error}");
-            failed = true;
-        }
+fn take_down(parent: &Path, name: &OsStr, troubles: &mut Vec<String>) {
+    if let Err(error) = removal::take_down(parent, name) {
+        let path = parent.join(name);
+        troubles.push(format!("{} could not be removed: {error}", path.display()));
     }
-    if failed {
-        println!("[!!] {} is left as it is", dir.display());
-        return;
-    }
-    remove_tree(dir);
-}
-
-/// Mount points below `dir`, in the order they were mounted.
-fn mounts_below(mountinfo: &str, dir: &Path) -> Vec<String> {
-    let points = mountinfo
-        .lines()
-        .filter_map(|line| line.split(' ').nth(4))
-        .map(unescape);
-    points
-        .filter(|point| Path::new(point).starts_with(dir) && Path::new(point) != dir)
-        .collect()
-}
-
-/// The kernel writes blanks in paths as `\040`.
-fn unescape(text: &str) -> String {
-    text.replace("\\040", " ")
-        .replace("\\011", "\t")
-        .replace("\\012", "\n")
-        .replace("\\134", "\\")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::runtime::fake::FakeRuntime;
-
-    #[test]
-    fn only_mounts_of_pods_are_found_in_the_order_they_were_made() {
-        let table = "\
-22 1 0:20 / / rw - ext4 /dev/sda rw
-40 22 0:41 / /var/lib/kubelet/pods/a/volumes/v rw - tmpfs tmpfs rw
-41 40 0:42 / /var/lib/kubelet/pods/a/volumes/v/x\\040y rw - tmpfs tmpfs rw
-42 22 0:43 / /var/lib/kubelet/podsomething rw - tmpfs tmpfs rw
-";
-        assert_eq!(
-            mounts_below(table, Path::new("/var/lib/kubelet/pods")),
-            [
-                "/var/lib/kubelet/pods/a/volumes/v",
-                "/var/lib/kubelet/pods/a/volumes/v/x y"
-            ]
-        );
-    }
 
     async fn sandbox(runtime: &FakeRuntime, name: &str, labels: &[(&str, &str)]) {
         let config = k8s_cri::v1::PodSandboxConfig {
@@ -181,7 +190,9 @@ mod tests {
         sandbox(&runtime, "hello", &[(POD_UID, "uid-hello")]).await;
         sandbox(&runtime, "other", &[("app", "not Kubernetes")]).await;
 
-        assert_eq!(stop_sandboxes(&runtime, &paths).await.unwrap(), 1);
+        let mut troubles = Vec::new();
+        let stopped = stop_sandboxes(&runtime, &paths, &mut troubles).await;
+        assert_eq!((stopped.unwrap(), troubles), (1, Vec::new()));
         assert_eq!(runtime.sandboxes(), 1);
         assert!(!paths.pod_logs().join("default_hello_uid-hello").exists());
         std::fs::remove_dir_all(root).unwrap();
@@ -193,7 +204,8 @@ mod tests {
         sandbox(&runtime, "hello", &[(POD_UID, "uid-hello")]).await;
         runtime.fail_next("StopPodSandbox", "device or resource busy");
         let paths = Paths::below(std::env::temp_dir().join("tombolo-reset-none"));
-        let told = format!("{:#}", stop_sandboxes(&runtime, &paths).await.unwrap_err());
+        let stopped = stop_sandboxes(&runtime, &paths, &mut Vec::new()).await;
+        let told = format!("{:#}", stopped.unwrap_err());
         assert!(told.contains("default/hello") && told.contains("busy"), "{told}");
     }
 }

@@ -84,7 +84,7 @@ async fn a_bare_device_joins_and_what_was_written_can_be_taken_back() {
     assert!(!device.paths.pki().join("pending.key").exists());
 
     let mut record = Record::open(&device.paths.record()).unwrap();
-    assert_eq!(record.undo(0), Vec::<String>::new());
+    assert_eq!(record.undo(0), crate::cli::record::Left::default());
     assert!(device.is_bare());
 }
 
