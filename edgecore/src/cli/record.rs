@@ -165,6 +165,16 @@ impl Record {
         fs::set_permissions(path, Permissions::from_mode(mode)).map_err(failed("restrict", path))
     }
 
+    /// Puts `entries` in front of those that are not among them.
+    pub fn begin_with(&mut self, entries: Vec<Entry>) {
+        let since = std::mem::replace(&mut self.entries, entries);
+        for entry in since {
+            if !self.entries.iter().any(|known| known.path() == entry.path()) {
+                self.entries.push(entry);
+            }
+        }
+    }
+
     /// Takes back what was written after the first `keep` entries, last first. Cut short at any instant, or
     /// with troubles, it can be done again.
     pub fn undo(&mut self, keep: usize) -> Left {

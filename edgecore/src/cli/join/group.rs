@@ -2,8 +2,8 @@
 
 use std::process::Command;
 
-use super::plan::Plan;
 use super::{Paths, step, warn};
+use crate::config::Config;
 use crate::devices::dmi;
 
 /// What became of the group.
@@ -19,11 +19,11 @@ enum Made {
 
 /// Makes sure that the group exists. Without it the node works, and mappers must be root's; so that is told,
 /// and does not undo the join.
-pub(super) fn ensure(plan: &Plan, paths: &Paths) {
+pub(super) fn ensure(config: &Config, paths: &Paths) {
     if !paths.is_machine() {
         return;
     }
-    let group = &plan.config.dmi.group;
+    let group = &config.dmi.group;
     match make(dmi::has_group(group), || groupadd(group)) {
         Made::Before => {}
         // Users and files may be of it by then: `reset` leaves it.

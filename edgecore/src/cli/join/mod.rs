@@ -9,13 +9,16 @@
 //!
 //! Nothing but the device's key is written before the cluster said yes, and everything written
 //! is in the record. The configuration is written last: while it is missing, the device has not
-//! joined.
+//! joined. What comes after it can be done again: a join that finds itself cut short there goes on.
 //!
-//! **Invariant:** a join that failed leaves the device as it was, but for one case that it
-//! names: when the answer was lost, the key stays, for only the same key may try again.
+//! **Invariant:** a join that failed leaves the device as it was, also where it was to replace another
+//! cluster, but for one case that it names: when the answer was lost, the key stays, for only the same
+//! key may try again.
 
 mod again;
+mod before;
 mod enrol;
+mod finish;
 mod group;
 mod machine;
 mod plan;
@@ -29,40 +32,61 @@ use protocol::join::NodeKey;
 
 use super::record::Record;
 use super::{JoinArgs, Paths};
+use before::Before;
 use enrol::Enrolled;
 use machine::Network;
 pub(super) use machine::{PLUGIN_DIRS, must_be_root};
 use plan::{Plan, Standing};
+use service::Systemctl;
 
 /// Enrols this device and writes what it needs to run.
 pub async fn join(args: JoinArgs, paths: &Paths, clock: &Clock) -> anyhow::Result<()> {
+    let site = Site {
+        paths,
+        clock,
+        systemctl: service::manager(paths),
+        program: &std::env::current_exe().context("the place of this program")?,
+    };
+    join_at(args, site).await
+}
+
+async fn join_at(args: JoinArgs, site: Site<'_>) -> anyhow::Result<()> {
+    let Site { paths, clock, .. } = site;
     must_be_root(paths)?;
     let plan = match plan::standing(&args, paths, clock)? {
-        Standing::Here { plan, unfit } => return again::again(&plan, unfit, paths, clock).await,
+        Standing::Here { plan, unfit } => {
+            again::again(&plan, unfit, paths, clock).await?;
+            return finish::what_is_left(!args.no_service, site).await;
+        }
         Standing::Free(plan) => *plan,
     };
+    if plan.with_service && site.systemctl.is_some() {
+        service::must_last(site.program)?;
+    }
     let network = machine::look(&plan, paths).await?;
     let mut record = Record::open(&paths.record())?;
-    let before = record.entries().len();
-    let done = enrol_and_write(&plan, &network, &mut record, Site { paths, clock }).await;
+    let before = Before::read(&record, &network, paths)?;
+    let done = enrol_and_write(&plan, &network, &mut record, site).await;
     if let Err(error) = done {
-        take_back(&error, &plan, &mut record, before);
+        take_back(&error, before, &mut record);
         return Err(error);
     }
-    group::ensure(&plan, paths);
-    service::install(&plan, &mut record, paths)?;
     step(&format!(
         "{} has joined; see `edgecore status`",
         plan.config.node_name
     ));
-    Ok(())
+    finish::finish(&plan, &mut record, site)
 }
 
-/// Where and when.
+/// Where and when, and with what.
 #[derive(Clone, Copy)]
 struct Site<'a> {
     paths: &'a Paths,
     clock: &'a Clock,
+    /// The machine's service manager, where there is one.
+    systemctl: Option<&'a Systemctl<'a>>,
+    /// This program.
+    program: &'a Path,
 }
 
 async fn enrol_and_write(
@@ -74,13 +98,16 @@ async fn enrol_and_write(
     let paths = site.paths;
     record.directory(&paths.config_dir(), 0o755)?;
     record.directory(&paths.pki(), 0o700)?;
-    let pending = paths.pki().join("pending.key");
-    let key = pending_key(&pending, record)?;
+    let key = pending_key(&finish::pending_key(paths), record)?;
     let enrolled = enrol::enrol(plan, &key, site.clock).await?;
-    write(plan, &key, &enrolled, record, paths)?;
+    // What is most likely to fail first, while the keys are still the old ones.
     write_network(plan, network, record)?;
+    write(&key, &enrolled, record, paths)?;
     record.file(&paths.config(), plan.config.to_yaml().as_bytes(), 0o600)?;
-    std::fs::remove_file(&pending).context("the pending key")?;
+    if plan.replaces {
+        // Until the configuration is there, the device is the old cluster's, and its pods are not to be forgotten.
+        record.file(&paths.replace_cluster(), enrolled.cluster_id.as_bytes(), 0o600)?;
+    }
     step(&format!("wrote {}", paths.config().display()));
     Ok(())
 }
@@ -96,20 +123,11 @@ fn pending_key(pending: &Path, record: &mut Record) -> anyhow::Result<NodeKey> {
     Ok(key)
 }
 
-fn write(
-    plan: &Plan,
-    key: &NodeKey,
-    enrolled: &Enrolled,
-    record: &mut Record,
-    paths: &Paths,
-) -> anyhow::Result<()> {
+fn write(key: &NodeKey, enrolled: &Enrolled, record: &mut Record, paths: &Paths) -> anyhow::Result<()> {
     record.file(&paths.key(), key.expose_pem().as_bytes(), 0o600)?;
     record.file(&paths.certificate(), enrolled.certificate.as_bytes(), 0o600)?;
     record.file(&paths.authority(), enrolled.authority.as_bytes(), 0o600)?;
     record.tree(&paths.state_dir(), 0o700)?;
-    if plan.replaces {
-        record.file(&paths.replace_cluster(), enrolled.cluster_id.as_bytes(), 0o600)?;
-    }
     Ok(())
 }
 
@@ -130,17 +148,19 @@ fn write_network(plan: &Plan, network: &Network, record: &mut Record) -> anyhow:
     Ok(())
 }
 
-fn take_back(error: &anyhow::Error, plan: &Plan, record: &mut Record, before: usize) {
+fn take_back(error: &anyhow::Error, before: Before, record: &mut Record) {
     let lost = error
         .downcast_ref::<enrol::EnrolError>()
         .is_some_and(enrol::EnrolError::may_have_counted);
-    // What a replaced cluster's join had written is still in use.
-    if lost || plan.replaces {
+    if lost {
         return;
     }
-    let left = record.undo(before);
+    let left = before.restore(record);
     for trouble in left.troubles.iter().chain(&left.kept) {
         warn(trouble);
+    }
+    if !left.troubles.is_empty() {
+        warn("half of the join is written: run the same command again");
     }
 }
 

@@ -5,8 +5,9 @@ use std::process::Command;
 
 use anyhow::{Context as _, bail};
 
-use super::plan::Plan;
-use super::{Paths, Record, step, warn};
+use nix::sys::statfs::{TMPFS_MAGIC, statfs};
+
+use super::{Paths, Record, step};
 
 /// The unit, as it is installed by hand too.
 const UNIT: &str = include_str!("../../../../manifests/systemd/edgecore.service");
@@ -14,6 +15,11 @@ const UNIT: &str = include_str!("../../../../manifests/systemd/edgecore.service"
 const PROGRAM: &str = "/usr/local/bin/edgecore";
 /// The name of the service.
 pub(in crate::cli) const NAME: &str = "edgecore.service";
+
+/// Where a program is not after a boot, or not yet when services start, or not for services.
+const PASSING: [&str; 9] = [
+    "/tmp", "/var/tmp", "/run", "/dev", "/media", "/mnt", "/home", "/root", "/proc",
+];
 
 /// Asks systemd, in the words of `systemctl`.
 pub(in crate::cli) type Systemctl<'a> = dyn Fn(&[&str]) -> anyhow::Result<()> + Sync + 'a;
@@ -28,26 +34,49 @@ pub(in crate::cli) fn systemd_runs(paths: &Paths) -> bool {
     paths.is_machine() && paths.at("run/systemd/system").is_dir()
 }
 
-/// Writes the unit and starts it. That it does not start is told, and does not undo the join.
-pub(super) fn install(plan: &Plan, record: &mut Record, paths: &Paths) -> anyhow::Result<()> {
-    if !plan.with_service {
-        step("the service was not asked for; start the node with `edgecore run`");
-        return Ok(());
-    }
-    if !systemd_runs(paths) {
-        step("systemd does not run here; start the node with `edgecore run`");
-        return Ok(());
-    }
-    let program = std::env::current_exe().context("the place of this program")?;
+/// Writes the unit and starts it. That it does not start does not undo the join.
+pub(super) fn install(
+    program: &Path,
+    record: &mut Record,
+    paths: &Paths,
+    systemctl: &Systemctl<'_>,
+) -> anyhow::Result<()> {
     record.service(&paths.unit(), unit(&program.display().to_string()).as_bytes())?;
-    let started = systemctl(&["daemon-reload"])
+    systemctl(&["daemon-reload"])
         .and_then(|()| systemctl(&["enable", NAME]))
-        .and_then(|()| systemctl(&["restart", NAME]));
-    match started {
-        Ok(()) => step("the service edgecore is started, and will be at every boot"),
-        Err(error) => warn(&format!("the service edgecore did not start: {error:#}")),
-    }
+        .and_then(|()| systemctl(&["restart", NAME]))
+        .context("the device has joined, but its service did not start; run the same command again")?;
+    step("the service edgecore is started, and will be at every boot");
     Ok(())
+}
+
+/// Whether the service starts at every boot.
+pub(super) fn is_enabled(systemctl: &Systemctl<'_>) -> bool {
+    systemctl(&["is-enabled", "--quiet", NAME]).is_ok()
+}
+
+/// Refuses a place that the service would not find the program in after a boot.
+pub(super) fn must_last(program: &Path) -> anyhow::Result<()> {
+    if is_lasting(program) && !is_in_memory(program) {
+        return Ok(());
+    }
+    let program = program.display();
+    bail!(
+        "the service would run {program}, which may not be there when the device boots; install it first:\n\
+         \x20 install -m 755 {program} {PROGRAM}\n\
+         \x20 {PROGRAM} join ...\n\
+         \x20 (or join with --no-service)"
+    )
+}
+
+fn is_lasting(program: &Path) -> bool {
+    !PASSING.iter().any(|dir| program.starts_with(dir))
+}
+
+/// On a device that has all of its system in memory there is no better place.
+fn is_in_memory(program: &Path) -> bool {
+    let memory = |path: &Path| statfs(path).is_ok_and(|found| found.filesystem_type() == TMPFS_MAGIC);
+    memory(program) && !memory(Path::new("/"))
 }
 
 /// Stops the service and keeps it from starting again.
@@ -67,7 +96,16 @@ pub(in crate::cli) fn forget(systemctl: &Systemctl<'_>) -> anyhow::Result<()> {
 }
 
 fn unit(program: &str) -> String {
-    UNIT.replace(PROGRAM, program)
+    UNIT.replace(PROGRAM, &quoted(program))
+}
+
+/// A path in systemd's words: `%` begins a specifier, and a blank ends a word.
+fn quoted(path: &str) -> String {
+    let path = path.replace('%', "%%");
+    if path.chars().all(|c| !c.is_whitespace() && !"\"'\\;".contains(c)) {
+        return path;
+    }
+    format!("\"{}\"", path.replace('\\', "\\\\").replace('"', "\\\""))
 }
 
 fn systemctl(args: &[&str]) -> anyhow::Result<()> {
@@ -91,5 +129,38 @@ mod tests {
         let unit = unit("/opt/tombolo/edgecore");
         assert!(unit.contains("ExecStart=/opt/tombolo/edgecore run\n"), "{unit}");
         assert!(!unit.contains(PROGRAM));
+    }
+
+    #[test]
+    fn a_path_with_blanks_and_percents_is_one_word_to_systemd() {
+        let unit = unit("/opt/edge core/100%/edgecore");
+        assert!(
+            unit.contains("ExecStart=\"/opt/edge core/100%%/edgecore\" run\n"),
+            "{unit}"
+        );
+        assert_eq!(quoted(r#"/a"b\c"#), r#""/a\"b\\c""#);
+    }
+
+    #[test]
+    fn a_program_that_the_next_boot_may_not_find_is_not_made_a_service() {
+        for passing in [
+            "/tmp/edgecore",
+            "/run/x/edgecore",
+            "/home/pi/edgecore",
+            "/media/usb/edgecore",
+        ] {
+            let told = must_last(Path::new(passing)).unwrap_err().to_string();
+            assert!(
+                told.contains(&format!("install -m 755 {passing} {PROGRAM}")),
+                "{told}"
+            );
+        }
+        for lasting in [
+            "/usr/local/bin/edgecore",
+            "/opt/edgecore",
+            "/tmpfs-tools/edgecore",
+        ] {
+            must_last(Path::new(lasting)).unwrap();
+        }
     }
 }

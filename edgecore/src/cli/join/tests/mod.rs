@@ -1,12 +1,15 @@
 //! Joining a cloudcore of a few lines, below a scratch directory.
 
 mod cloud;
+mod cut_short;
+mod systemd;
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 
 use cloud::{Cloud, Say};
 use protocol::join::RefusalCode;
+use systemd::Systemd;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
@@ -16,6 +19,9 @@ use crate::config::Config;
 struct Device {
     root: PathBuf,
     paths: Paths,
+    /// What systemd was asked, where it runs.
+    systemd: Option<Systemd>,
+    program: PathBuf,
 }
 
 impl Device {
@@ -26,7 +32,19 @@ impl Device {
         Self {
             paths: Paths::below(root.clone()),
             root,
+            systemd: None,
+            program: PathBuf::from("/usr/local/bin/edgecore"),
         }
+    }
+
+    fn with_systemd(name: &str) -> Self {
+        let mut device = Self::new(name);
+        device.systemd = Some(Systemd::default());
+        device
+    }
+
+    fn systemd(&self) -> &Systemd {
+        self.systemd.as_ref().unwrap()
     }
 
     async fn join(&self, cloud: &Cloud, change: impl FnOnce(&mut JoinArgs)) -> anyhow::Result<()> {
@@ -39,7 +57,14 @@ impl Device {
             ..JoinArgs::default()
         };
         change(&mut args);
-        join(args, &self.paths, &Clock::system()).await
+        let systemctl = |args: &[&str]| self.systemd().ask(args);
+        let site = Site {
+            paths: &self.paths,
+            clock: &Clock::system(),
+            systemctl: self.systemd.is_some().then_some(&systemctl as &Systemctl<'_>),
+            program: &self.program,
+        };
+        join_at(args, site).await
     }
 
     async fn refused(&self, cloud: &Cloud, change: impl FnOnce(&mut JoinArgs)) -> String {
