@@ -189,7 +189,7 @@ impl Record {
                 Ok(None) => {}
                 // It may be the file of a trouble that is in it.
                 Ok(Some(_)) if !again.is_empty() && matches!(entry, Entry::Directory { .. }) => {
-                    again.push(entry)
+                    again.push(entry);
                 }
                 Ok(Some(kept)) => {
                     // A directory above what was named has nothing to add.

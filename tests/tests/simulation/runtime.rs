@@ -72,6 +72,7 @@ impl Runtime {
             log_path: String::new(),
             outline: None,
             user: None,
+            resources: None,
         });
     }
 

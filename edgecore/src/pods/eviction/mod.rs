@@ -6,8 +6,8 @@
 //!   └─────► shortage ──► reclaim images ──► rank ──► the first pod ─┘
 //! ```
 //!
-//! [`rank`], [`limits`] and [`words`] decide and are pure; [`usage`] is what they decide on, [`measure`] gets it,
-//! and [`watch`] waits. Thresholds, ranking, words and grace are the kubelet's; a pod of which nothing runs yet is
+//! `rank`, `limits` and `words` decide and are pure; `usage` is what they decide on, `measure` gets it,
+//! and `watch` waits. Thresholds, ranking, words and grace are the kubelet's; a pod of which nothing runs yet is
 //! not evicted for a shortage, since that would free nothing.
 //!
 //! **Invariants:** a critical pod is never evicted; for a shortage one pod at a time goes, and the next one only

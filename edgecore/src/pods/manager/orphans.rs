@@ -153,7 +153,9 @@ impl Remains {
         }
         let (logs, links) = (self.logs, kit.link_dir.clone());
         let cleaned = spawn_blocking(move || {
-            logs.iter().for_each(|(_, dir)| clean_log(dir));
+            for (_, dir) in &logs {
+                clean_log(dir);
+            }
             clean_links(&links);
         });
         helped(cleaned.await);

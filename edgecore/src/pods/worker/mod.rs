@@ -9,6 +9,7 @@
 mod act;
 mod evicted;
 mod ground;
+mod holds;
 mod hooking;
 mod looking;
 mod probing;
@@ -40,8 +41,10 @@ use super::spec;
 use super::status::{self, End, Waiting};
 use super::volumes::Mounted;
 use ground::Ahead;
+use holds::Holds;
 use probing::Probing;
 use resizing::Resizing;
+use settle::Leaving;
 
 /// How long after a failed look or report the worker tries again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -76,10 +79,7 @@ pub struct Worker {
     stage: Stage,
     end: End,
     ending: Option<Ending>,
-    settled: bool,
-    gone: bool,
-    /// It was said that its remains resist.
-    resisted: bool,
+    leaving: Leaving,
     observed: PodObserved,
     memory: Memory,
     history: History,
@@ -96,16 +96,6 @@ pub struct Worker {
     resizing: Resizing,
     reported: Option<PodStatus>,
     announced: BTreeSet<String>,
-}
-
-/// What is left alone until an instant, because it failed.
-#[derive(Debug, Default)]
-struct Holds {
-    sandbox: Option<Instant>,
-    containers: BTreeMap<String, Instant>,
-    mount_failures: u32,
-    /// How often a sandbox could not be stopped.
-    stops: BTreeMap<String, u32>,
 }
 
 enum Turn {
@@ -135,9 +125,7 @@ impl Worker {
             stage: Stage::Running,
             end: End::default(),
             ending: None,
-            settled: false,
-            gone: false,
-            resisted: false,
+            leaving: Leaving::default(),
             observed: PodObserved::default(),
             memory: Memory::default(),
             history: History::default(),
@@ -364,28 +352,6 @@ impl Worker {
             history: &self.history,
             now: Instant::now(),
         })
-    }
-
-    /// Takes out of the plan what failed a moment ago; says when it may be tried again.
-    fn hold_back(&mut self, plan: &mut Plan) -> Option<Instant> {
-        let now = Instant::now();
-        self.holds.containers.retain(|_, until| *until > now);
-        self.holds.sandbox = self.holds.sandbox.filter(|until| *until > now);
-        let pod = &self.order.desired.pod;
-        let hold = |step: &Step| match step {
-            Step::CreateSandbox { .. } => self.holds.sandbox,
-            Step::Start(start) => {
-                let container = start
-                    .place
-                    .of(pod)
-                    .and_then(|c| self.holds.containers.get(&c.name));
-                earlier(container.copied(), self.holds.sandbox)
-            }
-            Step::Kill(_) | Step::StopSandbox { .. } => None,
-        };
-        let until = plan.steps.iter().filter_map(hold).min();
-        plan.steps.retain(|step| hold(step).is_none());
-        until
     }
 }
 

@@ -27,6 +27,17 @@ use crate::runtime::RuntimeError;
 /// How long the erasing may take while a successor waits.
 const ERASING: Duration = Duration::from_secs(2);
 
+/// How far a pod that ends has come.
+#[derive(Debug, Default)]
+pub(super) struct Leaving {
+    /// What it held is taken down.
+    settled: bool,
+    /// It was said to be gone.
+    gone: bool,
+    /// It was said that its remains resist.
+    resisted: bool,
+}
+
 /// What the runtime would not remove, and why.
 struct Resisted {
     what: String,
@@ -100,21 +111,21 @@ impl Worker {
 
     /// Whether the cluster knows, or will be told.
     async fn say_gone(&mut self) -> bool {
-        if self.gone || self.order.removed {
+        if self.leaving.gone || self.order.removed {
             return true;
         }
         match self.kit.report.gone(self.pod()).await {
-            Ok(()) => self.gone = true,
+            Ok(()) => self.leaving.gone = true,
             Err(error) => {
                 warn!(pod = spec::name(self.pod()), %error, "cannot say yet that the pod is gone");
             }
         }
-        self.gone
+        self.leaving.gone
     }
 
     /// Volumes and cgroup of a pod that has ended.
     async fn take_down(&mut self) -> bool {
-        if self.settled {
+        if self.leaving.settled {
             return true;
         }
         if let Err(error) = self.kit.volumes.unmount(&self.uid).await {
@@ -132,7 +143,7 @@ impl Worker {
             );
         }
         self.mounted = None;
-        self.settled = true;
+        self.leaving.settled = true;
         true
     }
 
@@ -142,13 +153,13 @@ impl Worker {
             Ok(()) => return true,
             Err(resisted) => resisted,
         };
-        // Once: it is tried each second.
-        if !std::mem::replace(&mut self.resisted, true) {
+        if std::mem::replace(&mut self.leaving.resisted, true) {
+            debug!(what = resisted.what, error = %resisted.error, "it still resists");
+        } else {
+            // Once: it is tried each second.
             let (pod, namespace) = (spec::name(self.pod()), spec::namespace(self.pod()));
             let Resisted { what, error } = resisted;
             warn!(pod, namespace, uid = self.uid, what, %error, "what is left of the pod cannot be erased; it is tried again");
-        } else {
-            debug!(what = resisted.what, error = %resisted.error, "it still resists");
         }
         false
     }

@@ -286,12 +286,11 @@ impl Replica {
 
     fn answer(&mut self, closure: &Closure, refused: &[(ObjectKey, RejectReason)]) {
         for item in &closure.items {
-            match refused.iter().find(|(key, _)| *key == item.key) {
-                Some(_) => self.told_in_vain(item),
-                None => {
-                    self.told.remove(&item.key);
-                    self.untaken.remove(&item.key);
-                }
+            if refused.iter().any(|(key, _)| *key == item.key) {
+                self.told_in_vain(item);
+            } else {
+                self.told.remove(&item.key);
+                self.untaken.remove(&item.key);
             }
         }
         for (key, reason) in refused {

@@ -215,7 +215,7 @@ async fn whoever_cannot_ask_the_cluster_joins_again_without_an_error_and_changes
     device.join(&cloud, |_| {}).await.unwrap();
     device
         .join(&cloud, |args| {
-            args.addresses = vec!["127.0.0.1:1".parse().unwrap()]
+            args.addresses = vec!["127.0.0.1:1".parse().unwrap()];
         })
         .await
         .unwrap();
