@@ -20,8 +20,8 @@ pub fn machine(root: &Path) -> Machine {
         kernel_version: first(root, &["proc/sys/kernel/osrelease"]),
         os_image: os_image(&first_raw(root, &["etc/os-release", "usr/lib/os-release"])),
         cpus: cpus(&first(root, &["sys/devices/system/cpu/online"])),
-        memory: meminfo(root, "MemTotal:"),
-        swap: meminfo(root, "SwapTotal:"),
+        memory: meminfo(root, "MemTotal:").unwrap_or_default(),
+        swap: meminfo(root, "SwapTotal:").unwrap_or_default(),
         huge_pages: huge_pages(&root.join("sys/kernel/mm/hugepages")),
     }
 }
@@ -48,7 +48,8 @@ pub fn selinux(root: &Path) -> bool {
 /// Reads what is used and what is left; `pods` is the directory whose file system pods fill.
 pub fn load(root: &Path, pods: &Path) -> Load {
     Load {
-        memory_available: meminfo(root, "MemAvailable:"),
+        // Where it cannot be read nothing is known to be short.
+        memory_available: meminfo(root, "MemAvailable:").unwrap_or(u64::MAX),
         disk: disk(pods),
         pids_used: threads(&first(root, &["proc/loadavg"])),
         pids_max: number(root, "proc/sys/kernel/pid_max").min(number(root, "proc/sys/kernel/threads-max")),
@@ -154,13 +155,13 @@ fn cpus(online: &str) -> u32 {
     online.split(',').filter_map(span).sum::<u32>().max(1)
 }
 
-fn meminfo(root: &Path, field: &str) -> u64 {
+fn meminfo(root: &Path, field: &str) -> Option<u64> {
     let text = first_raw(root, &["proc/meminfo"]);
     let line = text.lines().find_map(|line| line.strip_prefix(field));
     let kib = line
         .and_then(|line| line.split_whitespace().next())
         .and_then(|kib| kib.parse::<u64>().ok());
-    kib.unwrap_or(0) * 1024
+    kib.map(|kib| kib * 1024)
 }
 
 fn huge_pages(dir: &Path) -> Vec<(u64, u64)> {

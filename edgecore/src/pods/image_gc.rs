@@ -7,7 +7,8 @@
 //!
 //! [`ImageGc`] remembers and chooses; [`keep_room`] looks and removes.
 //!
-//! **Invariant:** where it is not known what is in use, nothing is removed.
+//! **Invariant:** where it is not known what is in use, nothing is removed; what the pods that are held need stays in
+//! any case.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -54,6 +55,10 @@ pub(super) type Plea = oneshot::Sender<()>;
 /// Makes room when it is needed or asked for, for ever.
 pub(super) async fn keep_room(room: Room, mut pleas: mpsc::Receiver<Plea>) {
     let mut gc = ImageGc::default();
+    // What is here before the first pod was not pulled a moment ago. A failure only makes it look young.
+    if let Ok(images) = room.runtime.list_images().await {
+        gc.found(&images);
+    }
     // Not at once: pods that start have the first word.
     let mut look = interval_at(Instant::now() + LOOK, LOOK);
     loop {
@@ -81,7 +86,9 @@ impl Room {
         let Some(excess) = self.excess().await? else {
             return Ok(());
         };
-        let freed = self.free(gc, &images, needed, excess).await?;
+        let freed = self
+            .free(gc, (&images, needed), excess, self.source.pods_synced())
+            .await?;
         if freed.is_some_and(|freed| freed < excess) {
             warn!(
                 wanted = excess,
@@ -98,7 +105,10 @@ impl Room {
             return Ok(());
         }
         let (images, needed) = self.note(gc).await?;
-        self.free(gc, &images, needed, u64::MAX).await.map(drop)
+        // Where pods would go for good instead, what the pods that are held need is enough to know: what only the
+        // cluster knows of needs the link, and that brings its image too.
+        let known = self.source.pods_synced() || self.source.unread().is_empty();
+        self.free(gc, (&images, needed), u64::MAX, known).await.map(drop)
     }
 
     /// The images, and the ids of those that are in use.
@@ -115,12 +125,12 @@ impl Room {
     async fn free(
         &self,
         gc: &ImageGc,
-        images: &[api::Image],
-        mut needed: BTreeSet<String>,
+        (images, mut needed): (&[api::Image], BTreeSet<String>),
         bytes: u64,
+        is_known: bool,
     ) -> Result<Option<u64>, RuntimeError> {
         // Only a list that the cluster has confirmed names all that is wanted.
-        if !self.source.pods_synced() {
+        if !is_known {
             return Ok(None);
         }
         needed.extend(self.wanted().await?);
@@ -199,10 +209,10 @@ fn name(image: &api::Image) -> &str {
     image.repo_tags.first().unwrap_or(&image.id)
 }
 
-/// When an image was first seen, and when it was last in use.
+/// When an image was first seen (nothing: it was here before anybody looked), and when it was last in use.
 #[derive(Clone, Copy, Debug)]
 struct Known {
-    since: Instant,
+    since: Option<Instant>,
     used: Option<Instant>,
 }
 
@@ -213,12 +223,21 @@ struct ImageGc {
 }
 
 impl ImageGc {
+    fn found(&mut self, images: &[api::Image]) {
+        let old = Known {
+            since: None,
+            used: None,
+        };
+        self.known
+            .extend(images.iter().map(|image| (image.id.clone(), old)));
+    }
+
     fn note(&mut self, images: &[api::Image], used: &BTreeSet<String>, now: Instant) {
         self.known
             .retain(|id, _| images.iter().any(|image| &image.id == id));
         for image in images {
             let known = self.known.entry(image.id.clone()).or_insert(Known {
-                since: now,
+                since: Some(now),
                 used: None,
             });
             if used.contains(&image.id) {
@@ -237,7 +256,7 @@ impl ImageGc {
     ) -> Vec<&'a api::Image> {
         let known = |image: &api::Image| self.known.get(&image.id).copied();
         let may_go = |image: &&api::Image| {
-            let settled = known(image).is_some_and(|k| now >= k.since + MIN_AGE);
+            let settled = known(image).is_some_and(|k| k.since.is_none_or(|since| now >= since + MIN_AGE));
             let of_sandboxes = image.repo_tags.iter().any(|tag| tag.contains(SANDBOX_IMAGE));
             settled && !image.pinned && !of_sandboxes && !needed.contains(&image.id)
         };
@@ -357,9 +376,8 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_asks_for_all_the_room_there_is_gets_it_unless_all_images_are_to_be_kept() {
+    async fn who_asks_for_all_the_room_there_is_gets_it_offline_too_unless_all_images_are_to_be_kept() {
         let node = Node::new(&["old:1", "older:1"]);
-        node.sync();
         for (high_percent, left) in [(100, 2), (85, 0)] {
             let room = Room {
                 runtime: Arc::new(node.runtime.clone()),
@@ -371,7 +389,7 @@ mod tests {
             let (pleas, asked) = mpsc::channel(1);
             let (plea, made) = oneshot::channel();
             let asking = async {
-                tokio::time::sleep(LOOK + MIN_AGE).await;
+                tokio::time::sleep(MIN_AGE / 12).await;
                 pleas.send(plea).await.unwrap();
                 made.await.unwrap();
             };

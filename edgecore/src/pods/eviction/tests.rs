@@ -150,6 +150,34 @@ async fn a_full_disk_takes_the_pod_that_wrote_most_of_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_an_evicted_pod_wrote_goes_with_it_although_its_object_stays() {
+    let mut node = booted(&[plain("writer"), plain("reader")]).await;
+    node.runtime.uses_much("writer", 0, 500 << 20);
+    *node.load.lock() = no_disk();
+    let removed = |node: &Node| {
+        let calls = node.runtime.calls();
+        calls
+            .iter()
+            .filter(|call| call.starts_with("RemoveContainer"))
+            .count()
+    };
+    node.until("its container is removed", |node| removed(node) == 1)
+        .await;
+    *node.load.lock() = plenty();
+    let status = node.status("writer");
+    assert_eq!(status.reason.as_deref(), Some("Evicted"));
+    tokio::time::sleep(Duration::from_mins(2)).await;
+    node.kill().await;
+    node.boot().await;
+    tokio::time::sleep(Duration::from_mins(2)).await;
+    assert_eq!(node.runtime.running(), ["reader"]);
+    assert_eq!(
+        node.status("writer").container_statuses,
+        status.container_statuses
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_pod_that_fills_its_empty_dir_is_evicted_for_that_alone() {
     let mut spec = wanting(&json!({}));
     spec["volumes"] = json!([{"name": "cache", "emptyDir": {"sizeLimit": "1Mi"}}]);

@@ -77,6 +77,10 @@ pub(in crate::pods) async fn keep_watch(parts: Parts) {
         look.tick().await;
         let going = watch.look().await;
         watch.until_gone(&going).await;
+        if !going.is_empty() {
+            // What they wrote goes a little later than they do.
+            look.reset();
+        }
     }
 }
 
@@ -174,7 +178,9 @@ impl Watch {
         let signal = shortage.map(|shortage| shortage.signal);
         let is_news = std::mem::replace(&mut self.short_of, signal) != signal;
         let shortage = shortage?;
-        self.tell(&shortage, is_news);
+        if is_news {
+            self.tell(&shortage);
+        }
         if self.reclaim(shortage.signal).await && self.shortages().is_empty() {
             info!("the node has enough again, and no pod has to go");
             return None;
@@ -211,18 +217,16 @@ impl Watch {
         self.parts.thresholds.shortages(memory, &(self.parts.sight)())
     }
 
-    fn tell(&self, shortage: &Shortage, is_news: bool) {
+    fn tell(&self, shortage: &Shortage) {
         let message = words::reclaiming(shortage.signal);
         let events = &self.parts.events;
         events.node(Tone::Warning, "EvictionThresholdMet", &message);
-        if is_news {
-            warn!(
-                signal = shortage.signal.name(),
-                threshold = shortage.threshold,
-                available = shortage.available,
-                "the node is short of something"
-            );
-        }
+        warn!(
+            signal = shortage.signal.name(),
+            threshold = shortage.threshold,
+            available = shortage.available,
+            "the node is short of something"
+        );
     }
 
     /// Whether something was done that may have helped.

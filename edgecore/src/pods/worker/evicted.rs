@@ -3,11 +3,13 @@
 //! **Invariant:** what was said first of a pod's end counts, before a restart too.
 
 use k8s_openapi::api::core::v1::PodStatus;
+use tracing::debug;
 
 use super::Worker;
 use crate::pods::events::Tone;
 use crate::pods::eviction::{self, Eviction};
 use crate::pods::lifecycle;
+use crate::pods::logs;
 
 impl Worker {
     /// The pod fails, unless it has ended already. What is said of it first counts.
@@ -24,11 +26,30 @@ impl Worker {
 
     /// What was evicted before a restart is still in the way.
     pub(super) fn grace_of_the_ended(&self) -> i64 {
-        let evicted = |status: &&PodStatus| status.reason.as_deref() == Some(eviction::REASON);
-        match self.known_statuses().find(evicted) {
-            Some(_) => eviction::GRACE_SECONDS,
-            None => lifecycle::spec_grace(self.pod()),
+        if self.was_evicted() {
+            eviction::GRACE_SECONDS
+        } else {
+            lifecycle::spec_grace(self.pod())
         }
+    }
+
+    /// Whether that was said of the pod, also before a restart.
+    pub(super) fn was_evicted(&self) -> bool {
+        let evicted = |status: &PodStatus| status.reason.as_deref() == Some(eviction::REASON);
+        self.known_statuses().any(evicted)
+    }
+
+    /// Removes the containers of a pod that was evicted, with all that they wrote: until then the node is as short
+    /// as it was. The pod's object may stay for months; its sandbox, its logs and its status do.
+    pub(super) async fn shed(&mut self) -> bool {
+        for container in std::mem::take(&mut self.observed.containers) {
+            if let Err(error) = self.kit.runtime.remove_container(&container.id).await {
+                debug!(%error, container = container.name, "a container of an evicted pod resists");
+                return false;
+            }
+            logs::unlink(&self.link_of(&container));
+        }
+        true
     }
 
     /// What was reported last, and what the API server showed.

@@ -231,17 +231,19 @@ impl Worker {
     }
 
     fn resize_failed(&mut self, generation: Option<i64>, error: String) {
-        let error = Some(error);
-        let progress = Progress { generation, error };
-        if self.resizing.state.progress.as_ref() != Some(&progress) {
-            self.say_resize(
-                Tone::Warning,
-                ("ResizeError", "error"),
-                generation,
-                progress.error.as_deref(),
-            );
+        let told = self.resizing.state.progress.as_ref();
+        let is_told = told.is_some_and(|told| {
+            let same = |before: &String| same_but_for_numbers(before, &error);
+            told.generation == generation && told.error.as_ref().is_some_and(same)
+        });
+        // What is used changes all the time; each number would be news on flash and in the cluster.
+        if is_told {
+            return;
         }
-        self.resizing.state.progress = Some(progress);
+        let what = ("ResizeError", "error");
+        self.say_resize(Tone::Warning, what, generation, Some(&error));
+        let error = Some(error);
+        self.resizing.state.progress = Some(Progress { generation, error });
     }
 
     async fn set_sizes(&mut self, steps: &[Step]) -> Result<(), String> {
@@ -292,4 +294,9 @@ impl Worker {
         let message = format!("Pod resize {word}: {told}");
         self.kit.events.pod(self.pod(), tone, reason, &message);
     }
+}
+
+fn same_but_for_numbers(one: &str, other: &str) -> bool {
+    let words = |text: &str| text.split(|c: char| c.is_ascii_digit()).collect::<String>();
+    words(one) == words(other)
 }

@@ -78,7 +78,9 @@ impl Worker {
         }
         let deleted = self.pod().metadata.deletion_timestamp.is_some();
         if !deleted && !self.order.removed {
-            return Turn::Wait(None);
+            // It went for what it uses, and nobody may ever delete its object.
+            let shed = !self.was_evicted() || self.shed().await;
+            return Turn::Wait((!shed).then(|| Instant::now() + RETRY));
         }
         if !self.say_gone().await {
             return Turn::Wait(Some(Instant::now() + RETRY));
@@ -240,7 +242,7 @@ impl Worker {
         termination::remove(&self.kit.facts.container_dir(&self.uid, &removed.name), over);
     }
 
-    fn link_of(&self, container: &ContainerObserved) -> PathBuf {
+    pub(super) fn link_of(&self, container: &ContainerObserved) -> PathBuf {
         let (name, namespace) = (spec::name(self.pod()), spec::namespace(self.pod()));
         let (container, id) = (&container.name, &container.id);
         self.kit
