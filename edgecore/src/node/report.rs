@@ -14,6 +14,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
+use super::address::Peers;
 use super::conditions::{Conditions, Now};
 use super::document::{self, Identity};
 use super::host_ip::HostIp;
@@ -60,8 +61,8 @@ pub struct NodeReporter {
     pub clock: protocol::clock::Clock,
     /// The directory whose file system pods fill.
     pub pods_dir: PathBuf,
-    /// Where cloudcore is, as far as that is known now: the route there names the device's own address.
-    pub peer: Peer,
+    /// The routes to cloudcore name the device's own address.
+    pub peers: AskPeers,
     /// What the runtime can do, for whoever describes pods to it.
     pub abilities: Abilities,
     /// The device's address, for whoever tells pods of it or asks one there.
@@ -74,8 +75,8 @@ pub struct NodeReporter {
     pub shown: tokio::sync::watch::Sender<Option<Node>>,
 }
 
-/// Asks where cloudcore is.
-pub type Peer = Box<dyn Fn() -> Option<IpAddr> + Send + Sync>;
+/// Asks where cloudcore is now.
+pub type AskPeers = Box<dyn Fn() -> Peers + Send + Sync>;
 
 /// What was last told, and since when what holds. Pure.
 #[derive(Debug, Default)]
@@ -199,7 +200,7 @@ impl NodeReporter {
                 PATIENCE.as_secs()
             )),
         };
-        let device_address = address::of_device((self.peer)()).await;
+        let device_address = address::of_device((self.peers)()).await;
         self.host_ip.learn(device_address);
         Observation {
             machine: machine.clone(),
@@ -361,7 +362,10 @@ mod tests {
             clock: protocol::clock::Clock::system(),
             pods_dir: PathBuf::from("/"),
             // The way to the loopback is there on every machine.
-            peer: Box::new(|| Some(IpAddr::from([127, 0, 0, 1]))),
+            peers: Box::new(|| Peers {
+                configured: Some(IpAddr::from([127, 0, 0, 1])),
+                connected: None,
+            }),
             abilities: Abilities::default(),
             host_ip: host_ip.clone(),
             thresholds: Thresholds::default(),

@@ -37,9 +37,10 @@ use crate::config::{Address, Config};
 use crate::devices::{Core, Ground, mqtt};
 use crate::identity::Identity;
 use crate::network::api;
+use crate::node::address::Peers;
 use crate::node::host_ip::HostIp;
 use crate::node::pressures::Pressures;
-use crate::node::report::{NodeReporter, Peer};
+use crate::node::report::{AskPeers, NodeReporter};
 use crate::pods::manager::Progress;
 use crate::reported::Reporter;
 use crate::runtime::{Abilities, Cri, Runtime};
@@ -194,7 +195,7 @@ impl Parts {
             sink: Arc::clone(&self.reporter) as _,
             clock: self.clock.clone(),
             pods_dir: self.paths.kubelet_dir(),
-            peer: self.peers(),
+            peers: self.peers(),
             abilities: self.abilities.clone(),
             host_ip: self.host_ip.clone(),
             thresholds: self.config.eviction,
@@ -203,12 +204,15 @@ impl Parts {
         }
     }
 
-    /// Where cloudcore is: the address that is connected, else the first that is one and not a name.
-    fn peers(&self) -> Peer {
+    /// Where cloudcore is: the first address that is one and not a name, and who is connected.
+    fn peers(&self) -> AskPeers {
         let link = self.link.clone();
         let host = |address: &Address| address.host.parse().ok();
         let configured = self.config.addresses.iter().find_map(host);
-        Box::new(move || link.remote().or(configured))
+        Box::new(move || Peers {
+            configured,
+            connected: link.remote(),
+        })
     }
 
     /// Serves the API server to pods where `default/kubernetes` says, following its changes.
