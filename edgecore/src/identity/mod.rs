@@ -26,6 +26,7 @@ use protocol::join::ChannelValue;
 use protocol::name::NodeName;
 use protocol::tls::{Credentials, human};
 use rustls_pki_types::CertificateDer;
+use tokio::time::Instant;
 
 use schedule::Schedule;
 
@@ -34,6 +35,8 @@ pub use held::{Files, Held, IdentityFault};
 
 /// The longest sleep: clocks are set, and then it may be time.
 const LOOK_AGAIN: Duration = Duration::from_hours(1);
+/// Between two attempts to write a certificate that the disk does not take.
+const WRITE_AGAIN: Duration = Duration::from_mins(5);
 
 /// This node's identity. Share it.
 #[derive(Debug)]
@@ -42,14 +45,16 @@ pub struct Identity {
     files: Option<Files>,
     clock: Clock,
     state: Mutex<State>,
+    /// One writes at a time, also when nobody waits for it any more.
+    writing: Arc<tokio::sync::Mutex<()>>,
 }
 
 #[derive(Debug)]
 struct State {
     /// Nothing, when the files could not be read so far.
     held: Option<Arc<Held>>,
-    /// The newest certificate, in PEM, while the disk does not have it, and why.
-    unwritten: Option<(String, String)>,
+    /// The newest certificate, while the disk does not have it.
+    unwritten: Option<Unwritten>,
     schedule: Schedule,
     /// cloudcore said that the certificate has ended: this machine's clock is behind.
     ended_there: bool,
@@ -57,6 +62,15 @@ struct State {
     trouble: Option<String>,
     /// What was said of it in the log, and whether it was pressing then.
     said: Option<(String, bool)>,
+}
+
+/// A certificate that is used, and not on the disk.
+#[derive(Debug)]
+struct Unwritten {
+    pem: String,
+    why: String,
+    /// When it is tried again.
+    again: Instant,
 }
 
 /// The certificate, for those who look.
@@ -120,6 +134,7 @@ impl Identity {
             files: None,
             clock,
             state: Mutex::new(state),
+            writing: Arc::default(),
         }
     }
 
@@ -168,23 +183,44 @@ impl Identity {
 
     /// Writes what could not be written before.
     async fn write_again(&self) {
-        let unwritten = self.state.lock().unwritten.clone();
-        let Some((pem, _)) = unwritten else { return };
-        if self.write(pem.clone()).await.is_ok() {
-            let mut state = self.state.lock();
-            // Another one may have come meanwhile.
-            if state.unwritten.take_if(|(newest, _)| *newest == pem).is_some() {
-                tracing::info!("the renewed certificate is on the disk now");
-            }
+        let now = Instant::now();
+        let is_due = |state: &State| state.unwritten.as_ref().is_some_and(|one| now >= one.again);
+        if is_due(&self.state.lock()) {
+            self.write().await;
         }
     }
 
-    async fn write(&self, pem: String) -> Result<(), IdentityFault> {
-        let Some(files) = self.files.clone() else {
-            return Ok(());
+    /// Writes the newest certificate, if the disk does not have it.
+    async fn write(&self) {
+        let turn = Arc::clone(&self.writing).lock_owned().await;
+        let pem = {
+            let mut state = self.state.lock();
+            let Some(unwritten) = &mut state.unwritten else {
+                return;
+            };
+            unwritten.again = Instant::now() + WRITE_AGAIN;
+            unwritten.pem.clone()
         };
-        let written = tokio::task::spawn_blocking(move || files.write(&pem)).await;
-        written.map_err(|_| IdentityFault::Interrupted)?
+        let (files, content) = (self.files.clone(), pem.clone());
+        let written = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            files.map_or(Ok(()), |files| files.write(&content))
+        });
+        let written = written.await.unwrap_or(Err(IdentityFault::Interrupted));
+        let mut state = self.state.lock();
+        let Some(unwritten) = state.unwritten.as_mut().filter(|one| one.pem == pem) else {
+            return;
+        };
+        match written {
+            Ok(()) => state.unwritten = None,
+            Err(error) => {
+                unwritten.why = told(&error);
+                tracing::warn!(
+                    why = unwritten.why,
+                    "the new certificate is used, but it is not on the disk: a restart loses it"
+                );
+            }
+        }
     }
 
     /// Whether the certificate has ended, by this machine's clock or by cloudcore's.
@@ -245,18 +281,17 @@ impl Identity {
             let text = format!("the new certificate was not kept: {}", told(error));
             self.state.lock().failed(text, None, self.clock.now());
         })?;
-        let written = self.write(pem.to_owned()).await;
-        let mut state = self.state.lock();
-        tracing::info!(ends = %date(new.ends), "the certificate was renewed");
-        state.hold(new, self.clock.now());
-        if let Err(error) = written {
-            let error = told(&error);
-            tracing::warn!(
-                error,
-                "the new certificate is used, but it is not on the disk: a restart loses it"
-            );
-            state.unwritten = Some((pem.to_owned(), error));
+        {
+            let mut state = self.state.lock();
+            tracing::info!(ends = %date(new.ends), "the certificate was renewed");
+            state.hold(new, self.clock.now());
+            state.unwritten = Some(Unwritten {
+                pem: pem.to_owned(),
+                why: "it is being written".to_owned(),
+                again: Instant::now(),
+            });
         }
+        self.write().await;
         Ok(())
     }
 
@@ -277,7 +312,7 @@ impl Identity {
             ends: state.held.as_ref().map(|held| held.ends),
             renews: state.schedule.due().filter(|_| state.held.is_some()),
             trouble: state.trouble.clone(),
-            unwritten: state.unwritten.as_ref().map(|(_, why)| why.clone()),
+            unwritten: state.unwritten.as_ref().map(|one| one.why.clone()),
         }
     }
 }
