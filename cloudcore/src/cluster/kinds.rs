@@ -10,11 +10,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use protocol::desired::references;
 use protocol::name::NodeName;
 use protocol::object::{Body, Kind, ObjectKey, Revision, canonical, canonical_after};
 use tokio::sync::Notify;
+use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
 use super::api::{Actor, ApiError};
@@ -22,6 +24,10 @@ use super::index::{NodeEntry, PodEntry};
 use super::thin::{ThinMeta, ThinPod};
 use super::watch::{Sink, Source, follow};
 use super::{Cluster, labels};
+
+/// Between two lists of all pods for nodes that became autonomous: devices set that label themselves, and such a
+/// list is dear.
+const AUTONOMY_LISTS: Duration = Duration::from_mins(1);
 
 /// Which of the shared kinds have been listed, and how often.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -249,8 +255,17 @@ impl Cluster {
         };
         self.inner.index.write().put_node(entry, listing);
         if before == Some(false) && autonomous {
-            // The label was set by hand: its pods have passed by unseen.
+            // Its pods have passed by unseen.
+            self.inner.autonomous.notify_one();
+        }
+    }
+
+    /// Lists the pods of nodes that became autonomous, for ever.
+    pub(super) async fn list_for_autonomy(&self) {
+        loop {
+            self.inner.autonomous.notified().await;
             self.inner.relists.of(Kind::Pod).notify_one();
+            sleep(AUTONOMY_LISTS).await;
         }
     }
 

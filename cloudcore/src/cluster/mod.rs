@@ -114,6 +114,8 @@ struct Inner {
     devices_bell: Notify,
     /// Rung to make the shared kinds list again.
     relists: kinds::Relists,
+    /// A node became autonomous.
+    autonomous: Notify,
     /// Whose turn it is to have a list made.
     lists: lists::Lists,
     synced: watch_channel::Sender<kinds::Synced>,
@@ -133,6 +135,7 @@ impl Cluster {
             wants: Notify::new(),
             devices_bell: Notify::new(),
             relists: kinds::Relists::default(),
+            autonomous: Notify::new(),
             lists: lists::Lists::default(),
             synced: watch_channel::Sender::new(kinds::Synced::default()),
             rebirths: nodes::Rebirths::default(),
@@ -198,6 +201,7 @@ impl Cluster {
             self.watch_kind(Kind::Device),
             self.watch_statuses(),
             self.watch_named(),
+            self.list_for_autonomy(),
             self.rebirth_nodes(),
             self.probe(),
         );

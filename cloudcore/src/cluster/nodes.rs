@@ -149,6 +149,7 @@ impl Cluster {
         );
         let answer = self.request_as_node(node, call).await?;
         self.wrote_own(by, &answer);
+        self.saw_node_now(node, &answer);
         Ok(())
     }
 

@@ -1,9 +1,9 @@
 //! How fast what one node says is written. Pure: time is given.
 //!
 //! What a node says costs the API server and etcd, which all nodes share, and a node's key may be stolen. So the
-//! writes of its state and those of its events have a [`Rate`] each, over all its streams and sessions. Above it
-//! reports wait in the intake, and the windows of the link then push back: none is lost or refused, and no other
-//! node waits, nor the node's own state for its events.
+//! writes of its state and those of its events have a [`Rate`] each, over all its streams and sessions at a
+//! replica. Above it reports wait in the intake, and the windows of the link then push back: none is lost or
+//! refused, and no other node waits, nor the node's own state for its events.
 //!
 //! An honest node stays below, also at its fastest. A pod takes some three statuses to start, and two and its end
 //! to go: sixty that start and end at once are 360 writes, in ten seconds each way; 110, which is all that a node

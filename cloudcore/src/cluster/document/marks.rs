@@ -62,18 +62,24 @@ impl NodeDocument {
             .collect()
     }
 
-    /// The labels that are the device's to decide: the host name is the Node's own name, whatever it says.
+    /// The labels that are the device's to decide.
     fn configured(&self) -> Labels {
-        let mut labels = self.metadata.labels.clone();
-        labels.remove(labels::HOSTNAME);
-        labels
+        of_the_device(self.metadata.labels.clone())
     }
+}
+
+/// The host name is the Node's own name, whatever a device says, and no load balancer leads to it.
+fn of_the_device(mut labels: Labels) -> Labels {
+    for fixed in [labels::HOSTNAME, labels::NO_LOAD_BALANCER] {
+        labels.remove(fixed);
+    }
+    labels
 }
 
 /// What the device's labels were when they were written last.
 fn said_last(metadata: &Value) -> Option<Labels> {
     let text = metadata["annotations"][labels::CONFIGURED].as_str()?;
-    serde_json::from_str(text).ok()
+    serde_json::from_str(text).ok().map(of_the_device)
 }
 
 fn written(labels: &Labels) -> String {
