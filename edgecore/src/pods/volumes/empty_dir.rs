@@ -51,9 +51,12 @@ impl EmptyDir {
         let Self::Memory { size } = self else {
             return Ok(());
         };
+        // Sticky, as a tmpfs is that is mounted without a mode of its own: a kubelet leaves it so.
         let options = format!(
             "size={size},mode={:o},uid={},gid={}",
-            access.mode, access.uid, access.gid
+            access.mode | 0o1000,
+            access.uid,
+            access.gid
         );
         mounts::ensure_tmpfs(path, MsFlags::empty(), &options)
     }
@@ -140,7 +143,7 @@ mod tests {
         assert_eq!(stat.filesystem_type(), nix::sys::statfs::TMPFS_MAGIC);
         assert_eq!(stat.blocks() * u64::try_from(stat.block_size()).unwrap(), 1 << 20);
         let made = std::fs::metadata(&path).unwrap();
-        assert_eq!((made.gid(), made.mode() & 0o7777), (2000, 0o2777));
+        assert_eq!((made.gid(), made.mode() & 0o7777), (2000, 0o3777));
         assert!(path.join("kept").exists());
     }
 
