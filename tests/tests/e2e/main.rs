@@ -19,6 +19,7 @@ mod offline;
 mod old_api;
 mod old_runtime;
 mod pull_secrets;
+mod sizes;
 mod storage;
 mod surroundings;
 mod told;
@@ -57,6 +58,7 @@ fn main() -> Result<()> {
         joined::TESTS,
         bad_input::TESTS,
         life::TESTS,
+        sizes::TESTS,
         pull_secrets::TESTS,
         storage::TESTS,
         surroundings::TESTS,
