@@ -32,6 +32,8 @@ mod nodes;
 mod persist;
 mod pods;
 pub mod shown;
+#[cfg(test)]
+pub(crate) mod testing;
 mod thin;
 mod view;
 mod watch;

@@ -5,38 +5,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::FutureExt;
-use futures::future::BoxFuture;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use kube::client::Body;
 use parking_lot::Mutex;
 use protocol::clock::Clock;
-use protocol::name::NodeName;
 use protocol::object::Kind;
 use protocol::reported::OutboxKey;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use super::{EventWriter, Refusal, Writer};
-use crate::cluster::{Api, BoxError, Cluster, Enrolment, Impersonation, PodObserver, Settings};
-
-struct Everyone;
-
-impl Enrolment for Everyone {
-    fn is_enrolled(&self, _: &NodeName) -> bool {
-        true
-    }
-
-    fn confirm<'a>(&'a self, _: &'a NodeName) -> BoxFuture<'a, Result<bool, BoxError>> {
-        async { Ok(true) }.boxed()
-    }
-}
-
-impl PodObserver for Everyone {
-    fn bound(&self, _: &str, _: &str, _: bool, _: &[u8]) {}
-    fn gone(&self, _: &str, _: &str) {}
-}
+use crate::cluster::testing::Everyone;
+use crate::cluster::{Api, Cluster, Impersonation, Settings};
 
 type Written = Arc<Mutex<Vec<(String, Value)>>>;
 

@@ -1,14 +1,13 @@
 //! What happens to containers at their start and end, and to what they write: hooks, sidecars, logs.
 
 use anyhow::{Context, Result, ensure};
-use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 use tests::{
     EdgeMachine, Testbed, pods,
     wait::{Look, until},
 };
 
-use crate::world::{EDGE, PATIENCE, World, apply, delete, pod, sleeping};
+use crate::world::{EDGE, PATIENCE, World, apply, delete, pod, sleeping, until_pod};
 
 crate::tests![
     hooks_run_after_the_start_and_before_the_end,
@@ -54,18 +53,6 @@ async fn pages(edge: &EdgeMachine, name: &str) -> Result<Vec<String>> {
     let read = format!("cat {}/pages", diary_path(name));
     let text = edge.machine.shell(&read).await?;
     Ok(text.lines().map(str::to_owned).collect())
-}
-
-/// The named pod, once it looks as it should.
-async fn until_pod(testbed: &Testbed, name: &str, is: impl Fn(&Pod) -> bool) -> Result<Pod> {
-    let (client, selector) = (testbed.client(), format!("app={name}"));
-    until(&format!("{name} as expected"), PATIENCE, || async {
-        let found = pods::list(&client, "default", &selector).await?;
-        let table = pods::table(&found);
-        let pod = found.into_iter().find(|pod| is(pod));
-        Ok(Look::from_option(pod, || table.clone()))
-    })
-    .await
 }
 
 async fn end(testbed: &Testbed, name: &str) -> Result<()> {

@@ -3,12 +3,9 @@
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::{Pod, PodCondition};
 use serde_json::{Value, json};
-use tests::{
-    EdgeMachine, Testbed, pods,
-    wait::{Look, until},
-};
+use tests::{EdgeMachine, Testbed, pods};
 
-use crate::world::{EDGE, PATIENCE, World, apply, delete, pod, sleeping};
+use crate::world::{EDGE, PATIENCE, World, apply, delete, pod, sleeping, until_pod};
 
 crate::tests![a_pod_is_resized_where_it_runs_up_and_down];
 
@@ -67,17 +64,6 @@ async fn until_limit(testbed: &Testbed, name: &str, memory: &str) -> Result<Pod>
         limit(pod) == Some(memory) && open.iter().all(Option::is_none)
     };
     until_pod(testbed, name, done).await
-}
-
-async fn until_pod(testbed: &Testbed, name: &str, is: impl Fn(&Pod) -> bool) -> Result<Pod> {
-    let (client, selector) = (testbed.client(), format!("app={name}"));
-    until(&format!("{name} as expected"), PATIENCE, || async {
-        let found = pods::list(&client, "default", &selector).await?;
-        let table = pods::table(&found);
-        let pod = found.into_iter().find(|pod| is(pod));
-        Ok(Look::from_option(pod, || table.clone()))
-    })
-    .await
 }
 
 /// The kernel's limits of the pod and of its one container.

@@ -6,13 +6,16 @@ use std::{
 };
 
 use anyhow::Result;
+use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 use tests::{
     EdgeMachine, Testbed, cloudcore,
     control_plane::Patience,
+    pods,
     registry::{self, Password},
     testbed::node_ready,
     vm::{Driver, Vm},
+    wait::{Look, until},
 };
 use tokio::sync::OnceCell;
 
@@ -206,4 +209,16 @@ pub(crate) fn pod(name: &str, node: &str, container: Value) -> Value {
 pub(crate) fn sleeping() -> Value {
     json!({ "image": "docker.io/library/busybox:1.35", "imagePullPolicy": "IfNotPresent",
             "command": ["busybox", "sh", "-c", "trap 'exit 0' TERM; while true; do sleep 1; done"] })
+}
+
+/// The named pod, once it looks as it should.
+pub(crate) async fn until_pod(testbed: &Testbed, name: &str, is: impl Fn(&Pod) -> bool) -> Result<Pod> {
+    let (client, selector) = (testbed.client(), format!("app={name}"));
+    until(&format!("{name} as expected"), PATIENCE, || async {
+        let found = pods::list(&client, "default", &selector).await?;
+        let table = pods::table(&found);
+        let pod = found.into_iter().find(|pod| is(pod));
+        Ok(Look::from_option(pod, || table.clone()))
+    })
+    .await
 }

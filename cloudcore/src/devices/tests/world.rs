@@ -5,8 +5,6 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures::FutureExt;
-use futures::future::BoxFuture;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use kube::client::Body;
@@ -17,7 +15,8 @@ use protocol::name::NodeName;
 use protocol::object::{Kind, ObjectKey};
 use serde_json::{Value, json};
 
-use crate::cluster::{Api, BoxError, Cluster, Enrolment, Holder, Impersonation, PodObserver, Settings};
+pub(super) use crate::cluster::testing::Everyone;
+use crate::cluster::{Api, Cluster, Holder, Impersonation, Settings};
 use crate::devices::{DeviceWriter, Devices};
 
 pub(super) const STATUS: &str = "/apis/devices.kubeedge.io/v1beta1/namespaces/n/devicestatuses/pump";
@@ -185,23 +184,6 @@ pub(super) fn merge(into: &mut Value, patch: &Value) {
             merge(&mut into[key], value);
         }
     }
-}
-
-pub(super) struct Everyone;
-
-impl Enrolment for Everyone {
-    fn is_enrolled(&self, _: &NodeName) -> bool {
-        true
-    }
-
-    fn confirm<'a>(&'a self, _: &'a NodeName) -> BoxFuture<'a, Result<bool, BoxError>> {
-        async { Ok(true) }.boxed()
-    }
-}
-
-impl PodObserver for Everyone {
-    fn bound(&self, _: &str, _: &str, _: bool, _: &[u8]) {}
-    fn gone(&self, _: &str, _: &str) {}
 }
 
 pub(super) struct World {
