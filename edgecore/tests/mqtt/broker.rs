@@ -154,6 +154,17 @@ impl Reader {
         }
     }
 
+    /// The next answer but repeated ones: a bridge that was killed may have answered what it had not acknowledged yet,
+    /// and the next one answers it again.
+    pub(crate) async fn next_but(&mut self, repeated: &str) -> Value {
+        loop {
+            let (_, message) = self.next().await;
+            if message["event_id"] != repeated {
+                return message;
+            }
+        }
+    }
+
     /// Whether nothing comes for a while.
     pub(crate) async fn is_silent(&mut self) -> bool {
         timeout(Duration::from_millis(500), self.message()).await.is_err()
