@@ -1,7 +1,8 @@
 //! The floor: what the container runtime alone takes for a pod, with no agent around it.
 //!
-//! It is asked for the pod that every node asks for, its namespaces and the sandbox's seccomp profile
-//! included: the filter alone takes runc about as long as two network plugins.
+//! It is asked for the pod that every node asks for: its namespaces, the sandbox's seccomp profile (the filter
+//! alone takes runc about as long as two network plugins), the paths of `/proc` that are masked or read-only, and
+//! the mounts of the hosts file, of the termination message and of the token. What they hold is there before.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -9,10 +10,10 @@ use anyhow::{Context, Result};
 use futures::{StreamExt, TryStreamExt, stream};
 use k8s_cri::v1::{
     ContainerConfig, ContainerMetadata, CreateContainerRequest, DnsConfig, ImageSpec, LinuxContainerConfig,
-    LinuxContainerResources, LinuxPodSandboxConfig, LinuxSandboxSecurityContext, NamespaceMode,
-    NamespaceOption, PodSandboxConfig, PodSandboxMetadata, RemovePodSandboxRequest, RunPodSandboxRequest,
-    SecurityProfile, StartContainerRequest, StatusRequest, StopPodSandboxRequest,
-    runtime_service_client::RuntimeServiceClient, security_profile::ProfileType,
+    LinuxContainerResources, LinuxContainerSecurityContext, LinuxPodSandboxConfig,
+    LinuxSandboxSecurityContext, Mount, NamespaceMode, NamespaceOption, PodSandboxConfig, PodSandboxMetadata,
+    RemovePodSandboxRequest, RunPodSandboxRequest, SecurityProfile, StartContainerRequest, StatusRequest,
+    StopPodSandboxRequest, runtime_service_client::RuntimeServiceClient, security_profile::ProfileType,
 };
 use tests::{
     EdgeMachine, containerd,
@@ -29,6 +30,22 @@ use crate::{
 /// Starts side by side in a burst: about two a core is what loses least.
 const PARALLEL: usize = 4;
 
+/// What a container with the default `procMount` does not see, and what it may only read, as the kubelet says it.
+const MASKED: &str = "/proc/asound /proc/acpi /proc/interrupts /proc/kcore /proc/keys /proc/latency_stats \
+    /proc/timer_list /proc/timer_stats /proc/sched_debug /proc/scsi /sys/firmware /sys/devices/virtual/powercap";
+const READONLY: &str = "/proc/bus /proc/fs /proc/irq /proc/sys /proc/sysrq-trigger";
+/// What stands for a pod's hosts file, termination message and token on the machine, and where each
+/// container has it.
+const MOUNTS: [(&str, &str, bool); 3] = [
+    ("/var/lib/floor/hosts", "/etc/hosts", false),
+    ("/var/lib/floor/message", "/dev/termination-log", false),
+    (
+        "/var/lib/floor/token",
+        "/var/run/secrets/kubernetes.io/serviceaccount",
+        true,
+    ),
+];
+
 /// A machine's runtime.
 pub(crate) struct Floor {
     runtime: RuntimeServiceClient<Channel>,
@@ -39,6 +56,9 @@ impl Floor {
     /// The runtime of a machine that runs no agent; returns when it has a pod network.
     pub(crate) async fn on(device: &EdgeMachine) -> Result<Self> {
         let machine = &device.machine;
+        machine
+            .shell("mkdir -p /var/lib/floor/token && touch /var/lib/floor/hosts /var/lib/floor/message")
+            .await?;
         let socket = containerd::ENDPOINT.trim_start_matches("unix://");
         // The machine's /run, seen from the host.
         let endpoint = format!("unix:///proc/{}/root{socket}", machine.pid()?);
@@ -147,12 +167,7 @@ impl Floor {
 /// What the kubelet asks of every sandbox.
 fn confined() -> LinuxSandboxSecurityContext {
     LinuxSandboxSecurityContext {
-        namespace_options: Some(NamespaceOption {
-            network: NamespaceMode::Pod.into(),
-            pid: NamespaceMode::Container.into(),
-            ipc: NamespaceMode::Pod.into(),
-            ..Default::default()
-        }),
+        namespace_options: Some(namespaces()),
         seccomp: Some(SecurityProfile {
             profile_type: ProfileType::RuntimeDefault.into(),
             ..Default::default()
@@ -161,7 +176,26 @@ fn confined() -> LinuxSandboxSecurityContext {
     }
 }
 
+fn namespaces() -> NamespaceOption {
+    NamespaceOption {
+        network: NamespaceMode::Pod.into(),
+        pid: NamespaceMode::Container.into(),
+        ipc: NamespaceMode::Pod.into(),
+        ..Default::default()
+    }
+}
+
+fn paths(list: &str) -> Vec<String> {
+    list.split_whitespace().map(str::to_owned).collect()
+}
+
 fn container() -> ContainerConfig {
+    let mount = |(host_path, container_path, readonly): (&str, &str, bool)| Mount {
+        host_path: host_path.to_owned(),
+        container_path: container_path.to_owned(),
+        readonly,
+        ..Default::default()
+    };
     ContainerConfig {
         metadata: Some(ContainerMetadata {
             name: String::from("main"),
@@ -173,12 +207,19 @@ fn container() -> ContainerConfig {
         }),
         command: SLEEP.map(str::to_owned).to_vec(),
         log_path: String::from("main/0.log"),
+        mounts: MOUNTS.map(mount).to_vec(),
         linux: Some(LinuxContainerConfig {
             resources: Some(LinuxContainerResources {
                 cpu_shares: 2,
+                oom_score_adj: 1000,
                 ..Default::default()
             }),
-            ..Default::default()
+            security_context: Some(LinuxContainerSecurityContext {
+                namespace_options: Some(namespaces()),
+                masked_paths: paths(MASKED),
+                readonly_paths: paths(READONLY),
+                ..Default::default()
+            }),
         }),
         ..Default::default()
     }

@@ -1,7 +1,8 @@
 //! Bytes on the wire and on flash, extrapolated from a span of rest to a day.
 //!
 //! The wire is counted by the kernel of the edge machine's network namespace, at the IP layer and in both
-//! directions, without what programs on the machine say to each other; flash by the kernel's counter of what the process had written.
+//! directions, without what programs on the machine say to each other and without what goes to a whole segment:
+//! kernels look for routers on every bridge and every pod's interface, whatever runs on them; flash by the kernel's counter of what the process had written.
 
 use std::time::Duration;
 
@@ -85,7 +86,7 @@ impl Reading {
     }
 }
 
-/// In and out, IPv4 and IPv6.
+/// In and out, IPv4 and IPv6, from and to one machine.
 fn octets(counters: &str) -> Result<f64> {
     let mut lines = counters.lines().filter(|line| line.starts_with("IpExt:"));
     let (names, values) = lines
@@ -96,10 +97,21 @@ fn octets(counters: &str) -> Result<f64> {
     let six = counters
         .lines()
         .filter_map(|line| line.split_once(char::is_whitespace));
-    let wanted = |name: &str| ["InOctets", "OutOctets", "Ip6InOctets", "Ip6OutOctets"].contains(&name);
+    let all = ["InOctets", "OutOctets"];
+    let segment = [
+        "InMcastOctets",
+        "OutMcastOctets",
+        "InBcastOctets",
+        "OutBcastOctets",
+    ];
     four.chain(six)
-        .filter(|(name, _)| wanted(name))
-        .map(|(_, value)| Ok(value.trim().parse::<f64>()?))
+        .map(|(name, value)| (name.trim_start_matches("Ip6"), value))
+        .filter_map(|(name, value)| match name {
+            name if all.contains(&name) => Some((1.0, value)),
+            name if segment.contains(&name) => Some((-1.0, value)),
+            _ => None,
+        })
+        .map(|(sign, value)| Ok(sign * value.trim().parse::<f64>()?))
         .sum()
 }
 
@@ -240,6 +252,14 @@ mod unit {
             IpExt: InNoRoutes InOctets OutOctets\nIpExt: 5 100 20\n\
             Ip6InReceives    \t9\nIp6InOctets   \t3000\nIp6OutOctets\t 4000\n";
         assert!((octets(counters).unwrap() - 7120.0).abs() < f64::EPSILON);
+    }
+
+    #[test]
+    fn what_goes_to_a_whole_segment_is_not_the_links() {
+        let counters = "IpExt: InOctets OutOctets InMcastOctets OutMcastOctets InBcastOctets OutBcastOctets\n\
+            IpExt: 100 20 30 4 5 6\n\
+            Ip6InOctets\t3000\nIp6OutOctets\t4000\nIp6InMcastOctets\t1000\nIp6OutMcastOctets\t2000\n";
+        assert!((octets(counters).unwrap() - 4075.0).abs() < f64::EPSILON);
     }
 
     #[test]
