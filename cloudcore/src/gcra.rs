@@ -14,30 +14,31 @@ pub(crate) struct Rate {
 }
 
 /// What has happened so far.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Gcra {
     /// When all of it would have had its time.
-    due: Instant,
+    due: Option<Instant>,
 }
 
 impl Gcra {
-    pub(crate) const fn new(now: Instant) -> Self {
-        Self { due: now }
-    }
-
     /// When it may happen once more; now, or later.
     pub(crate) fn opens(&self, rate: Rate, now: Instant) -> Instant {
-        let opens = self.due.checked_sub(rate.every * (rate.burst - 1));
+        self.opens_early(rate.every * (rate.burst - 1), now)
+    }
+
+    /// As [`opens`](Self::opens), where so much too early is in time, whatever the burst.
+    pub(crate) fn opens_early(&self, early: Duration, now: Instant) -> Instant {
+        let opens = self.due.and_then(|due| due.checked_sub(early));
         opens.unwrap_or(now).max(now)
     }
 
     /// It happens.
     pub(crate) fn take(&mut self, rate: Rate, now: Instant) {
-        self.due = self.due.max(now) + rate.every;
+        self.due = Some(self.due.unwrap_or(now).max(now) + rate.every);
     }
 
     /// Whether it is as good as new.
     pub(crate) fn rested(&self, now: Instant) -> bool {
-        self.due <= now
+        self.due.is_none_or(|due| due <= now)
     }
 }

@@ -84,7 +84,7 @@ impl Lists {
         // What owes no time and has nobody waiting is as good as new.
         turns.retain(|_, turn| Arc::strong_count(turn) > 1 || !turn.begun.lock().rested(now));
         let turn = Arc::new(Turn {
-            begun: Mutex::new(Gcra::new(now)),
+            begun: Mutex::new(Gcra::default()),
             made: Waiting::default(),
         });
         turns.insert(key, Arc::clone(&turn));

@@ -9,61 +9,26 @@ use std::time::Duration;
 use protocol::name::NodeName;
 use tokio::time::Instant;
 
-/// Writes a second for all nodes, and so many at once.
-pub(super) const REPLICA: Rate = Rate::new(500, 100);
-/// Writes a second for one node, and so many at once.
-pub(super) const NODE: Rate = Rate::new(20, 100);
+use crate::gcra::{Gcra, Rate};
+
+/// Writes for all nodes: 500 a second.
+const REPLICA: Rate = Rate {
+    every: Duration::from_millis(2),
+    burst: 100,
+};
+/// Writes for one node: 20 a second.
+const NODE: Rate = Rate {
+    every: Duration::from_millis(50),
+    burst: 100,
+};
 /// Changed values of one device: one a second, and never two within less than this and a part of it. A little
 /// less than the second: else a device that reports every second and was late once would be late for ever.
-const DEVICE_EVERY: Duration = Duration::from_millis(900);
+const DEVICE: Rate = Rate {
+    every: Duration::from_millis(900),
+    burst: 1,
+};
 /// What a device that reports every second may come early, so that jitter delays nothing.
 const DEVICE_EARLY: Duration = Duration::from_millis(200);
-
-/// How often something may be done.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Rate {
-    every: Duration,
-    burst: u32,
-}
-
-impl Rate {
-    const fn new(per_second: u32, burst: u32) -> Self {
-        Self {
-            every: Duration::from_nanos(1_000_000_000 / per_second as u64),
-            burst,
-        }
-    }
-}
-
-/// One rate being kept (a GCRA).
-#[derive(Clone, Copy, Debug)]
-struct Bucket {
-    rate: Rate,
-    /// When all that was done so far would have had its time.
-    spent: Option<Instant>,
-}
-
-impl Bucket {
-    const fn new(rate: Rate) -> Self {
-        Self { rate, spent: None }
-    }
-
-    /// When the next may be done.
-    fn due(&self, now: Instant) -> Instant {
-        let lead = self.rate.every * (self.rate.burst - 1);
-        self.spent
-            .and_then(|spent| spent.checked_sub(lead))
-            .unwrap_or(now)
-    }
-
-    fn take(&mut self, now: Instant) {
-        self.spent = Some(self.spent.unwrap_or(now).max(now) + self.rate.every);
-    }
-
-    fn is_full(&self, now: Instant) -> bool {
-        self.spent.is_none_or(|spent| spent <= now)
-    }
-}
 
 /// A place in the queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -80,41 +45,27 @@ pub(super) enum Next {
     Nobody,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Line {
-    bucket: Bucket,
+    written: Gcra,
     waiting: VecDeque<Ticket>,
 }
 
 /// All who wait.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Pace {
-    replica: Bucket,
+    written: Gcra,
     lines: BTreeMap<NodeName, Line>,
     /// The node that went last.
     last: Option<NodeName>,
     tickets: u64,
 }
 
-impl Default for Pace {
-    fn default() -> Self {
-        Self {
-            replica: Bucket::new(REPLICA),
-            lines: BTreeMap::new(),
-            last: None,
-            tickets: 0,
-        }
-    }
-}
-
 impl Pace {
     /// Joins the queue of a node.
     pub(super) fn enter(&mut self, node: &NodeName) -> Ticket {
         self.tickets += 1;
-        let line = self.lines.entry(node.clone()).or_insert_with(|| Line {
-            bucket: Bucket::new(NODE),
-            waiting: VecDeque::new(),
-        });
+        let line = self.lines.entry(node.clone()).or_default();
         line.waiting.push_back(Ticket(self.tickets));
         Ticket(self.tickets)
     }
@@ -130,8 +81,12 @@ impl Pace {
     pub(super) fn next(&mut self, now: Instant) -> Next {
         // A node that waits for nothing and may do all is as good as never seen.
         self.lines
-            .retain(|_, line| !line.waiting.is_empty() || !line.bucket.is_full(now));
-        let due = |line: &Line| line.bucket.due(now).max(self.replica.due(now));
+            .retain(|_, line| !line.waiting.is_empty() || !line.written.rested(now));
+        let due = |line: &Line| {
+            line.written
+                .opens(NODE, now)
+                .max(self.written.opens(REPLICA, now))
+        };
         let waiting = || self.lines.iter().filter(|(_, line)| !line.waiting.is_empty());
         let ready = |(_, line): &(&NodeName, &Line)| due(line) <= now;
         let after = waiting()
@@ -145,10 +100,10 @@ impl Pace {
         };
         let node = node.clone();
         let ticket = self.lines.get_mut(&node).and_then(|line| {
-            line.bucket.take(now);
+            line.written.take(NODE, now);
             line.waiting.pop_front()
         });
-        self.replica.take(now);
+        self.written.take(REPLICA, now);
         self.last = Some(node);
         ticket.map_or(Next::Nobody, Next::Go)
     }
@@ -156,21 +111,17 @@ impl Pace {
 
 /// When the next changed value of one device may be written.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct DevicePace {
-    spent: Option<Instant>,
-}
+pub struct DevicePace(Gcra);
 
 impl DevicePace {
-    /// When the next write may be made.
+    /// When the next write may be made; now, or later.
     pub fn due(&self, now: Instant) -> Instant {
-        self.spent
-            .and_then(|spent| spent.checked_sub(DEVICE_EARLY))
-            .unwrap_or(now)
+        self.0.opens_early(DEVICE_EARLY, now)
     }
 
     /// A write was made.
     pub fn take(&mut self, now: Instant) {
-        self.spent = Some(self.spent.unwrap_or(now).max(now) + DEVICE_EVERY);
+        self.0.take(DEVICE, now);
     }
 }
 

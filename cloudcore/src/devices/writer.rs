@@ -134,12 +134,9 @@ impl DeviceWriter {
                 return Ok(());
             }
         }
-        let due = self
-            .past
-            .lock()
-            .get(&device.uid)
-            .map(|past| past.pace.due(Instant::now()));
-        if let Some(due) = due {
+        let now = Instant::now();
+        let due = self.past.lock().get(&device.uid).map(|past| past.pace.due(now));
+        if let Some(due) = due.filter(|due| *due > now) {
             sleep_until(due).await;
         }
         self.devices.inner.turns.turn(&self.by.node).await;

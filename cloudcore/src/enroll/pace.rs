@@ -24,14 +24,10 @@ const RATE: Rate = Rate {
 };
 
 /// Lets requests pass, or not.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Pace(Mutex<Gcra>);
 
 impl Pace {
-    pub(super) fn new(now: Instant) -> Self {
-        Self(Mutex::new(Gcra::new(now)))
-    }
-
     /// Whether one more request may pass now.
     pub(super) fn admits(&self, now: Instant) -> bool {
         let mut passed = self.0.lock();
@@ -72,8 +68,7 @@ mod tests {
 
     #[test]
     fn a_burst_passes_and_then_one_in_its_time() {
-        let start = Instant::now();
-        let pace = Pace::new(start);
+        let (pace, start) = (Pace::default(), Instant::now());
         let passed = (0..BURST * 2).filter(|_| pace.admits(start)).count();
         assert_eq!(passed, BURST as usize);
         assert!(!pace.admits(start + EVERY / 2));
@@ -83,8 +78,7 @@ mod tests {
 
     #[test]
     fn a_quiet_time_earns_no_more_than_a_burst() {
-        let start = Instant::now();
-        let pace = Pace::new(start);
+        let (pace, start) = (Pace::default(), Instant::now());
         let later = start + Duration::from_hours(1);
         let passed = (0..BURST * 2).filter(|_| pace.admits(later)).count();
         assert_eq!(passed, BURST as usize);

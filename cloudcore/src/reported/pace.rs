@@ -45,20 +45,13 @@ pub(super) const EVENTS: Rate = Rate {
 };
 
 /// What one node has written of late.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct NodePace {
     state: Mutex<Gcra>,
     events: Mutex<Gcra>,
 }
 
 impl NodePace {
-    const fn new(now: Instant) -> Self {
-        Self {
-            state: Mutex::new(Gcra::new(now)),
-            events: Mutex::new(Gcra::new(now)),
-        }
-    }
-
     /// When one more report of a class may be written; now, or later.
     pub(super) fn opens(&self, class: Class, now: Instant) -> Instant {
         self.of(class)
@@ -101,7 +94,7 @@ impl Paces {
         }
         // What owes no time and is used by no stream is as good as new.
         nodes.retain(|_, pace| Arc::strong_count(pace) > 1 || !pace.rested(now));
-        let pace = Arc::new(NodePace::new(now));
+        let pace = Arc::new(NodePace::default());
         nodes.insert(node.clone(), Arc::clone(&pace));
         pace
     }
