@@ -6,6 +6,7 @@ pub mod cluster;
 pub mod config;
 pub mod desired;
 pub mod devices;
+mod each;
 pub mod enroll;
 pub mod flows;
 pub mod gauges;

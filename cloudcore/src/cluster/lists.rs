@@ -6,8 +6,6 @@
 //!
 //! **Invariant:** of a node and kind at most one list is under way, and nobody gets one that began before he asked.
 
-use std::collections::HashMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -16,6 +14,7 @@ use protocol::object::{Kind, Revision};
 use tokio::sync::Mutex as Waiting;
 use tokio::time::{Instant, sleep_until};
 
+use crate::each::{Each, Rests};
 use crate::gcra::{Gcra, Rate};
 
 /// A node's own pods: cheap as lists go.
@@ -33,10 +32,10 @@ pub(super) const SHARED: Rate = Rate {
 /// The turns of all nodes.
 #[derive(Debug, Default)]
 pub(super) struct Lists {
-    turns: Mutex<HashMap<(NodeName, Kind), Arc<Turn>>>,
+    turns: Each<(NodeName, Kind), Turn>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Turn {
     /// The lists so far.
     begun: Mutex<Gcra>,
@@ -60,7 +59,7 @@ impl Lists {
         F: Future<Output = Result<Revision, E>> + Send,
     {
         let asked = Instant::now();
-        let turn = self.turn(node, kind, asked);
+        let turn = self.turns.of(&(node.clone(), kind), asked);
         let mut made = turn.made.lock().await;
         if let Some((_, revision)) = made.filter(|(began, _)| *began > asked) {
             return Ok(revision);
@@ -74,21 +73,11 @@ impl Lists {
         drop(made);
         Ok(revision)
     }
+}
 
-    fn turn(&self, node: &NodeName, kind: Kind, now: Instant) -> Arc<Turn> {
-        let mut turns = self.turns.lock();
-        let key = (node.clone(), kind);
-        if let Some(turn) = turns.get(&key) {
-            return Arc::clone(turn);
-        }
-        // What owes no time and has nobody waiting is as good as new.
-        turns.retain(|_, turn| Arc::strong_count(turn) > 1 || !turn.begun.lock().rested(now));
-        let turn = Arc::new(Turn {
-            begun: Mutex::new(Gcra::default()),
-            made: Waiting::default(),
-        });
-        turns.insert(key, Arc::clone(&turn));
-        turn
+impl Rests for Turn {
+    fn rested(&self, now: Instant) -> bool {
+        self.begun.lock().rested(now)
     }
 }
 
@@ -181,6 +170,6 @@ mod tests {
             server.list(&format!("n{number}")).await;
             sleep(Duration::from_mins(1)).await;
         }
-        assert_eq!(server.lists.turns.lock().len(), 1);
+        assert_eq!(server.lists.turns.len(), 1);
     }
 }

@@ -21,7 +21,6 @@
 //! **Invariant:** within any span of time a node has at most a burst of writes of each class, and one more in each
 //! of the rate's spans; those under way when two streams of one kind overlap come on top.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,6 +29,7 @@ use protocol::name::NodeName;
 use protocol::reported::Class;
 use tokio::time::Instant;
 
+use crate::each::{Each, Rests};
 use crate::gcra::{Gcra, Rate};
 
 /// The node and its pods.
@@ -72,7 +72,9 @@ impl NodePace {
             Class::Device => None,
         }
     }
+}
 
+impl Rests for NodePace {
     fn rested(&self, now: Instant) -> bool {
         self.state.lock().rested(now) && self.events.lock().rested(now)
     }
@@ -81,22 +83,13 @@ impl NodePace {
 /// The paces of all nodes that have written here of late.
 #[derive(Debug, Default)]
 pub struct Paces {
-    nodes: Mutex<HashMap<NodeName, Arc<NodePace>>>,
+    nodes: Each<NodeName, NodePace>,
 }
 
 impl Paces {
     /// The pace of a node: the same for all its streams.
     pub fn of(&self, node: &NodeName) -> Arc<NodePace> {
-        let now = Instant::now();
-        let mut nodes = self.nodes.lock();
-        if let Some(pace) = nodes.get(node) {
-            return Arc::clone(pace);
-        }
-        // What owes no time and is used by no stream is as good as new.
-        nodes.retain(|_, pace| Arc::strong_count(pace) > 1 || !pace.rested(now));
-        let pace = Arc::new(NodePace::default());
-        nodes.insert(node.clone(), Arc::clone(&pace));
-        pace
+        self.nodes.of(node, Instant::now())
     }
 }
 
@@ -130,10 +123,10 @@ mod tests {
         let streaming = paces.of(&node("a"));
         paces.of(&node("b")).take(Class::Event, Instant::now());
         drop(paces.of(&node("c")));
-        assert_eq!(paces.nodes.lock().len(), 3, "b owes time yet");
+        assert_eq!(paces.nodes.len(), 3, "b owes time yet");
         advance(EVENTS.every).await;
         drop(paces.of(&node("d")));
-        assert_eq!(paces.nodes.lock().len(), 2);
+        assert_eq!(paces.nodes.len(), 2);
         assert!(Arc::ptr_eq(&streaming, &paces.of(&node("a"))));
     }
 }
