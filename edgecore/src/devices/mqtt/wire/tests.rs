@@ -32,6 +32,26 @@ async fn is_quiet(wire: &mut Wire) -> bool {
     timeout(Duration::from_millis(100), wire.next()).await.is_err()
 }
 
+/// What the broker has been sent.
+async fn heard(broker: &mut TcpStream) -> Vec<u8> {
+    let mut read = [0; 64];
+    let bytes = broker.read(&mut read).await.unwrap();
+    read[..bytes].to_vec()
+}
+
+/// What is sent for a message that is wanted exactly once and to be retained.
+async fn published(wire: &mut Wire, broker: &mut TcpStream) -> Vec<u8> {
+    let publish = Publish {
+        topic: "t".to_owned(),
+        payload: "x".into(),
+        qos: 2,
+        retain: true,
+    };
+    assert_eq!(wire.publish(publish).unwrap(), 1);
+    assert!(is_quiet(wire).await);
+    heard(broker).await
+}
+
 #[tokio::test]
 async fn an_answer_that_comes_in_two_pieces_is_waited_for() {
     let (mut wire, mut broker) = begun().await;
@@ -47,21 +67,13 @@ async fn exactly_once_takes_four_packets_and_its_number_is_free_after_the_last()
     let (mut wire, mut broker) = begun().await;
     broker.write_all(&[0x20, 3, 0, 0, 0]).await.unwrap();
     assert!(matches!(wire.next().await, Ok(Event::Up { .. })));
-    let publish = Publish {
-        topic: "t".to_owned(),
-        payload: "x".into(),
-        qos: 2,
-        retain: true,
-    };
-    assert_eq!(wire.publish(publish).unwrap(), 1);
-    assert!(is_quiet(&mut wire).await);
-    let mut read = [0; 64];
-    let bytes = broker.read(&mut read).await.unwrap();
-    assert_eq!(read[..bytes], [0x35, 7, 0, 1, b't', 0, 1, 0, b'x']);
+    assert_eq!(
+        published(&mut wire, &mut broker).await,
+        [0x35, 7, 0, 1, b't', 0, 1, 0, b'x']
+    );
     broker.write_all(&[0x50, 2, 0, 1]).await.unwrap();
     assert!(is_quiet(&mut wire).await);
-    let bytes = broker.read(&mut read).await.unwrap();
-    assert_eq!(read[..bytes], [0x62, 2, 0, 1]);
+    assert_eq!(heard(&mut broker).await, [0x62, 2, 0, 1]);
     broker.write_all(&[0x70, 2, 0, 1]).await.unwrap();
     assert_eq!(wire.next().await, Ok(Event::Acknowledged(1)));
     let State::Open(open) = &wire.state else {
@@ -78,17 +90,10 @@ async fn a_broker_is_asked_for_nothing_that_it_does_not_have() {
         .await
         .unwrap();
     assert!(matches!(wire.next().await, Ok(Event::Up { .. })));
-    let publish = Publish {
-        topic: "t".to_owned(),
-        payload: "x".into(),
-        qos: 2,
-        retain: true,
-    };
-    assert_eq!(wire.publish(publish).unwrap(), 1);
-    assert!(is_quiet(&mut wire).await);
-    let mut read = [0; 64];
-    let bytes = broker.read(&mut read).await.unwrap();
-    assert_eq!(read[..bytes], [0x32, 7, 0, 1, b't', 0, 1, 0, b'x']);
+    assert_eq!(
+        published(&mut wire, &mut broker).await,
+        [0x32, 7, 0, 1, b't', 0, 1, 0, b'x']
+    );
 }
 
 #[tokio::test]
