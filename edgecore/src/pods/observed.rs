@@ -44,9 +44,10 @@ pub struct SandboxObserved {
 }
 
 /// What a container does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Run {
     /// Made, not started.
+    #[default]
     Created,
     /// Running.
     Running,
@@ -56,8 +57,8 @@ pub enum Run {
     Unknown,
 }
 
-/// One container instance.
-#[derive(Clone, Debug, PartialEq)]
+/// One container instance. The default is one that was made and has done nothing yet.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct ContainerObserved {
     /// The runtime's id.
     pub id: String,

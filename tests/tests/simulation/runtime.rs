@@ -59,20 +59,12 @@ impl Runtime {
             run: Run::Running,
             created_at: at,
             started_at: at,
-            finished_at: 0,
-            exit_code: 0,
-            reason: String::new(),
-            message: String::new(),
-            last_words: String::new(),
             image: container.image.to_owned(),
             image_ref: container.image.to_owned(),
             hash: Some(container.hash),
             restart_count: container.restart_count,
             grace: Some(30),
-            log_path: String::new(),
-            outline: None,
-            user: None,
-            resources: None,
+            ..ContainerObserved::default()
         });
     }
 

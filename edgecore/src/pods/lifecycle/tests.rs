@@ -46,21 +46,9 @@ fn instance(id: usize, name: &str, sandbox: &str, run: Run) -> ContainerObserved
         sandbox: sandbox.to_owned(),
         run,
         created_at: i64::try_from(id).unwrap(),
-        started_at: 0,
-        finished_at: 0,
-        exit_code: 0,
-        reason: String::new(),
-        message: String::new(),
-        last_words: String::new(),
         image: "i".to_owned(),
-        image_ref: String::new(),
         hash: Some(container_hash(&serde_json::from_value(image).unwrap())),
-        restart_count: 0,
-        grace: None,
-        log_path: String::new(),
-        outline: None,
-        resources: None,
-        user: None,
+        ..ContainerObserved::default()
     }
 }
 

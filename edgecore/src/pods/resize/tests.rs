@@ -42,22 +42,7 @@ fn running(pod: &Pod) -> PodObserved {
         name: c.name.clone(),
         sandbox: "s".to_owned(),
         run: Run::Running,
-        created_at: 0,
-        started_at: 0,
-        finished_at: 0,
-        exit_code: 0,
-        reason: String::new(),
-        message: String::new(),
-        last_words: String::new(),
-        image: String::new(),
-        image_ref: String::new(),
-        hash: None,
-        restart_count: 0,
-        grace: None,
-        log_path: String::new(),
-        outline: None,
-        resources: None,
-        user: None,
+        ..ContainerObserved::default()
     });
     PodObserved {
         sandboxes: Vec::new(),

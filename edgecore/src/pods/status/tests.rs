@@ -27,17 +27,9 @@ fn seen(name: &str, id: &str, run: Run, exit_code: i32) -> ContainerObserved {
         finished_at: if run == Run::Exited { 2 * HOUR } else { 0 },
         exit_code,
         reason: if exit_code == 0 { "Completed" } else { "Error" }.to_owned(),
-        message: String::new(),
-        last_words: String::new(),
         image: "i".to_owned(),
         image_ref: "i@sha256:1".to_owned(),
-        hash: None,
-        restart_count: 0,
-        grace: None,
-        log_path: String::new(),
-        outline: None,
-        resources: None,
-        user: None,
+        ..ContainerObserved::default()
     }
 }
 
