@@ -3,13 +3,11 @@
 //! **Invariant:** what was said first of a pod's end counts, before a restart too.
 
 use k8s_openapi::api::core::v1::PodStatus;
-use tracing::debug;
 
 use super::Worker;
 use crate::pods::events::Tone;
 use crate::pods::eviction::{self, Eviction};
 use crate::pods::lifecycle;
-use crate::pods::logs;
 
 impl Worker {
     /// The pod fails, unless it has ended already. What is said of it first counts.
@@ -42,12 +40,10 @@ impl Worker {
     /// Removes the containers of a pod that was evicted, with all that they wrote: until then the node is as short
     /// as it was. The pod's object may stay for months; its sandbox, its logs and its status do.
     pub(super) async fn shed(&mut self) -> bool {
-        for container in std::mem::take(&mut self.observed.containers) {
-            if let Err(error) = self.kit.runtime.remove_container(&container.id).await {
-                debug!(%error, container = container.name, "a container of an evicted pod resists");
+        for container in self.observed.containers.clone() {
+            if !self.removed(&container).await {
                 return false;
             }
-            logs::unlink(&self.link_of(&container));
         }
         true
     }

@@ -210,24 +210,29 @@ impl Worker {
     /// Removes what newer instances have replaced.
     pub(super) async fn sweep(&mut self) {
         let garbage = gc::garbage(&self.observed);
-        let runtime = self.kit.runtime.as_ref();
         for container in &garbage.containers {
-            match runtime.remove_container(&container.id).await {
-                Ok(()) => {
-                    logs::unlink(&self.link_of(container));
-                    logs::remove(Path::new(&container.log_path));
-                    self.observed.containers.retain(|seen| seen.id != container.id);
-                    self.forget_last_words(container);
-                }
-                Err(error) => debug!(%error, container = container.name, "a dead container resists"),
+            if self.removed(container).await {
+                logs::remove(Path::new(&container.log_path));
+                self.forget_last_words(container);
             }
         }
         for sandbox in &garbage.sandboxes {
-            match runtime.remove_sandbox(sandbox).await {
+            match self.kit.runtime.remove_sandbox(sandbox).await {
                 Ok(()) => self.observed.sandboxes.retain(|seen| &seen.id != sandbox),
                 Err(error) => debug!(%error, sandbox, "a dead sandbox resists"),
             }
         }
+    }
+
+    /// Whether a dead container could be removed, with the link to its log.
+    pub(super) async fn removed(&mut self, container: &ContainerObserved) -> bool {
+        if let Err(error) = self.kit.runtime.remove_container(&container.id).await {
+            debug!(%error, container = container.name, "a dead container resists");
+            return false;
+        }
+        logs::unlink(&self.link_of(container));
+        self.observed.containers.retain(|seen| seen.id != container.id);
+        true
     }
 
     /// With a container go the files of its last words and of those before it, of which some may be left from
@@ -242,7 +247,7 @@ impl Worker {
         termination::remove(&self.kit.facts.container_dir(&self.uid, &removed.name), over);
     }
 
-    pub(super) fn link_of(&self, container: &ContainerObserved) -> PathBuf {
+    fn link_of(&self, container: &ContainerObserved) -> PathBuf {
         let (name, namespace) = (spec::name(self.pod()), spec::namespace(self.pod()));
         let (container, id) = (&container.name, &container.id);
         self.kit
