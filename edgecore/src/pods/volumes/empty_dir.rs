@@ -42,22 +42,13 @@ impl EmptyDir {
 
     /// Makes it at `path`. Idempotent.
     pub(super) fn make(self, path: &Path, fs_group: Option<u32>) -> io::Result<()> {
-        let access = Access {
-            uid: 0,
-            gid: fs_group.unwrap_or(0),
-            mode: if fs_group.is_some() { 0o2777 } else { 0o777 },
-        };
+        let access = Access::of_volume(fs_group);
         make_dir(path, access)?;
         let Self::Memory { size } = self else {
             return Ok(());
         };
-        // Sticky, as a tmpfs is that is mounted without a mode of its own: a kubelet leaves it so.
-        let options = format!(
-            "size={size},mode={:o},uid={},gid={}",
-            access.mode | 0o1000,
-            access.uid,
-            access.gid
-        );
+        let Access { uid, gid, mode } = access.on_tmpfs();
+        let options = format!("size={size},mode={mode:o},uid={uid},gid={gid}");
         mounts::ensure_tmpfs(path, MsFlags::empty(), &options)
     }
 }

@@ -29,6 +29,23 @@ pub(super) struct Access {
     pub(super) mode: u32,
 }
 
+impl Access {
+    /// That of a volume's directory: everybody's, and what is made there belongs to the pod's group if it has one.
+    pub(super) fn of_volume(fs_group: Option<u32>) -> Self {
+        let (gid, mode) = fs_group.map_or((0, 0o777), |gid| (gid, 0o2777));
+        Self { uid: 0, gid, mode }
+    }
+
+    /// That of the same on a tmpfs: sticky, as any is that is mounted without a mode of its own. A kubelet leaves
+    /// it so.
+    pub(super) const fn on_tmpfs(self) -> Self {
+        Self {
+            mode: self.mode | 0o1000,
+            ..self
+        }
+    }
+}
+
 /// Opens a directory that we made ourselves.
 pub(super) fn open_dir(path: &Path) -> io::Result<OwnedFd> {
     let file = std::fs::OpenOptions::new()

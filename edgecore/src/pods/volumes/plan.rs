@@ -110,11 +110,9 @@ impl Planned {
             let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
             mounts::ensure_tmpfs(path, flags, "mode=0755")?;
         }
-        // A tmpfs is sticky, as any is that is mounted without a mode of its own.
-        let sticky = if in_memory { 0o1000 } else { 0 };
-        let (gid, mode) = self.fs_group.map_or((0, 0o777), |gid| (gid, 0o2777));
-        let mode = mode | sticky;
-        file::set_access(file::open_dir(path)?, Access { uid: 0, gid, mode })
+        let access = Access::of_volume(self.fs_group);
+        let access = if in_memory { access.on_tmpfs() } else { access };
+        file::set_access(file::open_dir(path)?, access)
     }
 }
 
