@@ -106,7 +106,7 @@ impl Volumes {
             planned.push(plan);
         }
         let pod_dir = self.facts.pod_dir(spec::uid(pod));
-        let carried_out = blocking(move || carry_out(&pod_dir, planned)).await;
+        let carried_out = blocking(move || carry_out(&pod_dir, planned).collect()).await;
         let volumes = carried_out.unwrap_or_else(|error| Err(failed("", error.to_string())))?;
         Ok(Mounted {
             volumes,
@@ -134,12 +134,12 @@ impl Volumes {
         }
         let mut volumes = before.map(|before| before.volumes.clone()).unwrap_or_default();
         let pod_dir = self.facts.pod_dir(spec::uid(pod));
-        match blocking(move || carry_out_each(&pod_dir, planned)).await {
-            Ok((done, resisted)) => {
-                volumes.extend(done);
-                trouble = trouble.or(resisted);
+        let each = blocking(move || carry_out(&pod_dir, planned).collect::<Vec<_>>()).await;
+        for one in each.unwrap_or_else(|error| vec![Err(failed("", error.to_string()))]) {
+            match one {
+                Ok(done) => volumes.extend([done]),
+                Err(resisted) => trouble = trouble.or(Some(resisted)),
             }
-            Err(error) => trouble = trouble.or_else(|| Some(failed("", error.to_string()))),
         }
         let mounted = Mounted {
             volumes,
@@ -221,30 +221,15 @@ impl Volumes {
     }
 }
 
-fn carry_out(pod_dir: &Path, planned: Vec<Planned>) -> Result<BTreeMap<String, MountedVolume>, MountError> {
-    let mut volumes = BTreeMap::new();
-    for plan in planned {
-        let mounted = plan
-            .carry_out(pod_dir)
-            .map_err(|cause| failed(&plan.name, cause))?;
-        volumes.insert(plan.name, mounted);
-    }
-    Ok(volumes)
-}
-
-/// Those that stand, and the first that does not.
-fn carry_out_each(
+/// Carries out one after the other, as far as it is asked to.
+fn carry_out(
     pod_dir: &Path,
     planned: Vec<Planned>,
-) -> (BTreeMap<String, MountedVolume>, Option<MountError>) {
-    let (mut volumes, mut trouble) = (BTreeMap::new(), None);
-    for plan in planned {
-        match plan.carry_out(pod_dir) {
-            Ok(mounted) => drop(volumes.insert(plan.name, mounted)),
-            Err(cause) => trouble = trouble.or_else(|| Some(failed(&plan.name, cause))),
-        }
-    }
-    (volumes, trouble)
+) -> impl Iterator<Item = Result<(String, MountedVolume), MountError>> {
+    planned.into_iter().map(|plan| match plan.carry_out(pod_dir) {
+        Ok(mounted) => Ok((plan.name, mounted)),
+        Err(cause) => Err(failed(&plan.name, cause)),
+    })
 }
 
 fn volumes_of(pod: &Pod) -> &[Volume] {
