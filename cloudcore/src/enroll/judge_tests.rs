@@ -152,31 +152,17 @@ fn a_free_name_takes_the_key_and_keeps_it() {
 #[test]
 fn an_enrolled_name_changes_its_key_only_by_a_token_made_for_that() {
     let (mut record, hash) = token(1);
-    let request = request("a", 2);
+    let (request, held) = (request("a", 2), accepted("a", 1));
     let token_use = TokenUse::Record(used(&record, &hash, &request));
+    let judged = |seen, record: &TokenRecord| judge_name(&request, seen, Some(&held), record, &token_use);
     for seen in [NodeSeen::None, NodeSeen::Ours] {
-        let judged = judge_name(&request, seen, Some(&accepted("a", 1)), &record, &token_use);
-        assert_eq!(refusal(judged), RefusalCode::KeyDiffers);
+        assert_eq!(refusal(judged(seen, &record)), RefusalCode::KeyDiffers);
     }
     // A flag alone is not enough: the token must name the node.
     record.replace_key = true;
-    let judged = judge_name(
-        &request,
-        NodeSeen::Ours,
-        Some(&accepted("a", 1)),
-        &record,
-        &token_use,
-    );
-    assert_eq!(refusal(judged), RefusalCode::KeyDiffers);
+    assert_eq!(refusal(judged(NodeSeen::Ours, &record)), RefusalCode::KeyDiffers);
     record.node = Some("a".parse().unwrap());
-    let judged = judge_name(
-        &request,
-        NodeSeen::Ours,
-        Some(&accepted("a", 1)),
-        &record,
-        &token_use,
-    );
-    assert_eq!(judged, Ok(KeyStep::Replace));
+    assert_eq!(judged(NodeSeen::Ours, &record), Ok(KeyStep::Replace));
 }
 
 #[test]
@@ -195,24 +181,11 @@ fn a_replaced_device_does_not_come_back_with_the_token_it_used() {
     record.replace_key = true;
     let old = request("a", 1);
     let spent = used(&record, &hash, &old);
+    let judged = |held: &KeyRecord| judge_name(&old, NodeSeen::Ours, Some(held), &spent, &TokenUse::Recorded);
     let since_replaced = accepted("a", 1).replaced_by(KeyHash([2; 32]), now());
-    let judged = judge_name(
-        &old,
-        NodeSeen::Ours,
-        Some(&since_replaced),
-        &spent,
-        &TokenUse::Recorded,
-    );
-    assert_eq!(refusal(judged), RefusalCode::KeyDiffers);
+    assert_eq!(refusal(judged(&since_replaced)), RefusalCode::KeyDiffers);
     // Between the use and the replacement a crash may lie: then the retry completes it.
-    let judged = judge_name(
-        &old,
-        NodeSeen::Ours,
-        Some(&accepted("a", 3)),
-        &spent,
-        &TokenUse::Recorded,
-    );
-    assert_eq!(judged, Ok(KeyStep::Replace));
+    assert_eq!(judged(&accepted("a", 3)), Ok(KeyStep::Replace));
 }
 
 #[test]
