@@ -10,7 +10,9 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use protocol::clock::Clock;
-use protocol::join::{EnrollAnswer, EnrollRefusal, EnrollRequest, JoinToken, RENEW_PATH, RefusalCode};
+use protocol::join::{
+    EnrollAnswer, EnrollRefusal, EnrollRequest, JoinToken, NodeRequest, RENEW_PATH, RefusalCode,
+};
 use protocol::tls::{self, ClientCertificate, Credentials, SERVER_NAME};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, CertifiedIssuer, DnType, IsCa,
@@ -119,6 +121,14 @@ impl Cloud {
             refuses,
             _tasks: tasks,
         }
+    }
+
+    /// Whether all CSRs were for the same key.
+    pub(super) fn saw_one_key(&self) -> bool {
+        let seen = self.seen.lock();
+        let mut keys = seen.iter().map(|csr| NodeRequest::parse(csr).unwrap().key);
+        let first = keys.next();
+        keys.all(|key| Some(key) == first)
     }
 }
 
