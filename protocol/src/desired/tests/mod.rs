@@ -2,6 +2,7 @@
 
 mod cluster;
 mod devices;
+mod frames;
 mod laws;
 mod restored;
 mod untaken;
