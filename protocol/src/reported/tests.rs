@@ -1,6 +1,10 @@
 //! Outbox and intake in a small simulated world: an edge with a disk, streams that are cut, an
 //! API server that refuses.
 
+mod intake;
+mod said;
+mod windows;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
@@ -8,7 +12,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
-use crate::wire::{Report, ReportedDown, ReportedUp, reported_down, reported_up};
+use crate::wire::{Report, ReportedDown, ReportedUp, reported_up};
 
 #[derive(Clone, Debug)]
 enum Op {
@@ -57,6 +61,21 @@ fn pod(number: u8) -> PodIdentity {
         name: format!("p{number}"),
         uid: format!("u{number}"),
     }
+}
+
+fn event(number: u64) -> OutboxKey {
+    OutboxKey::Event {
+        namespace: "n".into(),
+        name: format!("e{number}"),
+    }
+}
+
+fn device(number: usize) -> OutboxKey {
+    OutboxKey::Device(crate::devices::DeviceIdentity {
+        namespace: "n".into(),
+        name: format!("d{number}"),
+        uid: format!("u{number}"),
+    })
 }
 
 const EVERYTHING: Carries = Carries::Everything;
@@ -322,272 +341,4 @@ fn a_number_is_not_used_again_after_everything_was_settled_and_the_edge_rebooted
     world.put(OutboxKey::Node);
     world.settle();
     world.check();
-}
-
-#[test]
-fn a_month_offline_costs_one_entry_per_key() {
-    let mut world = World::new();
-    for _ in 0..1_000 {
-        world.put(OutboxKey::Pod(pod(1)));
-    }
-    assert_eq!((world.outbox.pending(), world.disk.len()), (1, 1));
-}
-
-#[test]
-fn the_log_of_events_is_capped_and_what_is_dropped_is_counted() {
-    let mut world = World::new();
-    for _ in 0..1_200 {
-        perform(&mut world, &Op::Event);
-    }
-    assert_eq!(
-        (world.outbox.pending(), world.outbox.dropped_events()),
-        (1_000, 200)
-    );
-    assert_eq!(world.disk.len(), 1_000);
-}
-
-#[test]
-fn state_overtakes_a_full_window_of_events() {
-    let mut world = World::new();
-    world.connect();
-    for _ in 0..200 {
-        perform(&mut world, &Op::Event);
-    }
-    let sent = std::iter::from_fn(|| world.outbox.poll_transmit(EVERYTHING, world.now)).count();
-    assert_eq!(sent, EVENT_WINDOW);
-    world.put(OutboxKey::Node);
-    assert!(world.outbox.poll_transmit(EVERYTHING, world.now).is_some());
-}
-
-#[test]
-fn events_on_a_stream_of_their_own_take_no_room_of_anything_else_and_may_wait() {
-    let mut world = World::new();
-    world.apart = true;
-    world.connect();
-    let large = vec![b' '; WINDOW_BYTES];
-    world.outbox.put(event(1), &large);
-    perform(&mut world, &Op::Event);
-    world.put(OutboxKey::Node);
-    let mut next = |carries| world.outbox.poll_transmit(carries, world.now);
-    assert!(next(Carries::Events).is_some());
-    assert_eq!(next(Carries::Events), None, "its bytes fill the window");
-    assert!(next(Carries::AllButEvents).is_some());
-    assert_eq!(next(Carries::AllButEvents), None);
-    assert_eq!(world.outbox.pending_events(), 2);
-
-    world.cut();
-    world.apart = false;
-    world.connect();
-    let mut next = |carries| world.outbox.poll_transmit(carries, world.now);
-    let waits = EVERYTHING.without_events().unwrap();
-    assert!(next(waits).is_some());
-    assert_eq!(next(waits), None, "the events wait");
-    assert!(next(EVERYTHING).is_some());
-    assert_eq!(Carries::Events.without_events(), None);
-}
-
-fn event(number: u64) -> OutboxKey {
-    OutboxKey::Event {
-        namespace: "n".into(),
-        name: format!("e{number}"),
-    }
-}
-
-fn device(number: usize) -> OutboxKey {
-    OutboxKey::Device(crate::devices::DeviceIdentity {
-        namespace: "n".into(),
-        name: format!("d{number}"),
-        uid: format!("u{number}"),
-    })
-}
-
-#[test]
-fn pods_overtake_a_full_window_of_devices_and_devices_one_of_events() {
-    let mut world = World::new();
-    world.connect();
-    for _ in 0..200 {
-        perform(&mut world, &Op::Event);
-    }
-    while world.outbox.poll_transmit(EVERYTHING, world.now).is_some() {}
-    let large = vec![b' '; 192 * 1024];
-    for number in 0..200 {
-        world.outbox.put(
-            device(number),
-            &[large.as_slice(), number.to_string().as_bytes()].concat(),
-        );
-    }
-    let sent = std::iter::from_fn(|| world.outbox.poll_transmit(EVERYTHING, world.now)).count();
-    assert!((2..=DEVICE_WINDOW).contains(&sent), "{sent}");
-    world.put(OutboxKey::Pod(pod(1)));
-    assert!(
-        world.outbox.poll_transmit(EVERYTHING, world.now).is_some(),
-        "their bytes are counted apart"
-    );
-    assert_eq!(world.outbox.poll_transmit(EVERYTHING, world.now), None);
-}
-
-#[test]
-fn of_a_device_one_report_is_under_way_and_the_newest_waits() {
-    let mut world = World::new();
-    world.connect();
-    for value in [b"1", b"2", b"3"] {
-        world.outbox.put(device(1), value);
-        world.outbox.poll_transmit(EVERYTHING, world.now);
-    }
-    assert_eq!(world.outbox.pending(), 1);
-    assert_eq!(world.outbox.poll_transmit(EVERYTHING, world.now), None);
-}
-
-#[test]
-fn what_a_device_said_last_is_said_again_in_the_next_session() {
-    let mut world = World::new();
-    world.connect();
-    world.outbox.put(device(1), b"1");
-    while world.carry() {}
-    world.write(Fate::Works);
-    while world.carry() {}
-    assert_eq!(world.outbox.pending(), 0);
-    assert_eq!(
-        world.outbox.put(device(1), b"1"),
-        Change::default(),
-        "the cluster has it"
-    );
-    world.outbox.disconnected(EVERYTHING);
-    world.outbox.connected(EVERYTHING);
-    assert!(world.outbox.poll_transmit(EVERYTHING, world.now).is_some());
-}
-
-#[test]
-fn devices_are_written_beside_the_rest_and_within_their_own_window() {
-    let mut intake = Intake::new();
-    let report = |seq: usize, key: OutboxKey| {
-        let report = Report {
-            seq: seq as u64,
-            key: Some(key.to_wire()),
-            payload: Some(crate::object::Body::compress(b"{}").to_wire()),
-        };
-        ReportedUp {
-            kind: Some(reported_up::Kind::Report(report)),
-        }
-    };
-    for seq in 1..=DEVICE_WINDOW {
-        intake.handle_frame(report(seq, device(seq))).unwrap();
-    }
-    let one_more = DEVICE_WINDOW + 1;
-    assert_eq!(
-        intake.handle_frame(report(one_more, device(one_more))),
-        Err(IntakeViolation::Window)
-    );
-    assert_eq!(intake.poll_write(Class::State), None);
-    assert!(intake.waits(Class::Device) && !intake.waits(Class::State));
-    intake.handle_frame(report(one_more, OutboxKey::Node)).unwrap();
-    let next = |intake: &mut Intake, class| intake.poll_write(class).map(|write| write.key);
-    assert_eq!(next(&mut intake, Class::State), Some(OutboxKey::Node));
-    assert_eq!(next(&mut intake, Class::Device), Some(device(1)));
-    intake.done(Seq(1), Outcome::Committed);
-    assert_eq!(intake.unanswered(), DEVICE_WINDOW);
-}
-
-#[test]
-fn the_end_of_a_pod_waits_for_its_last_status() {
-    let mut world = World::new();
-    world.connect();
-    world.put(OutboxKey::Pod(pod(1)));
-    world.outbox.gone(pod(1));
-    assert!(world.outbox.poll_transmit(EVERYTHING, world.now).is_some());
-    assert_eq!(world.outbox.poll_transmit(EVERYTHING, world.now), None);
-}
-
-#[test]
-fn a_refused_key_pauses_alone_and_says_so() {
-    let mut world = World::new();
-    world.connect();
-    world.put(OutboxKey::Pod(pod(1)));
-    while world.carry() {}
-    world.write(Fate::Later);
-    while world.carry() {}
-    assert_eq!(world.outbox.poll_transmit(EVERYTHING, world.now), None);
-    assert_eq!(
-        world.outbox.poll_timeout(EVERYTHING, world.now),
-        Some(Duration::from_millis(250))
-    );
-    assert_eq!(world.outbox.troubles()[0].code, RefusalCode::Throttled);
-    world.put(OutboxKey::Pod(pod(2)));
-    assert!(world.outbox.poll_transmit(EVERYTHING, world.now).is_some());
-}
-
-#[test]
-fn a_new_session_says_the_node_and_its_pods_anew() {
-    let mut world = World::new();
-    world.put(OutboxKey::Node);
-    world.put(OutboxKey::Pod(pod(1)));
-    world.settle();
-    world.connect();
-    assert_eq!(world.outbox.pending(), 2);
-    world.settle();
-    world.check();
-}
-
-#[test]
-fn a_value_that_the_server_has_is_not_said_again_and_one_too_large_is_counted() {
-    let mut outbox = Outbox::load(Vec::new(), 0).0;
-    assert!(!outbox.put(OutboxKey::Node, b"1").is_empty());
-    assert!(outbox.put(OutboxKey::Node, b"1").is_empty());
-    assert!(
-        outbox
-            .put(OutboxKey::Node, &vec![b' '; MAX_PAYLOAD + 1])
-            .is_empty()
-    );
-    assert_eq!(outbox.oversize(), 1);
-}
-
-#[test]
-fn an_edge_that_exceeds_its_window_is_cut_off() {
-    let mut intake = Intake::new();
-    let report = |seq: u64| {
-        let key = OutboxKey::Pod(pod(u8::try_from(seq).unwrap()));
-        let payload = crate::object::Body::compress(b"{}").to_wire();
-        let report = Report {
-            seq,
-            key: Some(key.to_wire()),
-            payload: Some(payload),
-        };
-        ReportedUp {
-            kind: Some(reported_up::Kind::Report(report)),
-        }
-    };
-    for seq in 1..=STATE_WINDOW as u64 {
-        intake.handle_frame(report(seq)).unwrap();
-    }
-    assert_eq!(intake.handle_frame(report(65)), Err(IntakeViolation::Window));
-    assert_eq!(
-        intake.handle_frame(report(1)),
-        Err(IntakeViolation::Unanswered { seq: 1 })
-    );
-}
-
-#[test]
-fn an_event_that_is_too_large_is_refused_for_good_by_its_name() {
-    let event = |name: &str| OutboxKey::Event {
-        namespace: "n".into(),
-        name: name.into(),
-    };
-    let mut intake = Intake::new();
-    for (seq, name, length) in [(1, "fits", MAX_EVENT), (2, "large", MAX_EVENT + 1)] {
-        let report = Report {
-            seq,
-            key: Some(event(name).to_wire()),
-            payload: Some(crate::object::Body::compress(&vec![b' '; length]).to_wire()),
-        };
-        let kind = Some(reported_up::Kind::Report(report));
-        intake.handle_frame(ReportedUp { kind }).unwrap();
-    }
-    let Some(reported_down::Kind::Refused(refused)) = intake.poll_transmit().unwrap().kind else {
-        panic!("not refused")
-    };
-    assert!(refused.seq == 2 && refused.permanent, "{refused:?}");
-    assert!(refused.text.contains("event n/large"), "{refused:?}");
-    let next = intake.poll_write(Class::Event).map(|write| write.key);
-    assert_eq!(next, Some(event("fits")));
-    assert_eq!((intake.unanswered(), intake.poll_transmit()), (1, None));
 }
