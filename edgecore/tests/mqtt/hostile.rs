@@ -4,7 +4,7 @@
 //!
 //! | attack | test |
 //! |---|---|
-//! | anonymous or foreign client, forged result, reader of `$hw/#` | `main.rs`: the shipped settings let a device speak for itself alone |
+//! | anonymous or foreign client, forged result, reader of `$hw/#` | `access.rs`: the shipped settings let a device speak for itself alone |
 //! | 256 MiB payload, `QoS` 2 flood and open handshakes, retained spam, topic with `#` or NUL, takeover of a client id | here |
 //! | larger than edgecore takes, at a broker without a limit | `main.rs`: a large message is taken …, on 3.1.1 … |
 //! | malformed, non-UTF-8, too large a value, unknown device | `main.rs`: what is not taken is refused by name … |
@@ -37,10 +37,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
+use crate::access::shipped;
 use crate::broker::Broker;
 use crate::speaker::Speaker;
 use crate::twins::Fake;
-use crate::{Bridge, LAMP, pki, shipped, update};
+use crate::{Bridge, LAMP, pki, update};
 
 const PUMP: &str = "device/pump";
 /// As a user of the broker has it, for the broker's own clients.
