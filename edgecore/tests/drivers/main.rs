@@ -12,6 +12,7 @@ mod broker;
 mod fake;
 mod folder;
 mod http;
+mod http_trust;
 mod modbus;
 mod mqtt;
 mod mqtt_old;
