@@ -4,6 +4,7 @@
 
 mod api;
 mod crowd;
+mod enrolment;
 mod operator;
 mod removal;
 mod renewal;
@@ -15,7 +16,7 @@ use protocol::{
     clock::Clock,
     join::{JoinToken, RefusalCode},
     name::ServiceName,
-    transport::{CloseCode, Transport, TransportError, dial, websocket},
+    transport::{CloseCode, Connection, Transport, TransportError, dial, websocket},
     wire::{Beat, Goodbye, Open, RejectCode, session_down, session_up},
 };
 use renewal::{
@@ -81,7 +82,11 @@ async fn sessions(world: &World, wanted: usize) {
 
 /// How a connection ended, as the edge was told.
 async fn ending(edge: &Edge) -> (CloseCode, String) {
-    let told = timeout(PATIENCE, edge.connection.closed()).await.unwrap();
+    closed(edge.connection.as_ref()).await
+}
+
+async fn closed(connection: &dyn Connection) -> (CloseCode, String) {
+    let told = timeout(PATIENCE, connection.closed()).await.unwrap();
     let TransportError::ClosedByPeer { code, reason } = told else {
         panic!("{told}")
     };
@@ -134,93 +139,6 @@ async fn a_device_joins_dials_beats_tunnels_and_leaves(transport: Transport) {
     .await;
     assert_eq!(ending(&edge).await.0, CloseCode::Done);
     sessions(&world, 0).await;
-}
-
-#[tokio::test]
-async fn a_token_is_used_once_but_a_lost_answer_may_be_asked_for_again() {
-    let world = World::start().await;
-    let token = world.token(|_| {}).await;
-    let (first, second) = (Device::new("edge-1"), Device::new("edge-2"));
-    assert!(first.enrol(world.address, &token).await.unwrap().is_ok());
-    assert!(first.enrol(world.address, &token).await.unwrap().is_ok());
-    assert_eq!(refusal(&world, &second, &token).await, RefusalCode::TokenUsedUp);
-    assert_eq!(world.authority.tokens().await.unwrap()[0].used, 1);
-    assert!(!world.api.all_secrets().contains(token.secret.expose()));
-}
-
-#[tokio::test]
-async fn two_devices_that_race_for_one_use_do_not_both_win() {
-    let world = World::start().await;
-    let token = world.token(|_| {}).await;
-    let (first, second) = (Device::new("edge-1"), Device::new("edge-2"));
-    let (a, b) = tokio::join!(
-        first.enrol(world.address, &token),
-        second.enrol(world.address, &token)
-    );
-    assert_ne!(a.unwrap().is_ok(), b.unwrap().is_ok());
-}
-
-#[tokio::test]
-async fn wrong_tokens_are_refused_by_name() {
-    let world = World::start().await;
-    let device = Device::new("edge-1");
-    let unknown = JoinToken::generate(world.authority.pin());
-    assert_eq!(
-        refusal(&world, &device, &unknown).await,
-        RefusalCode::TokenUnknown
-    );
-
-    let other_name = world
-        .token(|spec| spec.node = Some("edge-9".parse().unwrap()))
-        .await;
-    assert_eq!(
-        refusal(&world, &device, &other_name).await,
-        RefusalCode::TokenForOtherName
-    );
-
-    let short = world.token(|spec| spec.life = Duration::from_millis(1)).await;
-    tokio::time::sleep(Duration::from_millis(1100)).await;
-    assert_eq!(refusal(&world, &device, &short).await, RefusalCode::TokenExpired);
-
-    let revoked = world.token(|_| {}).await;
-    assert!(world.authority.revoke_token(&revoked.id).await.unwrap());
-    assert_eq!(
-        refusal(&world, &device, &revoked).await,
-        RefusalCode::TokenUnknown
-    );
-}
-
-#[tokio::test]
-async fn a_server_with_another_ca_hears_nothing_of_the_token() {
-    let world = World::start().await;
-    let token = world.token(|_| {}).await;
-    let pinned_elsewhere = JoinToken {
-        pin: [9; 32],
-        ..token
-    };
-    let fault = Device::new("edge-1")
-        .enrol(world.address, &pinned_elsewhere)
-        .await
-        .unwrap_err();
-    assert!(fault.contains("not the one that the join token names"), "{fault}");
-    assert_eq!(world.authority.tokens().await.unwrap()[0].used, 0);
-}
-
-#[tokio::test]
-async fn the_name_of_an_ordinary_node_is_refused_to_every_token() {
-    let world = World::start().await;
-    world.api.add_node("worker-1", false);
-    let token = world
-        .token(|spec| (spec.node, spec.replace_key) = (Some("worker-1".parse().unwrap()), true))
-        .await;
-    let refused = Device::new("worker-1")
-        .enrol(world.address, &token)
-        .await
-        .unwrap()
-        .unwrap_err();
-    assert_eq!(refused.code, RefusalCode::NameTaken);
-    assert!(refused.text.contains("worker-1"));
-    assert_eq!(world.authority.tokens().await.unwrap()[0].used, 0);
 }
 
 async fn a_second_device_takes_a_name_only_with_a_token_made_for_that(transport: Transport) {
@@ -349,31 +267,11 @@ async fn a_peer_that_breaks_the_protocol_loses_its_session_alone(transport: Tran
     let bad = other.connect(world.address).await;
     let mut raw = bad.writer.into_inner();
     raw.write_all(&u32::MAX.to_be_bytes()).await.unwrap();
-    let told = timeout(PATIENCE, bad.connection.closed()).await.unwrap();
-    assert!(
-        matches!(
-            told,
-            TransportError::ClosedByPeer {
-                code: CloseCode::Protocol,
-                ..
-            }
-        ),
-        "{told}"
-    );
+    assert_eq!(closed(bad.connection.as_ref()).await.0, CloseCode::Protocol);
 
     // A connection that begins with another stream.
     let bad = other.connect_raw(world.address, Open::desired()).await;
-    let told = timeout(PATIENCE, bad.closed()).await.unwrap();
-    assert!(
-        matches!(
-            told,
-            TransportError::ClosedByPeer {
-                code: CloseCode::Protocol,
-                ..
-            }
-        ),
-        "{told}"
-    );
+    assert_eq!(closed(bad.as_ref()).await.0, CloseCode::Protocol);
 
     good.say(session_up::Kind::Beat(Beat { seq: 1, progress: 1 }))
         .await;
@@ -404,10 +302,7 @@ async fn nobody_gets_a_link_without_a_certificate() {
     let (tls, _) = protocol::tls::joining_client(world.authority.pin(), &Clock::system()).unwrap();
     let socket = TcpStream::connect(world.address).await.unwrap();
     let nobody = websocket::connect(socket, world.address, &tls).await.unwrap();
-    let told = timeout(PATIENCE, nobody.closed()).await.unwrap();
-    let TransportError::ClosedByPeer { code, reason } = told else {
-        panic!("{told}")
-    };
+    let (code, reason) = closed(nobody.as_ref()).await;
     assert_eq!(code, CloseCode::Forbidden);
     assert!(reason.contains("no client certificate"), "{reason}");
     drop(nobody);
