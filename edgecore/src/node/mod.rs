@@ -21,6 +21,7 @@ pub mod pressures;
 pub mod quantity;
 pub mod report;
 pub mod thresholds;
+mod watch;
 
 use std::net::IpAddr;
 
