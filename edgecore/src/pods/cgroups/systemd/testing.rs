@@ -6,7 +6,7 @@ use std::thread::spawn;
 
 use parking_lot::Mutex;
 
-use super::wire::tests::{job_over, sent};
+use super::wire::testing::{job_over, sent};
 use super::*;
 
 /// Listens until the test ends.

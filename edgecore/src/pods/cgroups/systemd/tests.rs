@@ -3,7 +3,7 @@
 use std::os::unix::net::UnixListener;
 use std::thread::{JoinHandle, spawn};
 
-use super::wire::tests::{job_over, sent};
+use super::wire::testing::{job_over, sent};
 use super::*;
 use crate::pods::volumes::testing::Scratch;
 
