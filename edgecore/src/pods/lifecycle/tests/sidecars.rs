@@ -1,6 +1,7 @@
 //! Init containers that restart always.
 
 use super::*;
+use crate::pods::probes::ProbeKind;
 
 /// A pod with these init containers, `true` for a sidecar, and main containers.
 fn pod_with(policy: &str, sidecars: &[bool], mains: usize) -> Pod {
