@@ -1,33 +1,27 @@
-//! CRI v1 over a unix socket.
-//!
-//! One HTTP/2 channel carries every call; it dials on first use and again after a break, so a
-//! runtime that restarts costs the calls in flight and nothing else.
+//! CRI v1 over a unix socket: each call as a request and its answer.
 
-use std::future::Future;
-use std::path::{Path, PathBuf};
+mod calls;
+mod channel;
+#[cfg(test)]
+mod tests;
+
 use std::time::Duration;
 
 use futures::{FutureExt, StreamExt};
-use hyper_util::rt::TokioIo;
 use k8s_cri::v1::image_service_client::ImageServiceClient;
 use k8s_cri::v1::runtime_service_client::RuntimeServiceClient;
 use k8s_cri::v1::{self as api};
-use thiserror::Error;
-use tokio::net::UnixStream;
-use tonic::transport::{Channel, Endpoint};
-use tonic::{Response, Status};
-use tower::service_fn;
+use tonic::Status;
+use tonic::transport::Channel;
 
 use super::{Call, Events, Labels, Runtime, RuntimeError};
+use calls::{DEADLINE, LIST_DEADLINE, SANDBOX_DEADLINE, idempotent, within};
+use channel::channel;
+
+pub use channel::BadEndpoint;
 
 /// The largest message in either direction; the kubelet's limit too.
 const MESSAGE_LIMIT: usize = 16 << 20;
-/// How long an ordinary call may take: the kubelet's `runtimeRequestTimeout`.
-const DEADLINE: Duration = Duration::from_mins(2);
-/// A sandbox waits for its network plugins, so it gets twice as long, as in the kubelet.
-const SANDBOX_DEADLINE: Duration = Duration::from_mins(4);
-/// How long a list may take: it only reads the runtime's memory.
-const LIST_DEADLINE: Duration = Duration::from_secs(30);
 
 /// The client of a container runtime.
 #[derive(Clone)]
@@ -36,26 +30,12 @@ pub struct Cri {
     images: ImageServiceClient<Channel>,
 }
 
-/// An endpoint that is not a unix socket's path.
-#[derive(Debug, Error)]
-#[error("runtime_endpoint {endpoint:?} is not a unix socket; write unix:///run/containerd/containerd.sock")]
-pub struct BadEndpoint {
-    endpoint: String,
-}
-
 impl Cri {
     /// A client for `endpoint` (`unix:///path` or `/path`). Does not dial.
     ///
     /// Must be called inside a tokio runtime.
     pub fn new(endpoint: &str) -> Result<Self, BadEndpoint> {
-        let bad = || BadEndpoint {
-            endpoint: endpoint.to_owned(),
-        };
-        let path = endpoint.strip_prefix("unix://").unwrap_or(endpoint);
-        if !Path::new(path).is_absolute() {
-            return Err(bad());
-        }
-        let channel = dial_lazily(PathBuf::from(path)).map_err(|_| bad())?;
+        let channel = channel(endpoint)?;
         Ok(Self {
             runtime: RuntimeServiceClient::new(channel.clone())
                 .max_decoding_message_size(MESSAGE_LIMIT)
@@ -64,37 +44,6 @@ impl Cri {
                 .max_decoding_message_size(MESSAGE_LIMIT)
                 .max_encoding_message_size(MESSAGE_LIMIT),
         })
-    }
-}
-
-fn dial_lazily(path: PathBuf) -> Result<Channel, tonic::transport::Error> {
-    let connector = service_fn(move |_| {
-        let path = path.clone();
-        async move { UnixStream::connect(path).await.map(TokioIo::new) }
-    });
-    // The address is never dialled: the connector knows the socket.
-    let endpoint = Endpoint::from_shared("http://runtime.invalid")?.connect_timeout(Duration::from_secs(5));
-    Ok(endpoint.connect_with_connector_lazy(connector))
-}
-
-/// One unary call with its deadline and its typed error.
-async fn within<T>(
-    call: &'static str,
-    after: Duration,
-    answer: impl Future<Output = Result<Response<T>, Status>>,
-) -> Result<T, RuntimeError> {
-    match tokio::time::timeout(after, answer).await {
-        Err(_) => Err(RuntimeError::Deadline { call, after }),
-        Ok(Err(status)) => Err(RuntimeError::from_status(call, &status)),
-        Ok(Ok(response)) => Ok(response.into_inner()),
-    }
-}
-
-/// Makes "it is not there" a success, for the calls that remove.
-fn idempotent(result: Result<(), RuntimeError>) -> Result<(), RuntimeError> {
-    match result {
-        Err(error) if error.is_not_found() => Ok(()),
-        other => other,
     }
 }
 
@@ -434,24 +383,5 @@ impl Runtime for Cri {
         let mut client = self.images.clone();
         let request = api::ImageFsInfoRequest {};
         async move { within("ImageFsInfo", DEADLINE, client.image_fs_info(request)).await }.boxed()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn an_endpoint_must_be_a_unix_socket() {
-        assert!(Cri::new("unix:///run/containerd/containerd.sock").is_ok());
-        assert!(Cri::new("/run/crio/crio.sock").is_ok());
-        assert!(Cri::new("tcp://127.0.0.1:1").is_err());
-    }
-
-    #[tokio::test]
-    async fn a_runtime_that_is_not_up_is_unavailable() {
-        let cri = Cri::new("unix:///nonexistent/containerd.sock").unwrap();
-        let error = cri.version().await.unwrap_err();
-        assert!(matches!(error, RuntimeError::Unavailable { .. }), "{error}");
     }
 }
