@@ -1,33 +1,23 @@
 //! The watches that cloudcore makes under its own name: Nodes, Pods, Services, `RuntimeClasses`,
 //! Devices and their models.
 //!
-//! What it is: what each watch puts into the index. What it is not: the watch loop (`watch.rs`)
-//! or the index's rules (`index.rs`).
+//! What it is: where each kind is watched, and which have been listed. What it is not: the watch loop
+//! (`watch.rs`), or what becomes of an object that was seen (`seen.rs`).
 //!
 //! **Invariant:** Pods are watched only after the first list of Nodes, so that no pod of an edge
 //! node passes unrecognised; Devices after that of their models, so that none goes to its node
 //! without. A cluster without devices lacks their kinds, and nothing waits for them.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
-use std::time::Duration;
+use std::collections::BTreeSet;
 
-use protocol::desired::references;
-use protocol::name::NodeName;
-use protocol::object::{Body, Kind, ObjectKey, Revision, canonical, canonical_after};
+use protocol::object::{Kind, ObjectKey, Revision};
 use tokio::sync::Notify;
-use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
 use super::api::{Actor, ApiError};
-use super::index::{NodeEntry, PodEntry};
-use super::thin::{ThinMeta, ThinPod};
+use super::thin::ThinMeta;
 use super::watch::{Sink, Source, follow};
 use super::{Cluster, labels};
-
-/// Between two lists of all pods for nodes that became autonomous: devices set that label themselves, and such a
-/// list is dear.
-const AUTONOMY_LISTS: Duration = Duration::from_mins(1);
 
 /// Which of the shared kinds have been listed, and how often.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -222,171 +212,6 @@ impl Sink for KindSink {
         }
         true
     }
-}
-
-/// What watches tell about.
-impl Cluster {
-    pub(super) fn saw_shared(&self, key: &ObjectKey, json: &[u8]) {
-        match canonical(key.kind, json) {
-            Ok(object) => {
-                self.inner.index.write().put(Arc::new(object));
-                self.devices_changed(key.kind);
-            }
-            Err(error) => warn!(%key, error = &error as &dyn std::error::Error, "skipped"),
-        }
-    }
-
-    pub(super) fn saw_node(&self, key: &ObjectKey, json: &[u8], listing: bool) {
-        let object = match canonical(Kind::Node, json) {
-            Ok(object) => Arc::new(object),
-            Err(error) => return warn!(%key, error = &error as &dyn std::error::Error, "skipped"),
-        };
-        let (whole, autonomous) = (Body::compress(json), is_autonomous(json));
-        let before = self
-            .inner
-            .index
-            .read()
-            .node(&key.name)
-            .map(|entry| entry.autonomous);
-        let entry = NodeEntry {
-            object,
-            whole,
-            autonomous,
-        };
-        self.inner.index.write().put_node(entry, listing);
-        if before == Some(false) && autonomous {
-            // Its pods have passed by unseen.
-            self.inner.autonomous.notify_one();
-        }
-    }
-
-    /// Lists the pods of nodes that became autonomous, for ever.
-    pub(super) async fn list_for_autonomy(&self) {
-        loop {
-            self.inner.autonomous.notified().await;
-            self.inner.relists.of(Kind::Pod).notify_one();
-            sleep(AUTONOMY_LISTS).await;
-        }
-    }
-
-    fn shared_listed(&self, kind: Kind, seen: &BTreeSet<ObjectKey>, revision: Revision) {
-        if kind == Kind::Node {
-            let held: Vec<ObjectKey> = {
-                let index = self.inner.index.read();
-                index
-                    .node_names()
-                    .map(|name| ObjectKey::new(Kind::Node, "", name))
-                    .collect()
-            };
-            held.iter()
-                .filter(|key| !seen.contains(*key))
-                .for_each(|key| self.lost_node(key, None));
-        }
-        self.inner.index.write().relisted(kind, seen, revision);
-    }
-
-    fn saw_pod(&self, key: &ObjectKey, json: &[u8]) {
-        let Some(owner) = self.pod_owner(json) else { return };
-        if owner.autonomous {
-            self.inner
-                .settings
-                .bindings
-                .bound(&key.namespace, &key.name, owner.attached, json);
-        }
-        if owner.attached {
-            self.fold_event(&owner.node, json);
-        }
-    }
-
-    fn fold_event(&self, node: &NodeName, json: &[u8]) {
-        if let Some(pod) = self.pod_entry(node, json) {
-            self.inner.index.write().put_pod(node, pod);
-            self.inner.wants.notify_one();
-        }
-    }
-
-    /// A pod as the index keeps it; the body is shared with the version before where it is equal.
-    pub(super) fn pod_entry(&self, node: &NodeName, json: &[u8]) -> Option<PodEntry> {
-        let held = self.held_pod(node, json);
-        let object = canonical_after(Kind::Pod, json, held.as_deref());
-        let object =
-            object.inspect_err(|error| warn!(%node, error = error as &dyn std::error::Error, "pod skipped"));
-        let object = object.ok()?;
-        let refs = references(json);
-        let refs = refs.inspect_err(|error| warn!(key = %object.key, %error, "pod skipped"));
-        Some(PodEntry {
-            object: Arc::new(object),
-            refs: refs.ok()?,
-        })
-    }
-
-    fn held_pod(&self, node: &NodeName, json: &[u8]) -> Option<Arc<protocol::object::Object>> {
-        let ThinPod { metadata, .. } = serde_json::from_slice(json).ok()?;
-        let key = ObjectKey::new(Kind::Pod, metadata.namespace, metadata.name);
-        self.inner
-            .index
-            .read()
-            .pod(node, &key)
-            .map(|pod| Arc::clone(&pod.object))
-    }
-
-    fn lost_pod(&self, key: &ObjectKey, revision: Revision, json: &[u8]) {
-        self.inner.settings.bindings.gone(&key.namespace, &key.name);
-        if let Some(owner) = self.pod_owner(json).filter(|owner| owner.attached) {
-            self.inner.index.write().remove_pod(&owner.node, key, revision);
-            self.inner.wants.notify_one();
-        }
-    }
-
-    fn is_edge_pod(&self, json: &[u8]) -> bool {
-        let Ok(pod) = serde_json::from_slice::<ThinPod<'_>>(json) else {
-            return false;
-        };
-        let name = &pod.spec.node_name;
-        let index = self.inner.index.read();
-        index.node(name).is_some() || name.parse().is_ok_and(|node| index.is_attached(&node))
-    }
-
-    /// Whose a pod is, if it is an edge node's.
-    fn pod_owner(&self, json: &[u8]) -> Option<Owner> {
-        let pod: ThinPod<'_> = serde_json::from_slice(json).ok()?;
-        let index = self.inner.index.read();
-        let autonomous = index
-            .node(&pod.spec.node_name)
-            .is_some_and(|node| node.autonomous);
-        let node: NodeName = pod.spec.node_name.parse().ok()?;
-        let attached = index.is_attached(&node) && !pod.metadata.is_mirror();
-        (autonomous || attached).then_some(Owner {
-            node,
-            autonomous,
-            attached,
-        })
-    }
-}
-
-struct Owner {
-    node: NodeName,
-    autonomous: bool,
-    attached: bool,
-}
-
-fn is_autonomous(node: &[u8]) -> bool {
-    #[derive(serde::Deserialize)]
-    struct Labelled {
-        metadata: Labels,
-    }
-    #[derive(serde::Deserialize)]
-    struct Labels {
-        #[serde(default)]
-        labels: BTreeMap<String, String>,
-    }
-    let parsed: Result<Labelled, _> = serde_json::from_slice(node);
-    parsed.is_ok_and(|node| {
-        node.metadata
-            .labels
-            .get(labels::AUTONOMY)
-            .is_some_and(|value| value == "true")
-    })
 }
 
 #[cfg(test)]

@@ -31,6 +31,7 @@ mod named;
 mod nodes;
 mod persist;
 mod pods;
+mod seen;
 pub mod shown;
 #[cfg(test)]
 pub(crate) mod testing;
