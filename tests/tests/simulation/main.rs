@@ -29,6 +29,7 @@ mod disk;
 mod edge;
 mod faults;
 mod flows;
+mod indexed;
 mod laws;
 mod link;
 mod menu;

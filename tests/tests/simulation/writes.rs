@@ -20,7 +20,7 @@ use std::sync::Arc;
 use super::api::{Code, Stored};
 use super::cloud::{Replica, ReportedHalf};
 use super::devices;
-use super::watches::{pod_entry, put_shared};
+use super::indexed::{pod_entry, put_shared};
 use super::world::World;
 
 /// A write under way in a session.

@@ -9,9 +9,9 @@ use protocol::object::{Kind, Revision};
 use protocol::wire::DesiredUp;
 
 use crate::cloud::{DesiredHalf, Replica};
+use crate::indexed::pod_entry;
 use crate::laws::Laws;
 use crate::link::Down;
-use crate::watches::pod_entry;
 use crate::world::World;
 
 /// As `desired/serve.rs`.
