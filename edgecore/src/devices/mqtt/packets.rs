@@ -9,9 +9,8 @@ use rumqttc::{self as three, QoS};
 
 use super::credentials::Access;
 use super::oversized::{Head, head};
-use super::terms::Terms;
+use super::terms::{KEEP_ALIVE, MOST_IN, Terms};
 use super::version::{LARGEST, Lost, Session, Version};
-use super::wire::{KEEP_ALIVE, MOST_IN};
 
 /// A message, as the broker delivered it.
 #[derive(Clone, Debug, PartialEq, Eq)]

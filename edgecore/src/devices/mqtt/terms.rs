@@ -1,13 +1,20 @@
-//! What a broker lets its clients do, as it says when it lets one in. Pure.
+//! What each end of a connection lets the other do: what this node asks for, and what a broker says when it lets a
+//! client in. Pure.
 //!
-//! Whoever does more is thrown out, and would be again after each connection. MQTT 3.1.1 knows none of it.
+//! Whoever does more than a broker lets him is thrown out, and would be again after each connection. MQTT 3.1.1 knows none of it.
 
 use std::time::Duration;
 
 use rumqttc::v5::mqttbytes::v5::ConnAckProperties;
 
 use super::version::LARGEST;
-use super::wire::{KEEP_ALIVE, MOST_OUT};
+
+/// How many messages the broker may have delivered and not seen acknowledged.
+pub(super) const MOST_IN: u16 = 4096;
+/// The same the other way.
+pub(super) const MOST_OUT: u16 = 1024;
+/// How soon a broker that is silently gone is noticed, about.
+pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(20);
 
 /// The terms of one connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -22,15 +22,9 @@ use tokio_util::io::poll_read_buf;
 
 use super::credentials::Access;
 use super::packets::{Filter, Incoming, Message, Publish, refuses_five};
-use super::terms::Terms;
+use super::terms::{KEEP_ALIVE, Terms};
 use super::version::{Greeting, Lost, Session, Version};
 
-/// How many messages the broker may have delivered and not seen acknowledged.
-pub(super) const MOST_IN: u16 = 4096;
-/// The same the other way.
-pub(super) const MOST_OUT: u16 = 1024;
-/// How soon a broker that is silently gone is noticed, about.
-pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(20);
 /// How long a broker, which may be far away, may take to answer a connection.
 const ANSWER: Duration = Duration::from_secs(10);
 /// How much is read at once.
