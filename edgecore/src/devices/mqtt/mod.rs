@@ -21,6 +21,7 @@ mod credentials;
 mod dial;
 mod knock;
 mod lanes;
+mod message;
 mod outbox;
 mod oversized;
 mod packets;
@@ -43,7 +44,7 @@ pub(super) use counters::count;
 pub use counters::{Counted, Counters};
 pub(super) use credentials::Access;
 pub use knock::{Answer, Knock, knock};
-pub(super) use packets::{Filter, Message, Publish};
+pub(super) use message::{Filter, Message, Publish};
 pub(super) use version::{Greeting, Lost, Session};
 pub(super) use wire::{Event, Wire};
 

@@ -6,7 +6,7 @@
 
 use bytes::Bytes;
 
-use super::packets::Message;
+use super::message::Message;
 use super::version::Lost;
 
 /// The kind of packet that carries a message, in the upper half of the first byte.

@@ -21,7 +21,8 @@ use tokio_rustls::TlsConnector;
 use tokio_util::io::poll_read_buf;
 
 use super::credentials::Access;
-use super::packets::{Filter, Incoming, Message, Publish, refuses_five};
+use super::message::{Filter, Message, Publish};
+use super::packets::{Incoming, refuses_five};
 use super::terms::{KEEP_ALIVE, Terms};
 use super::version::{Greeting, Lost, Session, Version};
 

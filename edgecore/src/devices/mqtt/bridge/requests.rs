@@ -8,7 +8,7 @@ use super::Bridge;
 use crate::devices::mqtt::arrivals::{Arrival, REMEMBERED};
 use crate::devices::mqtt::counters::count;
 use crate::devices::mqtt::lanes::{Batch, Work};
-use crate::devices::mqtt::packets::Message;
+use crate::devices::mqtt::message::Message;
 use crate::devices::mqtt::payload::{self, Malformed, Update};
 use crate::devices::mqtt::topic::Outbound;
 
