@@ -7,7 +7,6 @@ use bytes::Bytes;
 use protocol::devices::{DeviceName, DeviceState};
 
 use super::arrivals::Arrival;
-use super::bridge::has_come;
 use super::outbox::Outgoing;
 use super::payload;
 use super::topic::Outbound;
@@ -175,6 +174,11 @@ pub(super) fn delta(device: &DeviceName, wishes: &Wishes, now: i64) -> Option<Ou
     }
     let payload = payload::delta(&fresh(), now, &wishes.wished, &wishes.delta);
     Some(message(Outbound::TwinUpdateDelta(device), payload, None))
+}
+
+/// Whether a device that says this has just come, and wants to hear what it missed.
+const fn has_come(state: DeviceState) -> bool {
+    matches!(state, DeviceState::Ok | DeviceState::Online)
 }
 
 /// A mark that no other message has, in the form of a UUID.

@@ -23,7 +23,7 @@ use std::sync::atomic::Ordering;
 use std::vec::IntoIter;
 
 use bytes::Bytes;
-use protocol::devices::{DeviceName, DeviceState};
+use protocol::devices::DeviceName;
 
 use super::answers::{self, Done, Outcome, Wishes};
 use super::arrivals::{Admission, Arrival, Arrivals, Mark};
@@ -319,11 +319,6 @@ impl Bridge {
             answers,
         });
     }
-}
-
-/// Whether a device that says this has just come, and wants to hear what it missed.
-pub(super) const fn has_come(state: DeviceState) -> bool {
-    matches!(state, DeviceState::Ok | DeviceState::Online)
 }
 
 fn hash(message: &Message) -> [u8; 16] {
