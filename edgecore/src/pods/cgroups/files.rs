@@ -3,8 +3,8 @@
 use std::io;
 use std::path::Path;
 
+use super::error::CgroupError;
 use super::limits::Setting;
-use super::tree::CgroupError;
 
 const V2_CONTROLLERS: [&str; 6] = ["cpu", "cpuset", "memory", "pids", "io", "hugetlb"];
 const CPUSET_FILES: [&str; 2] = ["cpuset.cpus", "cpuset.mems"];

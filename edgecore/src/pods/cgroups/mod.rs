@@ -4,6 +4,7 @@
 //! runtime below the pod's.
 
 pub mod driver;
+mod error;
 mod files;
 mod hierarchy;
 mod layout;
@@ -12,8 +13,9 @@ mod memory;
 mod systemd;
 mod tree;
 
+pub use error::CgroupError;
 pub(crate) use hierarchy::controllers_below;
 pub use layout::{CgroupDriver, CgroupLayout, UnknownDriver};
 pub use systemd::{Malformed, SystemdError};
 pub(crate) use tree::CGROUP_TOP;
-pub use tree::{CgroupError, Cgroups};
+pub use tree::Cgroups;

@@ -6,13 +6,11 @@
 //! **Invariant:** nothing outside the configured root is written or removed, and a cgroup with a process in
 //! it is never removed.
 
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use thiserror::Error;
-
 use super::super::resources::{self, HugePages, PodLimits, Qos};
+use super::error::CgroupError;
 use super::files::{make_v1, make_v2, occupied, remove, told, write_all};
 use super::hierarchy::{Hierarchy, Mount as V1Mount};
 use super::layout::{CgroupDriver, CgroupLayout, ancestry};
@@ -21,54 +19,6 @@ use super::systemd::{Systemd, SystemdError};
 
 /// Where controllers are mounted everywhere.
 pub(crate) const CGROUP_TOP: &str = "/sys/fs/cgroup";
-
-/// Why the cgroup tree could not be brought into shape.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum CgroupError {
-    /// No cgroup file system is mounted.
-    #[error("no cgroup file system is mounted below {0}; mount one (cgroup2 or the v1 controllers)")]
-    NotMounted(PathBuf),
-    /// A directory or file of the tree refused.
-    #[error("cannot {action} {path}")]
-    Io {
-        /// What was tried.
-        action: &'static str,
-        /// On what.
-        path: PathBuf,
-        /// Why not.
-        source: io::Error,
-    },
-    /// systemd did not make, limit or stop a slice.
-    #[error("cannot {action} {slice}")]
-    Systemd {
-        /// What was tried.
-        action: &'static str,
-        /// The slice.
-        slice: String,
-        /// Why not.
-        source: SystemdError,
-    },
-    /// A process is in it.
-    #[error("{} is in use", .0.display())]
-    InUse(PathBuf),
-    /// The node agent stops.
-    #[error("the work on cgroups was broken off")]
-    BrokenOff,
-}
-
-impl CgroupError {
-    /// The error with its causes, for logs and events.
-    pub fn whole(&self) -> String {
-        let mut told = self.to_string();
-        let mut cause = std::error::Error::source(self);
-        while let Some(error) = cause {
-            told = format!("{told}: {error}");
-            cause = error.source();
-        }
-        told
-    }
-}
 
 /// The tree below the mounted controllers.
 #[derive(Debug)]
