@@ -13,18 +13,18 @@ use thiserror::Error;
 
 use super::{
     ca::{Ca, CaError, CaPem},
-    epoch::{EPOCH, FIRST, epoch_of},
     judge::{Rejected, judge_peer},
     known::Known,
     life::NodeLife,
     pace::{KeyPace, Pace},
-    records::{BanRecord, Damaged, KeyRecord, ban_secret, node_secret},
+    records::{
+        BanRecord, CA_SECRET, Damaged, EPOCH, FIRST_EPOCH, KeyRecord, ban_secret, epoch_of, node_secret,
+    },
     secrets::{CA, Data, Race, Secrets},
     serving::Serving,
 };
 use protocol::name::NodeName;
 
-pub(super) const CA_SECRET: &str = "tombolo-ca";
 const CERTIFICATE: &str = "ca.crt";
 const KEY: &str = "ca.key";
 
@@ -278,7 +278,7 @@ async fn make_ca(secrets: &Secrets, clock: &Clock) -> Result<Race, AuthorityErro
         (CERTIFICATE.to_owned(), made.certificate),
         (KEY.to_owned(), made.key),
     ]);
-    let epoch = BTreeMap::from([(EPOCH.to_owned(), FIRST.to_string())]);
+    let epoch = BTreeMap::from([(EPOCH.to_owned(), FIRST_EPOCH.to_string())]);
     let created = secrets.create(CA_SECRET, CA, data, epoch).await;
     created.map_err(AuthorityError::api(format!("create Secret {CA_SECRET}")))
 }

@@ -8,14 +8,11 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::{
-    authority::{Authority, AuthorityError, CA_SECRET},
+    authority::{Authority, AuthorityError},
+    records::{CA_SECRET, EPOCH, epoch_of},
     secrets::{Race, Stored},
 };
 
-/// The annotation that has it.
-pub(super) const EPOCH: &str = "tombolo.dev/epoch";
-/// What it is where nobody has raised it.
-pub(super) const FIRST: u64 = 1;
 /// Races lost before an operator is told to try again.
 const TRIES: usize = 5;
 
@@ -26,12 +23,6 @@ pub struct Raised {
     pub from: u64,
     /// Now; the same where it was high enough already.
     pub to: u64,
-}
-
-/// What a Secret says of the epoch.
-pub(super) fn epoch_of(secret: &Stored) -> u64 {
-    let said = secret.annotations.get(EPOCH);
-    said.and_then(|epoch| epoch.trim().parse().ok()).unwrap_or(FIRST)
 }
 
 /// What the epoch becomes: the number that is wanted, or else the time, which is higher than any that was set
@@ -91,6 +82,7 @@ impl Authority {
 mod tests {
     use std::time::Duration;
 
+    use super::super::records::FIRST_EPOCH;
     use super::*;
 
     const NOW: u64 = 1_790_000_000;
@@ -104,7 +96,7 @@ mod tests {
 
     #[test]
     fn an_epoch_is_the_time_and_higher_than_what_was_there() {
-        assert_eq!(raised(FIRST, None), Ok(NOW));
+        assert_eq!(raised(FIRST_EPOCH, None), Ok(NOW));
         assert_eq!(raised(NOW, None), Ok(NOW + 1), "twice in a second");
         assert_eq!(raised(NOW * 2, None), Ok(NOW * 2 + 1), "somebody set it by hand");
     }

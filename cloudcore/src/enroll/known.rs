@@ -19,9 +19,7 @@ use tokio::sync::watch;
 use tracing::warn;
 
 use super::{
-    authority::CA_SECRET,
-    epoch::epoch_of,
-    records::{BAN, KeyRecord, NODE, banned_key},
+    records::{BAN, CA_SECRET, KeyRecord, NODE, banned_key, epoch_of},
     secrets::{CA, KIND_LABEL, Stored},
 };
 

@@ -1,4 +1,4 @@
-//! What the Secrets say: tokens, accepted keys, bans. Text in, types out, and back.
+//! What the Secrets say: tokens, accepted keys, bans, the epoch. Text in, types out, and back.
 
 use std::{str::FromStr, time::SystemTime};
 
@@ -18,6 +18,12 @@ pub(super) const TOKEN: &str = "token";
 pub(super) const NODE: &str = "node";
 /// The kind label of a ban.
 pub(super) const BAN: &str = "ban";
+/// The Secret with the CA, which bears the cluster's epoch too.
+pub(super) const CA_SECRET: &str = "tombolo-ca";
+/// The annotation that has the epoch.
+pub(super) const EPOCH: &str = "tombolo.dev/epoch";
+/// What the epoch is where nobody has raised it.
+pub(super) const FIRST_EPOCH: u64 = 1;
 /// What the names of bans begin with.
 const BAN_PREFIX: &str = "tombolo-ban-";
 
@@ -51,6 +57,13 @@ pub(super) fn ban_secret(key: &KeyHash) -> String {
 /// The key that a ban's Secret is named after.
 pub(super) fn banned_key(secret: &str) -> Option<KeyHash> {
     secret.strip_prefix(BAN_PREFIX)?.parse().ok()
+}
+
+/// What a Secret says of the epoch.
+pub(super) fn epoch_of(secret: &Stored) -> u64 {
+    let said = secret.annotations.get(EPOCH);
+    said.and_then(|epoch| epoch.trim().parse().ok())
+        .unwrap_or(FIRST_EPOCH)
 }
 
 /// A join token, without its secret.
