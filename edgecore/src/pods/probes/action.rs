@@ -3,7 +3,6 @@
 //! **Invariant:** nothing a container answers costs more than 10 KiB or the probe's timeout.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +14,7 @@ use tonic::Code;
 
 use super::super::expansion::expand;
 use super::ProbeTarget;
+use super::dial::{dial_error, join, valid_port};
 use super::grpc::HealthCheck;
 use super::http::{Asker, HttpGet};
 use super::machine::Outcome;
@@ -152,13 +152,6 @@ pub(super) fn port(wanted: &IntOrString, container: &Container) -> Result<u16, S
     valid_port(number)
 }
 
-pub(super) fn valid_port(number: i64) -> Result<u16, String> {
-    u16::try_from(number)
-        .ok()
-        .filter(|port| *port > 0)
-        .ok_or_else(|| format!("invalid port number: {number}"))
-}
-
 fn is_timeout(error: &RuntimeError) -> bool {
     matches!(
         error,
@@ -174,28 +167,4 @@ fn output(mut stdout: Vec<u8>, stderr: &[u8]) -> String {
     stdout.extend_from_slice(stderr);
     stdout.truncate(OUTPUT_LIMIT);
     String::from_utf8_lossy(&stdout).into_owned()
-}
-
-/// A failed connection as the kubelet words it.
-pub(super) fn dial_error(host: &str, port: u16, error: &io::Error) -> String {
-    let known = [
-        (io::ErrorKind::ConnectionRefused, "connect: connection refused"),
-        (io::ErrorKind::HostUnreachable, "connect: no route to host"),
-        (
-            io::ErrorKind::NetworkUnreachable,
-            "connect: network is unreachable",
-        ),
-    ];
-    let words = known.into_iter().find(|(kind, _)| *kind == error.kind());
-    let why = words.map_or_else(|| error.to_string(), |(_, words)| words.to_owned());
-    format!("dial tcp {}: {why}", join(host, port))
-}
-
-/// `host:port`, with brackets where an IPv6 address needs them.
-pub(super) fn join(host: &str, port: u16) -> String {
-    if host.contains(':') {
-        format!("[{host}]:{port}")
-    } else {
-        format!("{host}:{port}")
-    }
 }

@@ -13,7 +13,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
 use tonic_prost::ProstCodec;
 
-use super::action::{join, valid_port};
+use super::dial::{join, valid_port};
 use super::machine::Outcome;
 
 /// An answer is two bytes long.

@@ -18,7 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use super::action::{dial_error, join};
+use super::dial::{dial_error, join};
 use super::machine::Outcome;
 use super::tls;
 

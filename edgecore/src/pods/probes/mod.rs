@@ -12,6 +12,7 @@
 //! container on the host network.
 
 mod action;
+mod dial;
 mod grpc;
 mod host;
 mod http;
