@@ -15,7 +15,6 @@ use k8s_cri::v1::{
     LinuxContainerResources,
 };
 use k8s_openapi::api::core::v1::{Container, Pod};
-use thiserror::Error;
 
 use super::env::{self, EnvInput, Environment};
 use super::expansion::expand;
@@ -29,6 +28,7 @@ use super::spec::{self, NodeFacts, Objects};
 use super::termination::{PATH_ANNOTATION, POLICY_ANNOTATION};
 use super::volumes::Mounted;
 
+pub use super::config_error::ConfigError;
 pub(super) use mounts::recursive_read_only;
 
 /// Label: the container's name.
@@ -67,20 +67,6 @@ pub struct ContainerInput<'a> {
     pub volumes: &'a Mounted,
     /// Whether the pod's handler can make mounts read-only all the way down.
     pub recursive_read_only: bool,
-}
-
-/// Why a container cannot be configured: it waits with [`ConfigError::REASON`].
-#[derive(Clone, Debug, Error, PartialEq, Eq)]
-#[error("{0}")]
-pub struct ConfigError(pub String);
-
-impl ConfigError {
-    /// The waiting reason.
-    pub const REASON: &'static str = "CreateContainerConfigError";
-
-    fn io(action: &str, error: &io::Error) -> Self {
-        Self(format!("{action}: {error}"))
-    }
 }
 
 /// Writes the files the container needs (log directory, hosts file, termination message file, sub paths) and

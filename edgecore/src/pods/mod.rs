@@ -3,6 +3,7 @@
 pub mod admission;
 pub mod backoff;
 pub mod cgroups;
+mod config_error;
 pub mod container_config;
 pub mod desired;
 pub mod dns;

@@ -12,7 +12,7 @@ use k8s_cri::v1::{
 };
 use k8s_openapi::api::core::v1::{Container, Pod, PodSecurityContext, SeccompProfile, SecurityContext};
 
-use super::container_config::ConfigError;
+use super::config_error::ConfigError;
 use super::images::PresentImage;
 use super::spec::{self, NodeFacts};
 
