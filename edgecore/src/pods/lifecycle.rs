@@ -13,7 +13,9 @@
 
 mod containers;
 mod init;
+mod kills;
 mod restart;
+mod starts;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

@@ -5,13 +5,10 @@
 
 use k8s_openapi::api::core::v1::Container;
 
-use super::containers::{changed, kill_unknown, start};
-use super::{
-    Kill, Place, Plan, RestartPolicy, Step, View, init_containers, kill, main_containers, restarts,
-    spec_grace,
-};
+use super::kills::{What, kill_unknown, reason_to_kill};
+use super::starts::start;
+use super::{Kill, Place, Plan, RestartPolicy, Step, View, init_containers, main_containers, restarts};
 use crate::pods::observed::{ContainerObserved, Run, SandboxObserved};
-use crate::pods::probes::ProbeKind;
 use crate::pods::spec::is_sidecar;
 
 /// How far initialisation has come.
@@ -95,7 +92,7 @@ impl Found {
             Run::Exited if seen.exit_code == 0 => self.through(view, at),
             Run::Exited if restarts(view.pod, container, seen.exit_code) => self.starts.push(at),
             Run::Unknown if RestartPolicy::of_container(view.pod, container) != RestartPolicy::Never => {
-                self.kills.push(kill_unknown(view.pod, seen, "Init container"));
+                self.kills.push(kill_unknown(view.pod, What::Init, seen));
             }
             Run::Exited | Run::Unknown => self.failed = true,
         }
@@ -104,12 +101,13 @@ impl Found {
     fn sidecar(&mut self, view: &View<'_>, (at, container): (usize, &Container), seen: &ContainerObserved) {
         match seen.run {
             Run::Created | Run::Exited => self.starts.push(at),
-            Run::Unknown => self.kills.push(kill_unknown(view.pod, seen, "Init container")),
+            Run::Unknown => self.kills.push(kill_unknown(view.pod, What::Init, seen)),
             Run::Running => {
                 if has_started(view, container, seen) {
                     self.through(view, at);
                 }
-                self.kills.extend(reason_to_kill(view, container, seen));
+                self.kills
+                    .extend(reason_to_kill(view, What::Init, container, seen));
             }
         }
     }
@@ -126,28 +124,4 @@ impl Found {
 
 fn has_started(view: &View<'_>, container: &Container, seen: &ContainerObserved) -> bool {
     container.startup_probe.is_none() || view.history.started.contains(&seen.id)
-}
-
-fn reason_to_kill(view: &View<'_>, container: &Container, seen: &ContainerObserved) -> Option<Kill> {
-    let (name, grace) = (&container.name, spec_grace(view.pod));
-    if changed(container, seen) {
-        let message = format!("Init container {name} definition changed");
-        return Some(kill(seen, grace, message, true));
-    }
-    if view.history.outgrown.contains(&seen.id) {
-        return Some(kill(
-            seen,
-            grace,
-            format!("Container {name} resize requires restart"),
-            true,
-        ));
-    }
-    let failed = view.history.unhealthy.get(&seen.id)?;
-    let probe = match failed.kind {
-        ProbeKind::Startup => "startup",
-        ProbeKind::Liveness => "liveness",
-        ProbeKind::Readiness => return None,
-    };
-    let message = format!("Init container {name} failed {probe} probe");
-    Some(kill(seen, failed.grace_seconds.unwrap_or(grace), message, true))
 }
