@@ -9,7 +9,9 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{ConfigMap, Container, Pod, PodSpec, Secret, Service};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Container, ContainerStatus, Pod, PodSpec, PodStatus, Secret, Service,
+};
 use k8s_openapi::api::node::v1::RuntimeClass;
 
 use super::cgroups::CgroupLayout;
@@ -148,6 +150,15 @@ pub fn all_containers(pod: &Pod) -> impl Iterator<Item = &Container> {
         .unwrap_or_default();
     let main = spec.map(|spec| spec.containers.as_slice()).unwrap_or_default();
     init.iter().chain(main)
+}
+
+/// What a status says of containers, init containers first.
+pub fn container_statuses(status: &PodStatus) -> Vec<ContainerStatus> {
+    let inits = status.init_container_statuses.iter().flatten();
+    inits
+        .chain(status.container_statuses.iter().flatten())
+        .cloned()
+        .collect()
 }
 
 /// Whether an init container restarts always: it then runs beside the others until the pod ends.

@@ -165,7 +165,7 @@ fn resize(pod: &mut Pod, size: impl Fn(&Container) -> Option<Size>) {
 /// What the pod had been given when `status` was told, by name. A container that was not made yet had nothing.
 pub fn given_before(pod: &Pod, status: Option<&PodStatus>) -> Sizes {
     let mut given = sizes(pod);
-    let told = status.map(super::status::all).unwrap_or_default();
+    let told = status.map(spec::container_statuses).unwrap_or_default();
     for (name, size) in &mut given {
         let told = told.iter().find(|status| &status.name == name);
         let Some((told, set)) = told.and_then(|told| Some((told, told.resources.as_ref()?))) else {
@@ -201,7 +201,7 @@ impl Size {
 
 /// What each container had when `status` was told, by its id.
 pub fn set_before(status: Option<&PodStatus>) -> Sizes {
-    let told = status.map(super::status::all).unwrap_or_default();
+    let told = status.map(spec::container_statuses).unwrap_or_default();
     let set = told.into_iter().filter_map(|told| {
         let id = told.container_id?.rsplit('/').next()?.to_owned();
         Some((id, Size::said(&told.resources?)))

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ContainerStatus, HostIP, Pod, PodIP, PodStatus};
+use k8s_openapi::api::core::v1::{HostIP, Pod, PodIP, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::lifecycle::{self, History};
@@ -172,7 +172,7 @@ fn settle_phase(input: &StatusInput<'_>, old: &PodStatus, status: &mut PodStatus
         begun: has_begun(input),
         stopped: input.end.stopped,
     };
-    let seen = phase::of(input.pod, &all(status), progress);
+    let seen = phase::of(input.pod, &spec::container_statuses(status), progress);
     let api = input.pod.status.as_ref();
     let terminal = [Some(old), api]
         .into_iter()
@@ -210,14 +210,6 @@ fn final_phase(status: &PodStatus) -> &'static str {
         Some("Succeeded") => "Succeeded",
         _ => "Failed",
     }
-}
-
-pub(crate) fn all(status: &PodStatus) -> Vec<ContainerStatus> {
-    let inits = status.init_container_statuses.iter().flatten();
-    inits
-        .chain(status.container_statuses.iter().flatten())
-        .cloned()
-        .collect()
 }
 
 fn non_empty<T>(items: Vec<T>) -> Option<Vec<T>> {

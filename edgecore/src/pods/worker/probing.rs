@@ -17,7 +17,7 @@ use crate::pods::lifecycle::{self, History};
 use crate::pods::observed::{ContainerObserved, PodObserved, Run};
 use crate::pods::probes::{self, Host, ProbeResults, ProbeTarget, Unhealthy};
 use crate::pods::spec;
-use crate::pods::status::{self, Health};
+use crate::pods::status::Health;
 
 /// How many failures wait to be told; more are lost.
 const UNTOLD: usize = 16;
@@ -172,7 +172,7 @@ impl Probing {
 
 /// What was reported of (started, ready) for this very container.
 fn was(reported: Option<&PodStatus>, seen: &ContainerObserved) -> Option<(bool, bool)> {
-    let all = status::all(reported?);
+    let all = spec::container_statuses(reported?);
     let same = |id: &String| id.ends_with(&format!("//{}", seen.id));
     let status = all
         .iter()
