@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::written::Written;
-use crate::devices::{Served, Twins};
+use crate::devices::{Served, ServedProperty, Twins};
 
 /// A way to reach devices, in this process.
 ///
@@ -111,4 +111,21 @@ impl Mistake {
             text,
         })
     }
+}
+
+/// The properties of a device that can be served, by name; what is wrong with the others goes to the mistakes.
+pub(crate) fn properties<P>(
+    served: &Served,
+    mistakes: &mut Vec<Mistake>,
+    mut read: impl FnMut(&ServedProperty) -> Result<P, Vec<String>>,
+) -> BTreeMap<String, P> {
+    let mut properties = BTreeMap::new();
+    let visited = |property: &&ServedProperty| !property.visitor.is_empty();
+    for property in served.properties.iter().filter(visited) {
+        match read(property) {
+            Ok(good) => drop(properties.insert(property.name.clone(), good)),
+            Err(wrong) => mistakes.extend(Mistake::of_property(&property.name, wrong)),
+        }
+    }
+    properties
 }

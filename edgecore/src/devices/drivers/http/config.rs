@@ -20,7 +20,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderValue, Method};
 
 use super::place::{Place, refuse_secrets, target};
-use crate::devices::drivers::driver::Mistake;
+use crate::devices::drivers::driver::{self, Mistake};
 use crate::devices::drivers::extract::{Find, Path, Shape};
 use crate::devices::drivers::settings::Settings;
 use crate::devices::drivers::template::Template;
@@ -127,17 +127,8 @@ pub(crate) fn read(served: &Served) -> Found {
     }
     let mut mistakes: Vec<Mistake> = Mistake::of_device(settings.finish()).collect();
     let usable = mistakes.is_empty();
-    let mut properties = BTreeMap::new();
-    for property in served
-        .properties
-        .iter()
-        .filter(|property| !property.visitor.is_empty())
-    {
-        match read_property(property, (asked, push.is_some())) {
-            Ok(read) => drop(properties.insert(property.name.clone(), read)),
-            Err(wrong) => mistakes.extend(Mistake::of_property(&property.name, wrong)),
-        }
-    }
+    let ways = (asked, push.is_some());
+    let properties = driver::properties(served, &mut mistakes, |property| read_property(property, ways));
     let settled = Settled {
         timeout: Duration::from_millis(timeout),
         push,

@@ -18,7 +18,7 @@ use std::time::Duration;
 use protocol::devices::PropertyType;
 
 use super::codec::{Kind, Layout};
-use crate::devices::drivers::driver::{Mistake, Reading};
+use crate::devices::drivers::driver::{self, Mistake, Reading};
 use crate::devices::drivers::settings::Settings;
 use crate::devices::drivers::writing::Manner;
 use crate::devices::{Access, Served, ServedProperty};
@@ -193,17 +193,7 @@ pub(crate) fn read(served: &Served) -> Reading<Endpoint, Settled> {
     };
     let mut mistakes: Vec<Mistake> = Mistake::of_device(settings.finish()).collect();
     let usable = mistakes.is_empty();
-    let mut properties = BTreeMap::new();
-    for property in served
-        .properties
-        .iter()
-        .filter(|property| !property.visitor.is_empty())
-    {
-        match read_property(property) {
-            Ok(read) => drop(properties.insert(property.name.clone(), read)),
-            Err(wrong) => mistakes.extend(Mistake::of_property(&property.name, wrong)),
-        }
-    }
+    let properties = driver::properties(served, &mut mistakes, read_property);
     let settled = Settled {
         unit,
         timing,

@@ -17,7 +17,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::devices::drivers::driver::{Mistake, Reading};
+use crate::devices::drivers::driver::{self, Mistake, Reading};
 use crate::devices::drivers::extract::{Find, Path, Shape};
 use crate::devices::drivers::settings::Settings;
 use crate::devices::drivers::template::Template;
@@ -115,17 +115,9 @@ pub(crate) fn read(served: &Served, allowed: &Allowed) -> Reading<Endpoint, Sett
     let availability = availability(&mut settings, &mut topics);
     let mut mistakes: Vec<Mistake> = Mistake::of_device(settings.finish()).collect();
     let unusable = !mistakes.is_empty();
-    let mut properties = BTreeMap::new();
-    for property in served
-        .properties
-        .iter()
-        .filter(|property| !property.visitor.is_empty())
-    {
-        match read_property(property, &mut topics) {
-            Ok(read) => drop(properties.insert(property.name.clone(), read)),
-            Err(wrong) => mistakes.extend(Mistake::of_property(&property.name, wrong)),
-        }
-    }
+    let mut properties = driver::properties(served, &mut mistakes, |property| {
+        read_property(property, &mut topics)
+    });
     mistakes.extend(echoes(&mut properties, availability.as_ref()));
     let settled = Settled {
         availability,
