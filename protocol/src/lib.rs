@@ -8,6 +8,7 @@ pub mod devices;
 #[cfg(feature = "dmi")]
 pub mod dmi;
 pub mod join;
+pub mod labels;
 pub mod name;
 pub mod object;
 pub mod reported;

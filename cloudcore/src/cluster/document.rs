@@ -9,6 +9,7 @@
 
 use std::collections::BTreeMap;
 
+use protocol::labels::{may_set_label, may_set_taint};
 use protocol::name::NodeName;
 use protocol::object::{Object, owned};
 use serde::Deserialize;
@@ -19,20 +20,6 @@ use super::labels;
 
 mod marks;
 
-/// Labels in Kubernetes' own domains that a node may set of itself (as NodeRestriction has it).
-const OWN_LABELS: [&str; 9] = [
-    "kubernetes.io/hostname",
-    "kubernetes.io/os",
-    "kubernetes.io/arch",
-    "beta.kubernetes.io/os",
-    "beta.kubernetes.io/arch",
-    "beta.kubernetes.io/instance-type",
-    "node.kubernetes.io/instance-type",
-    "topology.kubernetes.io/region",
-    "topology.kubernetes.io/zone",
-];
-/// Namespaces of labels that are the node's own.
-const OWN_LABEL_DOMAINS: [&str; 2] = ["kubelet.kubernetes.io", "node.kubernetes.io"];
 /// Fields of a Pod's status that the edge owns; what it leaves out is removed.
 const POD_FIELDS: [&str; 16] = [
     "phase",
@@ -210,35 +197,6 @@ impl NodeDocument {
                 .collect(),
         }
     }
-}
-
-/// Whether a node may set a label of itself.
-fn may_set_label(label: &str) -> bool {
-    let Some((domain, _)) = label.split_once('/') else {
-        return true;
-    };
-    let kubernetes = ["kubernetes.io", "k8s.io"]
-        .iter()
-        .any(|own| in_domain(domain, own));
-    !kubernetes
-        || OWN_LABELS.contains(&label)
-        || label == labels::NO_LOAD_BALANCER
-        || OWN_LABEL_DOMAINS.iter().any(|own| in_domain(domain, own))
-}
-
-fn in_domain(domain: &str, of: &str) -> bool {
-    domain == of || domain.strip_suffix(of).is_some_and(|rest| rest.ends_with('.'))
-}
-
-/// Whether a node may set a taint of itself: not those that controllers read as facts.
-fn may_set_taint(key: &str) -> bool {
-    let domain = key.split_once('/').map_or("", |(domain, _)| domain);
-    ![
-        "node.kubernetes.io",
-        "node-restriction.kubernetes.io",
-        "node.cloudprovider.kubernetes.io",
-    ]
-    .contains(&domain)
 }
 
 /// The Node that takes the place of one that was deleted while enrolled.

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use protocol::labels::{may_set_label, may_set_taint};
 use thiserror::Error;
 
 /// A label that the API server or the node restriction would refuse.
@@ -45,29 +46,6 @@ pub struct InvalidTaint {
     text: String,
     why: &'static str,
 }
-
-/// Labels below `kubernetes.io` and `k8s.io` that a node may set on itself.
-const OWN_LABELS: [&str; 9] = [
-    "kubernetes.io/hostname",
-    "kubernetes.io/os",
-    "kubernetes.io/arch",
-    "beta.kubernetes.io/os",
-    "beta.kubernetes.io/arch",
-    "node.kubernetes.io/instance-type",
-    "beta.kubernetes.io/instance-type",
-    "topology.kubernetes.io/region",
-    "topology.kubernetes.io/zone",
-];
-
-/// Label prefixes below `kubernetes.io` that belong to nodes.
-const OWN_PREFIXES: [&str; 2] = ["kubelet.kubernetes.io", "node.kubernetes.io"];
-
-/// Domains of taints that controllers read as facts about a node.
-const CLUSTER_TAINTS: [&str; 3] = [
-    "node.kubernetes.io",
-    "node-restriction.kubernetes.io",
-    "node.cloudprovider.kubernetes.io",
-];
 
 /// Labels that edgecore derives, so that a file must not contradict it.
 const DERIVED: [&str; 5] = [
@@ -112,22 +90,10 @@ fn may_set(key: &str) -> Result<(), &'static str> {
     if DERIVED.contains(&key) {
         return Err("edgecore sets it from what the device is");
     }
-    let Some((prefix, _)) = key.rsplit_once('/') else {
+    if may_set_label(key) {
         return Ok(());
-    };
-    let reserved = ["kubernetes.io", "k8s.io"]
-        .iter()
-        .any(|root| is_below(prefix, root));
-    let own = OWN_LABELS.contains(&key) || OWN_PREFIXES.iter().any(|root| is_below(prefix, root));
-    if reserved && !own {
-        return Err("a node may not set this label on itself; set it with kubectl label node");
     }
-    Ok(())
-}
-
-fn is_below(name: &str, root: &str) -> bool {
-    name.strip_suffix(root)
-        .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+    Err("a node may not set this label on itself; set it with kubectl label node")
 }
 
 fn is_word(text: &str) -> bool {
@@ -172,10 +138,7 @@ fn parse_taint(text: &str) -> Result<Taint, &'static str> {
     let (key, value) = what.split_once('=').unwrap_or((what, ""));
     check_key(key)?;
     check_value(value)?;
-    if key
-        .split_once('/')
-        .is_some_and(|(domain, _)| CLUSTER_TAINTS.contains(&domain))
-    {
+    if !may_set_taint(key) {
         return Err("the cluster sets these taints from what it sees");
     }
     let effect = match effect {

@@ -15,9 +15,10 @@
 
 use std::collections::BTreeMap;
 
+use protocol::labels::may_set_label;
 use serde_json::{Map, Value, json};
 
-use super::{NodeDocument, may_set_label};
+use super::NodeDocument;
 use crate::cluster::labels;
 
 type Labels = BTreeMap<String, String>;
