@@ -141,7 +141,7 @@ pub fn client(
     let verifier = verify::NamedAuthority::new(authority, faults.clone())?;
     let mut config = client_builder(clock)?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_custom_certificate_verifier(Arc::new(verify::By(verifier)))
         .with_client_auth_cert(credentials.chain.clone(), credentials.key.clone_key())
         .map_err(|source| TlsSetupError::Unusable {
             what: "node's certificate",
@@ -164,7 +164,7 @@ pub fn renewing_client(
     let verifier = verify::NamedAuthority::new(authority, faults.clone())?;
     let config = client_builder(clock)?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_custom_certificate_verifier(Arc::new(verify::By(verifier)))
         .with_no_client_auth();
     Ok(ClientTls {
         config: Arc::new(config),
@@ -178,7 +178,7 @@ pub fn joining_client(pin: [u8; 32], clock: &Clock) -> Result<(ClientTls, Pinned
     let verifier = PinnedAuthority::new(pin, faults.clone());
     let config = client_builder(clock)?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(verifier.clone()))
+        .with_custom_certificate_verifier(Arc::new(verify::By(verifier.clone())))
         .with_no_client_auth();
     Ok((
         ClientTls {

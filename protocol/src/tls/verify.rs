@@ -1,6 +1,7 @@
 //! How an edge judges the server's certificate: before it has joined by the pin in its token,
 //! afterwards by the CA it was given. Either way under one fixed name.
 
+use std::fmt::Debug;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -17,39 +18,21 @@ use sha2::{Digest, Sha256};
 
 use super::{SERVER_NAME, TlsFault, TlsFaults, TlsSetupError, provider, roots};
 
-/// Takes what `authority` signed for [`SERVER_NAME`].
-#[derive(Debug)]
-pub(super) struct NamedAuthority {
-    webpki: Arc<WebPkiServerVerifier>,
-    faults: TlsFaults,
-}
-
-impl NamedAuthority {
-    pub(super) fn new(authority: &CertificateDer<'static>, faults: TlsFaults) -> Result<Self, TlsSetupError> {
-        let webpki = WebPkiServerVerifier::builder_with_provider(Arc::new(roots(authority)?), provider())
-            .build()
-            .map_err(|error| TlsSetupError::Authority(error.to_string()))?;
-        Ok(Self { webpki, faults })
-    }
-
+/// How a server's certificate is judged, whatever name was dialled.
+pub(super) trait Judge: Debug + Send + Sync {
     fn judge(
         &self,
         leaf: &CertificateDer<'_>,
         others: &[CertificateDer<'_>],
         now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        let name = ServerName::try_from(SERVER_NAME).map_err(|_| Error::General("server name".to_owned()))?;
-        let verdict = |at| self.webpki.verify_server_cert(leaf, others, &name, &[], at);
-        // The time is looked at before the signature: of a stranger's certificate nobody may say that it has ended.
-        let judged = verdict(now).map_err(|error| match end_of(&error) {
-            Some(end) => verdict(end).err().unwrap_or(error),
-            None => error,
-        });
-        judged.inspect_err(|error| self.faults.note(TlsFault::of(error)))
-    }
+    ) -> Result<ServerCertVerified, Error>;
 }
 
-impl ServerCertVerifier for NamedAuthority {
+/// Certificates by such a judge, signatures by the provider's algorithms; TLS 1.3 alone.
+#[derive(Debug)]
+pub(super) struct By<J>(pub(super) J);
+
+impl<J: Judge> ServerCertVerifier for By<J> {
     fn verify_server_cert(
         &self,
         leaf: &CertificateDer<'_>,
@@ -58,7 +41,7 @@ impl ServerCertVerifier for NamedAuthority {
         _ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        self.judge(leaf, others, now)
+        self.0.judge(leaf, others, now)
     }
 
     fn verify_tls12_signature(
@@ -81,6 +64,40 @@ impl ServerCertVerifier for NamedAuthority {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         algorithms().supported_schemes()
+    }
+}
+
+/// Takes what `authority` signed for [`SERVER_NAME`].
+#[derive(Debug)]
+pub(super) struct NamedAuthority {
+    webpki: Arc<WebPkiServerVerifier>,
+    faults: TlsFaults,
+}
+
+impl NamedAuthority {
+    pub(super) fn new(authority: &CertificateDer<'static>, faults: TlsFaults) -> Result<Self, TlsSetupError> {
+        let webpki = WebPkiServerVerifier::builder_with_provider(Arc::new(roots(authority)?), provider())
+            .build()
+            .map_err(|error| TlsSetupError::Authority(error.to_string()))?;
+        Ok(Self { webpki, faults })
+    }
+}
+
+impl Judge for NamedAuthority {
+    fn judge(
+        &self,
+        leaf: &CertificateDer<'_>,
+        others: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let name = ServerName::try_from(SERVER_NAME).map_err(|_| Error::General("server name".to_owned()))?;
+        let verdict = |at| self.webpki.verify_server_cert(leaf, others, &name, &[], at);
+        // The time is looked at before the signature: of a stranger's certificate nobody may say that it has ended.
+        let judged = verdict(now).map_err(|error| match end_of(&error) {
+            Some(end) => verdict(end).err().unwrap_or(error),
+            None => error,
+        });
+        judged.inspect_err(|error| self.faults.note(TlsFault::of(error)))
     }
 }
 
@@ -107,7 +124,9 @@ impl PinnedAuthority {
     pub fn authority(&self) -> Option<CertificateDer<'static>> {
         self.seen.lock().clone()
     }
+}
 
+impl Judge for PinnedAuthority {
     fn judge(
         &self,
         leaf: &CertificateDer<'_>,
@@ -127,41 +146,6 @@ impl PinnedAuthority {
         let verified = named.judge(leaf, others, now)?;
         *self.seen.lock() = Some(authority);
         Ok(verified)
-    }
-}
-
-impl ServerCertVerifier for PinnedAuthority {
-    fn verify_server_cert(
-        &self,
-        leaf: &CertificateDer<'_>,
-        others: &[CertificateDer<'_>],
-        _dialled: &ServerName<'_>,
-        _ocsp: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        self.judge(leaf, others, now)
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _leaf: &CertificateDer<'_>,
-        _signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Err(Error::General("TLS 1.2 is not spoken".to_owned()))
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        leaf: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, leaf, signature, &algorithms())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        algorithms().supported_schemes()
     }
 }
 
