@@ -4,6 +4,7 @@ pub mod backoff;
 pub mod cli;
 pub mod config;
 pub mod devices;
+mod exchange;
 pub mod identity;
 mod nearest;
 pub mod network;

@@ -11,7 +11,6 @@ use http::header::{ACCEPT, AUTHORIZATION, CONNECTION, HOST, HeaderName, HeaderVa
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::Incoming;
-use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::HTTPGetAction;
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -167,29 +166,15 @@ impl HttpGet {
         url: &Url,
         stream: impl AsyncRead + AsyncWrite + Unpin,
     ) -> Result<Answer, String> {
-        let mut builder = hyper::client::conn::http1::Builder::new();
-        let handshake = builder
-            .max_buf_size(HEADER_LIMIT)
-            .handshake(TokioIo::new(stream))
-            .await;
-        let (mut sender, connection) = handshake.map_err(|error| error.to_string())?;
-        let answered = async {
-            let response = sender
-                .send_request(self.request(url)?)
-                .await
-                .map_err(|error| error.to_string())?;
-            read(response).await
-        };
-        tokio::pin!(answered, connection);
-        tokio::select! {
-            biased;
-            answer = &mut answered => answer,
-            ended = &mut connection => match ended {
-                // What has been read is still to be taken.
-                Ok(()) => answered.await,
-                Err(error) => Err(error.to_string()),
-            },
-        }
+        let request = self.request(url)?;
+        let broken = |error: hyper::Error| error.to_string();
+        Box::pin(crate::exchange::exchange(
+            (stream, HEADER_LIMIT),
+            request,
+            read,
+            broken,
+        ))
+        .await
     }
 
     fn request(&self, url: &Url) -> Result<Request<Empty<Bytes>>, String> {

@@ -12,7 +12,6 @@ use http::header::{ACCEPT, AUTHORIZATION, CONNECTION, CONTENT_TYPE, HOST, USER_A
 use http::{HeaderValue, Request, StatusCode};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
-use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -161,23 +160,7 @@ async fn exchange(
     stream: impl AsyncRead + AsyncWrite + Unpin,
 ) -> Result<Bytes, Failure> {
     let away = |error: hyper::Error| Failure::Away(error.to_string());
-    let mut builder = hyper::client::conn::http1::Builder::new();
-    let handshake = builder
-        .max_buf_size(HEADERS)
-        .handshake(TokioIo::new(stream))
-        .await;
-    let (mut sender, connection) = handshake.map_err(away)?;
-    let answered = async { read(sender.send_request(request).await.map_err(away)?).await };
-    tokio::pin!(answered, connection);
-    tokio::select! {
-        biased;
-        answer = &mut answered => answer,
-        ended = &mut connection => match ended {
-            // What has been read is still to be taken.
-            Ok(()) => answered.await,
-            Err(error) => Err(away(error)),
-        },
-    }
+    crate::exchange::exchange((stream, HEADERS), request, read, away).await
 }
 
 async fn read(response: http::Response<Incoming>) -> Result<Bytes, Failure> {
