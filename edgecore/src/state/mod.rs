@@ -25,7 +25,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use fences::{FENCES, VoidChanges, VoidRows};
 use parking_lot::{Mutex, RwLock};
-use protocol::desired::{AbsentReason, Commit, Fences, Held, references};
+use protocol::desired::{AbsentReason, Commit, Fences, Held, names_others, references};
 use protocol::object::{Body, Kind, Object, ObjectKey};
 use thiserror::Error;
 use tokio::sync::watch;
@@ -275,16 +275,9 @@ fn decode_pod(object: &Object) -> Result<DesiredPod, Box<dyn std::error::Error>>
 }
 
 fn held(object: &Object) -> Held {
-    let references = match object.key.kind {
-        Kind::Pod => object.body.json().ok().and_then(|json| references(&json).ok()),
-        Kind::Service
-        | Kind::RuntimeClass
-        | Kind::ConfigMap
-        | Kind::Secret
-        | Kind::DeviceModel
-        | Kind::Device
-        | Kind::Node => None,
-    };
+    let references = names_others(object.key.kind)
+        .then(|| references(&object.body.json().ok()?).ok())
+        .flatten();
     Held {
         key: object.key.clone(),
         version: object.version.clone(),

@@ -29,7 +29,7 @@ mod violation;
 mod tests;
 
 pub use publisher::{Publisher, Request};
-pub use references::{ReferencesError, references};
+pub use references::{ReferencesError, names_others, references};
 pub use replica::{Absence, ClusterRefused, Commit, CommitId, Fences, Held, Notice, RejectReason, Replica};
 pub use view::{AbsentReason, Found, View, absent_version};
 pub use violation::Violation;

@@ -15,6 +15,20 @@ use crate::object::{Kind, ObjectKey};
 #[error("the references of a pod cannot be read from its JSON")]
 pub struct ReferencesError(#[from] serde_json::Error);
 
+/// Whether objects of a kind name others: those whose keys [`references`] reads.
+pub const fn names_others(kind: Kind) -> bool {
+    match kind {
+        Kind::Pod => true,
+        Kind::Service
+        | Kind::RuntimeClass
+        | Kind::ConfigMap
+        | Kind::Secret
+        | Kind::DeviceModel
+        | Kind::Device
+        | Kind::Node => false,
+    }
+}
+
 /// The keys of the `ConfigMaps` and Secrets that a pod names.
 pub fn references(pod_json: &[u8]) -> Result<BTreeSet<ObjectKey>, ReferencesError> {
     let pod: PodShape = serde_json::from_slice(pod_json)?;

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
-use protocol::desired::{Commit, Fences, Held, references};
+use protocol::desired::{Commit, Fences, Held, names_others, references};
 use protocol::object::{Kind, Object, ObjectKey, Version};
 use protocol::reported::{Change, PodIdentity, Seq};
 use protocol::wire::Report;
@@ -119,15 +119,10 @@ impl Image {
         {
             object.seed_status.clone_from(&before.seed_status);
         }
-        let names = match object.key.kind {
-            Kind::Pod => references(&object.body.json().unwrap()).unwrap(),
-            Kind::Service
-            | Kind::RuntimeClass
-            | Kind::ConfigMap
-            | Kind::Secret
-            | Kind::DeviceModel
-            | Kind::Device
-            | Kind::Node => BTreeSet::new(),
+        let names = if names_others(object.key.kind) {
+            references(&object.body.json().unwrap()).unwrap()
+        } else {
+            BTreeSet::new()
         };
         let row = Row {
             version: object.version.clone(),

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use crate::desired::{AbsentReason, MAX_INVENTORY, Violation, frames, references};
-use crate::object::{Body, Digest, Kind, Object, ObjectKey, Revision, Version};
+use crate::desired::{AbsentReason, MAX_INVENTORY, Violation, frames, names_others, references};
+use crate::object::{Body, Digest, Object, ObjectKey, Revision, Version};
 use crate::wire::{Absent, DesiredDown, Remove, Upsert, desired_down};
 
 use super::guards::RejectReason;
@@ -197,15 +197,10 @@ fn read(key: &ObjectKey, digest: Digest, upsert: Upsert) -> Result<What, RejectR
     if Digest::of(&json) != digest {
         return Err(RejectReason::Damaged);
     }
-    let names = match key.kind {
-        Kind::Pod => references(&json).map_err(|_| RejectReason::Damaged)?,
-        Kind::Service
-        | Kind::RuntimeClass
-        | Kind::ConfigMap
-        | Kind::Secret
-        | Kind::DeviceModel
-        | Kind::Device
-        | Kind::Node => BTreeSet::new(),
+    let names = if names_others(key.kind) {
+        references(&json).map_err(|_| RejectReason::Damaged)?
+    } else {
+        BTreeSet::new()
     };
     let version = Version {
         uid: upsert.uid,
