@@ -343,6 +343,8 @@ fn temporary(path: &Path) -> PathBuf {
 
 /// Replaces a file whole: after a power cut there is the old one or the new one.
 pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<(), RecordError> {
+    #[cfg(test)]
+    testing::step();
     let temporary = temporary(path);
     let write = || -> io::Result<()> {
         let _ = fs::remove_file(&temporary);
@@ -363,5 +365,7 @@ pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<(), RecordError> 
     })
 }
 
+#[cfg(test)]
+pub(super) mod testing;
 #[cfg(test)]
 mod tests;

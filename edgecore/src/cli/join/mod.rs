@@ -98,7 +98,7 @@ async fn enrol_and_write(
     let paths = site.paths;
     record.directory(&paths.config_dir(), 0o755)?;
     record.directory(&paths.pki(), 0o700)?;
-    let key = pending_key(&finish::pending_key(paths), record)?;
+    let key = key(plan, record, paths)?;
     let enrolled = enrol::enrol(plan, &key, site.clock).await?;
     // What is most likely to fail first, while the keys are still the old ones.
     write_network(plan, network, record)?;
@@ -112,14 +112,23 @@ async fn enrol_and_write(
     Ok(())
 }
 
-/// The key of an attempt whose answer was lost, or a new one; on the disk before it is used.
-fn pending_key(pending: &Path, record: &mut Record) -> anyhow::Result<NodeKey> {
-    if let Ok(pem) = std::fs::read_to_string(pending) {
+/// The key of an attempt whose answer was lost, the one that the cluster has for this name, or a new one; on the disk
+/// before it is used.
+fn key(plan: &Plan, record: &mut Record, paths: &Paths) -> anyhow::Result<NodeKey> {
+    let pending = finish::pending_key(paths);
+    if let Ok(pem) = std::fs::read_to_string(&pending) {
         step("using the key of the last attempt");
         return NodeKey::from_pem(&pem).with_context(|| format!("the key {}", pending.display()));
     }
+    // A join that was cut short behind the pending key has used the token up with this one.
+    let own = std::fs::read_to_string(paths.key())
+        .ok()
+        .filter(|_| plan.keeps_key);
+    if let Some(key) = own.and_then(|pem| NodeKey::from_pem(&pem).ok()) {
+        return Ok(key);
+    }
     let key = NodeKey::generate()?;
-    record.file(pending, key.expose_pem().as_bytes(), 0o600)?;
+    record.file(&pending, key.expose_pem().as_bytes(), 0o600)?;
     Ok(key)
 }
 

@@ -17,8 +17,10 @@ pub(super) struct Plan {
     pub(super) config: Config,
     /// What proves the right to join.
     pub(super) token: JoinToken,
-    /// Whether another cluster is left for this one.
+    /// Whether whatever cluster the store is of is left for this one.
     pub(super) replaces: bool,
+    /// Whether the device has this name at this cluster already, so that its key is the one for it.
+    pub(super) keeps_key: bool,
     /// Whether the service is to be installed.
     pub(super) with_service: bool,
 }
@@ -53,10 +55,27 @@ pub(super) fn standing(args: &JoinArgs, paths: &Paths, clock: &Clock) -> anyhow:
         Err(error) if !args.replace_cluster => return Err(error.into()),
         Err(_) => None,
     };
+    let at_same = is_of(&token, paths);
     match held {
-        Some(held) if !args.replace_cluster => already(args, (paths, clock), held, token),
-        held => Ok(Standing::Free(Box::new(plan(args, token, held.as_ref())?))),
+        Some(held) if !args.replace_cluster => {
+            // Without a CA to read nothing says that it is another cluster; the store knows, and refuses one.
+            let at_same = at_same.unwrap_or(true);
+            already(args, (paths, clock), held, (token, at_same))
+        }
+        held => {
+            let held = held.map(|held| held.node_name);
+            let mut plan = plan(args, token, held.clone())?;
+            plan.keeps_key = at_same == Some(true) && held.as_ref() == Some(&plan.config.node_name);
+            Ok(Standing::Free(Box::new(plan)))
+        }
     }
+}
+
+/// Whether the CA of this device is the one that the token names; nothing where there is none to read.
+fn is_of(token: &JoinToken, paths: &Paths) -> Option<bool> {
+    let pem = std::fs::read(paths.authority()).unwrap_or_default();
+    let authority = protocol::tls::authority_from_pem(&pem).ok()?;
+    Some(Sha256::digest(&authority).as_slice() == token.pin)
 }
 
 /// The same cluster and the same name, or anything else, which must be said.
@@ -64,16 +83,11 @@ fn already(
     args: &JoinArgs,
     (paths, clock): (&Paths, &Clock),
     held: Config,
-    token: JoinToken,
+    (token, at_same): (JoinToken, bool),
 ) -> anyhow::Result<Standing> {
     let same_name = args.node_name.as_ref().is_none_or(|name| *name == held.node_name);
-    let pem = std::fs::read(paths.authority()).unwrap_or_default();
-    let pin = protocol::tls::authority_from_pem(&pem)
-        .map(|authority| Sha256::digest(&authority))
-        .ok();
     let (name, file) = (&held.node_name, paths.config());
-    // Without a CA to read nothing says that it is another cluster; the store knows, and refuses one.
-    if same_name && pin.is_none_or(|pin| pin.as_slice() == token.pin) {
+    if same_name && at_same {
         let unfit = match paths.identity().read(name) {
             Ok(own) if clock.now() > own.ends => Some("it has ended".to_owned()),
             Ok(_) => None,
@@ -88,6 +102,7 @@ fn already(
             config,
             token,
             replaces: false,
+            keeps_key: true,
             with_service: false,
         });
         return Ok(Standing::Here { plan, unfit });
@@ -101,17 +116,17 @@ fn already(
     )
 }
 
-fn plan(args: &JoinArgs, token: JoinToken, held: Option<&Config>) -> anyhow::Result<Plan> {
-    let name = match (&args.node_name, held) {
-        (Some(name), _) => name.clone(),
-        (None, Some(held)) => held.node_name.clone(),
+fn plan(args: &JoinArgs, token: JoinToken, held: Option<NodeName>) -> anyhow::Result<Plan> {
+    let name = match (args.node_name.clone(), held) {
+        (Some(name), _) | (None, Some(name)) => name,
         (None, None) => host_name()?,
     };
-    let replaces = held.is_some();
     Ok(Plan {
         config: config(args, name)?,
         token,
-        replaces,
+        // Also without a configuration that can be read: the store outlives it.
+        replaces: args.replace_cluster,
+        keeps_key: false,
         with_service: !args.no_service,
     })
 }

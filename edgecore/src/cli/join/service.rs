@@ -34,7 +34,8 @@ pub(in crate::cli) fn systemd_runs(paths: &Paths) -> bool {
     paths.is_machine() && paths.at("run/systemd/system").is_dir()
 }
 
-/// Writes the unit and starts it. That it does not start does not undo the join.
+/// Writes the unit and starts it. That it does not start does not undo the join. It is enabled last: one that is
+/// enabled tells the next join that nothing is left to do.
 pub(super) fn install(
     program: &Path,
     record: &mut Record,
@@ -43,11 +44,19 @@ pub(super) fn install(
 ) -> anyhow::Result<()> {
     record.service(&paths.unit(), unit(&program.display().to_string()).as_bytes())?;
     systemctl(&["daemon-reload"])
-        .and_then(|()| systemctl(&["enable", NAME]))
         .and_then(|()| systemctl(&["restart", NAME]))
+        .and_then(|()| systemctl(&["enable", NAME]))
         .context("the device has joined, but its service did not start; run the same command again")?;
+    settle(paths);
     step("the service edgecore is started, and will be at every boot");
     Ok(())
+}
+
+/// Waits for the disk. systemd does not: a power cut would take back what it has said of the next boot.
+pub(in crate::cli) fn settle(paths: &Paths) {
+    if paths.is_machine() {
+        nix::unistd::sync();
+    }
 }
 
 /// Whether the service starts at every boot.

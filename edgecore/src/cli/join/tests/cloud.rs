@@ -29,6 +29,8 @@ use tokio::task::JoinSet;
 #[derive(Clone, Debug)]
 pub(super) enum Say {
     Yes,
+    /// Yes to the key that asked first, as a token that is good for one use does.
+    YesToOneKey,
     No(RefusalCode, &'static str),
     /// The connection breaks off after the request.
     Nothing,
@@ -160,11 +162,20 @@ impl Desk {
         let now = Clock::system().now_millis();
         match say {
             Say::Nothing => Err("the cable was cut"),
-            Say::Yes => Ok(self.signed(&asked.csr, None, now)),
+            Say::YesToOneKey if self.has_seen_other_keys(&asked.csr) => Ok(refused(
+                RefusalCode::TokenUsedUp,
+                "the join token was used as often as it may be",
+            )),
+            Say::Yes | Say::YesToOneKey => Ok(self.signed(&asked.csr, None, now)),
             Say::LateClock => Ok(self.signed(&asked.csr, None, now + 7_200_000)),
             Say::AnotherName => Ok(self.signed(&asked.csr, Some("system:node:somebody"), now)),
             Say::No(code, text) => Ok(refused(code, text)),
         }
+    }
+
+    fn has_seen_other_keys(&self, csr: &str) -> bool {
+        let key = |csr: &str| NodeRequest::parse(csr).unwrap().key;
+        self.seen.lock().iter().any(|seen| key(seen) != key(csr))
     }
 
     /// A renewal is only asked for to hear whether it is refused.
