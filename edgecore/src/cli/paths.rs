@@ -91,9 +91,19 @@ impl Paths {
         self.at("var/log/pods")
     }
 
+    /// Where links to pods' logs are, for log shippers.
+    pub fn log_links(&self) -> PathBuf {
+        self.at("var/log/containers")
+    }
+
+    /// What lasts until the next boot: the control socket, and what devices said since the last write to flash.
+    pub fn run_dir(&self) -> PathBuf {
+        self.at("run/tombolo")
+    }
+
     /// The socket on which the running node answers.
     pub fn control_socket(&self) -> PathBuf {
-        self.at("run/tombolo/edgecore.sock")
+        self.run_dir().join("edgecore.sock")
     }
 
     /// The systemd unit.

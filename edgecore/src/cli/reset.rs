@@ -71,6 +71,7 @@ async fn leave(args: &ResetArgs, site: Site<'_>) -> anyhow::Result<()> {
     {
         println!("[!!] {error:#}");
     }
+    service::settle(paths);
     tell(&left)
 }
 
@@ -104,6 +105,12 @@ async fn remove_pods(
     }
     if has_network(record) {
         pods::remove_network(paths, &mut troubles);
+    }
+    // Whoever has lost the configuration does not know whose cgroups these are.
+    if paths.is_machine()
+        && let Ok(config) = Config::load(&paths.config())
+    {
+        pods::remove_cgroups(&config.cgroup_root).await;
     }
     for trouble in &troubles {
         println!("[!!] {trouble}");

@@ -41,6 +41,7 @@ use super::volumes::Volumes;
 use crate::node::observe;
 use crate::node::thresholds::Thresholds;
 use crate::runtime::{self, Runtime};
+pub(crate) use orphans::{clean_links, logs_on_disk};
 use roster::{Ended, Roster};
 use watch::{Seen, see};
 

@@ -59,7 +59,7 @@ pub(super) async fn run(parts: &Arc<Parts>, stop: CancellationToken) -> Result<(
         pulls: PullRecords::open(parts.stores.meta.clone()).await,
         cgroups,
         facts,
-        link_dir: parts.paths.at("var/log/containers"),
+        link_dir: parts.paths.log_links(),
         parallel_starts: parallel_starts(),
         image_gc_high_percent: parts.config.image_gc_high_percent,
         thresholds: parts.config.eviction,

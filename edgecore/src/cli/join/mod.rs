@@ -102,7 +102,7 @@ async fn enrol_and_write(
     let enrolled = enrol::enrol(plan, &key, site.clock).await?;
     // What is most likely to fail first, while the keys are still the old ones.
     write_network(plan, network, record)?;
-    write(&key, &enrolled, record, paths)?;
+    write(&key, &enrolled, record, (paths, plan.config.dmi.socket.as_path()))?;
     record.file(&paths.config(), plan.config.to_yaml().as_bytes(), 0o600)?;
     if plan.replaces {
         // Until the configuration is there, the device is the old cluster's, and its pods are not to be forgotten.
@@ -132,11 +132,20 @@ fn key(plan: &Plan, record: &mut Record, paths: &Paths) -> anyhow::Result<NodeKe
     Ok(key)
 }
 
-fn write(key: &NodeKey, enrolled: &Enrolled, record: &mut Record, paths: &Paths) -> anyhow::Result<()> {
+fn write(
+    key: &NodeKey,
+    enrolled: &Enrolled,
+    record: &mut Record,
+    (paths, socket): (&Paths, &Path),
+) -> anyhow::Result<()> {
     record.file(&paths.key(), key.expose_pem().as_bytes(), 0o600)?;
     record.file(&paths.certificate(), enrolled.certificate.as_bytes(), 0o600)?;
     record.file(&paths.authority(), enrolled.authority.as_bytes(), 0o600)?;
     record.tree(&paths.state_dir(), 0o700)?;
+    // Where the daemon puts the mappers' socket, it makes what is missing; noted here, it goes with the rest.
+    if let Some(dir) = paths.at(socket).parent() {
+        record.directory(dir, 0o755)?;
+    }
     Ok(())
 }
 

@@ -95,7 +95,9 @@ pub(in crate::cli) fn disable(systemctl: &Systemctl<'_>, unit: &Path) -> anyhow:
     }
     // An earlier reset was cut short, or someone removed it: systemd may still have it loaded, or say that it never
     // heard of it.
-    let _ = systemctl(&["stop", NAME]);
+    for verb in ["stop", "disable"] {
+        let _ = systemctl(&[verb, NAME]);
+    }
     Ok(())
 }
 

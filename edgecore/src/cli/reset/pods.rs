@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -11,6 +12,8 @@ use tokio::time::{sleep, timeout};
 use crate::cli::Paths;
 use crate::config::RuntimeEndpoint;
 use crate::network::{conflist, netlink};
+use crate::pods::cgroups::{CgroupDriver, CgroupLayout, Cgroups};
+use crate::pods::manager::{clean_links, logs_on_disk};
 use crate::pods::volumes::removal;
 use crate::runtime::{Cri, Labels, Runtime};
 
@@ -22,6 +25,8 @@ const GRACE_SECONDS: i64 = 10;
 const ANSWER: Duration = Duration::from_secs(10);
 /// How long until it is asked again.
 const PAUSE: Duration = Duration::from_secs(1);
+/// How often cgroups are tried that do not go.
+const CGROUP_TRIES: u32 = 5;
 
 /// The container runtime, which gets `patience` to answer; nothing where there is no socket. One that is silent
 /// may run containers, and those would go on without the node, its network and their volumes.
@@ -63,18 +68,19 @@ pub(super) async fn stop_all(
     troubles: &mut Vec<String>,
 ) -> anyhow::Result<()> {
     if let Some(runtime) = runtime {
-        let stopped = stop_sandboxes(runtime, paths, troubles).await?;
+        let stopped = stop_sandboxes(runtime).await?;
         println!("[ok] {stopped} pods are stopped and removed");
     }
     clear(&paths.kubelet_dir().join("pods"), troubles);
+    clear_logs(paths, troubles);
+    // What devices said lies there so that it outlives the service. It is not to outlive the node.
+    if let (Some(run), Some(name)) = (paths.run_dir().parent(), paths.run_dir().file_name()) {
+        take_down(run, name, troubles);
+    }
     Ok(())
 }
 
-async fn stop_sandboxes(
-    runtime: &dyn Runtime,
-    paths: &Paths,
-    troubles: &mut Vec<String>,
-) -> anyhow::Result<usize> {
+async fn stop_sandboxes(runtime: &dyn Runtime) -> anyhow::Result<usize> {
     let containers = runtime
         .list_containers(Labels::new())
         .await
@@ -95,29 +101,27 @@ async fn stop_sandboxes(
         .filter(|found| found.labels.contains_key(POD_UID))
         .collect();
     for sandbox in &ours {
-        stop_sandbox(runtime, sandbox, paths, troubles).await?;
+        stop_sandbox(runtime, sandbox).await?;
     }
     Ok(ours.len())
 }
 
-async fn stop_sandbox(
-    runtime: &dyn Runtime,
-    sandbox: &PodSandbox,
-    paths: &Paths,
-    troubles: &mut Vec<String>,
-) -> anyhow::Result<()> {
-    let PodSandboxMetadata {
-        name, namespace, uid, ..
-    } = sandbox.metadata.clone().unwrap_or_default();
+async fn stop_sandbox(runtime: &dyn Runtime, sandbox: &PodSandbox) -> anyhow::Result<()> {
+    let PodSandboxMetadata { name, namespace, .. } = sandbox.metadata.clone().unwrap_or_default();
     let pod = || format!("pod {namespace}/{name}");
     runtime.stop_sandbox(&sandbox.id).await.with_context(pod)?;
     runtime.remove_sandbox(&sandbox.id).await.with_context(pod)?;
     println!("[ok] {} is stopped", pod());
-    if !uid.is_empty() && [&namespace, &name, &uid].iter().all(|part| !part.contains('/')) {
-        let logs = format!("{namespace}_{name}_{uid}");
-        take_down(&paths.pod_logs(), OsStr::new(&logs), troubles);
-    }
     Ok(())
+}
+
+/// Removes the logs of pods, those of which the runtime knows nothing any more too, and the links to them.
+fn clear_logs(paths: &Paths, troubles: &mut Vec<String>) {
+    let dir = paths.pod_logs();
+    for (_, logs) in logs_on_disk(&dir) {
+        take_down(&dir, logs.file_name().unwrap_or_default(), troubles);
+    }
+    clean_links(&paths.log_links());
 }
 
 /// Removes what the pod network that join wrote left: its bridge and its addresses.
@@ -131,6 +135,33 @@ pub(super) fn remove_network(paths: &Paths, troubles: &mut Vec<String>) {
             "the bridge {} could not be removed: {error}",
             conflist::BRIDGE
         ));
+    }
+}
+
+/// Removes the cgroups that pods were in, in either layout: which one it was, the runtime may not tell any more. What is
+/// in use is somebody else's by now, and is left.
+pub(super) async fn remove_cgroups(root: &str) {
+    for driver in [CgroupDriver::Systemd, CgroupDriver::Cgroupfs] {
+        // Without a cgroup file system there is nothing to remove.
+        let Ok(cgroups) = Cgroups::detect(CgroupLayout::new(root, driver)) else {
+            return;
+        };
+        let cgroups = Arc::new(cgroups);
+        let mut removed = cgroups.aside(Cgroups::remove_all).await;
+        for _ in 1..CGROUP_TRIES {
+            if removed.is_ok() {
+                break;
+            }
+            // The kernel takes a moment to let go of the last process.
+            sleep(PAUSE).await;
+            removed = cgroups.aside(Cgroups::remove_all).await;
+        }
+        if let Err(error) = removed {
+            println!(
+                "[!!] a cgroup of pods is left until the next boot: {}",
+                error.whole()
+            );
+        }
     }
 }
 
@@ -190,11 +221,24 @@ mod tests {
         sandbox(&runtime, "hello", &[(POD_UID, "uid-hello")]).await;
         sandbox(&runtime, "other", &[("app", "not Kubernetes")]).await;
 
+        let forgotten = paths.pod_logs().join("default_gone_uid-gone");
+        let foreign = paths.pod_logs().join("README");
+        let link = paths.log_links().join("hello_default_web-1.log");
+        std::fs::create_dir_all(&forgotten).unwrap();
+        std::fs::write(&foreign, "").unwrap();
+        std::fs::create_dir_all(paths.log_links()).unwrap();
+        std::os::unix::fs::symlink(&logs, &link).unwrap();
+        let journal = paths.run_dir().join("devices/boot.log");
+        std::fs::create_dir_all(journal.parent().unwrap()).unwrap();
+        std::fs::write(&journal, "").unwrap();
+
         let mut troubles = Vec::new();
-        let stopped = stop_sandboxes(&runtime, &paths, &mut troubles).await;
-        assert_eq!((stopped.unwrap(), troubles), (1, Vec::new()));
+        stop_all(Some(&runtime), &paths, &mut troubles).await.unwrap();
+        assert_eq!(troubles, Vec::<String>::new());
         assert_eq!(runtime.sandboxes(), 1);
-        assert!(!paths.pod_logs().join("default_hello_uid-hello").exists());
+        assert!(!logs.exists() && !forgotten.exists() && foreign.exists());
+        assert!(!link.is_symlink(), "it leads nowhere");
+        assert!(!paths.run_dir().exists());
         std::fs::remove_dir_all(root).unwrap();
     }
 
@@ -203,8 +247,7 @@ mod tests {
         let runtime = FakeRuntime::default();
         sandbox(&runtime, "hello", &[(POD_UID, "uid-hello")]).await;
         runtime.fail_next("StopPodSandbox", "device or resource busy");
-        let paths = Paths::below(std::env::temp_dir().join("tombolo-reset-none"));
-        let stopped = stop_sandboxes(&runtime, &paths, &mut Vec::new()).await;
+        let stopped = stop_sandboxes(&runtime).await;
         let told = format!("{:#}", stopped.unwrap_err());
         assert!(told.contains("default/hello") && told.contains("busy"), "{told}");
     }

@@ -113,7 +113,12 @@ async fn a_reset_that_was_cut_short_is_finished_by_the_next() {
     device.reset(false).await.unwrap();
     assert!(device.is_bare());
     let asked = device.asked.lock().clone();
-    assert_eq!(asked, ["stop edgecore.service", "daemon-reload"]);
+    let expected = [
+        "stop edgecore.service",
+        "disable edgecore.service",
+        "daemon-reload",
+    ];
+    assert_eq!(asked, expected);
 }
 
 #[tokio::test]

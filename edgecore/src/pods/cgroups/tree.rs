@@ -123,17 +123,29 @@ impl Cgroups {
     /// Removes the pod's cgroup in whichever class it is, with those the runtime left below it. Fails while a
     /// process is in it.
     pub fn remove_pod(&self, uid: &str) -> Result<(), CgroupError> {
-        for path in Qos::ALL.map(|qos| self.layout.pod_path(qos, uid)) {
-            let dirs = self.hierarchy.mounts().into_iter().map(|mount| mount.join(&path));
-            let dirs: Vec<PathBuf> = dirs.filter(|dir| dir.exists()).collect();
-            if self.layout.driver() == CgroupDriver::Systemd && !dirs.is_empty() {
-                self.stop(&path, &dirs)?;
-            }
-            for dir in dirs {
-                told("remove", &dir, remove(&dir))?;
-            }
+        let mut paths = Qos::ALL.iter().map(|qos| self.layout.pod_path(*qos, uid));
+        paths.try_for_each(|path| self.remove(&path))
+    }
+
+    /// Removes the cgroups of all pods and of the classes, for a device that is a node no more. Fails while a process
+    /// is in one.
+    pub fn remove_all(&self) -> Result<(), CgroupError> {
+        for (_, uid) in self.pods() {
+            self.remove_pod(&uid)?;
         }
-        Ok(())
+        // The first of them is the one that the others are in.
+        let mut classes = Qos::ALL.iter().rev().map(|qos| self.layout.qos_path(*qos));
+        classes.try_for_each(|path| self.remove(&path))
+    }
+
+    fn remove(&self, path: &str) -> Result<(), CgroupError> {
+        let dirs = self.hierarchy.mounts().into_iter().map(|mount| mount.join(path));
+        let dirs: Vec<PathBuf> = dirs.filter(|dir| dir.exists()).collect();
+        if self.layout.driver() == CgroupDriver::Systemd && !dirs.is_empty() {
+            self.stop(path, &dirs)?;
+        }
+        let mut dirs = dirs.iter();
+        dirs.try_for_each(|dir| told("remove", dir, remove(dir)))
     }
 
     /// systemd would stop a slice together with all that runs in it.

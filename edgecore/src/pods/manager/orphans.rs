@@ -209,8 +209,10 @@ fn order_to_end(uid: &str, seen: &Seen) -> Order {
     }
 }
 
+/// The directories of pods' logs, with the pods' UIDs.
+///
 /// `<namespace>_<name>_<uid>`: neither names nor UIDs have an underscore.
-fn logs_on_disk(dir: &Path) -> Vec<(String, PathBuf)> {
+pub(crate) fn logs_on_disk(dir: &Path) -> Vec<(String, PathBuf)> {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
     let named = entries.filter_map(|entry| {
         let name = entry.file_name().to_string_lossy().into_owned();
@@ -228,8 +230,8 @@ fn clean_log(dir: &Path) {
     }
 }
 
-/// Links whose log is gone.
-fn clean_links(dir: &Path) {
+/// Removes the links whose log is gone.
+pub(crate) fn clean_links(dir: &Path) {
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         let path = entry.path();
         let dangling = path.is_symlink() && !path.exists();

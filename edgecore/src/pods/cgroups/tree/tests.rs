@@ -165,14 +165,33 @@ fn removing_a_pods_cgroup_takes_what_the_runtime_left_and_nothing_else() {
 }
 
 #[test]
+fn of_a_node_that_is_none_any_more_no_cgroup_is_left_but_the_root() {
+    let scratch = Scratch::new("cgroup-all");
+    let cgroups = fake_v1(&scratch);
+    for leaf in ["pids/lab/kubepods/besteffort/podu/abc", "cpu/lab/kubepods/podv"] {
+        std::fs::create_dir_all(scratch.path().join(leaf)).unwrap();
+    }
+    let beside = scratch.path().join("pids/lab/others");
+    std::fs::create_dir_all(&beside).unwrap();
+    cgroups.remove_all().unwrap();
+    cgroups.remove_all().unwrap();
+    for mount in ["pids", "cpu"] {
+        assert!(!scratch.path().join(mount).join("lab/kubepods").exists());
+    }
+    assert!(beside.exists());
+}
+
+#[test]
 fn a_cgroup_that_is_in_use_is_not_removed() {
     let scratch = Scratch::new("cgroup-busy");
     let cgroups = fake_v1(&scratch);
     let busy = scratch.path().join("pids/lab/kubepods/podu");
     std::fs::create_dir_all(&busy).unwrap();
     std::fs::write(busy.join("stands-for-a-process"), "").unwrap();
-    let error = cgroups.remove_pod("u").unwrap_err();
-    assert!(matches!(error, CgroupError::Io { action: "remove", .. }));
+    for refused in [cgroups.remove_pod("u"), cgroups.remove_all()] {
+        let error = refused.unwrap_err();
+        assert!(matches!(error, CgroupError::Io { action: "remove", .. }));
+    }
 }
 
 #[test]
@@ -233,12 +252,19 @@ fn under_systemd_slices_are_made_limited_and_stopped_by_it() {
     }
     cgroups.remove_pod("a-b").unwrap();
     let slice = "kubepods-burstable-poda_b.slice";
+    let made = [
+        format!("StartTransientUnit {slice}"),
+        format!("SetUnitProperties {slice}"),
+        format!("StopUnit {slice}"),
+    ];
+    assert_eq!(systemd.calls(), made);
+    for class in ["", "kubepods-burstable.slice"] {
+        let dir = scratch.path().join("kubepods.slice").join(class);
+        std::fs::remove_file(dir.join("cgroup.subtree_control")).unwrap_or_default();
+    }
+    cgroups.remove_all().unwrap();
     assert_eq!(
-        systemd.calls(),
-        [
-            format!("StartTransientUnit {slice}"),
-            format!("SetUnitProperties {slice}"),
-            format!("StopUnit {slice}")
-        ]
+        systemd.calls()[made.len()..],
+        ["StopUnit kubepods-burstable.slice", "StopUnit kubepods.slice"]
     );
 }
