@@ -194,10 +194,10 @@ does not work, or not for long) or unknown (it could not be looked at), and in t
 mends it. It needs root, takes a quarter of a minute at most, writes nothing, and does not disturb a
 node that runs. Before the device has joined it looks at what join needs.
 
-What it looks at: the configuration; key, certificate and clock; the service and the store; the
-container runtime, its network, cgroup driver and sandbox image; cgroups, disk, swap, other agents;
-cloudcore by each transport; the MQTT broker and who is let in; the mappers' socket; and, where edgecore
-runs, its link, conditions, pods and devices.
+What it looks at: the configuration; key, certificate and clock; the service, the program that it starts,
+and the store; the container runtime, its network, cgroup driver and sandbox image; cgroups, disk, swap,
+other agents; cloudcore by each transport; the MQTT broker and who is let in; the mappers' socket; and,
+where edgecore runs, its link, conditions, pods and devices.
 
 It ends with 0 when nothing has failed, and with 1 when something has.";
 const DOCTOR_EXAMPLES: &str = "\

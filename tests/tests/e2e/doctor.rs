@@ -21,10 +21,11 @@ crate::tests![the_doctor_finds_nothing_on_a_node_that_works_and_names_what_is_cu
 /// It may take so long when everything hangs.
 const BOUND: Duration = Duration::from_secs(15);
 /// What must be well on a node that works, among others.
-const WELL: [&str; 9] = [
+const WELL: [&str; 10] = [
     "configuration",
     "certificate",
     "clock",
+    "program",
     "runtime",
     "cloudcore quic",
     "cloudcore websocket",

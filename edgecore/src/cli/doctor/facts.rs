@@ -160,6 +160,8 @@ pub(super) struct Node {
     pub(super) ahead: Seen<i64>,
     /// The service.
     pub(super) unit: Seen<Unit>,
+    /// The programs that are edgecore here.
+    pub(super) programs: Seen<Programs>,
     /// The store on the disk.
     pub(super) store: Seen<Store>,
     /// The MQTT broker.
@@ -221,6 +223,37 @@ pub(super) enum Unit {
         /// Whether it starts at boot.
         is_enabled: bool,
     },
+}
+
+/// The programs that are edgecore here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Programs {
+    /// The one that looks.
+    pub(super) own: Program,
+    /// The one that the service starts, where there is one.
+    pub(super) service: Option<Started>,
+    /// The one that runs, where one does.
+    pub(super) daemon: Option<Program>,
+}
+
+/// A program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Program {
+    /// Its file, by the name under which it was or will be started.
+    pub(super) path: String,
+    /// A number for what is in it, the same for the same; nothing where there is no such file.
+    pub(super) content: Option<usize>,
+}
+
+/// What a service starts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Started {
+    /// The program.
+    pub(super) program: Program,
+    /// The directory below which it reads and writes.
+    pub(super) root: String,
+    /// Whether systemd goes by another text of the unit than the one on the disk.
+    pub(super) is_stale: bool,
 }
 
 /// The store's files, while nobody has them open.

@@ -1,5 +1,7 @@
 //! What the facts mean, and how it is shown.
 
+mod program;
+
 use super::facts::{
     Answers, Broker, Cause, Daemon, Facts, Joined, Machine, Mappers, Miss, Network, Node, Other, Runtime,
     Sandbox, Space, Store, Unit, Way,
@@ -31,6 +33,7 @@ fn node() -> Node {
         has_proxy: false,
         ahead: Ok(1),
         unit: Ok(Unit::Installed { is_enabled: true }),
+        programs: Ok(program::programs()),
         store: Ok(Store::InUse),
         broker: Broker {
             address: "mqtt://127.0.0.1:1883".to_owned(),

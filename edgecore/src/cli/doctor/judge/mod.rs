@@ -1,6 +1,7 @@
 //! What the facts mean, and what mends it. Pure.
 
 mod machine;
+mod program;
 mod reach;
 mod running;
 
@@ -27,6 +28,7 @@ pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
     found.push(clock(facts));
     if let Some(node) = &facts.node {
         found.push(service(&node.unit, &facts.daemon));
+        found.extend(program::programs(&node.programs));
         found.push(store(&node.store, &facts.daemon));
     }
     found.extend(machine::runtime(&facts.runtime, facts.node.is_some()));

@@ -6,6 +6,7 @@
 mod cloud;
 mod machine;
 mod others;
+mod program;
 mod runtime;
 mod store;
 
@@ -17,7 +18,9 @@ use tokio::net::UnixStream;
 use tokio::process::Command;
 use tokio::time::timeout;
 
-use super::facts::{Broker, Daemon, Facts, Joined, Machine, Mappers, Node, Runtime, Seen, Store, Unit, Way};
+use super::facts::{
+    Broker, Daemon, Facts, Joined, Machine, Mappers, Node, Programs, Runtime, Seen, Store, Unit, Way,
+};
 use super::one_line;
 use crate::cli::Paths;
 use crate::cli::control::{self, ControlError};
@@ -123,7 +126,8 @@ async fn daemon(paths: &Paths) -> Daemon {
 
 async fn node(config: Option<&Config>, paths: &Paths, clock: &Clock) -> Option<Node> {
     let config = config?;
-    let (own, there) = tokio::join!(own(config, paths, clock), beyond(config, paths));
+    let (own, there, programs) =
+        tokio::join!(own(config, paths, clock), beyond(config, paths), programs(paths));
     let Own {
         identity,
         open_files,
@@ -139,6 +143,7 @@ async fn node(config: Option<&Config>, paths: &Paths, clock: &Clock) -> Option<N
         has_proxy: config.proxy.is_some(),
         ahead,
         unit,
+        programs,
         store,
         broker,
         mappers,
@@ -198,20 +203,41 @@ async fn unit(paths: &Paths) -> Seen<Unit> {
     if !systemd_runs(paths) {
         return Ok(Unit::NoSystemd);
     }
-    let mut asking = Command::new("systemctl");
-    asking
-        .args(["is-enabled", NAME])
-        .stdin(Stdio::null())
-        .kill_on_drop(true);
-    let output = within(SHORT, asking.output()).await?;
-    let output = output.map_err(|error| format!("systemctl: {error}"))?;
-    Ok(match String::from_utf8_lossy(&output.stdout).trim() {
+    Ok(match systemctl(&["is-enabled", NAME]).await?.trim() {
         "" | "not-found" => Unit::Missing,
         // Enabled for ever or until the next boot, or by a link.
         word => Unit::Installed {
             is_enabled: word.starts_with("enabled") || word == "linked" || word == "static",
         },
     })
+}
+
+async fn programs(paths: &Paths) -> Seen<Programs> {
+    let unit = async {
+        if !systemd_runs(paths) {
+            return Ok(None);
+        }
+        let words = [
+            "show",
+            "--property=ExecStart",
+            "--property=NeedDaemonReload",
+            NAME,
+        ];
+        systemctl(&words).await.map(|shown| program::unit(&shown))
+    };
+    let (unit, daemon) = tokio::join!(unit, within(SHORT, peer(paths)));
+    let (unit, daemon) = (unit?, daemon?);
+    let seen = aside(move || program::look(unit, daemon, "/proc".as_ref())).await?;
+    seen.map_err(|error| error.to_string())
+}
+
+/// What systemd says, whatever it thinks of it.
+async fn systemctl(words: &[&str]) -> Seen<String> {
+    let mut asking = Command::new("systemctl");
+    asking.args(words).stdin(Stdio::null()).kill_on_drop(true);
+    let output = within(SHORT, asking.output()).await?;
+    let output = output.map_err(|error| format!("systemctl: {error}"))?;
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// Opening what a daemon holds would do no harm, but it changes while it is read.
