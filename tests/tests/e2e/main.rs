@@ -25,6 +25,7 @@ mod surroundings;
 mod told;
 mod transport;
 mod vm;
+mod vm_service;
 mod world;
 
 use std::sync::Arc;
@@ -67,7 +68,15 @@ fn main() -> Result<()> {
         offline::TESTS,
     ]
     .concat();
-    let own_device = [vm::TESTS, old_runtime::TESTS, counters::TESTS, transport::TESTS].concat();
+    let own_device = [
+        vm_service::TESTS,
+        // The last of these takes the machine out of the cluster.
+        vm::TESTS,
+        old_runtime::TESTS,
+        counters::TESTS,
+        transport::TESTS,
+    ]
+    .concat();
     let own_testbed = [eviction::TESTS, certificates::TESTS, old_api::TESTS, cost::TESTS].concat();
     let arguments = Arguments {
         // Each of those beside holds one while it waits for its turn; the last one is for the others.

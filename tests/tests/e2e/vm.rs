@@ -27,9 +27,9 @@ crate::tests![
 ];
 
 /// The machine's name and the node's.
-const VM: &str = "vm1";
+pub(crate) const VM: &str = "vm1";
 /// A processor is emulated there, and another may be at work beside it.
-const SLOW: Duration = Duration::from_mins(4);
+pub(crate) const SLOW: Duration = Duration::from_mins(4);
 /// The files that limit a cgroup.
 const FILES: &str = "cpu.max cpu.weight memory.max memory.min memory.low memory.high memory.swap.max memory.oom.group pids.max hugetlb.2MB.max";
 
@@ -61,7 +61,6 @@ const CONTAINER_REST: &str = "memory.swap.max=0, memory.oom.group=1";
 
 /// Boots the machine and has it join.
 pub(crate) async fn join(testbed: &Testbed, driver: Driver) -> Result<Vm> {
-    let token = cloudcore::token(testbed, &[]).await?;
     let vm = Vm::build(VM, testbed, driver)?;
     vm.boot(Cable::Plugged).await?;
     until("containerd of the machine", SLOW, || async {
@@ -72,20 +71,29 @@ pub(crate) async fn join(testbed: &Testbed, driver: Driver) -> Result<Vm> {
         vm.shell(&format!("ctr -n k8s.io images import /extra/images/{image}.tar"))
             .await?;
     }
-    let address = testbed.node.machine.address();
-    let port = cloudcore::NODE_PORT;
-    // join writes the service and starts it, as on a device.
-    vm.shell(&format!(
-        "TOMBOLO_TOKEN={token} /extra/edgecore join {address}:{port}"
-    ))
-    .await?;
+    vm.shell("install -m 755 /extra/edgecore /usr/local/bin/").await?;
+    enrol(testbed, &vm).await?;
     node_ready(&testbed.client(), VM, SLOW)
         .await
         .with_context(|| format!("its console: {}", vm.console().display()))?;
     Ok(vm)
 }
 
-fn limited(name: &str, resources: Value) -> Value {
+/// `edgecore join` as docs/install.md has it, with a token of its own. It writes the service and starts it.
+pub(crate) async fn enrol(testbed: &Testbed, vm: &Vm) -> Result<String> {
+    let token = cloudcore::token(testbed, &[]).await?;
+    vm.shell(&format!("echo {token} >/root/token")).await?;
+    rejoin(testbed, vm, "").await
+}
+
+/// The same with the token that is there, and with more words.
+pub(crate) async fn rejoin(testbed: &Testbed, vm: &Vm, words: &str) -> Result<String> {
+    let (address, port) = (testbed.node.machine.address(), cloudcore::NODE_PORT);
+    let line = format!("edgecore join {address}:{port} --token-file /root/token {words}");
+    vm.shell(&line).await
+}
+
+pub(crate) fn limited(name: &str, resources: Value) -> Value {
     let mut container = sleeping();
     container["resources"] = resources;
     let mut pod = pod(name, VM, container);
@@ -317,7 +325,7 @@ async fn in_a_vm_pods_run_again_after_a_power_cut_without_a_network(world: &Worl
 /// edgecore answers without a link, and knows its pods.
 async fn offline_status(vm: &Vm) -> Result<()> {
     let answers = until("edgecore status without a link", SLOW, || async {
-        let status = vm.shell("/extra/edgecore status").await?;
+        let status = vm.shell("edgecore status").await?;
         Ok(Look::when(status.contains("vm-guaranteed"), || status.clone()))
     })
     .await;
