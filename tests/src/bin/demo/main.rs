@@ -71,7 +71,8 @@ async fn show(testbed: &Testbed, once: bool) -> Result<()> {
         return Ok(());
     }
     note(&format!(
-        "the cluster stays up; in another terminal:\n\n    export KUBECONFIG={}\n    export PATH={}:$PATH\n    kubectl get nodes -o wide\n\n  \
+        "the cluster stays up; in another terminal:\n\n    export KUBECONFIG={}\n    export PATH={}:$PATH\n    kubectl get nodes -o wide\n    \
+         kubectl scale deployment/hello --replicas=3\n    kubectl get pods -l app=hello -o wide\n\n  \
          the logs are in {}\n  Ctrl-C tears everything down",
         testbed.plane.admin_kubeconfig().display(),
         testbed.cache.path(),
