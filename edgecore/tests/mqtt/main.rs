@@ -9,6 +9,7 @@
 mod access;
 mod broker;
 mod hostile;
+mod knock;
 mod old;
 mod older;
 mod pki;

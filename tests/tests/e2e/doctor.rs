@@ -34,12 +34,13 @@ const WELL: [&str; 10] = [
     "link",
 ];
 
-/// A link, as `edgecore status` tells it, and the daemon's process.
-async fn undisturbed(device: &EdgeMachine) -> Result<(Value, i32)> {
+/// The link and the connection to the broker, as `edgecore status` tells them, and the daemon's process.
+async fn undisturbed(device: &EdgeMachine) -> Result<(Value, Value, i32)> {
     let said = device.edgecore(&["status", "-o", "json"]).await?;
     let status: Value = serde_json::from_str(&said)?;
     Ok((
         status["link"]["since"].clone(),
+        status["broker"]["reconnects"].clone(),
         device.machine.service_pid("edgecore")?,
     ))
 }
@@ -85,6 +86,16 @@ async fn the_doctor_finds_nothing_on_a_node_that_works_and_names_what_is_cut(wor
     mosquitto::start(&device, &[], ("", "10.86.0.1")).await?;
     device.install_service()?;
     node_ready(&testbed.client(), device.machine.name(), PATIENCE).await?;
+    let first = until("a connection to the broker", PATIENCE, || async {
+        let status = device.edgecore(&["status", "-o", "json"]).await?;
+        let status: Value = serde_json::from_str(&status)?;
+        Ok(if status["broker"]["connected"] == true {
+            Look::Done(())
+        } else {
+            Look::NotYet(status["broker"].to_string())
+        })
+    });
+    first.await?;
     let before = undisturbed(&device).await?;
     let said = until("a doctor who finds nothing", PATIENCE, || async {
         let said = doctor(&device).await?;

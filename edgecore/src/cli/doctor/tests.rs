@@ -382,6 +382,8 @@ fn a_broker_is_judged_by_whom_it_lets_in() {
     assert_eq!(knocked(absent(), None, true), one("broker", Failed));
     let unreadable = ill_node(|node| node.broker.knock = Ok(Err(why())));
     assert_eq!(unreadable, one("broker", Failed));
+    let unasked = ill_node(|node| node.broker.knock = Err(why()));
+    assert_eq!(unasked, one("broker", Unknown));
 }
 
 #[test]

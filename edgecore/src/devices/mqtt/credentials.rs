@@ -42,6 +42,8 @@ pub(crate) struct Access {
     /// How long the broker keeps the session of a node that is away; on 3.1.1 only its own settings say.
     pub(super) kept: Duration,
     tls: Option<Arc<ClientConfig>>,
+    /// Whether the node shows a certificate of its own.
+    pub(super) has_certificate: bool,
 }
 
 impl Access {
@@ -65,12 +67,14 @@ impl Access {
         kept: Duration,
     ) -> Result<Self, NoTls> {
         let tls = broker.tls.then(|| tls::client(credentials)).transpose()?;
+        let has_certificate = credentials.is_some_and(|own| own.certificate.is_some());
         Ok(Self {
             host: broker.bracketed().into_owned(),
             port: broker.port,
             client_id,
             login: credentials.and_then(Credentials::login),
             kept,
+            has_certificate: has_certificate && tls.is_some(),
             tls: tls.map(Arc::new),
         })
     }

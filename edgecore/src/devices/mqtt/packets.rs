@@ -1,7 +1,5 @@
 //! What goes over the wire, in both versions of MQTT. Pure; the bytes are the library's work.
 
-use std::fmt::Debug;
-
 use bytes::{Buf, BytesMut};
 use rumqttc::v5::mqttbytes::v5 as five;
 use rumqttc::v5::mqttbytes::{self as bytes5, QoS as QoS5};
@@ -10,7 +8,7 @@ use rumqttc::{self as three, QoS};
 use super::credentials::Access;
 use super::message::{Filter, Message, Publish};
 use super::oversized::{Head, head};
-use super::terms::{KEEP_ALIVE, MOST_IN, Terms};
+use super::terms::{Codes, KEEP_ALIVE, MOST_IN, Terms, answer};
 use super::version::{LARGEST, Lost, Session, Version};
 
 /// What the broker said.
@@ -244,17 +242,6 @@ fn too_large(input: &mut BytesMut) -> Result<Option<Incoming>, Lost> {
     Ok(Some(Incoming::Message { message, left }))
 }
 
-/// What the broker's answer to the greeting means, in whichever version.
-fn answer<C: PartialEq + Debug>(code: &C, good: &C, unknown: &[C], up: Incoming) -> Result<Incoming, Lost> {
-    if code == good {
-        Ok(up)
-    } else if unknown.contains(code) {
-        Err(Lost::Version)
-    } else {
-        Err(Lost::Broken(format!("the broker refused it: {code:?}")))
-    }
-}
-
 const fn whole(message: Message) -> Incoming {
     Incoming::Message { message, left: 0 }
 }
@@ -271,8 +258,16 @@ fn of_five(packet: five::Packet) -> Result<Incoming, Lost> {
                 session_present: ack.session_present,
                 terms: ack.properties.as_ref().map(Terms::of).unwrap_or_default(),
             };
-            let unknown = [Code::RefusedProtocolVersion, Code::UnsupportedProtocolVersion];
-            return answer(&ack.code, &Code::Success, &unknown, up);
+            let codes = Codes {
+                good: Code::Success,
+                unknown: &[Code::RefusedProtocolVersion, Code::UnsupportedProtocolVersion],
+                denied: &[
+                    Code::BadUserNamePassword,
+                    Code::NotAuthorized,
+                    Code::ClientIdentifierNotValid,
+                ],
+            };
+            return answer(&ack.code, &codes, up);
         }
         Packet::Publish(publish) => whole(Message {
             topic: String::from_utf8_lossy(&publish.topic).into_owned(),
@@ -315,7 +310,12 @@ fn of_three(packet: three::Packet) -> Result<Incoming, Lost> {
                 session_present: ack.session_present,
                 terms: Terms::default(),
             };
-            return answer(&ack.code, &Code::Success, &[Code::RefusedProtocolVersion], up);
+            let codes = Codes {
+                good: Code::Success,
+                unknown: &[Code::RefusedProtocolVersion],
+                denied: &[Code::BadUserNamePassword, Code::NotAuthorized, Code::BadClientId],
+            };
+            return answer(&ack.code, &codes, up);
         }
         Packet::Publish(publish) => whole(Message {
             topic: publish.topic,

@@ -1,13 +1,15 @@
-//! What each end of a connection lets the other do: what this node asks for, and what a broker says when it lets a
-//! client in. Pure.
+//! What each end of a connection lets the other do: what this node asks for, whether a broker lets it in, and what it
+//! lets it do then. Pure.
 //!
 //! Whoever does more than a broker lets him is thrown out, and would be again after each connection. MQTT 3.1.1 knows none of it.
 
+use std::fmt::Debug;
 use std::time::Duration;
 
 use rumqttc::v5::mqttbytes::v5::ConnAckProperties;
 
-use super::version::LARGEST;
+use super::packets::Incoming;
+use super::version::{LARGEST, Lost};
 
 /// How many messages the broker may have delivered and not seen acknowledged.
 pub(super) const MOST_IN: u16 = 4096;
@@ -61,11 +63,37 @@ impl Terms {
     }
 }
 
+/// What the codes of the broker's answer mean, in one version.
+pub(super) struct Codes<C: 'static> {
+    /// It lets the node in.
+    pub(super) good: C,
+    /// It does not speak that version.
+    pub(super) unknown: &'static [C],
+    /// Somebody else is wanted.
+    pub(super) denied: &'static [C],
+}
+
+/// What the broker's answer to the greeting means, in whichever version.
+pub(super) fn answer<C: PartialEq + Debug>(
+    code: &C,
+    codes: &Codes<C>,
+    up: Incoming,
+) -> Result<Incoming, Lost> {
+    if *code == codes.good {
+        Ok(up)
+    } else if codes.unknown.contains(code) {
+        Err(Lost::Version)
+    } else if codes.denied.contains(code) {
+        Err(Lost::Denied(format!("{code:?}")))
+    } else {
+        Err(Lost::Broken(format!("the broker refused it: {code:?}")))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use bytes::BytesMut;
 
-    use super::super::packets::Incoming;
     use super::super::version::Version;
     use super::*;
 
@@ -89,6 +117,22 @@ mod tests {
         assert_eq!(seconds(&[0x13, 0, 10]), 10);
         assert_eq!(seconds(&[0x13, 1, 0]), 20);
         assert_eq!(seconds(&[0x13, 0, 0]), 20, "it never hangs up");
+    }
+
+    #[test]
+    fn who_is_not_the_one_that_the_broker_knows_is_told_so_in_both_versions() {
+        let said = |version: Version, answer: &[u8]| version.read(&mut BytesMut::from(answer)).unwrap_err();
+        for code in [2, 4, 5] {
+            let said = said(Version::Three, &[0x20, 2, 0, code]);
+            assert!(matches!(said, Lost::Denied(_)), "{said:?}");
+        }
+        for code in [0x85, 0x86, 0x87] {
+            let said = said(Version::Five, &[0x20, 3, 0, code, 0]);
+            assert!(matches!(said, Lost::Denied(_)), "{said:?}");
+        }
+        assert_eq!(said(Version::Three, &[0x20, 2, 0, 1]), Lost::Version);
+        let busy = said(Version::Five, &[0x20, 3, 0, 0x89, 0]);
+        assert!(matches!(busy, Lost::Broken(_)), "{busy:?}");
     }
 
     #[test]

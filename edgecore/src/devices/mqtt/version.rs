@@ -36,6 +36,9 @@ pub(crate) enum Lost {
     /// The broker ended it without a word.
     #[error("the broker hung up")]
     HungUp,
+    /// The broker knows the node by another name or password, or not at all.
+    #[error("the broker refused it: {0}")]
+    Denied(String),
     /// It could not be made, or broke.
     #[error("{0}")]
     Broken(String),
@@ -100,7 +103,7 @@ impl Greeting {
                     Version::Three => Version::Five,
                 };
             }
-            (Lost::HungUp | Lost::Broken(_), _) => {}
+            (Lost::HungUp | Lost::Denied(_) | Lost::Broken(_), _) => {}
         }
         is_refusal
     }

@@ -76,7 +76,13 @@ pub(super) fn broker(broker: &Broker, daemon: &Daemon) -> Vec<Finding> {
             let remedy = "mend the file that mqtt.credentials in edgecore.yaml names: root's, and chmod 600";
             return vec![Finding::failed(CHECK, why, remedy)];
         }
-        Err(why) => return vec![Finding::failed(CHECK, format!("{address}: {why}"), LOOK)],
+        Err(why) => {
+            let remedy = match daemon {
+                Daemon::Silent(_) => "see the line of the service",
+                Daemon::Absent | Daemon::Runs(_) => LOOK,
+            };
+            return vec![Finding::unknown(CHECK, format!("{address}: {why}"), remedy)];
+        }
     };
     match &knock.own {
         Answer::LetIn => {

@@ -196,7 +196,12 @@ fn seconds_to(end: SystemTime, now: SystemTime) -> i64 {
 
 /// What is around the node.
 async fn beyond(config: &Config, paths: &Paths) -> (Seen<Unit>, Seen<Store>, Broker, Seen<Mappers>) {
-    tokio::join!(unit(paths), store(paths), broker(config), mappers(config, paths))
+    tokio::join!(
+        unit(paths),
+        store(paths),
+        broker(config, paths),
+        mappers(config, paths)
+    )
 }
 
 async fn unit(paths: &Paths) -> Seen<Unit> {
@@ -249,12 +254,29 @@ async fn store(paths: &Paths) -> Seen<Store> {
     aside(move || store::look(&dir)).await
 }
 
-async fn broker(config: &Config) -> Broker {
-    let name = config.node_name.to_string();
+/// Two connections of one client end each other, so a daemon that may be connected is not shown there again.
+async fn broker(config: &Config, paths: &Paths) -> Broker {
+    let (name, address) = (config.node_name.to_string(), config.mqtt.address.to_string());
+    let knock = match is_connected(&daemon(paths).await, &address) {
+        Some(is_in) => within(MEDIUM, mqtt::knock(&config.mqtt, &name, is_in)).await,
+        None => Err("not asked: edgecore runs, and does not say whether it is connected".to_owned()),
+    };
     Broker {
-        address: config.mqtt.address.to_string(),
+        address,
         is_named: config.mqtt != Mqtt::default(),
-        knock: within(MEDIUM, mqtt::knock(&config.mqtt, &name)).await,
+        knock,
+    }
+}
+
+/// Whether the daemon is connected to the broker at this address; not known of one that does not answer.
+fn is_connected(daemon: &Daemon, address: &str) -> Option<bool> {
+    match daemon {
+        Daemon::Absent => Some(false),
+        Daemon::Silent(_) => None,
+        Daemon::Runs(status) => {
+            let there = status.broker.as_ref().filter(|broker| broker.address == address);
+            Some(there.is_some_and(|broker| broker.connected))
+        }
     }
 }
 
@@ -268,4 +290,33 @@ async fn mappers(config: &Config, paths: &Paths) -> Seen<Mappers> {
         group,
         open: open.map(drop).map_err(|error| error.to_string()),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::status::{self, Status};
+
+    #[test]
+    fn a_daemon_that_may_be_connected_is_not_shown_to_the_broker_again() {
+        let address = "mqtt://127.0.0.1:1883";
+        let of = |daemon: &Daemon| is_connected(daemon, address);
+        assert_eq!(of(&Daemon::Absent), Some(false));
+        assert_eq!(of(&Daemon::Silent(String::new())), None);
+        let says = |address: &str, connected| {
+            let broker = status::Broker {
+                address: address.to_owned(),
+                connected,
+                ..status::Broker::default()
+            };
+            Daemon::Runs(Box::new(Status {
+                broker: Some(broker),
+                ..Status::default()
+            }))
+        };
+        assert_eq!(of(&says(address, true)), Some(true));
+        assert_eq!(of(&says(address, false)), Some(false));
+        let edited = says("mqtt://192.0.2.7:1883", true);
+        assert_eq!(of(&edited), Some(false), "the file names another one by now");
+    }
 }
