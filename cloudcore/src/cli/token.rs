@@ -27,10 +27,10 @@ pub(super) enum TokenCommand {
 
 #[derive(Args, Debug)]
 pub(super) struct CreateArgs {
-    /// How long the token is good for: a whole number with s, m, h or d
+    /// How long the token is good for: a whole number with s, m, h or d, at most 30d
     #[arg(long, value_name = "SPAN", default_value = "1h")]
     ttl: Span,
-    /// How many devices may join with it
+    /// How many devices may join with it, at most 1000
     #[arg(long, value_name = "COUNT", default_value_t = 1)]
     uses: u32,
     /// The one node name that it is good for
