@@ -3,6 +3,7 @@
 use crate::cli::status::Status;
 use crate::devices::mqtt::Knock;
 use crate::node::Disk;
+use crate::node::thresholds::Thresholds;
 
 /// What was seen, or why it could not be looked at.
 pub(super) type Seen<T> = Result<T, String>;
@@ -12,6 +13,8 @@ pub(super) type Seen<T> = Result<T, String>;
 pub(super) struct Facts {
     /// Whether there is a configuration.
     pub(super) joined: Joined,
+    /// Below how much that is left the node says that it is short.
+    pub(super) thresholds: Thresholds,
     /// The machine.
     pub(super) machine: Seen<Machine>,
     /// The container runtime.

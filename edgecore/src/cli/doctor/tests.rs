@@ -11,6 +11,7 @@ use super::*;
 use crate::cli::status::{Condition, DeviceLine, Link, PodLine, Status};
 use crate::devices::mqtt::{Answer, Knock};
 use crate::node::Disk;
+use crate::node::thresholds::{Threshold, Thresholds};
 
 const DAY: i64 = 86_400;
 
@@ -109,6 +110,7 @@ fn status() -> Status {
 fn healthy() -> Facts {
     Facts {
         joined: Joined::As("pump-7".to_owned()),
+        thresholds: Thresholds::default(),
         machine: Ok(machine()),
         runtime: Runtime::Answers(Box::new(answers())),
         daemon: Daemon::Runs(Box::new(status())),
@@ -215,6 +217,37 @@ fn disks_are_judged_by_the_thresholds_of_the_node() {
     );
     let uncounted = |space: &mut Space| (space.disk.inodes, space.disk.inodes_free) = (0, 0);
     assert_eq!(disk(uncounted), [], "some file systems count no inodes");
+}
+
+#[test]
+fn disks_are_judged_by_the_thresholds_that_the_configuration_chose() {
+    let at = |free, threshold| {
+        ill(|facts| {
+            facts.thresholds.disk = threshold;
+            facts.machine.as_mut().unwrap().spaces[2].disk.bytes_free = free;
+        })
+    };
+    assert_eq!(at(80, Threshold::Percent(5)), []);
+    assert_eq!(at(74, Threshold::Percent(5)), one("disk", Level::Warning));
+    assert_eq!(at(49, Threshold::Percent(5)), one("disk", Level::Failed));
+    assert_eq!(at(199, Threshold::Percent(20)), one("disk", Level::Failed));
+    assert_eq!(at(40, Threshold::Amount(20)), []);
+    assert_eq!(at(19, Threshold::Amount(20)), one("disk", Level::Failed));
+    assert_eq!(at(1, Threshold::Off), one("disk", Level::Warning));
+    let mut facts = healthy();
+    facts.thresholds.disk = Threshold::Percent(20);
+    facts.machine.as_mut().unwrap().spaces[0].disk.bytes_free = 199;
+    let told = |facts: &Facts| {
+        judge(facts)
+            .into_iter()
+            .find(|found| found.check == "disk")
+            .unwrap()
+    };
+    let remedy = told(&facts).remedy;
+    assert!(
+        remedy.contains("nodefs.available 20% or nodefs.inodesFree 5%"),
+        "{remedy}"
+    );
 }
 
 #[test]

@@ -2,12 +2,12 @@
 
 use super::super::Finding;
 use super::super::facts::{Answers, Machine, Network, Other, Runtime, Sandbox, Seen, Space};
-use crate::node::thresholds::{Threshold, Thresholds};
+use crate::node::thresholds::{Signal, Threshold, Thresholds};
 
 /// What pods' limits are made of.
 const CONTROLLERS: [&str; 3] = ["cpu", "memory", "pids"];
-/// With less than this in percent free, it is worth a word; a tenth is what the node keeps free.
-const TIGHT: u64 = 15;
+/// What is free of a disk is worth a word below so many halves of what the node keeps free.
+const TIGHT_HALVES: u64 = 3;
 
 /// The runtime, and what it says of itself.
 pub(super) fn runtime(runtime: &Runtime, has_joined: bool) -> Vec<Finding> {
@@ -87,7 +87,7 @@ fn sandbox(image: &Sandbox) -> Finding {
 }
 
 /// The machine itself.
-pub(super) fn machine(machine: &Seen<Machine>, has_joined: bool) -> Vec<Finding> {
+pub(super) fn machine(machine: &Seen<Machine>, thresholds: &Thresholds, has_joined: bool) -> Vec<Finding> {
     match machine {
         Err(why) => vec![Finding::unknown(
             "machine",
@@ -97,7 +97,7 @@ pub(super) fn machine(machine: &Seen<Machine>, has_joined: bool) -> Vec<Finding>
         Ok(machine) => vec![
             network(&machine.network, has_joined),
             cgroups(&machine.controllers),
-            disk(&machine.spaces),
+            disk(&machine.spaces, thresholds),
             swap(machine.swap),
             others(&machine.others),
         ],
@@ -156,10 +156,8 @@ fn cgroups(controllers: &Seen<Vec<String>>) -> Finding {
     )
 }
 
-fn disk(spaces: &[Space]) -> Finding {
+fn disk(spaces: &[Space], thresholds: &Thresholds) -> Finding {
     const CHECK: &str = "disk";
-    const FREE: &str = "remove what is not needed (du, journalctl --vacuum-size): below 10 % the node says DiskPressure, \
-         and evicts pods";
     if let Some(space) = spaces.iter().find(|space| space.is_read_only) {
         return Finding::failed(
             CHECK,
@@ -170,25 +168,55 @@ fn disk(spaces: &[Space]) -> Finding {
             "dmesg says why the kernel made it so; often the card or disk is dying",
         );
     }
-    let worst = spaces.iter().min_by_key(|space| free(space));
+    let worst = spaces
+        .iter()
+        .min_by_key(|space| (!is_short(space, thresholds), free(space)));
     let Some((space, (percent, what))) = worst.map(|space| (space, free(space))) else {
         return Finding::unknown(CHECK, "no file system was found to measure", "df");
     };
     let seen = format!("{percent} % of {what} are free for {} ({})", space.of, space.path);
-    if is_short(space) {
-        Finding::failed(CHECK, seen, FREE)
-    } else if percent < TIGHT && what == "bytes" {
-        Finding::warning(CHECK, seen, FREE)
+    if is_short(space, thresholds) {
+        Finding::failed(CHECK, seen, &room(thresholds))
+    } else if is_tight(space, thresholds) {
+        Finding::warning(CHECK, seen, &room(thresholds))
     } else {
         Finding::ok(CHECK, seen)
     }
 }
 
 /// Where the node says `DiskPressure`.
-fn is_short(space: &Space) -> bool {
-    let (defaults, disk) = (Thresholds::default(), &space.disk);
+fn is_short(space: &Space, thresholds: &Thresholds) -> bool {
+    let disk = &space.disk;
     let below = |threshold: Threshold, free, all| threshold.of(all).is_some_and(|least| free < least);
-    below(defaults.disk, disk.bytes_free, disk.bytes) || below(defaults.inodes, disk.inodes_free, disk.inodes)
+    below(thresholds.disk, disk.bytes_free, disk.bytes)
+        || below(thresholds.inodes, disk.inodes_free, disk.inodes)
+}
+
+/// Where it is not far from that; nobody evicts anything where that is off, and then the default counts.
+fn is_tight(space: &Space, thresholds: &Thresholds) -> bool {
+    let disk = &space.disk;
+    let default = || Thresholds::default().disk.of(disk.bytes);
+    let least = thresholds.disk.of(disk.bytes).or_else(default);
+    least.is_some_and(|least| disk.bytes_free.saturating_mul(2) < least.saturating_mul(TIGHT_HALVES))
+}
+
+/// How there will be room, and what comes if not.
+fn room(thresholds: &Thresholds) -> String {
+    const FREE: &str = "remove what is not needed (du, journalctl --vacuum-size)";
+    let bounds = [Signal::Disk, Signal::Inodes].map(|signal| (signal, thresholds.get(signal)));
+    let bounds = bounds
+        .iter()
+        .filter(|(_, threshold)| *threshold != Threshold::Off);
+    let bounds: Vec<_> = bounds
+        .map(|(signal, threshold)| format!("{} {threshold}", signal.name()))
+        .collect();
+    if bounds.is_empty() {
+        return format!("{FREE}: eviction is off in edgecore.yaml, and nothing else makes room");
+    }
+    format!(
+        "{FREE}: below {} the node says DiskPressure, and evicts pods",
+        bounds.join(" or ")
+    )
 }
 
 /// How much is free, in percent, of what is scarcer. Some file systems count no inodes.

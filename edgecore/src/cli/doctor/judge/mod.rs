@@ -32,7 +32,11 @@ pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
         found.push(store(&node.store, &facts.daemon));
     }
     found.extend(machine::runtime(&facts.runtime, facts.node.is_some()));
-    found.extend(machine::machine(&facts.machine, facts.node.is_some()));
+    found.extend(machine::machine(
+        &facts.machine,
+        &facts.thresholds,
+        facts.node.is_some(),
+    ));
     if let Some(node) = &facts.node {
         found.extend(reach::ways(&node.ways, node.has_proxy));
         found.extend(reach::broker(&node.broker, &facts.daemon));
