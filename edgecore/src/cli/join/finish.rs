@@ -39,7 +39,7 @@ pub(super) async fn what_is_left(with_service: bool, site: Site<'_>) -> anyhow::
         return Ok(());
     };
     if service::is_enabled(systemctl) {
-        return Ok(());
+        return service::renew(paths, systemctl);
     }
     let nobody = matches!(
         control::ask(&paths.control_socket()).await,

@@ -8,6 +8,7 @@ use anyhow::{Context as _, bail};
 use nix::sys::statfs::{TMPFS_MAGIC, statfs};
 
 use super::{Paths, Record, step};
+use crate::cli::record::{self, Entry};
 
 /// The unit, as it is installed by hand too.
 const UNIT: &str = include_str!("../../../../manifests/systemd/edgecore.service");
@@ -64,6 +65,24 @@ pub(super) fn is_enabled(systemctl: &Systemctl<'_>) -> bool {
     systemctl(&["is-enabled", "--quiet", NAME]).is_ok()
 }
 
+/// Writes the unit of this version where an earlier one's is; what it starts stays what it was. Nothing is restarted:
+/// most of it counts from the next boot on.
+pub(super) fn renew(paths: &Paths, systemctl: &Systemctl<'_>) -> anyhow::Result<()> {
+    let path = paths.unit();
+    let is_ours = |entry: &Entry| matches!(entry, Entry::Service { path: ours } if *ours == path);
+    if !Record::open(&paths.record())?.entries().iter().any(is_ours) {
+        return Ok(());
+    }
+    let old = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+    let Some(new) = renewed(&old) else {
+        return Ok(());
+    };
+    record::replace(&path, new.as_bytes(), 0o644)?;
+    systemctl(&["daemon-reload"])?;
+    step("wrote the service's unit anew, as this version has it; it counts from the service's next start on");
+    Ok(())
+}
+
 /// Refuses a place that the service would not find the program in after a boot.
 pub(super) fn must_last(program: &Path) -> anyhow::Result<()> {
     if is_lasting(program) && !is_in_memory(program) {
@@ -104,6 +123,17 @@ pub(in crate::cli) fn disable(systemctl: &Systemctl<'_>, unit: &Path) -> anyhow:
 /// Makes systemd forget a unit that was removed.
 pub(in crate::cli) fn forget(systemctl: &Systemctl<'_>) -> anyhow::Result<()> {
     systemctl(&["daemon-reload"])
+}
+
+/// The unit of this version with what another one starts, if they differ.
+fn renewed(old: &str) -> Option<String> {
+    let command = |text: &str| {
+        text.lines()
+            .find(|line| line.starts_with("ExecStart="))
+            .map(str::to_owned)
+    };
+    let new = UNIT.replace(&command(UNIT)?, &command(old)?);
+    (new != old).then_some(new)
 }
 
 fn unit(program: &str) -> String {
@@ -150,6 +180,15 @@ mod tests {
             "{unit}"
         );
         assert_eq!(quoted(r#"/a"b\c"#), r#""/a\"b\\c""#);
+    }
+
+    #[test]
+    fn a_unit_of_another_version_becomes_this_ones_and_starts_what_it_started() {
+        let own = unit("/opt/edgecore");
+        assert_eq!(renewed(&own), None, "it is this version's");
+        let older = own.replace("RequiresMountsFor=", "# RequiresMountsFor=");
+        assert_eq!(renewed(&older), Some(own));
+        assert_eq!(renewed("[Service]\n"), None, "it starts nothing that is known");
     }
 
     #[test]

@@ -23,6 +23,32 @@ async fn joining_again_changes_nothing_and_says_so() {
 }
 
 #[tokio::test]
+async fn joining_again_renews_the_unit_of_an_earlier_version_and_restarts_nothing() {
+    let (device, cloud) = (Device::with_systemd("unit"), Cloud::saying(vec![Say::Yes]).await);
+    device.join(&cloud, |_| {}).await.unwrap();
+    let unit = || std::fs::read_to_string(device.paths.unit()).unwrap();
+    let own = unit();
+    let moved = own.replace("ExecStart=", "ExecStart=/usr/bin/nice ");
+    std::fs::write(
+        device.paths.unit(),
+        moved.replace("RequiresMountsFor=", "# RequiresMountsFor="),
+    )
+    .unwrap();
+    device.systemd().asked.lock().clear();
+    device.join(&cloud, |_| {}).await.unwrap();
+    assert_eq!(unit(), moved, "what it starts is as it was");
+    assert_eq!(
+        *device.systemd().asked.lock(),
+        ["is-enabled --quiet edgecore.service", "daemon-reload"]
+    );
+    let older = "[Service]\nExecStart=/opt/edgecore run\n";
+    std::fs::write(device.paths.record(), "[]").unwrap();
+    std::fs::write(device.paths.unit(), older).unwrap();
+    device.join(&cloud, |_| {}).await.unwrap();
+    assert_eq!(unit(), older, "somebody else installed it");
+}
+
+#[tokio::test]
 async fn a_device_whose_certificate_has_ended_gets_another_for_the_key_that_it_has() {
     let (device, cloud) = (Device::new("ended"), Cloud::saying(vec![Say::Yes]).await);
     device.join(&cloud, |_| {}).await.unwrap();
