@@ -26,7 +26,8 @@ pub(super) fn judge(hello: &Hello, cluster_id: &str) -> Result<u32, Reject> {
     }
     if !hello.cluster_id.is_empty() && hello.cluster_id != cluster_id {
         let text = format!(
-            "this device belongs to cluster {}, and this is cluster {cluster_id}; to move it: edgecore join --replace-cluster",
+            "this device belongs to cluster {}, and this is cluster {cluster_id}; to move it, with a token of this \
+             one: edgecore join ADDRESS --token-file FILE --replace-cluster",
             shown(&hello.cluster_id)
         );
         return Err(reject(RejectCode::OtherCluster, text));

@@ -49,7 +49,7 @@ const LONG_ABOUT: &str = "\
 Makes this machine a Kubernetes node over a link that comes and goes.
 
 The node needs a container runtime (containerd or CRI-O) and one outgoing port to cloudcore in the
-cluster (10000, UDP and TCP). What it was told to run it keeps on disk: without a link, and after a
+cluster, UDP and TCP (30100 of any cluster node, or 10000 of a load balancer). What it was told to run it keeps on disk: without a link, and after a
 power cut, its pods run on and start again.";
 const EXAMPLES: &str = "\
 Examples:
@@ -57,7 +57,7 @@ Examples:
   kubectl -n tombolo-system exec deploy/cloudcore -- cloudcore token create
 
   # on the device: join, and look
-  edgecore join cloud.example.org --token-file token
+  edgecore join 203.0.113.7:30100 --token-file token
   edgecore status
 
   # something does not work: what, and what mends it
@@ -87,7 +87,7 @@ pub enum Command {
 #[derive(Clone, Debug, Default, Args)]
 #[command(after_help = JOIN_EXAMPLES)]
 pub struct JoinArgs {
-    /// Where cloudcore is reached: host or host:port (10000 if left out). Several are tried in turn.
+    /// Where cloudcore is reached: a cluster node and 30100, or a load balancer and 10000 (the port if left out). Several are tried in turn.
     #[arg(required = true, value_name = "ADDRESS")]
     pub addresses: Vec<Address>,
     /// The join token. Prefer --token-file or the environment: arguments are seen by every user of the machine.
@@ -102,7 +102,7 @@ pub struct JoinArgs {
     /// A file that holds the proxy's password; it is read at each dial.
     #[arg(long, value_name = "FILE", requires = "proxy")]
     pub proxy_password_file: Option<PathBuf>,
-    /// The name in the cluster; the machine's host name if left out.
+    /// The name in the cluster; the first part of the machine's host name, in lower case, if left out.
     #[arg(long, value_name = "NAME")]
     pub node_name: Option<NodeName>,
     /// Labels for the node; may be given several times.
@@ -132,9 +132,9 @@ const TOKEN_FILE_HELP: &str = "A file that holds the join token; - reads standar
 
 const JOIN_EXAMPLES: &str = "\
 Examples:
-  edgecore join cloud.example.org --token-file /root/token
-  TOMBOLO_TOKEN=... edgecore join 203.0.113.7:31000 198.51.100.7:31000 --node-name pump-7
-  edgecore join cloud.example.org --token-file - --labels site=north,line=7 < token
+  edgecore join 203.0.113.7:30100 --token-file /root/token
+  TOMBOLO_TOKEN=... edgecore join 203.0.113.7:30100 203.0.113.8:30100 --node-name pump-7
+  edgecore join cloud.example.org:10000 --token-file - --labels site=north,line=7 < token
 
 What it does: checks that the cluster is the one the token names, makes a key (it never leaves the
 device), has it certified, and writes /etc/tombolo, a pod network where there is none, and the

@@ -67,7 +67,7 @@ pub enum ClusterRefused {
     /// The edge's objects are another cluster's.
     #[error(
         "this is cluster {offered}, but the edge holds objects of cluster {held}; to give the edge \
-         to the new cluster run `edgecore join --replace-cluster`"
+         to the new cluster, with a token of it: edgecore join ADDRESS --token-file FILE --replace-cluster"
     )]
     AnotherCluster {
         /// The cluster that the edge belongs to.

@@ -46,8 +46,8 @@ const fn mends(miss: &Miss, is_quic: bool) -> &'static str {
         }
         Cause::Clock => "set this device's clock: timedatectl set-ntp true, or date -s",
         Cause::Stranger => {
-            "something else answers there: check addresses in edgecore.yaml; for another cluster edgecore join \
-             --replace-cluster"
+            "something else answers there: check addresses in edgecore.yaml; for another cluster, with a token of \
+             it: edgecore join ADDRESS --token-file FILE --replace-cluster"
         }
         Cause::Refused => {
             "make a token (cloudcore token create) and run edgecore join again: it says whether the node was removed \
