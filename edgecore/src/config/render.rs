@@ -43,7 +43,12 @@ pub(super) fn yaml(config: &Config) -> String {
 
 fn proxy(out: &mut String, config: &Config) {
     let Some(proxy) = &config.proxy else {
-        return line(out, "proxy", "http://user:password@host:port", false);
+        return line(
+            out,
+            "proxy",
+            "none, for example http://user:password@host:port",
+            false,
+        );
     };
     line(out, "proxy", &quoted(&proxy.expose()), true);
     if let Some(path) = &proxy.password_file {
@@ -126,7 +131,8 @@ fn labels(out: &mut String, config: &Config) {
 
 fn budgets(out: &mut String, config: &Config) {
     if config.budgets.is_empty() {
-        return line(out, "budgets", "{interactive: {day: 500Mi, second: 64Ki}}", false);
+        let example = "none, for example {interactive: {day: 500Mi, second: 64Ki}}";
+        return line(out, "budgets", example, false);
     }
     out.push_str("budgets:\n");
     for budget in &config.budgets {
