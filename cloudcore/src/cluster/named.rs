@@ -3,8 +3,9 @@
 //! What it is: a reconciler between what pods name (the index says) and the watches that run.
 //! What it is not: a right of cloudcore's own; the Node authorizer judges each watch.
 //!
-//! **Invariant:** a watch is as a node that has a bound pod naming the object *now*; when that
-//! pod goes the watch is begun again as another, or ends.
+//! **Invariants:** a watch is as a node that has a bound pod naming the object *now*; when that
+//! pod goes the watch is begun again as another, or ends. What was read once is taken back by what
+//! the API server says of the object, or with the pods that name it, and never by a refusal to tell.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -24,7 +25,7 @@ use super::index::{Lookup, Wanted};
 use super::thin::ThinMeta;
 use super::watch::{Sink, Source, follow};
 
-/// The authorizer's graph lags behind a binding: a refusal is believed only after this long.
+/// The authorizer's graph lags behind a binding: a refusal is told only after this long.
 const LAG: Duration = Duration::from_secs(30);
 
 struct Running {
@@ -64,12 +65,7 @@ impl Cluster {
             selector,
             only_metadata: false,
         };
-        let mut sink = NamedSink {
-            cluster: self.clone(),
-            key,
-            present: false,
-            refused_since: None,
-        };
+        let mut sink = NamedSink::new(self.clone(), key);
         follow(self.api(), Actor::Node(&node), &source, &mut sink, &Notify::new()).await;
     }
 }
@@ -97,23 +93,66 @@ struct NamedSink {
     key: ObjectKey,
     /// Whether the list under way has shown the object.
     present: bool,
-    refused_since: Option<Instant>,
+    refused: Refused,
+}
+
+/// Whether the API server refuses to tell of an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Refused {
+    No,
+    /// Since then, without an answer in between.
+    Since(Instant),
+    /// For so long that it was told.
+    Told,
 }
 
 impl NamedSink {
+    fn new(cluster: Cluster, key: ObjectKey) -> Self {
+        Self {
+            cluster,
+            key,
+            present: false,
+            refused: Refused::No,
+        }
+    }
+
     fn resolve(&self, state: Lookup) {
         self.cluster.inner.index.write().resolve(&self.key, state);
     }
 
-    fn saw(&self, revision: Revision) {
+    /// The API server has told of the object, up to a revision.
+    fn saw(&mut self, revision: Revision) {
+        self.refused = Refused::No;
         self.cluster.inner.index.write().saw_named(&self.key, revision);
+    }
+
+    fn refused(&mut self) {
+        match self.refused {
+            Refused::No => self.refused = Refused::Since(Instant::now()),
+            Refused::Since(since) if since.elapsed() >= LAG => {
+                self.refused = Refused::Told;
+                self.tell_refusal();
+            }
+            Refused::Since(_) | Refused::Told => {}
+        }
+    }
+
+    /// Pods that wait for the object hear that nothing can be said of it. What was said before stays: the rights
+    /// may be wrong for a while (a `ClusterRole` that was edited, an authorizer that is away), and what a device
+    /// has on disk is all that its pods can start from.
+    fn tell_refusal(&self) {
+        let key = &self.key;
+        if self.cluster.inner.index.write().refused(key) {
+            warn!(%key, "may not be read any more: edges keep what they have, and hear of no change until it may");
+        } else {
+            debug!(%key, "may not be read");
+        }
     }
 }
 
 impl Sink for NamedSink {
     fn listing(&mut self) {
         self.present = false;
-        self.refused_since = None;
     }
 
     fn put(&mut self, meta: &ThinMeta<'_>, object: &[u8]) {
@@ -148,11 +187,11 @@ impl Sink for NamedSink {
         self.cluster.inner.metrics.watch_failed(self.key.kind);
         debug!(key = %self.key, error = error as &dyn std::error::Error, "watch failed, will be tried again");
         if error.is_forbidden() {
-            let since = *self.refused_since.get_or_insert_with(Instant::now);
-            if since.elapsed() >= LAG {
-                self.resolve(Lookup::Absent(AbsentReason::Forbidden));
-            }
+            self.refused();
         }
         true
     }
 }
+
+#[cfg(test)]
+mod tests;

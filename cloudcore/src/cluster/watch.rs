@@ -5,7 +5,7 @@
 //! cache; a [`Sink`] decides what is kept.
 //!
 //! ```text
-//! Listing --end of list--> Following --410--> Listing
+//! Listing --end of list--> Following --410, 403--> Listing
 //!    `--refused: paged--^      `--cut--> Following, from the last revision
 //! ```
 //!
@@ -106,8 +106,9 @@ pub(super) async fn follow(
                 continue;
             }
             Err(error) => {
-                // 504: the revision is from a future that a restored etcd does not know.
-                if matches!(error.code(), 410 | 504) {
+                // 504: the revision is from a future that a restored etcd does not know. After a refusal the
+                // sink hears the state again: a watch that is only resumed tells nothing of what did not change.
+                if matches!(error.code(), 403 | 410 | 504) {
                     watcher.from = None;
                 }
                 if !sink.failed(&error) {

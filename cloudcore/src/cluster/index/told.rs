@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use protocol::desired::AbsentReason;
 use protocol::name::NodeName;
 use protocol::object::{Kind, Object, ObjectKey, Revision};
 
@@ -165,6 +166,20 @@ impl Index {
                 edge.pods_naming(key).for_each(|pod| edge.mark(pod));
             }
         }
+    }
+
+    /// The API server refuses to tell of a named object, which may well exist. Whether something that it said
+    /// before stays.
+    pub fn refused(&mut self, key: &ObjectKey) -> bool {
+        let untold = [Lookup::Unknown, Lookup::Absent(AbsentReason::Forbidden)];
+        let known = self
+            .named
+            .get(key)
+            .is_some_and(|named| !untold.contains(&named.state));
+        if !known {
+            self.resolve(key, Lookup::Absent(AbsentReason::Forbidden));
+        }
+        known
     }
 
     fn mark_shared(&self, key: &ObjectKey) {

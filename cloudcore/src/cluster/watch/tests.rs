@@ -103,15 +103,56 @@ async fn a_server_that_refuses_streaming_lists_in_whatever_way_is_asked_for_plai
     }
 }
 
+/// An API server that ends the first watch after its list, refuses the next few, and then tells a watch that goes
+/// on from a revision nothing: nothing changed.
+fn refusing_for_a_while() -> Api {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let service = tower::service_fn(move |request: http::Request<Body>| {
+        let lists = request
+            .uri()
+            .query()
+            .unwrap_or_default()
+            .contains("sendInitialEvents");
+        let (code, text) = match asked.fetch_add(1, Ordering::Relaxed) {
+            1..5 => (http::StatusCode::FORBIDDEN, FORBIDDEN),
+            _ if lists => (http::StatusCode::OK, END_OF_LIST),
+            _ => (http::StatusCode::OK, ""),
+        };
+        let body = Full::new(Bytes::from_static(text.as_bytes()));
+        std::future::ready(http::Response::builder().status(code).body(body))
+    });
+    Api::new(kube::Client::new(service, "default"), Impersonation::Classic)
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_refusal_a_sink_hears_the_whole_state_again() {
+    let api = refusing_for_a_while();
+    let source = Source {
+        path: "/api/v1/namespaces/shop/secrets".to_owned(),
+        selector: String::new(),
+        only_metadata: false,
+    };
+    let (mut sink, never) = (FirstList::patient(), Notify::new());
+    let listed = sink.listed.clone();
+    let twice = async {
+        listed.notified().await;
+        listed.notified().await;
+    };
+    let heard = timeout(Duration::from_hours(1), async {
+        tokio::select! {
+            () = follow(&api, Actor::Cloudcore, &source, &mut sink, &never) => {}
+            () = twice => {}
+        }
+    });
+    heard.await.expect("a second list");
+}
+
 /// A node's authorizer that knows of a binding only after some questions.
 fn late_graph(refusals: usize) -> Api {
     let asked = Arc::new(AtomicUsize::new(0));
     let service = tower::service_fn(move |_: http::Request<Body>| {
         let (code, text) = if asked.fetch_add(1, Ordering::Relaxed) < refusals {
-            (
-                http::StatusCode::FORBIDDEN,
-                r#"{"kind":"Status","code":403,"reason":"Forbidden","message":"no"}"#,
-            )
+            (http::StatusCode::FORBIDDEN, FORBIDDEN)
         } else {
             (http::StatusCode::OK, END_OF_LIST)
         };
@@ -121,6 +162,7 @@ fn late_graph(refusals: usize) -> Api {
     Api::new(kube::Client::new(service, "default"), Impersonation::Classic)
 }
 
+const FORBIDDEN: &str = r#"{"kind":"Status","code":403,"reason":"Forbidden","message":"no"}"#;
 const END_OF_LIST: &str = "{\"type\":\"BOOKMARK\",\"object\":{\"metadata\":{\"resourceVersion\":\"7\",\"annotations\":{\"k8s.io/initial-events-end\":\"true\"}}}}\n";
 
 #[tokio::test(start_paused = true)]
