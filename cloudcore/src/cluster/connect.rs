@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use thiserror::Error;
 
 use super::api::{Actor, Api, ApiError, Call, Impersonation};
+use super::client::client;
 
 /// A node that does not exist: what the way of impersonation is tried with.
 const PROBE: &str = "tombolo-impersonation-probe";
@@ -161,7 +162,7 @@ pub async fn find(kubeconfig: Option<&Path>) -> Result<Found, ConnectError> {
     };
     let config = of_cloudcore(config);
     let address = address_of(&config.cluster_url);
-    let client = kube::Client::try_from(config).map_err(|error| ConnectError::Client(Box::new(error)))?;
+    let client = client(config).map_err(|error| ConnectError::Client(Box::new(error)))?;
     Ok(Found { client, address })
 }
 

@@ -14,6 +14,7 @@
 
 mod api;
 pub mod attempt;
+mod client;
 mod connect;
 mod devices;
 pub mod document;

@@ -1,0 +1,61 @@
+//! A client of the API server that notices when the other end is gone.
+//!
+//! What it is: kube's own stack of layers on connections that the kernel looks after. What it is not: a limit on
+//! answers; a watch may be silent for as long as nothing happens.
+//!
+//! **Invariant:** a connection whose other end does not acknowledge for [`DEAD_AFTER`] ends with an error, whether
+//! anything is sent on it or not.
+
+use std::time::Duration;
+
+use hyper_timeout::TimeoutConnector;
+use hyper_util::client::legacy::{Builder, connect::HttpConnector};
+use hyper_util::rt::TokioExecutor;
+use kube::client::{Body, ClientBuilder, ConfigExt};
+use tower::ServiceBuilder;
+use tower_http::decompression::DecompressionLayer;
+
+/// A machine that lost its power, or a balancer that forgot the flow, says nothing: a watch on such a connection
+/// hears of no pod and of no ban. client-go takes 45 s.
+const DEAD_AFTER: Duration = Duration::from_secs(30);
+/// After how long without a word the kernel asks whether the other end is there, and how often it asks again.
+const ASK_AFTER: Duration = Duration::from_secs(15);
+const ASK_EVERY: Duration = Duration::from_secs(5);
+const ASK_TIMES: u32 = 3;
+
+/// A client as the configuration says.
+pub(super) fn client(config: kube::Config) -> Result<kube::Client, kube::Error> {
+    // cloudcore is built without proxies: kube knows how to say that.
+    if config.proxy_url.is_some() {
+        return kube::Client::try_from(config);
+    }
+    let mut connector = TimeoutConnector::new(config.rustls_https_connector_with_connector(tcp())?);
+    connector.set_connect_timeout(config.connect_timeout);
+    connector.set_read_timeout(config.read_timeout);
+    connector.set_write_timeout(config.write_timeout);
+    let http = Builder::new(TokioExecutor::new()).build::<_, Body>(connector);
+    let compressed = DecompressionLayer::new().gzip(!config.disable_compression);
+    let service = ServiceBuilder::new()
+        .layer(config.base_uri_layer())
+        .layer(compressed)
+        .option_layer(config.auth_layer()?)
+        .layer(config.extra_headers_layer()?)
+        .map_err(tower::BoxError::from)
+        .service(http);
+    Ok(ClientBuilder::new(service, config.default_namespace).build())
+}
+
+fn tcp() -> HttpConnector {
+    let mut connector = HttpConnector::new();
+    // What is above it does TLS.
+    connector.enforce_http(false);
+    connector.set_keepalive(Some(ASK_AFTER));
+    connector.set_keepalive_interval(Some(ASK_EVERY));
+    connector.set_keepalive_retries(Some(ASK_TIMES));
+    // For what was sent and is not acknowledged: no question is asked meanwhile.
+    connector.set_tcp_user_timeout(Some(DEAD_AFTER));
+    connector
+}
+
+#[cfg(test)]
+mod tests;
