@@ -32,7 +32,7 @@ impl fmt::Debug for Gauges {
 
 impl Collector for Gauges {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let reachable = i64::from(self.cluster.health().is_reachable());
+        let reachable = i64::from(self.cluster.health().obstacle().is_none());
         let measured = [
             (
                 "sessions",
@@ -46,7 +46,7 @@ impl Collector for Gauges {
             ),
             (
                 "api_server_reachable",
-                "1 while the API server answers",
+                "1 while the API server answers, and lets cloudcore act for nodes",
                 reachable,
             ),
             (

@@ -227,7 +227,7 @@ impl Readiness for Ready {
         if !self.synced.load(Ordering::Relaxed) {
             return Some("the first lists from the API server are not complete yet");
         }
-        (!self.cluster.health().is_reachable()).then_some("the API server does not answer")
+        self.cluster.health().obstacle()
     }
 }
 

@@ -146,7 +146,7 @@ impl RunArgs {
 }
 
 /// Requests under one's own name: commands never act for a node.
-const fn own(client: kube::Client) -> Api {
+fn own(client: kube::Client) -> Api {
     Api::new(client, Impersonation::Constrained)
 }
 
@@ -212,6 +212,19 @@ mod tests {
         }
         let grace = said.iter().find(|(flag, _)| *flag == "grace-seconds");
         assert!(grace.is_some_and(|(_, value)| value.contains(".Values.terminationGracePeriodSeconds")));
+    }
+
+    #[test]
+    fn a_change_of_the_rights_to_act_for_nodes_makes_the_pods_anew() {
+        const CHART: [&str; 2] = [
+            include_str!("../../../manifests/charts/cloudcore/templates/rbac.yaml"),
+            include_str!("../../../manifests/charts/cloudcore/templates/deployment.yaml"),
+        ];
+        let [rights, deployment] = CHART;
+        assert!(rights.contains(".Values.impersonation"));
+        let (_, pod) = deployment.split_once("\n  template:\n").unwrap();
+        let (metadata, _) = pod.split_once("\n    spec:\n").unwrap();
+        assert!(metadata.contains(": {{ .Values.impersonation }}\n"));
     }
 
     /// What of the chart's network policy stands before or after the line about the metrics' namespace.

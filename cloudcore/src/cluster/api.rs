@@ -9,12 +9,14 @@
 
 mod error;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use kube::client::Body;
+use parking_lot::RwLock;
 use protocol::name::NodeName;
 use serde::Deserialize;
 use tokio::time::timeout;
@@ -198,21 +200,32 @@ impl Call {
 #[derive(Clone)]
 pub struct Api {
     client: kube::Client,
-    impersonation: Impersonation,
+    /// Shared by all clones: the cluster's administrator may change the rights while cloudcore runs.
+    way: Arc<RwLock<Impersonation>>,
 }
 
 impl Api {
     /// A client with the given way of impersonation.
-    pub const fn new(client: kube::Client, impersonation: Impersonation) -> Self {
+    pub fn new(client: kube::Client, way: Impersonation) -> Self {
         Self {
             client,
-            impersonation,
+            way: Arc::new(RwLock::new(way)),
         }
     }
 
     /// The way of impersonation in use.
-    pub const fn impersonation(&self) -> Impersonation {
-        self.impersonation
+    pub fn impersonation(&self) -> Impersonation {
+        *self.way.read()
+    }
+
+    /// From now on this and all clones act for nodes by this way.
+    pub(super) fn go(&self, way: Impersonation) {
+        *self.way.write() = way;
+    }
+
+    /// The same client, by a way of its own.
+    pub(super) fn by(&self, way: Impersonation) -> Self {
+        Self::new(self.client.clone(), way)
     }
 
     /// Makes a request and returns the body of the answer.
@@ -288,7 +301,7 @@ impl Api {
     }
 
     fn identity(&self, actor: Actor<'_>) -> Vec<(&'static str, String)> {
-        match (actor, self.impersonation) {
+        match (actor, self.impersonation()) {
             (Actor::Cloudcore, _) => Vec::new(),
             // A group header would make the server fall back to the classic check.
             (Actor::Node(node), Impersonation::Constrained) => vec![("Impersonate-User", user_of(node))],

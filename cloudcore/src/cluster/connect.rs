@@ -11,15 +11,13 @@ use std::path::{Path, PathBuf};
 use futures::future::join_all;
 use http::{HeaderValue, header};
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use protocol::name::NodeName;
 use serde_json::{Value, json};
 use thiserror::Error;
 
 use super::api::{Actor, Api, ApiError, Call, Impersonation};
 use super::client::client;
+use super::way::find_way;
 
-/// A node that does not exist: what the way of impersonation is tried with.
-const PROBE: &str = "tombolo-impersonation-probe";
 const REVIEWS: &str = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
 
 /// Who asks, in the API server's logs and as the manager of whatever names no other.
@@ -193,34 +191,15 @@ async fn from_file(path: &Path) -> Result<kube::Config, ConnectError> {
 
 /// Checks every right and chooses the way of impersonation by trying.
 pub async fn examine(client: kube::Client) -> Result<Api, ConnectError> {
-    let own = Api::new(client.clone(), Impersonation::Constrained);
-    let missing = missing_rights(&own).await?;
+    let api = Api::new(client, Impersonation::Constrained);
+    let missing = missing_rights(&api).await?;
     if !missing.is_empty() {
         return Err(ConnectError::Rights(missing));
     }
-    for way in [Impersonation::Constrained, Impersonation::Classic] {
-        let api = Api::new(client.clone(), way);
-        match try_impersonation(&api).await {
-            Err(error) if error.is_forbidden() && way == Impersonation::Constrained => {}
-            Err(error) if error.is_forbidden() => return Err(ConnectError::Impersonation(error)),
-            Err(error) => return Err(error.into()),
-            Ok(()) => return Ok(api),
-        }
-    }
-    Ok(own)
-}
-
-/// As a node one may read its own Node; there is none, so 404 means that it worked.
-async fn try_impersonation(api: &Api) -> Result<(), ApiError> {
-    let Ok(node) = PROBE.parse::<NodeName>() else {
-        return Ok(());
-    };
-    match api
-        .call(Actor::Node(&node), Call::get(format!("/api/v1/nodes/{node}")))
-        .await
-    {
-        Err(error) if !error.is_not_found() => Err(error),
-        _ => Ok(()),
+    match find_way(&api).await {
+        Ok(_) => Ok(api),
+        Err(refusal) if refusal.is_forbidden() => Err(ConnectError::Impersonation(refusal)),
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -199,6 +199,7 @@ impl Cluster {
     fn note_lease<T>(&self, answer: Result<T, WriteError>) -> Result<T, WriteError> {
         match &answer {
             Ok(_) => self.health().answered(),
+            Err(WriteError::Api(error)) if error.is_forbidden() => self.health().doubted(),
             Err(WriteError::Api(error)) if error.answered() && error.code() < 500 => self.health().answered(),
             Err(WriteError::Api(_)) => drop(self.health().silent()),
             Err(_) => {}
@@ -219,7 +220,7 @@ impl Cluster {
     }
 }
 
-fn path(node: &NodeName) -> String {
+pub(super) fn path(node: &NodeName) -> String {
     format!("{LEASES}/{node}")
 }
 

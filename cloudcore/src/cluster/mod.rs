@@ -39,12 +39,12 @@ pub(crate) mod testing;
 mod thin;
 mod view;
 mod watch;
+mod way;
 mod write;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use parking_lot::RwLock;
 use prometheus_client::registry::Registry;
@@ -52,8 +52,6 @@ use protocol::clock::Clock;
 use protocol::name::NodeName;
 use protocol::object::Kind;
 use tokio::sync::{Notify, watch as watch_channel};
-use tokio::time::sleep;
-use tracing::warn;
 
 pub use api::{Actor, Api, ApiError, Call, Content, Impersonation};
 pub use connect::{ConnectError, Found, Right, cluster_id, examine, find};
@@ -72,12 +70,6 @@ pub use write::{BoxError, Enrolment, WriteError};
 
 use index::Index;
 use metrics::Metrics;
-
-/// After how long without a lease write a replica asks for a sign of life: a replica with sessions
-/// renews more often, and asks nothing.
-const PROBE_AFTER: Duration = Duration::from_secs(12);
-/// How often it looks whether it should ask, and asks again while nothing answers.
-const PROBE_EVERY: Duration = Duration::from_secs(3);
 
 /// What the cluster side needs from outside.
 pub struct Settings {
@@ -215,26 +207,6 @@ impl Cluster {
     pub async fn synced(&self) {
         for kind in [Kind::Node, Kind::Pod, Kind::Service, Kind::RuntimeClass] {
             self.listed(kind, 1).await;
-        }
-    }
-
-    /// A replica without sessions writes no leases: it reads one, to know whether it could.
-    async fn probe(&self) {
-        loop {
-            if self.health().quiet_for().is_none_or(|quiet| quiet >= PROBE_AFTER) {
-                match self.probe_leases().await {
-                    Ok(()) => self.health().answered(),
-                    Err(error) => {
-                        if self.health().silent() {
-                            warn!(
-                                error = &error as &dyn std::error::Error,
-                                "the API server does not answer"
-                            );
-                        }
-                    }
-                }
-            }
-            sleep(PROBE_EVERY).await;
         }
     }
 

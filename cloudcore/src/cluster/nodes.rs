@@ -142,11 +142,7 @@ impl Cluster {
         };
         metadata["uid"] = current["metadata"]["uid"].clone();
         let patch = json!({ "metadata": metadata });
-        let call = Call::patch(
-            format!("{NODES}/{node}"),
-            Content::MergePatch,
-            patch.to_string().into_bytes(),
-        );
+        let call = Call::patch(path(node), Content::MergePatch, patch.to_string().into_bytes());
         let answer = self.request_as_node(node, call).await?;
         self.wrote_own(by, &answer);
         self.saw_node_now(node, &answer);
@@ -161,7 +157,7 @@ impl Cluster {
     async fn read_node(&self, node: &NodeName) -> Result<Value, WriteError> {
         let found: Value = self
             .api()
-            .call_as(Actor::Cloudcore, Call::get(format!("{NODES}/{node}")))
+            .call_as(Actor::Cloudcore, Call::get(path(node)))
             .await?;
         if labels::is_ours(&found) {
             Ok(found)
@@ -191,6 +187,10 @@ impl Cluster {
             self.saw_node(&key, json, false);
         }
     }
+}
+
+pub(super) fn path(node: &NodeName) -> String {
+    format!("{NODES}/{node}")
 }
 
 fn parse_document(node: &NodeName, document: &[u8]) -> Result<NodeDocument, WriteError> {

@@ -50,7 +50,7 @@ pub trait Leases: Send + Sync + 'static {
         session: &'a str,
     ) -> BoxFuture<'a, Result<Box<dyn Lease>, LeaseError>>;
 
-    /// Whether the API server is reachable from here.
+    /// Whether the API server answers here, and lets nodes be acted for.
     fn reachable(&self) -> bool;
 }
 
@@ -79,7 +79,7 @@ impl Leases for ClusterLeases {
     }
 
     fn reachable(&self) -> bool {
-        self.0.health().is_reachable()
+        self.0.health().obstacle().is_none()
     }
 }
 
