@@ -17,7 +17,7 @@ use super::{
     ca::CaError,
     judge::{KeyStep, NodeSeen, Refused, TokenUse, judge_name, judge_token},
     records::{KeyRecord, NODE, TokenRecord, node_secret, token_secret},
-    secrets::{Race, Stored},
+    secrets::{Race, Stored, within},
 };
 
 /// Set by cloudcore alone: NodeRestriction forbids it to nodes.
@@ -179,7 +179,7 @@ impl Authority {
 
     pub(super) async fn look_at_node(&self, node: &NodeName) -> Result<NodeSeen, AuthorityError> {
         let nodes: Api<Node> = Api::all(self.settings.client.clone());
-        let read = nodes.get_metadata_opt(node.as_str()).await;
+        let read = within(nodes.get_metadata_opt(node.as_str())).await;
         let found = read.map_err(AuthorityError::api(format!("read node {node}")))?;
         Ok(
             match found.map(|found| found.metadata.labels.unwrap_or_default()) {

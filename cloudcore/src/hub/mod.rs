@@ -19,6 +19,7 @@ mod greet;
 mod greeting;
 mod listen;
 mod liveness;
+mod recheck;
 mod registry;
 mod renewal;
 mod seams;

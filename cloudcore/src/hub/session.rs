@@ -29,6 +29,7 @@ use super::{
     admission::Place,
     greet::{self, Greeted},
     liveness::Liveness,
+    recheck::Rechecks,
     registry::Registered,
     renewal::{self, Renewals},
     seams::{Lease, Leases},
@@ -43,9 +44,6 @@ use crate::{
 const WRITE_LIMIT: Duration = Duration::from_secs(10);
 /// What a last word may take to arrive.
 const WORD_LIMIT: Duration = Duration::from_secs(1);
-/// When keys that could not be read are read again, at the earliest and with the spread: all sessions look at once.
-const RECHECK_AFTER: Duration = Duration::from_secs(2);
-const RECHECK_SPREAD_MS: u64 = 3000;
 /// Edges of a replica that shuts down come back spread over this time.
 const DRAIN_SPREAD_MS: u64 = 3000;
 
@@ -89,7 +87,7 @@ enum Happening {
     Frame(Result<Option<SessionUp>, WireError>),
     Stream(Result<(Open, Stream), TransportError>),
     Note(Note),
-    Recheck,
+    KeysChanged,
     Renewal(renewal::Outcome),
     End(Ending),
 }
@@ -147,7 +145,7 @@ async fn live(
     renewing.spawn(renew(lease, leases, Arc::clone(&liveness), note).in_current_span());
     let mut session = Live {
         changes: shared.settings.authority.changes(),
-        recheck_at: None,
+        rechecks: Rechecks::default(),
         streams: Streams::new(info.clone(), Arc::clone(&shared.settings.services)),
         renewals: Renewals::default(),
         peer: info.peer,
@@ -179,8 +177,7 @@ struct Live {
     streams: Streams,
     renewals: Renewals,
     changes: watch::Receiver<u64>,
-    /// When keys that could not be read are read again.
-    recheck_at: Option<Instant>,
+    rechecks: Rechecks,
     notes: mpsc::Receiver<Note>,
     stop: CancellationToken,
 }
@@ -197,10 +194,13 @@ impl Live {
                 Happening::Stream(Err(error)) => Err(Ending::Lost(error)),
                 Happening::Note(Note::Superseded(by)) => Err(Ending::Superseded(by)),
                 Happening::Note(Note::Degraded) => {
-                    let reason = "the API server does not answer this replica".to_owned();
+                    let reason = "the API server does not answer this replica, or refuses it".to_owned();
                     self.say(session_down::Kind::Degraded(Degraded { reason })).await
                 }
-                Happening::Recheck => self.recheck().await,
+                Happening::KeysChanged => {
+                    self.rechecks.changed();
+                    Ok(())
+                }
                 Happening::Renewal(outcome) => self.renewed(outcome).await,
                 Happening::End(ending) => Err(ending),
             };
@@ -212,13 +212,14 @@ impl Live {
 
     async fn next(&mut self) -> Happening {
         let deadline = self.liveness.lock().deadline();
+        let authority = &self.shared.settings.authority;
         tokio::select! {
             biased;
             () = self.stop.cancelled() => Happening::End(Ending::Draining),
             Ok(by) = &mut self.registered.superseded => Happening::End(Ending::Superseded(by)),
             Some(note) = self.notes.recv() => Happening::Note(note),
-            Ok(()) = self.changes.changed() => Happening::Recheck,
-            () = at(self.recheck_at) => Happening::Recheck,
+            Ok(()) = self.changes.changed() => Happening::KeysChanged,
+            rejected = self.rechecks.rejected(authority, &self.peer) => Happening::End(Ending::Forbidden(rejected)),
             outcome = self.renewals.done() => Happening::Renewal(outcome),
             frame = self.reader.read() => Happening::Frame(frame),
             stream = self.connection.accept() => Happening::Stream(stream),
@@ -266,25 +267,6 @@ impl Live {
         self.say(word).await
     }
 
-    /// Keys or bans changed: is this still who it was? Only a fresh read may end a session; it is tried until it
-    /// has an answer.
-    async fn recheck(&mut self) -> Result<(), Ending> {
-        self.recheck_at = None;
-        match self.shared.settings.authority.admit(&self.peer).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(rejected)) => Err(Ending::Forbidden(rejected)),
-            Err(error) => {
-                warn!(
-                    error = &error as &dyn std::error::Error,
-                    "keys could not be checked; the session goes on until they can"
-                );
-                let spread = Duration::from_millis(rand::random_range(0..RECHECK_SPREAD_MS));
-                self.recheck_at = Some(Instant::now() + RECHECK_AFTER + spread);
-                Ok(())
-            }
-        }
-    }
-
     async fn say(&mut self, kind: session_down::Kind) -> Result<(), Ending> {
         match timeout(WRITE_LIMIT, self.writer.write(&SessionDown { kind: Some(kind) })).await {
             Ok(Ok(())) => Ok(()),
@@ -324,13 +306,6 @@ impl Live {
                 _ = self.connection.closed() => {}
             }
         }
-    }
-}
-
-async fn at(when: Option<Instant>) {
-    match when {
-        Some(when) => sleep_until(when).await,
-        None => std::future::pending().await,
     }
 }
 

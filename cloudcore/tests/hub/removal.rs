@@ -1,6 +1,10 @@
 //! Devices that are not wanted any more, and how little they can still do.
 
-use protocol::{join::RefusalCode, transport::CloseCode};
+use protocol::{
+    join::RefusalCode,
+    transport::CloseCode,
+    wire::{Beat, session_down, session_up},
+};
 
 use crate::{
     ending, eventually, refusal,
@@ -60,5 +64,24 @@ async fn a_session_is_checked_again_until_its_key_could_be_read() {
     eventually(|| world.api.reads() > before).await;
     assert_eq!(world.view.sessions(), 1, "only an answer ends a session");
     world.api.fail_reads(false);
+    assert_eq!(ending(&edge).await.0, CloseCode::Forbidden);
+}
+
+#[tokio::test]
+async fn a_session_answers_while_nobody_tells_whether_its_key_still_holds() {
+    let world = World::start().await;
+    let device = world.device("edge-1").await;
+    let mut edge = device.connect(world.address).await;
+    sessions(&world, 1).await;
+    world.api.hold_reads(true);
+    world.api.remove_secret("tombolo-node-edge-1");
+    eventually(|| world.api.held() > 0).await;
+    for seq in 1..3 {
+        edge.say(session_up::Kind::Beat(Beat { seq, progress: seq }))
+            .await;
+        let ack = edge.hear().await;
+        assert!(matches!(ack, Some(session_down::Kind::BeatAck(ack)) if ack.seq == seq));
+    }
+    world.api.hold_reads(false);
     assert_eq!(ending(&edge).await.0, CloseCode::Forbidden);
 }
