@@ -164,6 +164,14 @@ impl Cluster {
     async fn reread(&self, fence: &mut Fence) -> Result<(), LeaseError> {
         let node = fence.node().clone();
         let found = self.read_lease(&node).await?;
+        if found.is_none() {
+            // Gone with the node, perhaps, and then nobody would delete it once more.
+            let confirmed = self.confirm(&node).await;
+            confirmed.map_err(|source| LeaseError::Write {
+                node: node.clone(),
+                source,
+            })?;
+        }
         let write = fence
             .after_conflict(found.as_ref(), self.clock().now())
             .map_err(|by| LeaseError::Superseded {
@@ -246,7 +254,35 @@ fn held_by(found: Result<Value, WriteError>, node: &NodeName, session: &str) -> 
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use http::{Method, StatusCode};
+    use serde_json::json;
+
+    use super::super::testing::{Enrolled, cluster_of};
     use super::*;
+
+    #[tokio::test]
+    async fn a_lease_that_is_gone_is_made_again_for_a_node_that_is_still_enrolled_alone() {
+        for enrolled in [true, false] {
+            let made = Arc::new(AtomicUsize::new(0));
+            let count = Arc::clone(&made);
+            let cluster = cluster_of(
+                move |asked| {
+                    if asked.is(&Method::POST, LEASES) {
+                        count.fetch_add(1, Ordering::Relaxed);
+                        return (StatusCode::CREATED, asked.body);
+                    }
+                    (StatusCode::NOT_FOUND, json!({ "code": 404 }))
+                },
+                Arc::new(Enrolled::as_remembered(enrolled)),
+            );
+            let mut fence = Fence::new("edge-1".parse().unwrap(), "one".to_owned(), json!({}));
+            assert_eq!(cluster.renew(&mut fence).await.is_ok(), enrolled);
+            assert_eq!(made.load(Ordering::Relaxed), usize::from(enrolled));
+        }
+    }
 
     #[test]
     fn a_lease_that_was_deleted_makes_a_report_wait_and_never_end() {

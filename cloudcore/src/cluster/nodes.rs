@@ -3,9 +3,9 @@
 //! What it is: requests. What may be in them is `document.rs`.
 //!
 //! **Invariant:** under cloudcore's own name a Node is only ever created, never changed: all that
-//! follows is written as the node.
+//! follows is written as the node. It is created only after a look in the cluster whether its name is still enrolled.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -34,6 +34,15 @@ const REBIRTH_PAUSE: Duration = Duration::from_secs(2);
 pub(super) struct Rebirths {
     waiting: Mutex<BTreeMap<String, Body>>,
     bell: Notify,
+    /// The last state of each that is not there again yet.
+    lost: Mutex<HashMap<String, Body>>,
+}
+
+impl Rebirths {
+    /// A Node is there, or nobody wants it any more: what it was is not needed.
+    pub(super) fn settle(&self, name: &str) {
+        self.lost.lock().remove(name);
+    }
 }
 
 impl Cluster {
@@ -56,28 +65,62 @@ impl Cluster {
         }
     }
 
-    /// Registers a node in one POST with full status, under cloudcore's own name.
+    /// Creates a Node in one POST under cloudcore's own name: with full status, or, where it was there before, as
+    /// it was then, and brings it up to date.
     async fn register(&self, by: &Holder, document: &NodeDocument) -> Result<(), WriteError> {
         let node = &by.node;
         self.admit(node).await?;
-        let made = document.registration(node, self.addresses().as_ref());
-        match self
-            .api()
-            .call(Actor::Cloudcore, Call::post(NODES, made.to_string().into_bytes()))
-            .await
-        {
+        self.confirm(node).await?;
+        let last = self.last_of(node);
+        let made = match &last {
+            Some(last) => reborn(last),
+            None => document.registration(node, self.addresses().as_ref()),
+        };
+        let made = Call::post(NODES, made.to_string().into_bytes());
+        let current = match self.api().call(Actor::Cloudcore, made).await {
             Ok(answer) => {
-                info!(%node, "registered");
                 self.wrote_own(by, &answer);
                 self.saw_node_now(node, &answer);
-                Ok(())
+                if last.is_none() {
+                    info!(%node, "registered");
+                    return Ok(());
+                }
+                self.made_again(node);
+                serde_json::from_slice(&answer).unwrap_or_default()
             }
-            Err(error) if error.is_conflict() => {
-                let current = self.read_node(node).await?;
-                self.bring_up_to_date(by, document, current).await
-            }
-            Err(error) => Err(error.into()),
+            Err(error) if error.is_conflict() => self.read_node(node).await?,
+            Err(error) => return Err(error.into()),
+        };
+        self.bring_up_to_date(by, document, current).await
+    }
+
+    /// Whether the name is enrolled. Read, not remembered: `node remove` deletes the key first and then the Node.
+    pub(super) async fn confirm(&self, node: &NodeName) -> Result<(), WriteError> {
+        let confirmed = self.enrolment().confirm(node).await;
+        let unread = |source| WriteError::Unconfirmed {
+            node: node.clone(),
+            source,
+        };
+        if confirmed.map_err(unread)? {
+            return Ok(());
         }
+        self.inner.rebirths.settle(node.as_str());
+        Err(WriteError::NotEnrolled { node: node.clone() })
+    }
+
+    /// The Node as it was before it was deleted, if it was ever seen here.
+    fn last_of(&self, node: &NodeName) -> Option<Value> {
+        let lost = self.inner.rebirths.lost.lock().get(node.as_str()).cloned();
+        // The watch may lag behind the deletion.
+        let Some(lost) = lost else {
+            return self.cached_node(node);
+        };
+        serde_json::from_slice(&lost.json().ok()?).ok()
+    }
+
+    fn made_again(&self, node: &NodeName) {
+        warn!(%node, "was deleted while enrolled: made again (cloudcore node remove is the way out)");
+        self.inner.metrics.rebirths.inc();
     }
 
     async fn bring_up_to_date(
@@ -213,6 +256,11 @@ impl Cluster {
         self.inner.index.write().remove(key);
         self.forget_session(&key.name);
         if let Some(last) = last.map(Body::compress).or(held) {
+            self.inner
+                .rebirths
+                .lost
+                .lock()
+                .insert(key.name.clone(), last.clone());
             self.inner.rebirths.waiting.lock().insert(key.name.clone(), last);
             self.inner.rebirths.bell.notify_one();
         }
@@ -251,16 +299,15 @@ impl Cluster {
         let Ok(node) = name.parse::<NodeName>() else {
             return Ok(());
         };
-        // Read, not remembered: `node remove` deletes the key first and then the Node.
-        if !self.enrolment().confirm(&node).await? {
-            return Ok(());
+        match self.confirm(&node).await {
+            Err(WriteError::NotEnrolled { .. }) => return Ok(()),
+            confirmed => confirmed?,
         }
         let last: Value = serde_json::from_slice(&last.json()?)?;
         let made = reborn(&last).to_string().into_bytes();
         match self.api().call(Actor::Cloudcore, Call::post(NODES, made)).await {
             Ok(answer) => {
-                warn!(%node, "was deleted while enrolled: made again (cloudcore node remove is the way out)");
-                self.inner.metrics.rebirths.inc();
+                self.made_again(&node);
                 self.saw_node_now(&node, &answer);
                 Ok(())
             }
@@ -270,3 +317,6 @@ impl Cluster {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -52,6 +52,7 @@ impl Cluster {
             autonomous,
         };
         self.inner.index.write().put_node(entry, listing);
+        self.inner.rebirths.settle(&key.name);
         if before == Some(false) && autonomous {
             // Its pods have passed by unseen.
             self.inner.autonomous.notify_one();

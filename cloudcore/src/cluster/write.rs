@@ -22,7 +22,7 @@ pub trait Enrolment: Send + Sync + 'static {
     /// Whether the name has an accepted key and is not banned, as far as this process knows.
     fn is_enrolled(&self, node: &NodeName) -> bool;
 
-    /// The same, read from the cluster: asked before a deleted Node is made again.
+    /// The same, read from the cluster: asked before a Node is made.
     fn confirm<'a>(&'a self, node: &'a NodeName) -> BoxFuture<'a, Result<bool, BoxError>>;
 }
 
@@ -38,6 +38,14 @@ pub enum WriteError {
     NotEnrolled {
         /// The node.
         node: NodeName,
+    },
+    /// Whether the name is enrolled could not be read.
+    #[error("whether node {node} is still enrolled is not known")]
+    Unconfirmed {
+        /// The node.
+        node: NodeName,
+        /// Why.
+        source: BoxError,
     },
     /// A Node of that name exists and is not an edge node of ours.
     #[error(
@@ -114,6 +122,7 @@ impl WriteError {
             | Self::Unreadable { .. } => true,
             Self::Api(error) => error.is_not_found(),
             Self::NotEnrolled { .. }
+            | Self::Unconfirmed { .. }
             | Self::NotOurs { .. }
             | Self::Document { .. }
             | Self::Unlisted { .. }
@@ -131,7 +140,7 @@ impl WriteError {
         match self {
             Self::NotEnrolled { .. } | Self::NotOurs { .. } => 403,
             Self::Document { .. } | Self::Unreadable { .. } => 422,
-            Self::Unlisted { .. } => 503,
+            Self::Unlisted { .. } | Self::Unconfirmed { .. } => 503,
             Self::Gone { .. } => 404,
             Self::AnotherUid { .. } | Self::AnotherNode { .. } | Self::Superseded { .. } => 409,
             Self::Api(error) => match error.code() {
