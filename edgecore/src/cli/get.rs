@@ -123,7 +123,14 @@ pub(super) async fn get(args: &GetArgs, paths: &Paths, clock: &Clock) -> anyhow:
     super::join::must_be_root(paths)?;
     let (devices, trouble) = match control::devices(&paths.control_socket()).await {
         Ok(devices) => (devices, None),
-        Err(error @ ControlError::NotRunning(_)) => (offline::read(paths, clock).await?, Some(error)),
+        Err(error @ ControlError::NotRunning(_)) => {
+            let (devices, warnings) = offline::read(paths, clock).await?;
+            // Programs read the other output.
+            for warning in warnings {
+                eprintln!("warning: {warning}");
+            }
+            (devices, Some(error))
+        }
         Err(error) => return Err(error.into()),
     };
     match args.output {

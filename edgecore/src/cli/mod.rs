@@ -15,6 +15,8 @@ pub mod paths;
 pub mod record;
 pub mod reset;
 pub mod status;
+#[cfg(test)]
+mod testing;
 mod token;
 
 use std::path::PathBuf;

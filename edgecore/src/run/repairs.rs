@@ -7,16 +7,34 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::Parts;
 use crate::pods::status;
-use crate::store::{Incident, Rung};
+use crate::reported::Reporter;
+use crate::store::{Incident, Rung, Stores};
+use crate::supervise::BoxError;
 
 /// Keeps one event for each incident; they cross the link when there is one.
 pub(super) async fn tell(parts: &Parts) {
     let (node, now) = (parts.config.node_name.to_string(), parts.clock.now());
-    for (number, incident) in parts.stores.incidents.iter().enumerate() {
-        if let Err(error) = parts.reporter.event(&event(&node, now, number, incident)).await {
-            tracing::warn!(%error, %incident, "the cluster is not told that the store was repaired");
-        }
+    let events = parts.stores.incidents.iter().enumerate();
+    let events = events.map(|(number, incident)| event(&node, now, number, incident));
+    if let Err(error) = told(&parts.stores, &parts.reporter, events).await {
+        tracing::warn!(
+            error = &*error,
+            "the cluster is told at the next start that the store was repaired"
+        );
     }
+}
+
+/// Forgets the incidents when all of their events are in the outbox, and not before.
+async fn told(
+    stores: &Stores,
+    reporter: &Reporter,
+    events: impl Iterator<Item = Event>,
+) -> Result<(), BoxError> {
+    for event in events {
+        reporter.event(&event).await?;
+    }
+    stores.told()?;
+    Ok(())
 }
 
 fn event(node: &str, now: SystemTime, number: usize, incident: &Incident) -> Event {
@@ -57,6 +75,8 @@ fn event(node: &str, now: SystemTime, number: usize, incident: &Incident) -> Eve
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::{Db, open_stores};
+    use std::sync::atomic::Ordering;
 
     #[test]
     fn a_store_that_started_empty_is_told_in_the_name_of_the_node() {
@@ -73,5 +93,32 @@ mod tests {
             told.message.as_deref(),
             Some("the store meta: it was put aside, and started empty: no conf")
         );
+    }
+    #[tokio::test]
+    async fn an_incident_is_forgotten_when_its_event_is_kept_and_not_before() {
+        let root = std::env::temp_dir().join(format!("tombolo-repairs-{}", std::process::id()));
+        drop(open_stores(&root).unwrap());
+        let incident = Incident {
+            database: "meta".to_owned(),
+            rung: Rung::Stale,
+            detail: "old".to_owned(),
+        };
+        let line = serde_json::to_string(&incident).unwrap();
+        std::fs::write(root.join("meta.untold"), line).unwrap();
+        let stores = open_stores(&root).unwrap();
+        assert_eq!(stores.incidents, std::slice::from_ref(&incident));
+        let events = || std::iter::once(event("pump-7", UNIX_EPOCH, 0, &incident));
+
+        let (full, is_full) = Db::fillable();
+        let reporter = Reporter::load(full).await.unwrap();
+        is_full.store(true, Ordering::Relaxed);
+        told(&stores, &reporter, events()).await.unwrap_err();
+        assert!(root.join("meta.untold").exists());
+
+        let reporter = Reporter::load(stores.outbox.clone()).await.unwrap();
+        told(&stores, &reporter, events()).await.unwrap();
+        assert_eq!(reporter.pending_events(), 1);
+        assert!(!root.join("meta.untold").exists());
+        std::fs::remove_dir_all(root).unwrap();
     }
 }

@@ -91,6 +91,11 @@ impl Db {
         Self(Backend::Memory(Arc::default()))
     }
 
+    /// The rows of a store that was read.
+    pub(super) fn holding(store: MemoryStore) -> Self {
+        Self(Backend::Memory(Arc::new(Mutex::new(store))))
+    }
+
     /// A store in memory whose disk is full while the flag says so.
     #[cfg(test)]
     pub(crate) fn fillable() -> (Self, Arc<std::sync::atomic::AtomicBool>) {

@@ -6,6 +6,7 @@
 
 use super::{
     Batch, Op, SledStore, Store, StoreError, Table, place::Place, recovery::with_room, space::Space,
+    stores::tell,
 };
 use bytes::Bytes;
 use std::{
@@ -36,7 +37,9 @@ impl Guarded {
 
     fn reopened(&mut self) -> Result<&mut SledStore, StoreError> {
         if self.store.is_none() {
+            // What was done is told after the next start: it is on the disk until then.
             let opened = with_room(&self.place, &self.space)?;
+            tell(&opened.incidents);
             tracing::warn!(database = self.place.name(), "the store is open again");
             self.store = Some(opened.store);
         }
@@ -92,9 +95,9 @@ impl Store for Guarded {
 
 /// What a batch takes on the disk: each value in the log or in a file, and the log again when it is tidied.
 pub(super) fn bytes_of(batch: &Batch) -> u64 {
-    let bytes = batch.ops().iter().map(|(_, key, op)| match op {
-        Op::Put(value) => key.len() + value.len(),
-        Op::Delete => key.len(),
+    let bytes = batch.changes().map(|(key, op)| match op {
+        Op::Put(value) => key + value.len(),
+        Op::Delete => key,
     });
     2 * bytes.sum::<usize>() as u64
 }

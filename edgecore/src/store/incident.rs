@@ -1,9 +1,10 @@
 //! What had to be done to open a store, for the log, `edgecore status` and the cluster.
 
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// The rungs of the ladder that leave something to tell.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Rung {
     /// The snapshots were dropped, and the whole log read.
     Snapshots,
@@ -18,7 +19,7 @@ pub enum Rung {
 }
 
 /// One thing that was done.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Incident {
     /// The database's name.
     pub database: String,

@@ -16,12 +16,25 @@ use std::{
 #[derive(Debug, Default)]
 pub struct MemoryStore {
     rows: BTreeMap<(Table, String), Bytes>,
+    /// Rows of tables that are not known here.
+    foreign: BTreeMap<Vec<u8>, Bytes>,
 }
 
 impl MemoryStore {
     /// An empty store.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Takes a row in.
+    pub(super) fn hold(&mut self, table: Table, key: String, value: Bytes) {
+        self.rows.insert((table, key), value);
+    }
+
+    /// The value of a row of a table that is not known here.
+    #[cfg(test)]
+    pub(super) fn foreign(&self, raw: &[u8]) -> Option<&Bytes> {
+        self.foreign.get(raw)
     }
 }
 
@@ -55,6 +68,12 @@ impl Store for MemoryStore {
             match op {
                 Op::Put(value) => self.rows.insert(at, value.clone()),
                 Op::Delete => self.rows.remove(&at),
+            };
+        }
+        for (raw, op) in batch.foreign() {
+            match op {
+                Op::Put(value) => self.foreign.insert(raw.clone(), value.clone()),
+                Op::Delete => self.foreign.remove(raw),
             };
         }
         Ok(())

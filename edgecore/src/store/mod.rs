@@ -12,35 +12,48 @@
 //! In front of the database of what the node has to say is a short log of its own, since its commits
 //! are small and many.
 //!
+//! An older program finds what a newer one wrote, after an upgrade that was taken back: `format` says what
+//! becomes of it.
+//!
 //! What it does not do: encode values, watch for changes, or repair on its own while running.
 //!
 //! **Invariant:** what [`Store::commit`] has returned `Ok` for survives a power cut at any later instant,
 //! whole; a batch that was cut short leaves nothing behind.
 
+mod batch;
 mod db;
 mod envelope;
+mod format;
 mod guarded;
 mod incident;
 mod ledger;
+mod look;
 mod memory;
 mod objects;
 mod place;
 mod recovery;
+#[cfg(test)]
+mod rollback;
 mod sled_store;
 mod space;
+mod stores;
 #[cfg(test)]
 mod suite;
 mod tail;
+mod untold;
 
 use bytes::Bytes;
 use std::{fmt, io, path::PathBuf, sync::Arc};
 use thiserror::Error;
 
+pub use batch::{Batch, Op};
 pub use db::{Db, WriterEnded};
 pub use incident::{Incident, Rung};
+pub use look::{Look, look_at};
 pub use memory::MemoryStore;
-pub use recovery::{Opened, RootLock, Stores, open, open_stores};
+pub use recovery::{Opened, open};
 pub use sled_store::{Damage, Findings, SledStore};
+pub use stores::{RootLock, Stores, open_stores};
 
 /// What the name of something ends with that was given up.
 pub(crate) const QUARANTINED: &str = "quarantined";
@@ -115,106 +128,16 @@ impl Table {
             Self::Mapper => "mapper",
         }
     }
+
+    /// The table of that name, where it is known here.
+    fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|known| known.as_str() == name)
+    }
 }
 
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
-    }
-}
-
-/// One change of one key.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Op {
-    /// Set the key to the value.
-    Put(Bytes),
-    /// Forget the key; it need not exist.
-    Delete,
-}
-
-/// Changes that become durable together or not at all.
-///
-/// The last change of a key wins.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Batch {
-    ops: Vec<(Table, String, Op)>,
-}
-
-impl Batch {
-    /// An empty batch.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Sets `key` of `table` to `value`.
-    #[must_use]
-    pub fn put(mut self, table: Table, key: impl Into<String>, value: impl Into<Bytes>) -> Self {
-        self.push(table, key.into(), Op::Put(value.into()));
-        self
-    }
-
-    /// Forgets `key` of `table`.
-    #[must_use]
-    pub fn delete(mut self, table: Table, key: impl Into<String>) -> Self {
-        self.push(table, key.into(), Op::Delete);
-        self
-    }
-
-    /// Adds one change.
-    pub fn push(&mut self, table: Table, key: String, op: Op) {
-        self.ops.push((table, key, op));
-    }
-
-    /// The changes, oldest first.
-    pub fn ops(&self) -> &[(Table, String, Op)] {
-        &self.ops
-    }
-
-    /// How many changes there are.
-    pub fn len(&self) -> usize {
-        self.ops.len()
-    }
-
-    /// Whether there is nothing to do.
-    pub fn is_empty(&self) -> bool {
-        self.ops.is_empty()
-    }
-
-    fn append(&mut self, other: &Self) {
-        self.ops.extend(other.ops.iter().cloned());
-    }
-
-    /// Bytes that this batch weighs in the log when large values are files.
-    fn weight(&self) -> usize {
-        self.ops
-            .iter()
-            .map(|(_, key, op)| key.len() + op_weight(op))
-            .sum()
-    }
-
-    /// Whether a store may be asked to take this batch.
-    fn check(&self) -> Result<(), StoreError> {
-        if self.ops.len() > MAX_OPS {
-            return Err(StoreError::TooManyOps { ops: self.ops.len() });
-        }
-        for (table, key, op) in &self.ops {
-            let len = if let Op::Put(value) = op { value.len() } else { 0 };
-            if key.len() > MAX_KEY || len > MAX_VALUE {
-                return Err(StoreError::TooLarge {
-                    table: *table,
-                    key: key.chars().take(80).collect(),
-                    len,
-                });
-            }
-        }
-        Ok(())
-    }
-}
-
-fn op_weight(op: &Op) -> usize {
-    match op {
-        Op::Put(value) if value.len() <= INLINE_LIMIT => value.len(),
-        Op::Put(_) | Op::Delete => 0,
     }
 }
 
@@ -305,6 +228,17 @@ pub enum StoreError {
         path: PathBuf,
         /// What is left.
         free: u64,
+    },
+    /// A newer program wrote what this one needs and cannot read. It is left as it is.
+    #[error(
+        "the store in {path} was written by a newer edgecore ({what}): run that one again, or a newer one; \
+         what it holds is kept, and pods go on"
+    )]
+    Newer {
+        /// What was to be opened.
+        path: PathBuf,
+        /// What is not known here.
+        what: String,
     },
     /// Another process has the store open.
     #[error("the store in {path} is in use by another process")]

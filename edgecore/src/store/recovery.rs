@@ -12,36 +12,35 @@
 //! snapshot that makes those parts useless: a power cut then would leave neither. Only a database that was
 //! not written to since it was last opened is opened where it is; then there is nothing to overwrite.
 //!
-//! Each rung that was needed becomes an [`Incident`], to be told to the cluster. When rows may be missing or
-//! old, the store gets a new epoch. A store that is empty where it was not is never an order: nothing is
-//! removed from the runtime until the cluster has spoken.
+//! Each rung that was needed becomes an [`Incident`], written down before it is acted on, until the cluster is
+//! told. When rows may be missing or old, the store gets a new epoch. A store that is empty where it was not is
+//! never an order: nothing is removed from the runtime until the cluster has spoken.
 //!
 //! A database that has grown far beyond what it holds is written anew at the end.
 //!
-//! What it does not do: put a database aside because the disk is full, the directory forbidden or the store
-//! in use. Those are the operator's, and a healthy store must survive them.
+//! What it does not do: put a database aside because the disk is full, the directory forbidden, the store
+//! in use or of a [later format](super::format). Those are the operator's, and a healthy store must survive them.
 
 mod attempt;
 
 use super::{
-    Batch, Damage, Db, Findings, Incident, Rung, SledStore, Store, StoreError, Table,
-    guarded::Guarded,
+    Batch, Damage, Findings, Incident, Rung, SledStore, Store, StoreError, Table, format,
     place::{Place, remove_all},
+    sled_store::check_engine,
     space::Space,
     tail::Tail,
+    untold,
 };
 use attempt::{Attempt, attempt, is_damage};
-use nix::fcntl::{Flock, FlockArg};
 use std::{
-    fs::{self, File},
-    os::unix::fs::PermissionsExt,
+    fs,
+    io::ErrorKind,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
-    sync::Arc,
 };
 
 /// The database of what the node has to say: small commits, and many of them.
-const SAYS: &str = "outbox";
+pub(super) const SAYS: &str = "outbox";
 /// The key of a store's epoch in [`Table::Meta`].
 const EPOCH: &str = "epoch";
 /// Dropped rows that are named one by one.
@@ -50,21 +49,6 @@ const NAMED_ROWS: usize = 8;
 const SLACK_BYTES: u64 = 16 * 1024 * 1024;
 /// And no larger than this, unless what it holds is.
 const MOST_BYTES: u64 = 64 * 1024 * 1024;
-
-/// Both databases of the node, open.
-#[derive(Debug)]
-pub struct Stores {
-    /// What the node must hold, and what it must remember.
-    pub meta: Db,
-    /// What the node has to say.
-    pub outbox: Db,
-    /// A number that changes when a database had to start empty.
-    pub epoch: u64,
-    /// What had to be done to open them, for the log and the cluster.
-    pub incidents: Vec<Incident>,
-    /// Keeps every other process out.
-    pub lock: RootLock,
-}
 
 /// One database, open.
 #[derive(Debug)]
@@ -77,61 +61,10 @@ pub struct Opened {
     pub incidents: Vec<Incident>,
 }
 
-/// The only right to open the stores below a directory, held while it lives.
-#[derive(Debug)]
-pub struct RootLock(#[expect(dead_code, reason = "holding it is its use")] Flock<File>);
-
-impl RootLock {
-    /// Takes the lock, or says that another process has it.
-    pub fn take(root: &Path) -> Result<Self, StoreError> {
-        fs::create_dir_all(root).map_err(StoreError::io("create", root))?;
-        fs::set_permissions(root, fs::Permissions::from_mode(0o700))
-            .map_err(StoreError::io("protect", root))?;
-        let path = root.join("lock");
-        let file = File::create(&path).map_err(StoreError::io("create", &path))?;
-        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => Ok(Self(lock)),
-            Err((_, nix::errno::Errno::EWOULDBLOCK)) => Err(StoreError::InUse {
-                path: root.to_owned(),
-            }),
-            Err((_, errno)) => Err(StoreError::io("lock", path)(errno.into())),
-        }
-    }
-}
-
-/// Opens both databases below `root`, each with the ladder of its own: what befalls one spares the other.
-pub fn open_stores(root: &Path) -> Result<Stores, StoreError> {
-    let lock = RootLock::take(root)?;
-    let space = Arc::new(Space::of(root.to_owned()));
-    let (meta, told, epoch) = open_guarded(root, "meta", &space)?;
-    let (outbox, also_told, _) = open_guarded(root, SAYS, &space)?;
-    Ok(Stores {
-        meta,
-        outbox,
-        epoch,
-        incidents: [told, also_told].concat(),
-        lock,
-    })
-}
-
-fn open_guarded(root: &Path, name: &str, space: &Arc<Space>) -> Result<(Db, Vec<Incident>, u64), StoreError> {
-    let place = Place::new(root, name);
-    let opened = with_room(&place, space)?;
-    let store = Guarded::new(place, Arc::clone(space), opened.store);
-    let started = if name == SAYS {
-        Db::start(
-            name,
-            Tail::open(&tail_of(root, name), store, Some(Arc::clone(space)))?,
-        )
-    } else {
-        Db::start(name, store)
-    };
-    let db = started.map_err(StoreError::io("start a thread for", root))?;
-    Ok((db, opened.incidents, opened.epoch))
-}
-
-/// Opens the database `name` below `root`, with what its log holds in it. The caller holds the [`RootLock`].
+/// Opens the database `name` below `root`, with what its log holds in it. The caller holds the
+/// [`RootLock`](super::RootLock).
 pub fn open(root: &Path, name: &str) -> Result<Opened, StoreError> {
+    format::check(root)?;
     let mut opened = open_at(&Place::new(root, name))?;
     if name == SAYS {
         opened.store = Tail::open(&tail_of(root, name), opened.store, None)?.into_store();
@@ -139,7 +72,7 @@ pub fn open(root: &Path, name: &str) -> Result<Opened, StoreError> {
     Ok(opened)
 }
 
-fn tail_of(root: &Path, name: &str) -> PathBuf {
+pub(super) fn tail_of(root: &Path, name: &str) -> PathBuf {
     root.join(name).with_extension("tail")
 }
 
@@ -163,23 +96,43 @@ pub(super) fn with_room(place: &Place, space: &Space) -> Result<Opened, StoreErr
 }
 
 fn open_at(place: &Place) -> Result<Opened, StoreError> {
-    fs::create_dir_all(&place.objects).map_err(StoreError::io("create", &place.objects))?;
-    place.clear()?;
-    let mut incidents = Vec::new();
-    let (store, findings) = climb(place, &mut incidents)?;
-    note(place, &findings, &mut incidents);
+    let (store, findings, incidents) = repair(place)?;
     let mut store = compact(place, store, &findings)?;
     let in_doubt = |incident: &Incident| matches!(incident.rung, Rung::Stale | Rung::Salvaged);
     let epoch = epoch_of(&mut store, incidents.iter().any(in_doubt))?;
     store.settle()?;
-    for incident in &incidents {
-        tracing::warn!(%incident, "the store was repaired");
-    }
     Ok(Opened {
         store,
         epoch,
         incidents,
     })
+}
+
+/// Opens a database and mends it. What a newer program wrote stays; what of it is needed ends the open.
+pub(super) fn repair(place: &Place) -> Result<(SledStore, Findings, Vec<Incident>), StoreError> {
+    check_engine(&place.db)?;
+    fs::create_dir_all(&place.objects).map_err(StoreError::io("create", &place.objects))?;
+    place.clear()?;
+    let mut incidents = Vec::new();
+    let (mut store, findings) = climb(place, &mut incidents)?;
+    note(place, &findings, &mut incidents);
+    write_down(place, &incidents);
+    store.mend()?;
+    if findings.newer.is_some() {
+        // Settled: the next try need not copy it again.
+        store.settle()?;
+    }
+    store.check_version(&findings)?;
+    if findings.foreign > 0 {
+        let (database, rows) = (place.name(), findings.foreign);
+        tracing::info!(database, rows, "rows of a newer edgecore are kept as they are");
+    }
+    Ok((store, findings, incidents))
+}
+
+/// Before it is done: whoever does it may be gone before it can tell.
+fn write_down(place: &Place, incidents: &[Incident]) {
+    untold::add(&untold::path(&place.db), incidents);
 }
 
 /// What reading has shown, as incidents.
@@ -266,24 +219,38 @@ fn salvage(
     incidents: &mut Vec<Incident>,
 ) -> Result<(SledStore, Findings), StoreError> {
     let rows = store.salvage();
-    let count = rows.len();
-    let moved = fresh(place, |fresh| fresh.fill(&rows));
+    let detail = format!("{} rows were saved: {}", rows.len(), chain(error));
+    let saved = [&incidents[..], &[place.incident(Rung::Salvaged, detail)]].concat();
+    let written = fresh(place, |fresh| fresh.fill(&rows));
     // What a damaged engine says while it is dropped is of no interest.
     drop(catch_unwind(AssertUnwindSafe(|| drop(store))));
-    let moved = moved.and_then(|()| place.swap(&place.fresh()));
-    match moved.and_then(|()| place.quarantine_fresh()) {
-        Err(error) if error.is_full() => return Err(error),
-        Err(error) => tracing::error!(error = chain(&error), "nothing could be salvaged"),
-        Ok(()) => {
-            if let Attempt::Ready(store, findings) = attempt(place) {
-                let detail = format!("{count} rows were saved: {}", chain(error));
-                incidents.push(place.incident(Rung::Salvaged, detail));
-                place.clear()?;
-                return Ok((store, findings));
-            }
+    let moved = written.and_then(|()| {
+        write_down(place, &saved);
+        place.swap(&place.fresh())?;
+        place.quarantine_fresh()
+    });
+    match moved.map(|()| attempt(place)) {
+        Ok(Attempt::Ready(store, findings)) => {
+            *incidents = saved;
+            place.clear()?;
+            return Ok((store, findings));
         }
+        // The disk's trouble, or the operator's: when it is over, what can be read now can be read still.
+        Ok(Attempt::Refused(error)) | Err(error) if !is_damage(&error) && !cannot_swap(&error) => {
+            return Err(error);
+        }
+        Ok(_) => {}
+        Err(error) => tracing::error!(error = chain(&error), "nothing could be salvaged"),
     }
     start_empty(place, error, incidents)
+}
+
+/// Whether the file system has no exchange of names.
+fn cannot_swap(error: &StoreError) -> bool {
+    let StoreError::Io { source, .. } = error else {
+        return false;
+    };
+    matches!(source.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported)
 }
 
 fn start_empty(
@@ -291,8 +258,9 @@ fn start_empty(
     error: &StoreError,
     incidents: &mut Vec<Incident>,
 ) -> Result<(SledStore, Findings), StoreError> {
-    place.quarantine()?;
     incidents.push(place.incident(Rung::Emptied, chain(error)));
+    write_down(place, incidents);
+    place.quarantine()?;
     match attempt(place) {
         Attempt::Ready(store, findings) => Ok((store, findings)),
         Attempt::Unreadable(_, error) | Attempt::Refused(error) => Err(error),

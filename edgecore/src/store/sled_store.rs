@@ -9,31 +9,31 @@
 //! What it does not do: several trees (their transaction was not crash-tested), or syncing again after a
 //! failed sync: the kernel may have dropped the pages that could not be written, so the store breaks.
 
+mod files;
 mod repair;
 
 use super::{
     Batch, INLINE_LIMIT, MAX_BATCH_BYTES, Op, Store, StoreError, Table,
-    envelope::{Content, ContentHash, fingerprint, seal, unseal},
+    envelope::{Content, Whole, fingerprint, raw_key, seal, unseal},
     ledger::{LEDGER_KEY, Ledger, Mark},
     objects::{Objects, sync_dir},
 };
 use bytes::Bytes;
+pub(super) use files::check_engine;
+#[cfg(test)]
+pub(super) use files::remove_matching;
+use files::{make_durable, open_engine, remove_generating};
+use repair::Mending;
 use std::{
     collections::BTreeMap,
     fs::{self, File},
     path::{Path, PathBuf},
     sync::Arc,
-    thread,
-    time::Duration,
 };
 
 /// A page table and the hot leaves fit; the edge reads from memory, not from here. What it may hold it holds in
 /// the end: with twice as much an agent grows by a megabyte over a thousand pods that come and go.
 const CACHE_BYTES: u64 = 2 * 1024 * 1024;
-
-/// sled's threads let go of the lock a moment after the database was closed, or could not be opened.
-const LOCK_TRIES: u32 = 20;
-const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
 /// The file that says that nothing was written since the last open.
 const SETTLED: &str = "settled";
@@ -50,6 +50,8 @@ pub struct SledStore {
     /// Whether the disk says that nothing was written since the open.
     settled: bool,
     broken: bool,
+    /// What reading everything has shown, and is not done yet.
+    mending: Option<Mending>,
 }
 
 impl std::fmt::Debug for SledStore {
@@ -73,12 +75,16 @@ pub struct Damage {
 /// What reading everything has shown.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Findings {
-    /// Rows that are gone.
+    /// Rows that are gone, once the store is mended.
     pub damage: Vec<Damage>,
     /// Why the rows that are left may not be the newest.
     pub doubt: Option<String>,
     /// Bytes of keys and values in the log that count.
     pub live: u64,
+    /// Rows of tables that only a newer program knows; they are kept.
+    pub foreign: u64,
+    /// A row that this program needs and only a newer one can read; it is kept too.
+    pub newer: Option<String>,
 }
 
 /// Rows as they lie in the log.
@@ -92,7 +98,9 @@ impl SledStore {
     pub fn open(path: &Path, objects: &Path) -> Result<(Self, Findings), StoreError> {
         let mut store = Self::open_unread(path, objects)?;
         let findings = store.read_all()?;
+        store.mend()?;
         store.settle()?;
+        store.check_version(&findings)?;
         Ok((store, findings))
     }
 
@@ -151,6 +159,7 @@ impl SledStore {
             mark: Mark::open(path)?,
             settled: Self::is_settled(path),
             broken: false,
+            mending: None,
         })
     }
 
@@ -160,14 +169,27 @@ impl SledStore {
     }
 
     fn value(&self, table: Table, key: &str, sealed: &[u8]) -> Result<Bytes, StoreError> {
-        match unseal(table, key, sealed)? {
-            Content::Inline(value) => Ok(value),
-            Content::File { hash, .. } => self.objects.read(&hash).ok_or_else(|| StoreError::Damaged {
-                table,
-                key: key.to_owned(),
-                why: "its content file is missing or damaged",
-            }),
+        let damaged = |why| StoreError::Damaged {
+            table,
+            key: key.to_owned(),
+            why,
+        };
+        match unseal(&raw_key(table, key), sealed).map_err(damaged)? {
+            Whole::Known(Content::Inline(value)) => Ok(value),
+            Whole::Known(Content::File { hash, .. }) => self
+                .objects
+                .read(&hash)
+                .ok_or_else(|| damaged("its content file is missing or damaged")),
+            Whole::Later(_) => Err(damaged("it is of a later version")),
         }
+    }
+
+    /// Whether this program can read all that it needs.
+    pub(super) fn check_version(&self, findings: &Findings) -> Result<(), StoreError> {
+        findings.newer.clone().map_or(Ok(()), |what| {
+            let path = self.path.clone();
+            Err(StoreError::Newer { path, what })
+        })
     }
 
     /// The recipe: one batch with its ledger, one flush, one sync.
@@ -188,16 +210,30 @@ impl SledStore {
         Ok(())
     }
 
-    /// Puts large values into files and says what the log shall hold.
-    fn prepare<'a>(&self, batch: &'a Batch) -> Result<BTreeMap<Place<'a>, Option<Content>>, StoreError> {
-        let last: BTreeMap<_, _> = batch
-            .ops()
-            .iter()
-            .map(|(table, key, op)| ((*table, key.as_str()), op))
-            .collect();
+    /// A row as it lies in the log.
+    #[cfg(test)]
+    pub(super) fn row(&self, raw: &[u8]) -> Option<Vec<u8>> {
+        self.db.get(raw).unwrap().map(|sealed| sealed.to_vec())
+    }
+
+    /// Writes a row as another program may have written it.
+    #[cfg(test)]
+    pub(super) fn put_row(&mut self, raw: &[u8], sealed: &[u8]) {
+        let mut batch = sled::Batch::default();
+        batch.insert(raw, sealed);
+        self.apply(batch, self.ledger.after(0, fingerprint(sealed)))
+            .unwrap();
+    }
+
+    /// Puts large values into files and says what the log shall hold, by key on disk.
+    fn prepare(&self, batch: &Batch) -> Result<BTreeMap<Vec<u8>, Option<Content>>, StoreError> {
+        let known = batch.ops().iter();
+        let known = known.map(|(table, key, op)| (raw_key(*table, key), op));
+        let foreign = batch.foreign().iter().map(|(raw, op)| (raw.clone(), op));
+        let last: BTreeMap<_, _> = known.chain(foreign).collect();
         let threshold = inline_threshold(&last.values().copied());
         let mut prepared = BTreeMap::new();
-        for (place, op) in last {
+        for (raw, op) in last {
             let content = match op {
                 Op::Delete => None,
                 Op::Put(value) if value.len() <= threshold => Some(Content::Inline(value.clone())),
@@ -206,7 +242,7 @@ impl SledStore {
                     len: value.len(),
                 }),
             };
-            prepared.insert(place, content);
+            prepared.insert(raw, content);
         }
         Ok(prepared)
     }
@@ -219,17 +255,6 @@ impl Drop for SledStore {
         }
     }
 }
-
-/// The content file that a row names.
-fn named_by((table, key): Place<'_>, sealed: &[u8]) -> Option<ContentHash> {
-    match unseal(table, key, sealed) {
-        Ok(Content::File { hash, .. }) => Some(hash),
-        Ok(Content::Inline(_)) | Err(_) => None,
-    }
-}
-
-/// A table and a key in it.
-type Place<'a> = (Table, &'a str);
 
 impl Store for SledStore {
     fn get(&self, table: Table, key: &str) -> Result<Option<Bytes>, StoreError> {
@@ -272,22 +297,22 @@ impl Store for SledStore {
         if batch.is_empty() {
             return Ok(());
         }
+        self.mend()?;
         let prepared = self.prepare(batch).inspect_err(|_| self.broken = true)?;
         let (mut released, mut rows) = (Vec::new(), sled::Batch::default());
         let (mut old, mut new) = (0_u128, 0_u128);
-        for (place @ (table, key), content) in &prepared {
-            let raw = raw_key(*table, key);
-            let before = self.db.get(&raw).map_err(|source| engine(&self.path, source))?;
+        for (raw, content) in &prepared {
+            let before = self.db.get(raw).map_err(|source| engine(&self.path, source))?;
             if let Some(sealed) = before {
                 old = old.wrapping_add(fingerprint(&sealed));
-                released.extend(named_by(*place, &sealed));
+                released.extend(unseal(raw, &sealed).ok().and_then(|whole| whole.names()));
             }
             if let Some(content) = content {
-                let sealed = seal(*table, key, content);
+                let sealed = seal(raw, content);
                 new = new.wrapping_add(fingerprint(&sealed));
-                rows.insert(raw, sealed);
+                rows.insert(raw.as_slice(), sealed);
             } else {
-                rows.remove(raw);
+                rows.remove(raw.as_slice());
             }
         }
         self.apply(rows, self.ledger.after(old, new))?;
@@ -321,66 +346,9 @@ fn inline_threshold<'a>(ops: &(impl Iterator<Item = &'a Op> + Clone)) -> usize {
     threshold
 }
 
-fn raw_key(table: Table, key: &str) -> Vec<u8> {
-    [table.as_str().as_bytes(), &[0], key.as_bytes()].concat()
-}
-
-fn parse_key(raw: &[u8]) -> Option<(Table, &str)> {
-    let (table, key) = std::str::from_utf8(raw).ok()?.split_once('\0')?;
-    let table = Table::ALL.into_iter().find(|known| known.as_str() == table)?;
-    Some((table, key))
-}
-
-fn open_engine(path: &Path) -> Result<sled::Db, StoreError> {
-    let config = sled::Config::new()
-        .path(path)
-        .cache_capacity(CACHE_BYTES)
-        .flush_every_ms(None);
-    for _ in 0..LOCK_TRIES {
-        match config.open() {
-            Err(error) if is_lock(&error) => thread::sleep(LOCK_PAUSE),
-            opened => return opened.map_err(|source| engine(path, source)),
-        }
-    }
-    Err(StoreError::InUse { path: path.into() })
-}
-
-/// sled has no kind for it, only this text.
-fn is_lock(error: &sled::Error) -> bool {
-    matches!(error, sled::Error::Io(e) if e.to_string().contains("could not acquire lock"))
-}
-
 fn engine(path: &Path, source: sled::Error) -> StoreError {
     StoreError::Engine {
         path: path.to_owned(),
         source: Arc::new(source),
     }
-}
-
-/// A snapshot that was being written when the power went is taken for a whole one and fails the open.
-fn remove_generating(path: &Path) -> Result<(), StoreError> {
-    remove_matching(path, |name| {
-        name.starts_with("snap.") && name.ends_with(".generating")
-    })
-}
-
-/// Removes the files of a database whose names fit. A database that does not exist has none.
-pub(super) fn remove_matching(path: &Path, fits: impl Fn(&str) -> bool) -> Result<(), StoreError> {
-    for entry in fs::read_dir(path).into_iter().flatten().flatten() {
-        if entry.file_name().to_str().is_some_and(&fits) {
-            let path = entry.path();
-            fs::remove_file(&path).map_err(StoreError::io("remove", &path))?;
-        }
-    }
-    Ok(())
-}
-
-/// sled creates `conf` and the directory without a sync: a cut soon after would be corruption for ever.
-fn make_durable(path: &Path) -> Result<(), StoreError> {
-    let conf = path.join("conf");
-    File::open(&conf)
-        .and_then(|file| file.sync_all())
-        .map_err(StoreError::io("sync", &conf))?;
-    sync_dir(path)?;
-    path.parent().map_or(Ok(()), sync_dir)
 }

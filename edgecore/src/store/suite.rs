@@ -192,8 +192,24 @@ fn walk(dir: &Path) -> usize {
     folders.map(|folder| fs::read_dir(folder).unwrap().count()).sum()
 }
 
+/// Every file below a directory, with its content and when it was written.
+pub(super) fn tree(dir: &Path) -> BTreeMap<PathBuf, (Vec<u8>, std::time::SystemTime)> {
+    let mut files = BTreeMap::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let entry = entry.unwrap();
+        let (path, data) = (entry.path(), entry.metadata().unwrap());
+        if data.is_dir() {
+            files.extend(tree(&path));
+            files.insert(path, (Vec::new(), data.modified().unwrap()));
+        } else {
+            files.insert(path.clone(), (fs::read(path).unwrap(), data.modified().unwrap()));
+        }
+    }
+    files
+}
+
 /// What a process that is killed leaves: the files as they are now. (A power cut is simulated elsewhere.)
-fn killed(root: &Scratch) -> Scratch {
+pub(super) fn killed(root: &Scratch) -> Scratch {
     let copy = Scratch::new();
     let status = std::process::Command::new("cp")
         .arg("-a")

@@ -11,7 +11,8 @@
 //!
 //! A power cut leaves the last frame torn; that one was not acknowledged. Reading ends at the first frame that is not
 //! whole, or whose number is not the next: what may lie behind is of an earlier life of the file, and in the
-//! database.
+//! database. A frame that is whole was acknowledged. Changes of tables that are not known here, made by a newer
+//! program, go into the database as they are; at a frame that cannot be understood the store is not opened.
 //!
 //! **Invariant:** the database and the frames, in order, are what was committed, at every instant.
 
@@ -61,6 +62,8 @@ pub(super) struct Tail<S> {
     next: u64,
     dictionary: Vec<u8>,
     pending: BTreeMap<(Table, String), Pending>,
+    /// The newest change of each key of tables that are not known here. Only reading the file adds some.
+    foreign: BTreeMap<Vec<u8>, Op>,
     broken: bool,
 }
 
@@ -69,6 +72,27 @@ struct Pending {
     op: Op,
     /// The database has the key.
     is_old: bool,
+}
+
+/// Changes on their way into the database, as many at a time as it takes.
+struct Put<'a, S> {
+    store: &'a mut S,
+    batch: Batch,
+    weight: usize,
+}
+
+impl<S: Store> Put<'_, S> {
+    /// The batch that has room for one more change.
+    fn room(&mut self, key: usize, op: &Op) -> Result<&mut Batch, StoreError> {
+        let more = key + value_of(op).map_or(0, Bytes::len);
+        let is_over = self.batch.len() == MAX_OPS || self.weight + more > MAX_BATCH_BYTES;
+        if is_over && !self.batch.is_empty() {
+            self.store.commit(&self.batch)?;
+            (self.batch, self.weight) = (Batch::new(), 0);
+        }
+        self.weight += more;
+        Ok(&mut self.batch)
+    }
 }
 
 impl<S: Store> Tail<S> {
@@ -94,6 +118,7 @@ impl<S: Store> Tail<S> {
             next: u64::from(rand::random::<u32>()) << 24,
             dictionary: Vec::new(),
             pending: BTreeMap::new(),
+            foreign: BTreeMap::new(),
             broken: false,
         };
         tail.read()?;
@@ -115,11 +140,12 @@ impl<S: Store> Tail<S> {
         while let Some((number, kind, packed)) =
             frame::first(&bytes[usize::try_from(self.len).unwrap_or(usize::MAX)..])
         {
-            let is_next = expected.is_none_or(|expected| number == expected);
-            let Some(raw) = is_next.then(|| self.unpack(kind, packed)).flatten() else {
+            if expected.is_some_and(|expected| number != expected) {
                 break;
-            };
-            let Some(batch) = frame::decode(&raw) else { break };
+            }
+            let understood = self.unpack(kind, packed);
+            let understood = understood.and_then(|raw| Some((frame::decode(&raw)?, raw)));
+            let (batch, raw) = understood.ok_or_else(|| self.newer())?;
             self.len += (frame::HEAD + packed.len()) as u64;
             self.learn(&raw);
             self.take(&batch);
@@ -134,11 +160,18 @@ impl<S: Store> Tail<S> {
         Ok(())
     }
 
+    fn newer(&self) -> StoreError {
+        StoreError::Newer {
+            path: self.path.clone(),
+            what: format!("what stands at byte {} is of a kind that is not known", self.len),
+        }
+    }
+
     fn unpack(&self, kind: u8, packed: &[u8]) -> Option<Vec<u8>> {
-        let dictionary = if kind == WITH_DICTIONARY {
-            &*self.dictionary
-        } else {
-            &[]
+        let dictionary: &[u8] = match kind {
+            PLAIN => &[],
+            WITH_DICTIONARY => &*self.dictionary,
+            _ => return None,
         };
         let size = usize::try_from(zstd::zstd_safe::get_frame_content_size(packed).ok()??).ok()?;
         let mut unpacker = zstd::bulk::Decompressor::with_dictionary(dictionary).ok()?;
@@ -184,6 +217,7 @@ impl<S: Store> Tail<S> {
                 );
             }
         }
+        self.foreign.extend(batch.foreign().iter().cloned());
     }
 
     /// Puts what is pending into the database, and begins the file anew.
@@ -196,6 +230,7 @@ impl<S: Store> Tail<S> {
             return Err(error);
         }
         self.pending.clear();
+        self.foreign.clear();
         self.dictionary = Vec::new();
         self.len = 0;
         self.empty()
@@ -213,17 +248,18 @@ impl<S: Store> Tail<S> {
     }
 
     fn put_all(&mut self) -> Result<(), StoreError> {
-        let (mut batch, mut weight) = (Batch::new(), 0);
-        for ((table, key), pending) in &self.pending {
-            let more = key.len() + value_of(&pending.op).map_or(0, Bytes::len);
-            if batch.len() == MAX_OPS || (weight + more > MAX_BATCH_BYTES && !batch.is_empty()) {
-                self.store.commit(&batch)?;
-                (batch, weight) = (Batch::new(), 0);
-            }
-            batch.push(*table, key.clone(), pending.op.clone());
-            weight += more;
+        let mut put = Put {
+            store: &mut self.store,
+            batch: Batch::new(),
+            weight: 0,
+        };
+        for ((table, key), Pending { op, .. }) in &self.pending {
+            put.room(key.len(), op)?.push(*table, key.clone(), op.clone());
         }
-        self.store.commit(&batch)
+        for (raw, op) in &self.foreign {
+            put.room(raw.len(), op)?.push_foreign(raw.clone(), op.clone());
+        }
+        put.store.commit(&put.batch)
     }
 
     fn fold_if_there_is_room(&mut self) -> Result<(), StoreError> {

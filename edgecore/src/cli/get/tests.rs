@@ -3,6 +3,7 @@
 use protocol::devices::DeviceState;
 
 use super::*;
+use crate::cli::testing;
 
 const NOW: u64 = 1_700_000_100_000;
 
@@ -93,4 +94,19 @@ fn programs_get_times_and_long_values_are_cut() {
         )
     );
     assert_eq!(cut(&"é".repeat(2_000)).chars().count(), VALUE + 1);
+}
+
+#[tokio::test]
+async fn a_damaged_store_is_told_and_left_for_the_daemon_to_repair_and_to_report() {
+    let paths = testing::damaged("get-damaged").await;
+    for _ in 0..2 {
+        let (devices, warnings) = offline::read(&paths, &Clock::system()).await.unwrap();
+        assert_eq!(devices, []);
+        assert!(
+            warnings.len() == 1 && warnings[0].contains("repairs it when it is started"),
+            "{warnings:?}"
+        );
+    }
+    assert_eq!(testing::told_by_the_daemon(&paths).len(), 1);
+    testing::remove(&paths);
 }

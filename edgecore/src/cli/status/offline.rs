@@ -1,4 +1,4 @@
-//! What the disk tells about a node whose daemon does not run.
+//! What the disk tells about a node whose daemon does not run. Looking changes nothing there.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::pods::desired::DesiredPod;
 use crate::pods::seams::PodSource as _;
 use crate::reported::Reporter;
 use crate::state::Desired;
-use crate::store::{StoreError, Stores, open_stores};
+use crate::store::{Look, look_at};
 
 /// Reads configuration, certificate and store.
 pub(super) async fn read(paths: &Paths, clock: &Clock) -> anyhow::Result<Status> {
@@ -39,31 +39,24 @@ pub(super) async fn read(paths: &Paths, clock: &Clock) -> anyhow::Result<Status>
         .first()
         .map(ToString::to_string)
         .unwrap_or_default();
-    match open(paths) {
-        Ok(Some(stores)) => held(&stores, &mut status).await?,
+    match look_at(&paths.state_dir()) {
+        Ok(Some(stores)) => held(stores, &mut status).await?,
         Ok(None) => {}
-        Err(error) => status.warnings.push(format!("the store cannot be read: {error}")),
+        Err(error) => {
+            let error = anyhow::Error::new(error);
+            status
+                .warnings
+                .push(format!("the store cannot be read: {error:#}"));
+        }
     }
     Ok(status)
 }
 
-/// Opens the store of a node that ran before; looking must not create one.
-fn open(paths: &Paths) -> Result<Option<Stores>, StoreError> {
-    let dir = paths.state_dir();
-    if dir.join("meta").is_dir() {
-        open_stores(&dir).map(Some)
-    } else {
-        Ok(None)
-    }
-}
-
-async fn held(stores: &Stores, status: &mut Status) -> anyhow::Result<()> {
-    let (desired, _) = Desired::load(stores.meta.clone())
+async fn held(stores: Look, status: &mut Status) -> anyhow::Result<()> {
+    let (desired, _) = Desired::load(stores.meta)
         .await
         .context("the objects in the store")?;
-    let reporter = Reporter::load(stores.outbox.clone())
-        .await
-        .context("the outbox")?;
+    let reporter = Reporter::load(stores.outbox).await.context("the outbox")?;
     status.store.objects = desired.objects() as u64;
     let line = |pod: &Arc<DesiredPod>| {
         let last = pod
@@ -80,8 +73,6 @@ async fn held(stores: &Stores, status: &mut Status) -> anyhow::Result<()> {
         deferred: 0,
         refused: reporter.troubles(),
     };
-    status
-        .warnings
-        .extend(stores.incidents.iter().map(ToString::to_string));
+    status.warnings.extend(stores.troubles);
     Ok(())
 }

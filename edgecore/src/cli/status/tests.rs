@@ -1,6 +1,7 @@
 //! What `status` prints.
 
 use super::*;
+use crate::cli::testing;
 
 fn status() -> Status {
     Status {
@@ -225,4 +226,36 @@ async fn a_node_that_does_not_run_is_read_from_its_disk() {
     }
     assert_eq!((told.outbox.waiting, told.pods.len()), (1, 0));
     std::fs::remove_dir_all(root).unwrap();
+}
+
+#[tokio::test]
+async fn a_damaged_store_is_told_and_left_for_the_daemon_to_repair_and_to_report() {
+    let paths = testing::damaged("status-damaged").await;
+    for _ in 0..2 {
+        let told = offline::read(&paths, &Clock::system()).await.unwrap();
+        let text = told.warnings.join("\n");
+        for part in [
+            "the store meta is damaged",
+            "repairs it when it is started",
+            "desired/large",
+        ] {
+            assert!(text.contains(part), "{part} not in {text}");
+        }
+    }
+    assert_eq!(testing::told_by_the_daemon(&paths).len(), 1);
+    testing::remove(&paths);
+}
+
+#[tokio::test]
+async fn a_store_that_only_a_newer_edgecore_reads_is_told_with_what_to_run() {
+    let paths = testing::damaged("status-newer").await;
+    std::fs::write(paths.state_dir().join("format"), "2").unwrap();
+    let told = offline::read(&paths, &Clock::system()).await.unwrap();
+    assert!(
+        told.warnings[0].contains("written by a newer edgecore")
+            && told.warnings[0].contains("run that one again"),
+        "{:?}",
+        told.warnings
+    );
+    testing::remove(&paths);
 }

@@ -56,6 +56,7 @@ pub(super) fn is_damage(error: &StoreError) -> bool {
         | StoreError::TooManyOps { .. }
         | StoreError::TooLarge { .. }
         | StoreError::InUse { .. }
+        | StoreError::Newer { .. }
         | StoreError::Full { .. }
         | StoreError::Stopped => false,
     }

@@ -1,12 +1,14 @@
 //! The ladder, rung by rung.
 
 use super::*;
-use crate::store::{Op, sled_store::remove_matching, suite::Scratch};
+use crate::store::{
+    Op, open_stores,
+    sled_store::remove_matching,
+    suite::{Scratch, killed},
+};
 use bytes::Bytes;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
-use std::{
-    collections::BTreeMap, fs::OpenOptions, io::ErrorKind, os::unix::fs::FileExt as _, process::Command,
-};
+use std::{collections::BTreeMap, fs::OpenOptions, io::ErrorKind, os::unix::fs::FileExt as _};
 
 fn with_rows(root: &Path) {
     let mut opened = open(root, "meta").unwrap();
@@ -277,17 +279,6 @@ fn with_history() -> (Scratch, BTreeMap<String, Bytes>) {
     (root, held.into_iter().collect())
 }
 
-fn copied(from: &Scratch) -> Scratch {
-    let to = Scratch::new();
-    let copied = Command::new("cp")
-        .arg("-a")
-        .arg(from.path().join("."))
-        .arg(to.path())
-        .status();
-    assert!(copied.unwrap().success());
-    to
-}
-
 fn flip(log: &Path, bit: u64) {
     let log = OpenOptions::new().read(true).write(true).open(log).unwrap();
     let mut byte = [0];
@@ -300,11 +291,11 @@ fn a_flipped_bit_anywhere_in_the_log_is_never_a_wrong_value_in_silence() {
     const TRIALS: u64 = 120;
     // One whose log must be replayed from half way, and one whose snapshot is of the end.
     let (replayed, held) = with_history();
-    let whole = copied(&replayed);
+    let whole = killed(&replayed);
     drop(open(whole.path(), "meta").unwrap());
     let mut seen: BTreeMap<(Vec<Rung>, bool), usize> = BTreeMap::new();
     for seed in 0..TRIALS {
-        let root = copied(if seed % 2 == 0 { &replayed } else { &whole });
+        let root = killed(if seed % 2 == 0 { &replayed } else { &whole });
         let log = root.path().join("meta/db");
         let bits = fs::metadata(&log).unwrap().len() * 8;
         let bit = StdRng::seed_from_u64(seed).random_range(0..bits);

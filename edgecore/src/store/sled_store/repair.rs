@@ -1,16 +1,31 @@
 //! Reading everything once: what is believed, what is dropped, what can be saved.
 //!
 //! A row is believed when its digest fits, and its content file's too; all of them together, when the
-//! [ledger](super::super::ledger) says so. What this does not do: decide what becomes of the database.
+//! [ledger](super::super::ledger) says so. Rows of tables that are not known here are rows like all others:
+//! a newer program wrote them, and will want them back. What this does not do: decide what becomes of the
+//! database.
 
 use super::{
-    Content, Damage, Findings, Ledger, RawRows, SledStore, engine, fingerprint, parse_key, raw_key, unseal,
+    Content, Damage, Findings, Ledger, RawRows, SledStore, Whole, engine, fingerprint, raw_key, unseal,
 };
-use crate::store::{MAX_BATCH_BYTES, StoreError, Table, ledger::LEDGER_KEY};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use crate::store::{MAX_BATCH_BYTES, StoreError, Table, envelope::parse_key, ledger::LEDGER_KEY};
+use std::{
+    ops::Bound,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
+
+/// The change that takes out of a database what was not believed.
+pub(super) struct Mending {
+    drop_these: sled::Batch,
+    ledger: Ledger,
+}
+
+/// A stretch of keys.
+type Stretch = (Bound<Vec<u8>>, Bound<Vec<u8>>);
 
 impl SledStore {
-    /// Reads every row, counts the content files in use, and drops what is not believed.
+    /// Reads every row, and counts the content files in use. What is not believed goes when the store is
+    /// [mended](Self::mend).
     pub(in crate::store) fn read_all(&mut self) -> Result<Findings, StoreError> {
         let mut findings = Findings::default();
         let mut drop_these = sled::Batch::default();
@@ -25,9 +40,10 @@ impl SledStore {
             all = all.wrapping_add(print);
             findings.live += (raw.len() + sealed.len()) as u64;
             match self.believe(&raw, &sealed) {
-                Ok(content) => {
+                Ok(whole) => {
                     kept = kept.wrapping_add(print);
-                    if let Content::File { hash, .. } = content {
+                    findings.count(&raw, &whole);
+                    if let Some(hash) = whole.names() {
                         self.objects.name(hash);
                     }
                 }
@@ -35,17 +51,26 @@ impl SledStore {
                     drop_these.remove(&raw);
                     findings.damage.push(Damage {
                         key: String::from_utf8_lossy(&raw).replace('\0', "/"),
-                        why,
+                        why: why.to_owned(),
                     });
                 }
             }
         }
         findings.doubt = self.audit(ledger.as_deref(), all);
-        if !findings.damage.is_empty() || findings.doubt.is_some() {
-            let corrected = self.ledger.corrected(kept, self.mark.read(self.ledger));
-            self.apply(drop_these, corrected)?;
-        }
+        let needs_mending = !findings.damage.is_empty() || findings.doubt.is_some();
+        self.mending = needs_mending.then(|| Mending {
+            drop_these,
+            ledger: self.ledger.corrected(kept, self.mark.read(self.ledger)),
+        });
         Ok(findings)
+    }
+
+    /// Drops what reading everything has not believed.
+    pub(in crate::store) fn mend(&mut self) -> Result<(), StoreError> {
+        match self.mending.take() {
+            Some(Mending { drop_these, ledger }) => self.apply(drop_these, ledger),
+            None => Ok(()),
+        }
     }
 
     /// Takes the ledger that was found, and says why the rows with this sum are not to be trusted.
@@ -63,14 +88,14 @@ impl SledStore {
     /// Every row that can be read and believed, when reading all in order has failed.
     ///
     /// Each table is read from its first row up to what cannot be read, and from its last row down to it.
+    /// So is what lies between the tables: rows of those that are not known here.
     /// A panic of the engine ends a direction as an error does.
     pub(in crate::store) fn salvage(&self) -> RawRows {
         let mut rows = RawRows::new();
-        for table in Table::ALL {
-            let range = raw_key(table, "")..[table.as_str().as_bytes(), &[1]].concat();
-            let whole = self.salvage_run(self.db.range(range.clone()), &mut rows);
+        for stretch in stretches() {
+            let whole = self.salvage_run(self.db.range(stretch.clone()), &mut rows);
             if !whole {
-                self.salvage_run(self.db.range(range).rev(), &mut rows);
+                self.salvage_run(self.db.range(stretch).rev(), &mut rows);
             }
         }
         rows
@@ -84,7 +109,7 @@ impl SledStore {
         let read = || {
             for row in run {
                 let Ok((raw, sealed)) = row else { return false };
-                if self.believe(&raw, &sealed).is_ok() {
+                if raw != LEDGER_KEY && self.believe(&raw, &sealed).is_ok() {
                     rows.insert(raw.to_vec(), sealed.to_vec());
                 }
             }
@@ -108,17 +133,41 @@ impl SledStore {
         self.apply(batch, ledger)
     }
 
-    fn believe(&self, raw: &[u8], sealed: &[u8]) -> Result<Content, String> {
-        let (table, key) = parse_key(raw).ok_or("a key of no known table")?;
-        let content = unseal(table, key, sealed).map_err(|error| error.to_string())?;
-        if let Content::File { hash, len } = &content {
-            let fits = self.objects.read(hash).is_some_and(|bytes| bytes.len() == *len);
-            return if fits {
-                Ok(content)
-            } else {
-                Err("its content file is missing or damaged".to_owned())
-            };
+    fn believe(&self, raw: &[u8], sealed: &[u8]) -> Result<Whole, &'static str> {
+        let whole = unseal(raw, sealed)?;
+        if let Whole::Known(Content::File { hash, len }) = &whole
+            && self.objects.read(hash).is_none_or(|bytes| bytes.len() != *len)
+        {
+            return Err("its content file is missing or damaged");
         }
-        Ok(content)
+        Ok(whole)
     }
+}
+
+impl Findings {
+    /// Counts a row that is kept, where it is not one of this program's own.
+    fn count(&mut self, raw: &[u8], whole: &Whole) {
+        match (parse_key(raw), whole) {
+            (None, _) => self.foreign += 1,
+            (Some((table, key)), Whole::Later(_)) => {
+                self.newer = Some(format!("{table}/{key} is of a later version"));
+            }
+            (Some(_), Whole::Known(_)) => {}
+        }
+    }
+}
+
+/// The keys of each table, and those between them.
+fn stretches() -> Vec<Stretch> {
+    let mut tables = Table::ALL;
+    tables.sort_unstable_by_key(|table| table.as_str());
+    let (mut stretches, mut from) = (Vec::new(), Bound::Unbounded);
+    for table in tables {
+        let (start, end) = (raw_key(table, ""), [table.as_str().as_bytes(), &[1]].concat());
+        stretches.push((from, Bound::Excluded(start.clone())));
+        stretches.push((Bound::Included(start), Bound::Excluded(end.clone())));
+        from = Bound::Included(end);
+    }
+    stretches.push((from, Bound::Unbounded));
+    stretches
 }

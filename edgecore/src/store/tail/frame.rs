@@ -4,7 +4,7 @@ use std::io;
 
 use bytes::Bytes;
 
-use crate::store::{Batch, Op, Table};
+use crate::store::{Batch, Op, envelope::parse_key};
 
 /// What stands before the packed changes.
 pub(super) const HEAD: usize = 4 + 8 + 1 + DIGEST;
@@ -36,14 +36,27 @@ pub(super) fn first(bytes: &[u8]) -> Option<(u64, u8, &[u8])> {
 pub(super) fn encode(batch: &Batch) -> Vec<u8> {
     let mut out = Vec::new();
     for (table, key, op) in batch.ops() {
-        part(&mut out, table.as_str().as_bytes());
-        part(&mut out, key.as_bytes());
-        out.push(u8::from(value_of(op).is_some()));
-        if let Some(value) = value_of(op) {
-            part(&mut out, value);
-        }
+        change(&mut out, table.as_str().as_bytes(), key.as_bytes(), op);
+    }
+    for (raw, op) in batch.foreign() {
+        let table = raw.iter().position(|byte| *byte == 0).unwrap_or(raw.len());
+        change(
+            &mut out,
+            &raw[..table],
+            raw.get(table + 1..).unwrap_or_default(),
+            op,
+        );
     }
     out
+}
+
+fn change(out: &mut Vec<u8>, table: &[u8], key: &[u8], op: &Op) {
+    part(out, table);
+    part(out, key);
+    out.push(u8::from(value_of(op).is_some()));
+    if let Some(value) = value_of(op) {
+        part(out, value);
+    }
 }
 
 /// A length, then so many bytes; nothing that a batch holds is longer than four gigabytes.
@@ -52,20 +65,23 @@ fn part(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend(bytes);
 }
 
-/// The batch that [`encode`] wrote.
+/// The batch that [`encode`] wrote, here or in a newer program, which may have more tables.
 pub(super) fn decode(mut raw: &[u8]) -> Option<Batch> {
     let mut batch = Batch::new();
     while !raw.is_empty() {
-        let table = std::str::from_utf8(next(&mut raw)?).ok()?;
-        let table = Table::ALL.into_iter().find(|known| known.as_str() == table)?;
-        let key = std::str::from_utf8(next(&mut raw)?).ok()?.to_owned();
+        let (table, key) = (next(&mut raw)?, next(&mut raw)?);
         let (is_put, rest) = raw.split_first()?;
         raw = rest;
         let op = match is_put {
             0 => Op::Delete,
-            _ => Op::Put(Bytes::copy_from_slice(next(&mut raw)?)),
+            1 => Op::Put(Bytes::copy_from_slice(next(&mut raw)?)),
+            _ => return None,
         };
-        batch.push(table, key, op);
+        let place = [table, &[0], key].concat();
+        match parse_key(&place) {
+            Some((table, key)) => batch.push(table, key.to_owned(), op),
+            None => batch.push_foreign(place, op),
+        }
     }
     Some(batch)
 }

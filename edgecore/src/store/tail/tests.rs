@@ -223,6 +223,98 @@ fn what_a_full_disk_let_half_through_can_still_be_deleted() {
     assert!(kept.get(Table::Device, "a").unwrap().is_none());
 }
 
+const JOB: &[u8] = b"jobs\0one";
+
+/// What a newer program commits: something of ours, and something that is not known here.
+fn newer(value: &str) -> Batch {
+    let mut batch = one("k", value);
+    batch.push_foreign(JOB.to_vec(), Op::Put(value.to_owned().into()));
+    batch
+}
+
+fn job(kept: &Kept) -> Option<Bytes> {
+    kept.0.lock().foreign(JOB).cloned()
+}
+
+#[test]
+fn changes_of_tables_that_are_not_known_go_into_the_database_as_they_are() {
+    let (root, kept) = (Scratch::new(), Kept::default());
+    tail(&root, &kept).commit(&newer("1")).unwrap();
+    assert_eq!(job(&kept), None);
+    let mut open = tail(&root, &kept);
+    assert_eq!(job(&kept).unwrap(), "1");
+    open.commit(&newer("2")).unwrap();
+    open.commit(&one("k", "3")).unwrap();
+    drop(open);
+    let mut open = tail(&root, &kept);
+    assert_eq!(job(&kept).unwrap(), "2");
+    assert_eq!(open.get(Table::Device, "k").unwrap().unwrap(), "3");
+    let mut gone = Batch::new();
+    gone.push_foreign(JOB.to_vec(), Op::Delete);
+    open.commit(&gone).unwrap();
+    drop(open);
+    drop(tail(&root, &kept));
+    assert_eq!(job(&kept), None);
+}
+
+#[test]
+fn changes_of_tables_that_are_not_known_wait_for_room_like_all_others() {
+    let (root, kept) = (Scratch::new(), Kept::default());
+    let path = root.path().join("outbox.tail");
+    tail(&root, &kept).commit(&newer("1")).unwrap();
+    let mut open = Tail::open(&path, Nearly(kept.clone(), 0), None).unwrap();
+    open.commit(&one("k", "2")).unwrap();
+    drop(open);
+    assert_eq!(job(&kept), None);
+    let mut open = Tail::open(&path, Nearly(kept.clone(), 0), None).unwrap();
+    open.store.1 = usize::MAX;
+    open.fold().unwrap();
+    assert_eq!(job(&kept).unwrap(), "1");
+    assert_eq!(rows(&kept), [("k".to_owned(), Bytes::from_static(b"2"))]);
+}
+
+/// Frames that are whole, and that this program cannot have written.
+fn frames_of_a_newer_program(number: u64) -> [(&'static str, Vec<u8>); 4] {
+    let packed = |raw: &[u8]| zstd::bulk::compress(raw, LEVEL).unwrap();
+    let mut merge = frame::encode(&Batch::new().delete(Table::Device, "k"));
+    *merge.last_mut().unwrap() = 2;
+    let kind = |kind, packed: &[u8]| frame::write(number, kind, packed).unwrap();
+    [
+        ("a kind of frame", kind(7, &packed(b""))),
+        ("a kind of change", kind(PLAIN, &packed(&merge))),
+        ("another packing", kind(PLAIN, b"not zstd at all")),
+        ("a larger one", kind(PLAIN, &packed(&vec![0; 5 * MOST_OF_BATCH]))),
+    ]
+}
+
+#[test]
+fn at_a_whole_frame_that_cannot_be_understood_the_store_is_not_opened_and_nothing_is_cut() {
+    let root = Scratch::new();
+    let path = root.path().join("outbox.tail");
+    let mut open = tail(&root, &Kept::default());
+    open.commit(&one("k", "1")).unwrap();
+    let (number, known) = (open.next, fs::read(&path).unwrap());
+    drop(open);
+    for (what, frame) in frames_of_a_newer_program(number) {
+        let whole = [&known[..], &frame].concat();
+        fs::write(&path, &whole).unwrap();
+        let kept = Kept::default();
+        for _ in 0..2 {
+            let Err(error) = Tail::open(&path, kept.clone(), None) else {
+                panic!("{what} was opened");
+            };
+            assert!(matches!(error, StoreError::Newer { .. }), "{what}: {error:?}");
+            assert!(error.to_string().contains("run that one again"), "{error}");
+            assert_eq!(fs::read(&path).unwrap(), whole, "{what}");
+        }
+        // One that is not whole was never acknowledged, whatever it is.
+        let mut torn = whole.clone();
+        *torn.last_mut().unwrap() ^= 1;
+        fs::write(&path, torn).unwrap();
+        assert_eq!(tail(&root, &kept).get(Table::Device, "k").unwrap().unwrap(), "1");
+    }
+}
+
 fn change() -> impl Strategy<Value = (u8, u8, Option<u16>)> {
     (0..2_u8, 0..12_u8, proptest::option::weighted(0.7, 0..3000_u16))
 }
