@@ -10,7 +10,8 @@ use tokio::time::{Instant, sleep};
 use crate::broker::Broker;
 use crate::old::Old;
 use crate::twins::Fake;
-use crate::{Bridge, LAMP, pki, shipped};
+use crate::access::shipped;
+use crate::{Bridge, LAMP, pki};
 
 const LOGIN: [&str; 4] = ["-u", "device/lamp", "-P", "secret"];
 
