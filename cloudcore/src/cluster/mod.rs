@@ -32,6 +32,7 @@ mod named;
 mod nodes;
 mod persist;
 mod pods;
+mod rebirth;
 mod seen;
 pub mod shown;
 #[cfg(test)]
@@ -115,7 +116,7 @@ struct Inner {
     /// Whose turn it is to have a list made.
     lists: lists::Lists,
     synced: watch_channel::Sender<kinds::Synced>,
-    rebirths: nodes::Rebirths,
+    rebirths: rebirth::Rebirths,
     /// The session that last took each node's Lease here, and what it may write over.
     sessions: RwLock<HashMap<NodeName, fence::Proof>>,
 }
@@ -134,7 +135,7 @@ impl Cluster {
             autonomous: Notify::new(),
             lists: lists::Lists::default(),
             synced: watch_channel::Sender::new(kinds::Synced::default()),
-            rebirths: nodes::Rebirths::default(),
+            rebirths: rebirth::Rebirths::default(),
             sessions: RwLock::default(),
         };
         Self {

@@ -1,19 +1,14 @@
-//! Writing Node objects: registration, status, and the Node that was deleted while enrolled.
+//! Writing Node objects: registration and status.
 //!
-//! What it is: requests. What may be in them is `document.rs`.
+//! What it is: requests. What may be in them is `document.rs`; Nodes that were deleted while enrolled are made again
+//! by `rebirth.rs`.
 //!
 //! **Invariant:** under cloudcore's own name a Node is only ever created, never changed: all that
 //! follows is written as the node. It is created only after a look in the cluster whether its name is still enrolled.
 
-use std::collections::{BTreeMap, HashMap};
-use std::time::Duration;
-
-use parking_lot::Mutex;
 use protocol::name::NodeName;
-use protocol::object::{Body, Kind, ObjectKey, canonical};
+use protocol::object::{Kind, ObjectKey, canonical};
 use serde_json::{Value, json};
-use tokio::sync::Notify;
-use tokio::time::sleep;
 use tracing::{info, warn};
 
 use super::Cluster;
@@ -22,28 +17,9 @@ use super::attempt::{Ask, Attempt};
 use super::document::{NodeDocument, reborn};
 use super::labels;
 use super::lease::Holder;
-use super::watch::full_jitter;
-use super::write::{BoxError, WriteError};
+use super::write::WriteError;
 
-const NODES: &str = "/api/v1/nodes";
-/// Between attempts to make a deleted Node again: the pod garbage collector waits 40 s.
-const REBIRTH_PAUSE: Duration = Duration::from_secs(2);
-
-/// Nodes that were deleted and have to be made again.
-#[derive(Debug, Default)]
-pub(super) struct Rebirths {
-    waiting: Mutex<BTreeMap<String, Body>>,
-    bell: Notify,
-    /// The last state of each that is not there again yet.
-    lost: Mutex<HashMap<String, Body>>,
-}
-
-impl Rebirths {
-    /// A Node is there, or nobody wants it any more: what it was is not needed.
-    pub(super) fn settle(&self, name: &str) {
-        self.lost.lock().remove(name);
-    }
-}
+pub(super) const NODES: &str = "/api/v1/nodes";
 
 impl Cluster {
     /// Whether the watch knows a Node of ours by that name.
@@ -110,7 +86,7 @@ impl Cluster {
 
     /// The Node as it was before it was deleted, if it was ever seen here.
     fn last_of(&self, node: &NodeName) -> Option<Value> {
-        let lost = self.inner.rebirths.lost.lock().get(node.as_str()).cloned();
+        let lost = self.inner.rebirths.last_of(node.as_str());
         // The watch may lag behind the deletion.
         let Some(lost) = lost else {
             return self.cached_node(node);
@@ -118,7 +94,7 @@ impl Cluster {
         serde_json::from_slice(&lost.json().ok()?).ok()
     }
 
-    fn made_again(&self, node: &NodeName) {
+    pub(super) fn made_again(&self, node: &NodeName) {
         warn!(%node, "was deleted while enrolled: made again (cloudcore node remove is the way out)");
         self.inner.metrics.rebirths.inc();
     }
@@ -217,7 +193,7 @@ impl Cluster {
 
     /// What a write returned, so that the next one needs no read. An older watch event that comes
     /// later costs at most one conflict.
-    fn saw_node_now(&self, node: &NodeName, json: &[u8]) {
+    pub(super) fn saw_node_now(&self, node: &NodeName, json: &[u8]) {
         let key = ObjectKey::new(Kind::Node, "", node.as_ref());
         let written = canonical(Kind::Node, json).map(|object| object.version.revision);
         let held = self
@@ -241,81 +217,6 @@ fn parse_document(node: &NodeName, document: &[u8]) -> Result<NodeDocument, Writ
         node: node.clone(),
         source,
     })
-}
-
-/// Nodes deleted while enrolled.
-impl Cluster {
-    /// A Node of ours is gone from the watch, with its last state if the watch told it.
-    pub(super) fn lost_node(&self, key: &ObjectKey, last: Option<&[u8]>) {
-        let held = self
-            .inner
-            .index
-            .read()
-            .node(&key.name)
-            .map(|entry| entry.whole.clone());
-        self.inner.index.write().remove(key);
-        self.forget_session(&key.name);
-        if let Some(last) = last.map(Body::compress).or(held) {
-            self.inner
-                .rebirths
-                .lost
-                .lock()
-                .insert(key.name.clone(), last.clone());
-            self.inner.rebirths.waiting.lock().insert(key.name.clone(), last);
-            self.inner.rebirths.bell.notify_one();
-        }
-    }
-
-    /// Makes deleted Nodes again while their names are enrolled, for ever.
-    pub(super) async fn rebirth_nodes(&self) {
-        loop {
-            let waiting = std::mem::take(&mut *self.inner.rebirths.waiting.lock());
-            if self.rebirth_all(waiting).await {
-                self.inner.rebirths.bell.notified().await;
-                continue;
-            }
-            tokio::select! {
-                () = self.inner.rebirths.bell.notified() => {}
-                () = sleep(REBIRTH_PAUSE + full_jitter(REBIRTH_PAUSE)) => {}
-            }
-        }
-    }
-
-    /// Tries each once, so that one that cannot be made holds up no other; says whether none is left.
-    async fn rebirth_all(&self, waiting: BTreeMap<String, Body>) -> bool {
-        let mut all = true;
-        for (name, last) in waiting {
-            if let Err(error) = self.rebirth(&name, &last).await {
-                let error = &*error as &dyn std::error::Error;
-                warn!(node = name, error, "could not be made again yet");
-                self.inner.rebirths.waiting.lock().entry(name).or_insert(last);
-                all = false;
-            }
-        }
-        all
-    }
-
-    async fn rebirth(&self, name: &str, last: &Body) -> Result<(), BoxError> {
-        let Ok(node) = name.parse::<NodeName>() else {
-            return Ok(());
-        };
-        match self.confirm(&node).await {
-            Err(WriteError::NotEnrolled { .. }) => return Ok(()),
-            confirmed => confirmed?,
-        }
-        let last: Value = serde_json::from_slice(&last.json()?)?;
-        let made = reborn(&last).to_string().into_bytes();
-        match self.api().call(Actor::Cloudcore, Call::post(NODES, made)).await {
-            Ok(answer) => {
-                self.made_again(&node);
-                self.saw_node_now(&node, &answer);
-                Ok(())
-            }
-            // Another replica was faster, or the Node only lost its label.
-            Err(error) if error.is_conflict() => Ok(()),
-            Err(error) => Err(error.into()),
-        }
-    }
 }
 
 #[cfg(test)]
