@@ -5,13 +5,14 @@
 //!                                                         `--another session's--> Superseded
 //! ```
 //!
-//! **Invariants:** a status is never written over a newer session's; a [`Fence`] never asks for a write over a Lease that names another session, and
-//! every [`LeaseWrite::Replace`] carries the resourceVersion that it was read with.
+//! **Invariants:** a status is never written over a newer session's; a [`Fence`] never asks for a write over a Lease that names another session,
+//! every [`LeaseWrite::Replace`] carries the resourceVersion that it was read with, and its `renewTime` is later than that one's: replicas' clocks
+//! differ, and the node controller counts no renewal that is not later than the last.
 
 use std::collections::BTreeSet;
 use std::time::SystemTime;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use protocol::name::NodeName;
 use protocol::object::Revision;
 use serde_json::{Value, json};
@@ -162,6 +163,15 @@ fn micro_time(now: SystemTime) -> String {
     format!("{now:.6}")
 }
 
+/// Now, or a moment after the time that a Lease says: one that another replica renewed whose clock is ahead, or
+/// this one before its clock was set back. A time that cannot be read counts as none.
+fn after(lease: &Value, now: SystemTime) -> String {
+    let said = lease["spec"]["renewTime"].as_str();
+    let said = said.and_then(|said| said.parse::<Timestamp>().ok());
+    let next = said.and_then(|said| said.checked_add(SignedDuration::from_micros(1)).ok());
+    micro_time(next.map_or(now, |next| now.max(next.into())))
+}
+
 fn fresh(node: &NodeName, session: &str, now: SystemTime) -> Value {
     json!({
         "apiVersion": "coordination.k8s.io/v1",
@@ -188,14 +198,14 @@ fn taken(lease: &Value, session: &str, now: SystemTime) -> Value {
     next["spec"]["holderIdentity"] = next["metadata"]["name"].clone();
     next["spec"]["leaseDurationSeconds"] = json!(LEASE_SECONDS);
     next["spec"]["leaseTransitions"] = json!(transitions + 1);
-    next["spec"]["acquireTime"] = json!(micro_time(now));
-    next["spec"]["renewTime"] = json!(micro_time(now));
+    next["spec"]["acquireTime"] = json!(after(lease, now));
+    next["spec"]["renewTime"] = next["spec"]["acquireTime"].clone();
     next
 }
 
 fn renewed(lease: &Value, now: SystemTime) -> Value {
     let mut next = lease.clone();
-    next["spec"]["renewTime"] = json!(micro_time(now));
+    next["spec"]["renewTime"] = json!(after(lease, now));
     next
 }
 
@@ -241,6 +251,43 @@ mod tests {
         );
         assert_eq!(next["spec"]["holderIdentity"], "e1");
         assert_eq!(next["spec"]["renewTime"], "1970-01-01T00:00:05.000000Z");
+    }
+
+    #[test]
+    fn a_replica_whose_clock_is_behind_still_renews() {
+        let says = |write: LeaseWrite| match write {
+            LeaseWrite::Replace(lease) | LeaseWrite::Create(lease) => lease,
+        };
+        let ahead = fresh(&node(), "one", at(1000));
+        let taken = says(take(Some(&ahead), &node(), "two", at(700)));
+        assert_eq!(taken["spec"]["renewTime"], "1970-01-01T00:16:40.000001Z");
+        let fence = Fence::new(node(), "two".into(), taken);
+        let renewed = says(fence.renewal(at(710)));
+        assert_eq!(renewed["spec"]["renewTime"], "1970-01-01T00:16:40.000002Z");
+        let again = says(fence.after_conflict(Some(&renewed), at(720)).unwrap());
+        assert_eq!(again["spec"]["renewTime"], "1970-01-01T00:16:40.000003Z");
+        let made_again = says(fence.after_conflict(None, at(720)).unwrap());
+        assert_eq!(made_again["spec"]["renewTime"], "1970-01-01T00:16:40.000002Z");
+        // Its own clock counts as soon as it is later.
+        assert_eq!(
+            says(fence.renewal(at(1001)))["spec"]["renewTime"],
+            "1970-01-01T00:16:41.000000Z"
+        );
+    }
+
+    #[test]
+    fn a_renewal_time_that_cannot_be_read_counts_as_none() {
+        let mut lease = fresh(&node(), "one", at(1000));
+        for said in [json!("soon"), json!(null), json!(7)] {
+            lease["spec"]["renewTime"] = said;
+            assert_eq!(
+                renewed(&lease, at(5))["spec"]["renewTime"],
+                "1970-01-01T00:00:05.000000Z"
+            );
+        }
+        // Nothing is later than the last time there is.
+        lease["spec"]["renewTime"] = json!(Timestamp::MAX.to_string());
+        assert!(renewed(&lease, at(5))["spec"]["renewTime"].is_string());
     }
 
     #[test]
