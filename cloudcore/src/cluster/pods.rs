@@ -206,7 +206,17 @@ impl Cluster {
         match self.request_as_node(&pod.node, call).await {
             // 409: another pod has the name, so the one that was meant is gone.
             Err(WriteError::Api(error)) if error.is_not_found() || error.is_conflict() => Ok(()),
+            // Another node's pod has the name: that is forbidden before anybody looks at the UID.
+            Err(WriteError::Api(error)) if error.is_forbidden() && self.has_gone(pod).await => Ok(()),
             other => other.map(drop),
+        }
+    }
+
+    /// Whether the API server says that the pod is not at its node any more.
+    async fn has_gone(&self, pod: &PodRef) -> bool {
+        match self.read_pod(pod).await {
+            Ok(found) => found["metadata"]["uid"] != pod.uid.as_str(),
+            Err(error) => matches!(error, WriteError::Gone { .. }),
         }
     }
 
@@ -301,44 +311,4 @@ impl Sink for Gathered<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_pod_that_is_not_listed_is_gone_for_good() {
-        let pod = PodRef {
-            node: "e1".parse().unwrap(),
-            namespace: "shop".into(),
-            name: "web".into(),
-            uid: "u".into(),
-        };
-        let query = "/api/v1/namespaces/shop/pods?fieldSelector=metadata.name%3Dweb%2Cspec.nodeName%3De1";
-        assert_eq!(pod.query().unwrap(), query);
-        assert!(only_pod(&pod, br#"{"items":[]}"#).unwrap_err().is_permanent());
-        assert!(only_pod(&pod, br#"{"items":null}"#).unwrap_err().is_permanent());
-        let found = only_pod(&pod, br#"{"items":[{"metadata":{"uid":"u"}}]}"#).unwrap();
-        assert_eq!(found["metadata"]["uid"], "u");
-        assert!(!only_pod(&pod, b"{}").unwrap_err().is_permanent());
-    }
-
-    #[test]
-    fn names_from_the_edge_cannot_leave_their_place_in_a_path() {
-        for good in ["a", "web-0", "kube-root-ca.crt", "10.0.0.1"] {
-            assert!(is_path_segment(good), "{good}");
-        }
-        for bad in [
-            "",
-            "..",
-            ".",
-            "a/b",
-            "a?b",
-            "A",
-            "-a",
-            "a%2f",
-            "a b",
-            &"a".repeat(254),
-        ] {
-            assert!(!is_path_segment(bad), "{bad}");
-        }
-    }
-}
+mod tests;

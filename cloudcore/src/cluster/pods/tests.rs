@@ -1,0 +1,76 @@
+//! Which pod is meant, and what the answers to its deletion mean.
+
+use http::{Method, StatusCode};
+
+use super::*;
+use crate::cluster::testing::cluster;
+
+fn pod() -> PodRef {
+    PodRef {
+        node: "e1".parse().unwrap(),
+        namespace: "shop".into(),
+        name: "web".into(),
+        uid: "u".into(),
+    }
+}
+
+/// What becomes of the end of a pod that the API server forbids, where a list of the node's shows this.
+async fn forbidden(list: Value) -> Result<(), WriteError> {
+    let cluster = cluster(move |asked| match asked.head.method {
+        Method::DELETE => (
+            StatusCode::FORBIDDEN,
+            json!({ "code": 403, "reason": "Forbidden" }),
+        ),
+        _ if asked.head.uri.path().ends_with("/pods") => (StatusCode::OK, list.clone()),
+        _ => (
+            StatusCode::NOT_FOUND,
+            json!({ "code": 404, "reason": "NotFound" }),
+        ),
+    });
+    cluster.delete_pod(&pod()).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_whose_name_lives_on_at_another_node_has_ended() {
+    let listed = |uid| json!({ "items": [{ "metadata": { "uid": uid } }] });
+    for gone in [json!({ "items": [] }), listed("another")] {
+        forbidden(gone).await.unwrap();
+    }
+    for not_gone in [listed("u"), json!({})] {
+        let error = forbidden(not_gone).await.unwrap_err();
+        assert_eq!(error.code(), 403, "{error}");
+    }
+}
+
+#[test]
+fn a_pod_that_is_not_listed_is_gone_for_good() {
+    let pod = pod();
+    let query = "/api/v1/namespaces/shop/pods?fieldSelector=metadata.name%3Dweb%2Cspec.nodeName%3De1";
+    assert_eq!(pod.query().unwrap(), query);
+    assert!(only_pod(&pod, br#"{"items":[]}"#).unwrap_err().is_permanent());
+    assert!(only_pod(&pod, br#"{"items":null}"#).unwrap_err().is_permanent());
+    let found = only_pod(&pod, br#"{"items":[{"metadata":{"uid":"u"}}]}"#).unwrap();
+    assert_eq!(found["metadata"]["uid"], "u");
+    assert!(!only_pod(&pod, b"{}").unwrap_err().is_permanent());
+}
+
+#[test]
+fn names_from_the_edge_cannot_leave_their_place_in_a_path() {
+    for good in ["a", "web-0", "kube-root-ca.crt", "10.0.0.1"] {
+        assert!(is_path_segment(good), "{good}");
+    }
+    for bad in [
+        "",
+        "..",
+        ".",
+        "a/b",
+        "a?b",
+        "A",
+        "-a",
+        "a%2f",
+        "a b",
+        &"a".repeat(254),
+    ] {
+        assert!(!is_path_segment(bad), "{bad}");
+    }
+}
