@@ -1,7 +1,10 @@
 //! So many at once, and one more in each span of time: a GCRA, as in ATM's traffic policing. Pure: time is given.
 
+use std::collections::HashMap;
+use std::hash::Hash;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 /// How often something may happen.
@@ -40,5 +43,61 @@ impl Gcra {
     /// Whether it is as good as new.
     pub(crate) fn rested(&self, now: Instant) -> bool {
         self.due.is_none_or(|due| due <= now)
+    }
+}
+
+/// One rate for each of many.
+///
+/// **Invariant:** none takes from another's, and those that have rested are forgotten when a new one comes.
+#[derive(Debug)]
+pub(crate) struct Rates<K> {
+    rate: Rate,
+    each: Mutex<HashMap<K, Gcra>>,
+}
+
+impl<K: Eq + Hash + Clone> Rates<K> {
+    pub(crate) fn new(rate: Rate) -> Self {
+        Self {
+            rate,
+            each: Mutex::default(),
+        }
+    }
+
+    /// Lets it happen once more, or says when it may.
+    pub(crate) fn take(&self, key: &K, now: Instant) -> Result<(), Instant> {
+        let mut each = self.each.lock();
+        if !each.contains_key(key) {
+            each.retain(|_, happened| !happened.rested(now));
+        }
+        let happened = each.entry(key.clone()).or_insert_with(|| Gcra::new(now));
+        let opens = happened.opens(self.rate, now);
+        if opens > now {
+            return Err(opens);
+        }
+        happened.take(self.rate, now);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_has_its_own_burst_and_what_has_rested_is_forgotten() {
+        let rate = Rate {
+            every: Duration::from_secs(2),
+            burst: 3,
+        };
+        let (rates, now) = (Rates::new(rate), Instant::now());
+        for _ in 0..rate.burst {
+            assert_eq!(rates.take(&"busy", now), Ok(()));
+        }
+        assert_eq!(rates.take(&"busy", now), Err(now + rate.every));
+        assert_eq!(rates.take(&"other", now), Ok(()));
+        assert_eq!(rates.take(&"busy", now + rate.every), Ok(()));
+        let later = now + rate.every * 3;
+        assert_eq!(rates.take(&"third", later), Ok(()));
+        assert_eq!(rates.each.lock().len(), 2, "the busy one owes time yet");
     }
 }

@@ -2,8 +2,14 @@
 //!
 //! Each request is read whole, judged by `allow`, and made again as the node. Of its headers none
 //! is passed on: not `Authorization`, not `Impersonate-*`, not `X-Remote-*`, not one.
+//!
+//! A node's key may be stolen, and each token costs the API server a signature and a record of it. So the requests
+//! of a node have a rate over all its tunnels and sessions at a replica, and so has what the log says of them.
+//!
+//! **Invariant:** within any span of time a node has at most a burst of requests, and one more in each of
+//! [`REQUESTS`]' spans.
 
-use std::{convert::Infallible, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, header};
@@ -16,69 +22,123 @@ use protocol::{
     wire::FrameWriter,
 };
 use serde_json::json;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tracing::{debug, warn};
 
 use super::{
     TunnelFault, accept,
     allow::{self, Denied},
 };
-use crate::cluster::{Call, Cluster, WriteError};
+use crate::{
+    cluster::{Call, Cluster, WriteError},
+    gcra::{Rate, Rates},
+};
 
 /// A `TokenRequest` is a few hundred bytes.
 const BODY_MAX: usize = 64 << 10;
 const BODY_LIMIT: Duration = Duration::from_secs(30);
 const HEADER_BYTES: usize = 16 << 10;
 
-pub(super) async fn serve(
+/// How often a node may ask. An honest one asks for some tokens of each pod when it starts, keeps them, and asks
+/// again after most of an hour: 110 pods with five each are 550 at a boot.
+const REQUESTS: Rate = Rate {
+    every: Duration::from_millis(200),
+    burst: 600,
+};
+/// How often the log says that a node asks for what it should not.
+const WARNINGS: Rate = Rate {
+    every: Duration::from_mins(1),
+    burst: 1,
+};
+
+/// The service, for all nodes.
+pub(super) struct KubeApi {
     cluster: Cluster,
-    node: NodeName,
-    recv: ByteReader,
-    writer: FrameWriter<ByteWriter>,
-) -> Result<(), TunnelFault> {
-    let stream = tokio::io::join(recv, accept(writer).await?);
-    let service = service_fn(move |request| {
-        let (cluster, node) = (cluster.clone(), node.clone());
-        async move { Ok::<_, Infallible>(answer(&cluster, &node, request).await) }
-    });
-    let connection = http1::Builder::new()
-        .max_buf_size(HEADER_BYTES)
-        .serve_connection(TokioIo::new(stream), service);
-    Ok(connection.await?)
+    asked: Rates<NodeName>,
+    warned: Rates<NodeName>,
 }
 
-async fn answer(cluster: &Cluster, node: &NodeName, request: Request<Incoming>) -> Response<Full<Bytes>> {
-    let (head, body) = request.into_parts();
-    // What is announced is believed: a body that is too large is not waited for.
-    if hyper::body::Body::size_hint(&body).lower() > BODY_MAX as u64 {
-        return too_large();
-    }
-    let body = match timeout(BODY_LIMIT, Limited::new(body, BODY_MAX).collect()).await {
-        Ok(Ok(body)) => body,
-        Ok(Err(_)) => return too_large(),
-        Err(_) => {
-            return failure(
-                StatusCode::REQUEST_TIMEOUT,
-                "Timeout",
-                "the body did not arrive in time",
-            );
-        }
-    };
-    let judged = allow::judge(&head.method, head.uri.path(), head.uri.query(), &body.to_bytes());
-    let allowed = match judged {
-        Ok(allowed) => allowed,
-        Err(denied) => return deny(node, &denied),
-    };
-    match cluster
-        .request_as_node(node, Call::post(allowed.path, allowed.body))
-        .await
-    {
-        Ok(answer) => respond(StatusCode::CREATED, answer),
-        Err(error) => {
-            debug!(%node, error = &error as &dyn std::error::Error, "a node's request failed");
-            refused(&error)
+impl KubeApi {
+    pub(super) fn new(cluster: Cluster) -> Self {
+        Self {
+            cluster,
+            asked: Rates::new(REQUESTS),
+            warned: Rates::new(WARNINGS),
         }
     }
+
+    /// Serves a tunnel of a node.
+    pub(super) async fn serve(
+        self: Arc<Self>,
+        node: NodeName,
+        recv: ByteReader,
+        writer: FrameWriter<ByteWriter>,
+    ) -> Result<(), TunnelFault> {
+        let stream = tokio::io::join(recv, accept(writer).await?);
+        let service = service_fn(move |request| {
+            let (api, node) = (Arc::clone(&self), node.clone());
+            async move { Ok::<_, Infallible>(api.answer(&node, request).await) }
+        });
+        let connection = http1::Builder::new()
+            .max_buf_size(HEADER_BYTES)
+            .serve_connection(TokioIo::new(stream), service);
+        Ok(connection.await?)
+    }
+
+    async fn answer(&self, node: &NodeName, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let now = Instant::now();
+        if let Err(opens) = self.asked.take(node, now) {
+            self.warn(node, &"too many requests");
+            return too_many(opens - now);
+        }
+        let (head, body) = request.into_parts();
+        // What is announced is believed: a body that is too large is not waited for.
+        if hyper::body::Body::size_hint(&body).lower() > BODY_MAX as u64 {
+            return too_large();
+        }
+        let body = match timeout(BODY_LIMIT, Limited::new(body, BODY_MAX).collect()).await {
+            Ok(Ok(body)) => body,
+            Ok(Err(_)) => return too_large(),
+            Err(_) => {
+                return failure(
+                    StatusCode::REQUEST_TIMEOUT,
+                    "Timeout",
+                    "the body did not arrive in time",
+                );
+            }
+        };
+        let judged = allow::judge(&head.method, head.uri.path(), head.uri.query(), &body.to_bytes());
+        let allowed = match judged {
+            Ok(allowed) => allowed,
+            Err(denied) => {
+                self.warn(node, &denied);
+                return deny(&denied);
+            }
+        };
+        let call = Call::post(allowed.path, allowed.body);
+        match self.cluster.request_as_node(node, call).await {
+            Ok(answer) => respond(StatusCode::CREATED, answer),
+            Err(error) => {
+                debug!(%node, error = &error as &dyn std::error::Error, "a node's request failed");
+                refused(&error)
+            }
+        }
+    }
+
+    /// Tells the log why a node's request was refused, if nothing like it was told a moment ago.
+    fn warn(&self, node: &NodeName, why: &dyn std::fmt::Display) {
+        if self.warned.take(node, Instant::now()).is_ok() {
+            warn!(%node, %why, "a node's request was refused; others of the next minute are not told of");
+        }
+    }
+}
+
+fn too_many(wait: Duration) -> Response<Full<Bytes>> {
+    let text = "this node asks too often";
+    let mut response = failure(StatusCode::TOO_MANY_REQUESTS, "TooManyRequests", text);
+    let seconds = header::HeaderValue::from(wait.as_secs() + 1);
+    response.headers_mut().insert(header::RETRY_AFTER, seconds);
+    response
 }
 
 fn too_large() -> Response<Full<Bytes>> {
@@ -89,8 +149,7 @@ fn too_large() -> Response<Full<Bytes>> {
     )
 }
 
-fn deny(node: &NodeName, denied: &Denied) -> Response<Full<Bytes>> {
-    warn!(%node, %denied, "a node's request is not on the list");
+fn deny(denied: &Denied) -> Response<Full<Bytes>> {
     match denied {
         Denied::NotListed => failure(StatusCode::FORBIDDEN, "Forbidden", &denied.to_string()),
         Denied::BadBody => failure(StatusCode::BAD_REQUEST, "BadRequest", &denied.to_string()),
@@ -127,136 +186,4 @@ fn respond(code: StatusCode, body: Bytes) -> Response<Full<Bytes>> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use futures::future::BoxFuture;
-    use kube::client::Body;
-    use parking_lot::Mutex;
-    use protocol::{
-        clock::Clock,
-        wire::{DialReply, FrameReader},
-    };
-    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex, split};
-
-    use super::*;
-    use crate::cluster::{Api, BoxError, Enrolment, Impersonation, PodObserver, Settings};
-
-    /// Everybody is enrolled, and nobody listens.
-    struct Everybody;
-
-    impl Enrolment for Everybody {
-        fn is_enrolled(&self, _node: &NodeName) -> bool {
-            true
-        }
-
-        fn confirm<'a>(&'a self, _node: &'a NodeName) -> BoxFuture<'a, Result<bool, BoxError>> {
-            Box::pin(async { Ok(true) })
-        }
-    }
-
-    impl PodObserver for Everybody {
-        fn bound(&self, _namespace: &str, _name: &str, _here: bool, _json: &[u8]) {}
-        fn gone(&self, _namespace: &str, _name: &str) {}
-    }
-
-    type Seen = Arc<Mutex<Vec<http::request::Parts>>>;
-
-    /// A cluster whose API server has no Node yet, and makes any token.
-    fn cluster() -> (Cluster, Seen) {
-        let seen = Seen::default();
-        let noted = Arc::clone(&seen);
-        let service = tower::service_fn(move |request: Request<Body>| {
-            let (head, _) = request.into_parts();
-            let code = if head.method == http::Method::POST {
-                StatusCode::CREATED
-            } else {
-                StatusCode::NOT_FOUND
-            };
-            noted.lock().push(head);
-            let mut answer = Response::new(Full::new(Bytes::from_static(b"{\"made\":true}")));
-            *answer.status_mut() = code;
-            async move { Ok::<_, Infallible>(answer) }
-        });
-        let api = Api::new(
-            kube::Client::new(service, "tombolo-system"),
-            Impersonation::Constrained,
-        );
-        let (enrolment, bindings) = (Arc::new(Everybody), Arc::new(Everybody));
-        let settings = Settings {
-            api,
-            clock: Clock::system(),
-            enrolment,
-            bindings,
-            advertise: None,
-        };
-        (Cluster::new(settings), seen)
-    }
-
-    /// What comes back for one request, written as it stands.
-    async fn ask(cluster: Cluster, request: &str) -> String {
-        let (edge, cloud) = duplex(64 << 10);
-        let (recv, send) = split(cloud);
-        let node = "edge-1".parse().unwrap();
-        let tunnel = serve(cluster, node, Box::new(recv), FrameWriter::new(Box::new(send)));
-        let client = async {
-            let mut reader = FrameReader::new(edge);
-            assert_eq!(reader.read().await.unwrap(), Some(DialReply::dialed()));
-            let mut edge = reader.into_inner();
-            edge.write_all(request.as_bytes()).await.unwrap();
-            let mut answer = String::new();
-            edge.read_to_string(&mut answer).await.unwrap();
-            answer
-        };
-        tokio::join!(tunnel, client).1
-    }
-
-    fn token_request(headers: &str) -> String {
-        let body = r#"{"spec":{"audiences":[],"boundObjectRef":{"kind":"Pod","name":"a","uid":"u"}}}"#;
-        let path = "/api/v1/namespaces/default/serviceaccounts/app/token";
-        let length = body.len();
-        format!(
-            "POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}Content-Length: {length}\r\n\r\n{body}"
-        )
-    }
-
-    #[tokio::test]
-    async fn a_token_is_asked_for_as_the_node_and_no_header_of_the_edge_is_passed_on() {
-        let (cluster, seen) = cluster();
-        let forged = "Authorization: Bearer x\r\nImpersonate-User: admin\r\nImpersonate-Group: system:masters\r\n\
-                      X-Remote-User: admin\r\nX-Other: y\r\n";
-        let answer = ask(cluster, &token_request(forged)).await;
-        assert!(
-            answer.starts_with("HTTP/1.1 201") && answer.ends_with("{\"made\":true}"),
-            "{answer}"
-        );
-        let seen = seen.lock();
-        let made = seen
-            .iter()
-            .find(|head| head.method == http::Method::POST)
-            .unwrap();
-        assert_eq!(made.headers["impersonate-user"], "system:node:edge-1");
-        for forbidden in ["authorization", "impersonate-group", "x-remote-user", "x-other"] {
-            assert!(!made.headers.contains_key(forbidden), "{forbidden} was passed on");
-        }
-    }
-
-    #[tokio::test]
-    async fn what_is_not_listed_never_reaches_the_api_server() {
-        let (cluster, seen) = cluster();
-        let secret =
-            "GET /api/v1/namespaces/kube-system/secrets HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
-        let answer = ask(cluster.clone(), secret).await;
-        assert!(
-            answer.starts_with("HTTP/1.1 403") && answer.contains("\"kind\":\"Status\""),
-            "{answer}"
-        );
-        let large = format!(
-            "POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
-            1 << 30
-        );
-        let answer = ask(cluster, &large).await;
-        assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
-        assert!(seen.lock().is_empty());
-    }
-}
+mod tests;

@@ -10,6 +10,8 @@ mod allow;
 mod kube_api;
 mod splice;
 
+use std::sync::Arc;
+
 use protocol::{
     name::{NodeName, ServiceName, shown},
     transport::{ByteWriter, Stream},
@@ -19,6 +21,7 @@ use thiserror::Error;
 use tracing::{debug, warn};
 
 use crate::cluster::Cluster;
+use kube_api::KubeApi;
 
 /// The most tunnels a node may have open.
 pub const TUNNELS_MAX: usize = 256;
@@ -26,14 +29,17 @@ pub const TUNNELS_MAX: usize = 256;
 /// What tunnels lead to.
 #[derive(Clone)]
 pub struct Tunnels {
-    cluster: Cluster,
+    kube_api: Arc<KubeApi>,
     api_server: String,
 }
 
 impl Tunnels {
     /// Tunnels to `api_server` (`host:port`), and to it as a node through `cluster`.
-    pub const fn new(cluster: Cluster, api_server: String) -> Self {
-        Self { cluster, api_server }
+    pub fn new(cluster: Cluster, api_server: String) -> Self {
+        Self {
+            kube_api: Arc::new(KubeApi::new(cluster)),
+            api_server,
+        }
     }
 
     /// Serves one tunnel to its end, the answer to its dial included.
@@ -41,7 +47,7 @@ impl Tunnels {
         let Stream { recv, send } = stream;
         let mut writer = FrameWriter::new(send);
         let served = match dial.service_name() {
-            Ok(ServiceName::KubeApi) => kube_api::serve(self.cluster, node, recv, writer).await,
+            Ok(ServiceName::KubeApi) => self.kube_api.serve(node, recv, writer).await,
             Ok(ServiceName::KubeApiTcp) => splice::serve(&self.api_server, recv, writer).await,
             Ok(ServiceName::Kubelet | ServiceName::Http) | Err(_) => {
                 let text = format!("cloudcore has no service {}", shown(&dial.service));
