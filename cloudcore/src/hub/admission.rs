@@ -2,8 +2,9 @@
 //!
 //! Behind a proxy that hides sources everybody is one source, so idle connections must not keep out the others
 //! of theirs: over the bound the oldest makes room, once it has had the time that an honest handshake takes.
-//! Younger ones stay, or a site that comes back at once would push itself out for ever; and so do those that
-//! have shown a certificate, or sent a whole request to join, for what they wait for then is the API server.
+//! Younger ones stay, or a site that comes back at once would push itself out for ever; and so do those whose
+//! Hello or request to join is here, for what they wait for then is the API server. That a certificate was shown
+//! is not enough: it may be a banned one's.
 //!
 //! **Invariant:** at most [`TOTAL`] in all and [`PER_SOURCE`] from one source; over the total, the
 //! source with the most loses its oldest.
@@ -44,9 +45,10 @@ struct Open {
 #[derive(Debug)]
 struct Held {
     id: u64,
+    /// When it came, or had its answer.
     since: Instant,
-    /// Whether it waits for nothing of its own any more.
-    shown: bool,
+    /// Whether it has said what it wants, and waits for the answer.
+    asked: bool,
     lost: CancellationToken,
 }
 
@@ -79,7 +81,7 @@ impl Admission {
         let held = Held {
             id,
             since: Instant::now(),
-            shown: false,
+            asked: false,
             lost: lost.clone(),
         };
         open.sources.entry(source).or_default().push_back(held);
@@ -108,10 +110,10 @@ impl Open {
         true
     }
 
-    /// Takes the oldest place of a source that has shown nothing, if it was held longer than that takes.
+    /// Takes the oldest place of a source that waits for its own end, if it was held longer than that takes.
     fn evict_idle(&mut self, source: IpAddr) -> bool {
         let mut places = self.sources.get(&source).into_iter().flatten();
-        let idle = places.position(|held| !held.shown && held.since.elapsed() >= PATIENCE);
+        let idle = places.position(|held| !held.asked && held.since.elapsed() >= PATIENCE);
         if let Some(index) = idle {
             self.evict(source, index);
         }
@@ -129,10 +131,10 @@ impl Open {
         }
     }
 
-    fn show(&mut self, source: IpAddr, id: u64) {
+    fn set_asked(&mut self, source: IpAddr, id: u64, asked: bool) {
         let places = self.sources.get_mut(&source).into_iter().flatten();
         for held in places.filter(|held| held.id == id) {
-            held.shown = true;
+            (held.asked, held.since) = (asked, Instant::now());
         }
     }
 
@@ -150,10 +152,14 @@ impl Open {
 }
 
 impl Place {
-    /// A certificate was shown, or a whole request. It may be a banned one's, so the place is still among the
-    /// unproven.
-    pub(super) fn shown(&self) {
-        self.admission.0.lock().show(self.source, self.id);
+    /// All that is wanted was said: until the answer it makes no room for others.
+    pub(super) fn asked(&self) {
+        self.admission.0.lock().set_asked(self.source, self.id, true);
+    }
+
+    /// The answer is there, and the other end is to take it.
+    pub(super) fn answered(&self) {
+        self.admission.0.lock().set_asked(self.source, self.id, false);
     }
 }
 
@@ -199,16 +205,23 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_has_shown_a_certificate_does_not_make_room_for_others_of_its_source() {
+    async fn who_waits_for_an_answer_makes_no_room_for_others_of_its_source_until_it_has_it() {
         let admission = Admission::default();
         let places: Vec<_> = (0..PER_SOURCE).map(|_| admission.enter(v4(1)).unwrap()).collect();
-        places.iter().skip(1).for_each(Place::shown);
+        places.iter().skip(1).for_each(Place::asked);
         advance(PATIENCE).await;
         let newest = admission.enter(v4(1)).unwrap();
         advance(PATIENCE / 2).await;
         assert!(places[0].lost.is_cancelled() && !places[1].lost.is_cancelled());
         assert!(admission.enter(v4(1)).is_none(), "the newest one is not idle yet");
-        drop((places, newest));
+        places[7].answered();
+        advance(PATIENCE / 2).await;
+        let other = admission.enter(v4(1)).unwrap();
+        assert!(newest.lost.is_cancelled() && !places[7].lost.is_cancelled());
+        advance(PATIENCE / 2).await;
+        let last = admission.enter(v4(1)).unwrap();
+        assert!(places[7].lost.is_cancelled(), "it does not take its answer");
+        drop((places, newest, other, last));
         assert_eq!(admission.len(), 0);
     }
 

@@ -48,15 +48,19 @@ async fn answer(
     match request.uri().path() {
         ENROLL_PATH => match asked(shared, request).await {
             Ok(asked) => {
-                place.shown();
-                answered(authority.enroll(&asked).await)
+                place.asked();
+                let answer = authority.enroll(&asked).await;
+                place.answered();
+                answered(answer)
             }
             Err(refused) => *refused,
         },
         RENEW_PATH => match asked(shared, request).await {
             Ok(asked) => {
-                place.shown();
-                answered(authority.renew_ended(&asked, channel).await)
+                place.asked();
+                let answer = authority.renew_ended(&asked, channel).await;
+                place.answered();
+                answered(answer)
             }
             Err(refused) => *refused,
         },

@@ -13,28 +13,41 @@ use protocol::{
         session_down, session_up,
     },
 };
-use tokio::time::timeout;
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout},
+};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::{
     Shared,
+    admission::Place,
     greeting::{judge, reject},
     registry::Registered,
     seams::{Lease, SessionInfo},
 };
 use crate::{
     cluster::{LeaseError, WriteError},
+    gcra::Rate,
     tunnel::TUNNELS_MAX,
 };
 
-/// How long an edge may take to read its rejection and hang up.
+/// How often one key may ask for a session: each asks the API server twice, and one of that is a write. An honest
+/// edge backs off by itself.
+pub(super) const GREETINGS: Rate = Rate {
+    every: Duration::from_secs(2),
+    burst: 20,
+};
+/// How long an edge may take to take its Welcome, or to read its rejection and hang up.
 const LISTEN_LIMIT: Duration = Duration::from_secs(3);
 /// How long the cluster may take over a greeting. An edge waits a little longer for its Welcome; a
 /// Lease taken after it has gone could be its newer session's.
 const WELCOME_LIMIT: Duration = Duration::from_secs(14);
 /// After this an API server that was away may be back.
 const API_PAUSE: Duration = Duration::from_secs(5);
+/// Edges that were told to come back do so spread over this time: mostly they were told together.
+const COME_BACK_SPREAD_MS: u64 = 3000;
 
 /// A session that was taken.
 pub(super) struct Greeted {
@@ -43,6 +56,8 @@ pub(super) struct Greeted {
     pub(super) lease: Box<dyn Lease>,
     pub(super) reader: FrameReader<ByteReader>,
     pub(super) writer: FrameWriter<ByteWriter>,
+    /// What has become of keys and bans since this one was looked at.
+    pub(super) changes: watch::Receiver<u64>,
 }
 
 /// Takes a session, or says why not: to the edge, and in words for the log.
@@ -50,6 +65,7 @@ pub(super) async fn greet(
     shared: &Arc<Shared>,
     connection: &dyn Connection,
     peer: &PeerIdentity,
+    place: &Place,
 ) -> Result<Greeted, String> {
     let first = timeout(HANDSHAKE_LIMIT, first_words(connection)).await;
     let (hello, reader, mut writer) = match first.unwrap_or_else(|_| Err("no Hello came in time".to_owned()))
@@ -60,25 +76,36 @@ pub(super) async fn greet(
             return Err(why);
         }
     };
+    place.asked();
+    // Before the key is looked at: a ban that comes while the Lease is taken is the session's to notice.
+    let changes = shared.settings.authority.changes();
     let welcomed = tokio::select! {
         welcomed = timeout(WELCOME_LIMIT, welcome(shared, peer, &hello, connection.transport())) => {
             welcomed.unwrap_or_else(|_| Err(away("the cluster's API server is too slow just now")))
         }
         gone = connection.closed() => return Err(format!("the edge left before its Welcome: {gone}")),
     };
+    place.answered();
     match welcomed {
         Ok((info, lease, welcome)) => {
             let registered = shared.registry.enter(peer, &info.session);
             let said = SessionDown {
                 kind: Some(session_down::Kind::Welcome(welcome)),
             };
-            writer.write(&said).await.map_err(|error| error.to_string())?;
+            // An edge that gives no credit for it would stay for ever, and nobody would look at its key again.
+            let Ok(written) = timeout(LISTEN_LIMIT, writer.write(&said)).await else {
+                let why = "the edge does not take its Welcome";
+                connection.close(CloseCode::Silent, why);
+                return Err(why.to_owned());
+            };
+            written.map_err(|error| error.to_string())?;
             Ok(Greeted {
                 info,
                 registered,
                 lease,
                 reader,
                 writer,
+                changes,
             })
         }
         Err(mut reject) => {
@@ -118,6 +145,11 @@ async fn welcome(
     let settings = &shared.settings;
     let cluster_id = settings.authority.cluster_id();
     let version = judge(hello, cluster_id)?;
+    let now = Instant::now();
+    if let Err(opens) = shared.greetings.take(&peer.key, now) {
+        let text = "this device asks for a session too often";
+        return Err(retry(RejectCode::Busy, text, opens - now));
+    }
     match settings.authority.admit(peer).await {
         Ok(Ok(())) => {}
         Ok(Err(rejected)) => return Err(reject(rejected.code(), rejected.to_string())),
@@ -209,9 +241,10 @@ fn away(text: &str) -> Reject {
     retry(RejectCode::ApiUnreachable, text, API_PAUSE)
 }
 
+/// A rejection that says when to come back; not to all the same, or they would come in step for ever.
 fn retry(code: RejectCode, text: &str, after: Duration) -> Reject {
     Reject {
-        retry_after_ms: millis(after),
+        retry_after_ms: millis(after) + rand::random_range(0..COME_BACK_SPREAD_MS),
         ..reject(code, text)
     }
 }

@@ -34,7 +34,7 @@ use std::{
 
 use protocol::{
     clock::Clock,
-    tls::{self, ClientCertificate, TlsSetupError},
+    tls::{self, ClientCertificate, KeyHash, TlsSetupError},
     transport::{
         CloseCode, ReceiveBudget, Traffic,
         quic::{ListenError, QuicListener},
@@ -45,7 +45,7 @@ use thiserror::Error;
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use crate::enroll::Authority;
+use crate::{enroll::Authority, gcra::Rates};
 
 pub use registry::Connected;
 pub use seams::{ClusterLeases, Lease, Leases, Services, SessionInfo};
@@ -106,6 +106,8 @@ struct Shared {
     settings: Settings,
     registry: Registry,
     admission: Admission,
+    /// How often each key was greeted.
+    greetings: Rates<KeyHash>,
     traffic: Arc<Traffic>,
 }
 
@@ -165,6 +167,7 @@ impl Hub {
             settings,
             registry: Registry::default(),
             admission: Admission::default(),
+            greetings: Rates::new(greet::GREETINGS),
             traffic: Arc::default(),
         };
         Ok(Self {

@@ -109,11 +109,10 @@ pub(super) async fn serve(
     let Some(peer) = connection.peer().cloned() else {
         return;
     };
-    place.shown();
     let connection = counted(connection, &shared.traffic);
     let span = info_span!("session", node = %peer.node, remote = %peer.address);
     let work = async {
-        let greeted = greet::greet(&shared, &*connection, &peer).await;
+        let greeted = greet::greet(&shared, &*connection, &peer, &place).await;
         drop(place);
         match greeted {
             Ok(greeted) => Box::pin(live(shared, connection, greeted, stop)).await,
@@ -135,6 +134,7 @@ async fn live(
         lease,
         reader,
         writer,
+        changes,
     } = greeted;
     let transport = connection.transport();
     info!(session = info.session, %transport, "up");
@@ -144,7 +144,7 @@ async fn live(
     let leases = Arc::clone(&shared.settings.leases);
     renewing.spawn(renew(lease, leases, Arc::clone(&liveness), note).in_current_span());
     let mut session = Live {
-        changes: shared.settings.authority.changes(),
+        changes,
         rechecks: Rechecks::default(),
         streams: Streams::new(info.clone(), Arc::clone(&shared.settings.services)),
         renewals: Renewals::default(),

@@ -5,6 +5,8 @@
 mod api;
 mod crowd;
 mod enrolment;
+mod greeting;
+mod leases;
 mod operator;
 mod removal;
 mod renewal;

@@ -1,13 +1,11 @@
 //! A replica on the loopback, and devices that come to it.
 
-use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use cloudcore::{
-    cluster::LeaseError,
     enroll::{self, Authority, NodeLife, TokenSpec},
-    hub::{Hub, HubView, Lease, Leases, Services, SessionInfo, Settings},
+    hub::{Hub, HubView, Services, SessionInfo, Settings},
 };
-use parking_lot::Mutex;
 use protocol::{
     clock::Clock,
     join::{
@@ -35,7 +33,7 @@ use tokio::{
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_util::sync::CancellationToken;
 
-use super::api::FakeApi;
+use super::{api::FakeApi, leases::FakeLeases};
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -43,6 +41,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) struct World {
     pub(crate) api: FakeApi,
     pub(crate) authority: Arc<Authority>,
+    pub(crate) leases: FakeLeases,
     pub(crate) view: HubView,
     pub(crate) address: SocketAddr,
     pub(crate) clock: Clock,
@@ -68,6 +67,7 @@ impl World {
             node_life: NodeLife::default(),
         };
         let authority = Authority::open(settings).await.unwrap();
+        let leases = FakeLeases::default();
         let hub = Hub::bind(Settings {
             listen: "127.0.0.1:0".parse().unwrap(),
             replica: "replica-1".to_owned(),
@@ -75,7 +75,7 @@ impl World {
             receive_budget: ReceiveBudget::new(256 << 20),
             clock: clock.clone(),
             authority: Arc::clone(&authority),
-            leases: Arc::new(FakeLeases::default()),
+            leases: Arc::new(leases.clone()),
             services: Arc::new(Echo),
         })
         .await
@@ -89,6 +89,7 @@ impl World {
         Self {
             api,
             authority,
+            leases,
             view,
             address,
             clock,
@@ -197,7 +198,7 @@ impl Device {
 
     /// Dials, which may fail.
     pub(crate) async fn try_link(&self, address: SocketAddr) -> Result<Arc<dyn Connection>, TransportError> {
-        let tls = self.tls.as_ref().unwrap();
+        let tls = self.tls();
         match self.transport {
             Transport::Quic => quic::connect(address, tls).await,
             Transport::WebSocket => {
@@ -205,6 +206,11 @@ impl Device {
                 websocket::connect(socket, address, tls).await
             }
         }
+    }
+
+    /// What it would show in a handshake of another's making.
+    pub(crate) fn tls(&self) -> &ClientTls {
+        self.tls.as_ref().unwrap()
     }
 
     async fn link(&self, address: SocketAddr) -> Arc<dyn Connection> {
@@ -225,14 +231,7 @@ impl Device {
             reader,
             writer,
         };
-        let hello = Hello {
-            version_min: 1,
-            version_max: 1,
-            boot_id: vec![7; 16].into(),
-            cluster_id: cluster_id.to_owned(),
-            ..Hello::default()
-        };
-        edge.say(session_up::Kind::Hello(hello)).await;
+        edge.say(hello(cluster_id)).await;
         let answer = edge.hear().await;
         (edge, answer)
     }
@@ -253,6 +252,17 @@ impl Device {
         );
         edge
     }
+}
+
+/// What an edge of that cluster says first.
+pub(crate) fn hello(cluster_id: &str) -> session_up::Kind {
+    session_up::Kind::Hello(Hello {
+        version_min: 1,
+        version_max: 1,
+        boot_id: vec![7; 16].into(),
+        cluster_id: cluster_id.to_owned(),
+        ..Hello::default()
+    })
 }
 
 /// The edge's end of a session.
@@ -316,50 +326,6 @@ pub(crate) async fn post_over(
         .and_then(|code| code.parse().ok())
         .ok_or("no status")?;
     Ok((status, body.as_bytes().to_vec()))
-}
-
-/// Leases that know only which session took them last.
-#[derive(Clone, Default)]
-struct FakeLeases(Arc<Mutex<HashMap<NodeName, String>>>);
-
-struct FakeLease {
-    leases: FakeLeases,
-    node: NodeName,
-    session: String,
-}
-
-impl Leases for FakeLeases {
-    fn take<'a>(
-        &'a self,
-        node: &'a NodeName,
-        session: &'a str,
-    ) -> BoxFuture<'a, Result<Box<dyn Lease>, LeaseError>> {
-        self.0.lock().insert(node.clone(), session.to_owned());
-        let lease = FakeLease {
-            leases: self.clone(),
-            node: node.clone(),
-            session: session.to_owned(),
-        };
-        Box::pin(async move { Ok(Box::new(lease) as Box<dyn Lease>) })
-    }
-
-    fn reachable(&self) -> bool {
-        true
-    }
-}
-
-impl Lease for FakeLease {
-    fn renew(&mut self) -> BoxFuture<'_, Result<(), LeaseError>> {
-        Box::pin(async move {
-            match self.leases.0.lock().get(&self.node) {
-                Some(by) if *by != self.session => Err(LeaseError::Superseded {
-                    node: self.node.clone(),
-                    by: by.clone(),
-                }),
-                _ => Ok(()),
-            }
-        })
-    }
 }
 
 /// Tunnels that give back what they get; flows that stay silent.
