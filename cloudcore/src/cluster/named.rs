@@ -38,23 +38,36 @@ impl Cluster {
     pub(super) async fn watch_named(&self) {
         let mut tasks = JoinSet::new();
         let mut running: HashMap<ObjectKey, Running> = HashMap::new();
+        // What the watches that run are right for: most changes of pods are of their status.
+        let mut right_for = None;
         loop {
-            let current = running
-                .iter()
-                .map(|(key, run)| (key.clone(), run.wanted.clone()))
-                .collect();
-            let wanted = self.inner.index.read().wanted(&current);
-            running.retain(|key, run| keep(key, run, &wanted));
-            for (key, wanted) in wanted {
-                running.entry(key.clone()).or_insert_with(|| {
-                    let task = tasks.spawn(self.clone().watch_one(key, wanted.node.clone()));
-                    Running { wanted, task }
-                });
+            let namings = self.inner.index.read().namings();
+            if right_for.replace(namings) != Some(namings) {
+                self.adjust(&mut running, &mut tasks);
             }
             tokio::select! {
                 () = self.inner.wants.notified() => {}
-                Some(_) = tasks.join_next() => running.retain(|_, run| !run.task.is_finished()),
+                Some(_) = tasks.join_next() => {
+                    running.retain(|_, run| !run.task.is_finished());
+                    right_for = None;
+                }
             }
+        }
+    }
+
+    /// Ends watches that are not wanted any more, and begins those that are.
+    fn adjust(&self, running: &mut HashMap<ObjectKey, Running>, tasks: &mut JoinSet<()>) {
+        let current = running
+            .iter()
+            .map(|(key, run)| (key.clone(), run.wanted.clone()))
+            .collect();
+        let wanted = self.inner.index.read().wanted(&current);
+        running.retain(|key, run| keep(key, run, &wanted));
+        for (key, wanted) in wanted {
+            running.entry(key.clone()).or_insert_with(|| {
+                let task = tasks.spawn(self.clone().watch_one(key, wanted.node.clone()));
+                Running { wanted, task }
+            });
         }
     }
 

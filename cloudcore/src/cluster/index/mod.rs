@@ -133,6 +133,8 @@ pub struct Index {
     named: HashMap<ObjectKey, Named>,
     /// How many entries of named objects have been made.
     entries: u64,
+    /// Counts changes of which nodes name which objects.
+    namings: u64,
     revisions: [Revision; Kind::ALL.len()],
 }
 
@@ -230,6 +232,11 @@ impl Index {
             }
             Kind::Service | Kind::RuntimeClass | Kind::DeviceModel | Kind::Device | Kind::Node => watched,
         }
+    }
+
+    /// Changes whenever [`Index::wanted`] may give something else.
+    pub const fn namings(&self) -> u64 {
+        self.namings
     }
 
     /// The named objects that should be watched, each with a node that may read it. `current`

@@ -135,6 +135,33 @@ fn a_named_object_is_watched_while_a_pod_names_it_and_by_a_node_that_may() {
 }
 
 #[test]
+fn statuses_of_pods_change_nothing_of_what_should_be_watched_and_all_that_does_is_counted() {
+    let (mut index, _) = attached();
+    let other: NodeName = "e2".parse().unwrap();
+    index.attach(&other, Arc::default());
+    let state = |index: &Index| (index.namings(), index.wanted(&HashMap::new()));
+    index.put_pod(&node(), pod("a", 1, &["s"]));
+    let before = state(&index);
+    for revision in 2..100 {
+        index.put_pod(&node(), pod("a", revision, &["s"]));
+    }
+    index.put_pod(&node(), pod("b", 100, &["s"]));
+    index.remove_pod(&node(), &key("b"), Revision(101));
+    assert_eq!(state(&index), before);
+
+    let mut counted = before.0;
+    let mut grew = |index: &Index| index.namings() > std::mem::replace(&mut counted, index.namings());
+    index.put_pod(&other, pod("c", 102, &["s"]));
+    assert!(grew(&index), "another node may read it");
+    index.put_pod(&node(), pod("a", 103, &["s", "t"]));
+    assert!(grew(&index), "another object");
+    index.put_pod(&node(), pod("a", 104, &["t"]));
+    assert!(grew(&index), "a node that may not read it any more");
+    index.remove_pod(&other, &key("c"), Revision(105));
+    assert!(grew(&index), "an object that nobody names");
+}
+
+#[test]
 fn an_object_released_and_named_again_in_one_fold_is_watched_anew() {
     let (mut index, _) = attached();
     index.put_pod(&node(), pod("a", 1, &["s"]));

@@ -216,7 +216,11 @@ impl Index {
                 seen: Revision(0),
                 users: BTreeMap::new(),
             });
-            *named.users.entry(node.clone()).or_default() += 1;
+            let pods = named.users.entry(node.clone()).or_default();
+            if *pods == 0 {
+                self.namings += 1;
+            }
+            *pods += 1;
         }
         self.mark_refs(node, &refs);
         if let Some(before) = before {
@@ -270,6 +274,7 @@ impl Index {
             if let Some(count) = named.users.get_mut(node) {
                 *count -= 1;
                 if *count == 0 {
+                    self.namings += 1;
                     named.users.remove(node);
                 }
             }

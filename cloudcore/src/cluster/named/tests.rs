@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 
 use http::StatusCode;
+use parking_lot::Mutex;
 use protocol::desired::{Found, View};
 use serde_json::json;
+use tokio::time::{sleep, timeout};
 
-use super::super::feed::Dirty;
 use super::super::index::PodEntry;
 use super::super::testing::cluster;
 use super::super::thin::Thin;
@@ -22,17 +23,22 @@ fn key() -> ObjectKey {
     ObjectKey::new(Kind::Secret, "shop", "db")
 }
 
+/// A pod that names a Secret.
+fn pod(name: &str, revision: u64, secret: &str) -> PodEntry {
+    let pod = json!({ "metadata": { "name": name, "namespace": "shop", "uid": name,
+        "resourceVersion": revision.to_string() } });
+    PodEntry {
+        object: Arc::new(canonical(Kind::Pod, pod.to_string().as_bytes()).unwrap()),
+        refs: BTreeSet::from([ObjectKey::new(Kind::Secret, "shop", secret)]),
+    }
+}
+
 /// A cluster with a pod of a connected node that names the Secret, and the sink of the Secret's watch.
 fn named() -> NamedSink {
     let cluster = cluster(|_| (StatusCode::SERVICE_UNAVAILABLE, json!({})));
-    let pod = json!({ "metadata": { "name": "a", "namespace": "shop", "uid": "u", "resourceVersion": "5" } });
-    let pod = PodEntry {
-        object: Arc::new(canonical(Kind::Pod, pod.to_string().as_bytes()).unwrap()),
-        refs: BTreeSet::from([key()]),
-    };
     let mut index = cluster.inner.index.write();
-    index.attach(&node(), Arc::new(Dirty::default()));
-    index.put_pod(&node(), pod);
+    index.attach(&node(), Arc::default());
+    index.put_pod(&node(), pod("a", 5, "db"));
     drop(index);
     NamedSink::new(cluster, key())
 }
@@ -137,4 +143,36 @@ async fn a_node_whose_pod_is_gone_loses_what_only_that_pod_named() {
     let index = sink.cluster.inner.index.read();
     assert_eq!(index.lookup(&node(), &key()), None);
     assert!(matches!(index.seen_by(&node()).find(&key()), Found::Nothing));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_begins_when_a_pod_names_something_new() {
+    let asked = Arc::<Mutex<Vec<String>>>::default();
+    let noted = Arc::clone(&asked);
+    let cluster = cluster(move |ask| {
+        noted.lock().push(ask.head.uri.to_string());
+        (StatusCode::SERVICE_UNAVAILABLE, json!({}))
+    });
+    cluster.inner.index.write().attach(&node(), Arc::default());
+    let story = async {
+        for (revision, secret) in [(5, "db"), (6, "db"), (7, "mail")] {
+            let pod = pod("a", revision, secret);
+            cluster.inner.index.write().put_pod(&node(), pod);
+            asked.lock().clear();
+            cluster.inner.wants.notify_one();
+            let watch = format!("metadata.name%3D{secret}");
+            while !asked.lock().iter().any(|uri| uri.contains(&watch)) {
+                sleep(Duration::from_millis(10)).await;
+            }
+        }
+    };
+    let told = timeout(Duration::from_hours(1), async {
+        tokio::select! {
+            () = cluster.watch_named() => {}
+            () = story => {}
+        }
+    });
+    told.await.expect("a watch of each");
+    let last = asked.lock().clone();
+    assert!(last.iter().all(|uri| !uri.contains("%3Ddb")), "{last:?}");
 }
