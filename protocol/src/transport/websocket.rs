@@ -10,7 +10,8 @@
 //! they take 80 ms, and 56 ms on an idle one (`beats_and_upserts_overtake_what_fills_a_websocket_link`).
 //!
 //! **Invariant:** at most one chunk waits above the socket and little more in it, so that what is
-//! urgent overtakes what is not; a message larger than a frame may be is refused before it is read.
+//! urgent overtakes what is not; a message larger than a frame may be is refused before it is read. A
+//! peer that asks by pings and does not read the answers makes at most [`UNSENT`] wait here.
 
 mod accept;
 mod connect;
@@ -18,6 +19,8 @@ mod connection;
 mod driver;
 mod halves;
 mod shared;
+#[cfg(test)]
+mod tests;
 mod way;
 
 use std::{io::ErrorKind, net::SocketAddr};
@@ -42,6 +45,10 @@ const NOT_SENT: u32 = 16 << 10;
 const READ_BUFFER: usize = 4 << 10;
 /// A message and the ping after it go at once, in one TLS record; it grows only as they need.
 const WRITE_BUFFER: usize = 2 * MAX_MUX_FRAME;
+/// What may wait for a socket that takes nothing: a message, and the answers to pings, which no credit
+/// bounds. tungstenite's own bound is none. An honest peer has at most 64 pings on the way, and an
+/// answer that does not fit gives way to the next one; a message that does not ends the connection.
+const UNSENT: usize = WRITE_BUFFER + MAX_MUX_FRAME;
 
 type Socket = WebSocketStream<TlsStream<TcpStream>>;
 
@@ -49,6 +56,7 @@ fn config() -> WebSocketConfig {
     WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER)
         .write_buffer_size(WRITE_BUFFER)
+        .max_write_buffer_size(UNSENT)
         .max_message_size(Some(MAX_MUX_FRAME))
         .max_frame_size(Some(MAX_MUX_FRAME))
 }
