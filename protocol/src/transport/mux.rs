@@ -184,7 +184,7 @@ impl Mux {
             self.receive.base_is_free();
             return Err(NotOpened::TooMany);
         };
-        let mut stream = Stream::new(class, true);
+        let mut stream = Stream::ours(class);
         stream.recv.grant(class, &mut self.receive);
         self.streams.insert(id, stream);
         self.telling.insert(id);
@@ -197,14 +197,19 @@ impl Mux {
         self.arrivals.pop_front()
     }
 
-    /// Says what a stream of the peer is.
+    /// Says what a stream of the peer is, once and before anything is written on it: what it holds of a
+    /// pool then is of the right one.
     pub fn classify(&mut self, id: u32, class: Class) {
         let Some(stream) = self.streams.get_mut(&id) else {
             return;
         };
+        if stream.recv.is_classified() {
+            return;
+        }
         self.ready[index(stream.class)].retain(|queued| *queued != id);
         stream.send.queued = false;
-        stream.reclassify(class, &mut self.receive, &mut self.send);
+        stream.recv.classify(class);
+        stream.class = class;
         self.granted(id);
         self.queue(id);
     }
@@ -224,6 +229,7 @@ impl Mux {
     /// Takes bytes to send, as many as there is room for; with 0 a [`Wake::Write`] will come.
     pub fn write(&mut self, id: u32, bytes: &[u8]) -> Result<usize, Stopped> {
         let stream = self.streams.get_mut(&id).ok_or(Stopped)?;
+        debug_assert!(stream.recv.is_classified(), "whose pool it draws from is known");
         let taken = stream.send.write(stream.class, &mut self.send, bytes)?;
         self.queue(id);
         Ok(taken)

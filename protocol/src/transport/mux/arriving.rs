@@ -1,6 +1,6 @@
 //! What the peer says.
 
-use super::{Class, CloseCode, Mux, MuxFrame, Phase, Stream, Violation, Wake};
+use super::{CloseCode, Mux, MuxFrame, Phase, Stream, Violation, Wake};
 use crate::name::shown;
 
 impl Mux {
@@ -36,7 +36,7 @@ impl Mux {
             return Err(Violation::OutOfTurn(id));
         }
         self.theirs.open().ok_or(Violation::TooManyStreams)?;
-        let mut stream = Stream::new(Class::Bulk, false);
+        let mut stream = Stream::theirs();
         stream.has_base = self.receive.base();
         let has_base = stream.has_base;
         self.streams.insert(id, stream);

@@ -106,13 +106,6 @@ impl Pools {
         before
     }
 
-    /// A stream turned out to be of another class.
-    pub(super) fn moved(&mut self, from: Class, to: Class, held: u64) {
-        self.change(from, held, 0);
-        self.change(to, 0, held);
-        self.settle();
-    }
-
     /// One more stream may send [`BASE`] bytes; false when there is no room for them.
     pub(super) fn base(&mut self) -> bool {
         self.bases += 1;
@@ -135,7 +128,8 @@ impl Pools {
     }
 
     const fn used(&self, pool: usize) -> u64 {
-        self.all[pool] - self.free[pool]
+        debug_assert!(self.free[pool] <= self.all[pool], "more came back than was taken");
+        self.all[pool].saturating_sub(self.free[pool])
     }
 
     /// Holds of the process's budget what is used; false when there is not so much.

@@ -8,6 +8,8 @@ struct Session {
     edge: Mux,
     cloud: Mux,
     streams: Vec<(u32, Class)>,
+    /// So much is read of a stream before it is known what it is.
+    first_word: usize,
 }
 
 impl Session {
@@ -18,7 +20,12 @@ impl Session {
             .map(|class| (edge.open(*class).unwrap(), *class))
             .collect();
         let cloud = Mux::within(Side::Cloud, Some(budget.share().unwrap()));
-        Self { edge, cloud, streams }
+        Self {
+            edge,
+            cloud,
+            streams,
+            first_word: 0,
+        }
     }
 
     /// Moves whatever moves.
@@ -30,6 +37,9 @@ impl Session {
                 moved = true;
             }
             while let Some(id) = self.cloud.accept() {
+                if self.first_word > 0 {
+                    self.cloud.read(id, &mut vec![0; self.first_word]);
+                }
                 let (_, class) = self.streams.iter().find(|(open, _)| *open == id).unwrap();
                 self.cloud.classify(id, *class);
             }
@@ -159,4 +169,26 @@ fn a_stream_that_there_is_no_room_for_is_refused_and_its_place_comes_back() {
     session.settle();
     assert!(session.cloud.streams.is_empty() && session.cloud.receive.is_whole());
     assert_eq!(budget.promised(), 16 << 10);
+}
+
+#[test]
+fn many_calls_at_once_leave_room_for_the_streams_that_come_after_them() {
+    let budget = ReceiveBudget::new(64 << 20);
+    let mut session = Session::begin(&budget, &[Class::Desired; 110]);
+    session.first_word = 16;
+    for (id, _) in &session.streams {
+        session.edge.write(*id, &[7; 700]).unwrap();
+    }
+    session.settle();
+    assert!(budget.promised() <= CONNECTION);
+    for (id, _) in std::mem::take(&mut session.streams) {
+        session.edge.release_writer(id);
+        session.edge.release_reader(id, 0);
+        session.cloud.release_writer(id);
+        session.cloud.release_reader(id, 0);
+        session.settle();
+    }
+    assert!(session.cloud.streams.is_empty() && session.cloud.receive.is_whole());
+    assert_eq!(budget.promised(), 16 << 10);
+    assert!(session.cloud.open(Class::Interactive).is_ok());
 }

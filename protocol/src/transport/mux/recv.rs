@@ -46,6 +46,8 @@ pub(super) struct Recv {
     window: u64,
     /// What had come when the window grew last.
     grew_at: u64,
+    /// Whose pool it draws from is known. Before that it has [`BASE`] and nothing of a pool.
+    classified: bool,
     waits: bool,
     released: bool,
     /// To be told to the peer.
@@ -54,7 +56,8 @@ pub(super) struct Recv {
 }
 
 impl Recv {
-    pub(super) fn new(class: Class) -> Self {
+    /// A stream of a class that may not be known yet.
+    pub(super) fn new(class: Option<Class>) -> Self {
         Self {
             arrived: BytesMut::new(),
             state: Arriving::More,
@@ -62,8 +65,9 @@ impl Recv {
             received: 0,
             read: 0,
             held: 0,
-            window: first(class),
+            window: class.map_or(BASE, first),
             grew_at: 0,
+            classified: class.is_some(),
             waits: false,
             released: false,
             credit: 0,
@@ -142,7 +146,7 @@ impl Recv {
         }
         let carried = self.received - self.grew_at;
         let keeps_up = self.arrived.is_empty() && carried >= self.window * EARNED;
-        if self.received == self.granted || keeps_up {
+        if self.classified && (self.received == self.granted || keeps_up) {
             self.window = (self.window * 2).min(STREAM);
             self.grew_at = self.received;
         }
@@ -162,10 +166,20 @@ impl Recv {
         self.credit > 0
     }
 
-    /// The stream turned out to be of another class.
-    pub(super) fn moved(&mut self, from: Class, to: Class, pools: &mut Pools) {
-        self.window = first(to);
-        pools.moved(from, to, self.held);
+    /// It is known now which class the stream is of.
+    pub(super) fn classify(&mut self, class: Class) {
+        debug_assert!(
+            !self.classified && self.held == 0,
+            "it holds nothing of a pool yet"
+        );
+        self.window = first(class);
+        self.grew_at = self.received;
+        self.classified = true;
+    }
+
+    /// Whether it is known which class the stream is of.
+    pub(super) const fn is_classified(&self) -> bool {
+        self.classified
     }
 
     /// Nobody will read any more; true when the peer is to be told.
@@ -212,7 +226,7 @@ mod tests {
     #[test]
     fn a_reader_who_keeps_up_is_granted_more_though_the_peer_never_uses_it_up() {
         let (class, mut pools) = (Class::Interactive, Pools::receive(None));
-        let mut recv = Recv::new(class);
+        let mut recv = Recv::new(Some(class));
         recv.grant(class, &mut pools);
         for _ in 0..1000 {
             recv.data(1, &[0; 256], false).unwrap();

@@ -94,11 +94,6 @@ impl Send {
         goes_on
     }
 
-    /// The stream turned out to be of another class.
-    pub(super) fn moved(&self, from: Class, to: Class, pools: &mut Pools) {
-        pools.moved(from, to, self.held);
-    }
-
     pub(super) fn release(&mut self) {
         self.finish();
         self.released = true;

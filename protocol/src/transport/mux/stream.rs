@@ -1,6 +1,6 @@
 //! One stream: its halves, its class, and what is to be told about it.
 
-use super::{credit::Pools, frame::MuxFrame, recv::Recv, send::Send};
+use super::{frame::MuxFrame, recv::Recv, send::Send};
 use crate::class::Class;
 
 #[derive(Debug)]
@@ -15,21 +15,25 @@ pub(super) struct Stream {
 }
 
 impl Stream {
-    pub(super) fn new(class: Class, to_open: bool) -> Self {
+    /// One that this end opens.
+    pub(super) fn ours(class: Class) -> Self {
+        Self::new(Some(class), true)
+    }
+
+    /// One that the peer opened. Until it says what it is it counts as the least urgent, and may have on
+    /// its way what every stream may.
+    pub(super) fn theirs() -> Self {
+        Self::new(None, false)
+    }
+
+    fn new(class: Option<Class>, to_open: bool) -> Self {
         Self {
-            class,
+            class: class.unwrap_or(Class::Bulk),
             recv: Recv::new(class),
             send: Send::new(),
             has_base: true,
             to_open,
         }
-    }
-
-    /// Moves what the stream holds to the pools of its class.
-    pub(super) fn reclassify(&mut self, class: Class, receive: &mut Pools, send: &mut Pools) {
-        self.recv.moved(self.class, class, receive);
-        self.send.moved(self.class, class, send);
-        self.class = class;
     }
 
     /// The next frame about the stream itself.
