@@ -106,6 +106,10 @@ pub(super) fn gated(server: &ServerConfig, gate: Arc<Gate>) -> Arc<ServerConfig>
 }
 
 /// With a key that all replicas share, each can tell an edge that its connection is no more.
+///
+/// The price, which is accepted (RFC 9000, section 21.11, wants it otherwise): behind a balancer that spreads by
+/// source address, whoever sees an edge's packets can ask another replica about its connection, and with that
+/// answer end it. That is what a forged RST does to TCP; nothing can be read or changed by it.
 pub(super) fn endpoint(reset_key: [u8; 32]) -> EndpointConfig {
     let mut config = EndpointConfig::new(Arc::new(ResetKey(reset_key)));
     config
