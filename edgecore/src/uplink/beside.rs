@@ -90,7 +90,7 @@ impl<'a> Doubt<'a> {
             };
             tracing::debug!(%address, error = %failed, "the second connection failed too");
             let own = backoff.pause(pace(Duration::ZERO), rand::random());
-            let pause = failed.retry_after().unwrap_or(own);
+            let pause = failed.pause(own);
             tokio::select! {
                 () = self.passed(Health::Silent) => return None,
                 () = sleep(pause) => {}

@@ -90,8 +90,14 @@ impl Ended {
         }
     }
 
+    /// How long to wait, where this node by itself would wait for `own`. What cloudcore asks for comes on
+    /// top of that: it tells all of its edges the same, again and again, and they must not come in step.
+    pub(super) fn pause(&self, own: Duration) -> Duration {
+        self.retry_after().map_or(own, |asked| asked + own)
+    }
+
     /// When the cloud wants this node back.
-    pub const fn retry_after(&self) -> Option<Duration> {
+    const fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Rejected { retry_after, .. } | Self::Goodbye { retry_after, .. } => *retry_after,
             Self::Stopped
@@ -171,5 +177,18 @@ mod tests {
         assert!(broken.was_good(Duration::from_hours(48)));
         assert!(!broken.was_good(Duration::from_secs(1)));
         assert!(!Ended::Superseded.was_good(Duration::from_hours(48)));
+    }
+
+    #[test]
+    fn what_is_asked_for_is_waited_for_and_the_jitter_comes_after() {
+        let (asked, own) = (Duration::from_secs(5), Duration::from_millis(700));
+        let rejected = |retry_after| Ended::Rejected {
+            code: RejectCode::Busy,
+            text: String::new(),
+            retry_after,
+        };
+        assert_eq!(rejected(Some(asked)).pause(own), asked + own);
+        assert_eq!(rejected(None).pause(own), own);
+        assert_eq!(Ended::Superseded.pause(own), own);
     }
 }

@@ -197,7 +197,7 @@ impl Uplink {
                 next -= 1;
             }
             let own = backoff.pause(pace(last_good.elapsed()), rand::random());
-            let pause = ended.retry_after().unwrap_or(own);
+            let pause = ended.pause(own);
             self.offline(address, &ended, pause);
             tokio::select! {
                 () = stop.cancelled() => {}

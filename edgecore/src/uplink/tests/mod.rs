@@ -1,5 +1,6 @@
 //! When a session is in doubt, and where it goes then. The test is the cloud.
 
+mod hints;
 mod memory;
 mod renewal;
 
