@@ -100,11 +100,11 @@ impl Uplink {
         mouth.say(session_up::Kind::Hello(hello)).await?;
         match ears.hear().await? {
             session_down::Kind::Welcome(welcome) => {
-                self.server_time.told(welcome.server_time_ms).await;
+                self.server_time.told(welcome.server_time_ms);
                 Ok((ears, mouth, welcome))
             }
             session_down::Kind::Reject(reject) => {
-                self.server_time.told(reject.server_time_ms).await;
+                self.server_time.told(reject.server_time_ms);
                 Err(rejected(&reject))
             }
             session_down::Kind::BeatAck(_)

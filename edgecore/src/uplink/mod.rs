@@ -177,6 +177,11 @@ impl Link {
 impl Uplink {
     /// Keeps a session until `stop`.
     pub async fn run(self, stop: CancellationToken) {
+        tokio::join!(self.sessions(&stop), self.server_time.keep(&stop));
+    }
+
+    /// One session after the other.
+    async fn sessions(&self, stop: &CancellationToken) {
         let mut backoff = Backoff::default();
         let mut last_good = Instant::now();
         let mut next = 0_usize;
@@ -184,12 +189,12 @@ impl Uplink {
             let address = &self.addresses[next % self.addresses.len()];
             next += 1;
             let began = Instant::now();
-            let ended = self.once(address, &stop).await;
+            let ended = self.once(address, stop).await;
             if ended.certificate_has_ended() {
                 self.identity.refused_as_ended();
             }
             if let Some(by) = ended.server_ended() {
-                self.server_time.doubt(by).await;
+                self.server_time.doubt(by);
             }
             if ended.was_good(began.elapsed()) {
                 backoff.reset();

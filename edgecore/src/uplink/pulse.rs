@@ -129,7 +129,7 @@ impl<'a> Pulse<'a> {
                 if self.beats.answered(ack.seq, Instant::now()) {
                     self.well();
                 }
-                self.uplink.server_time.told(ack.server_time_ms).await;
+                self.uplink.server_time.told(ack.server_time_ms);
                 Ok(())
             }
             session_down::Kind::Goodbye(goodbye) => Err(Ended::Goodbye {
