@@ -24,7 +24,6 @@ use super::dial::DialError;
 use super::ended::Ended;
 use super::greet::Greeted;
 use super::pace::pace;
-use super::probes::Probes;
 use super::{Address, Uplink};
 use crate::backoff::Backoff;
 
@@ -57,7 +56,7 @@ pub(super) struct Doubt<'a> {
 impl<'a> Doubt<'a> {
     /// Ends with the session; or ends it, with a better one.
     pub(super) async fn better(mut self) -> Option<Greeted> {
-        let mut probes = Probes::default();
+        let mut probes = self.uplink.dialer.ways().probes();
         let mut probe = Instant::now() + probes.pause(rand::random::<f64>());
         while let Some(health) = self.doubted(probe).await {
             let better = match health {

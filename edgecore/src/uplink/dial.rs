@@ -5,14 +5,13 @@
 //!                                        └──► WebSocket           has proven itself wins
 //! ```
 //!
-//! What won last begins the next time. Nothing but a TLS handshake is made on the loser.
+//! Which of them begins, [`Ways`] knows. Nothing but a TLS handshake is made on the loser.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use parking_lot::Mutex;
 use protocol::clock::Clock;
 use protocol::tls::{self, ClientTls};
 use protocol::transport::{CloseCode, Connection, Transport, TransportError, quic, websocket};
@@ -22,6 +21,7 @@ use tokio::time::timeout;
 use super::enrolment::{self, RenewError};
 use super::race::staggered;
 use super::reach::{ReachError, reach, resolve};
+use super::ways::Ways;
 use crate::config::{Address, Proxy};
 use crate::identity::{Identity, IdentityFault};
 
@@ -119,6 +119,9 @@ pub trait Dial: Send + Sync {
 
     /// Renews the node's certificate, which has ended, at `address`.
     fn renew<'a>(&'a self, address: &'a Address) -> Renewing<'a>;
+
+    /// Where sessions say how their way carried: dials go by that.
+    fn ways(&self) -> &Ways;
 }
 
 /// Dials by QUIC, and by WebSocket where that gets no answer.
@@ -126,8 +129,7 @@ pub struct Dialer {
     identity: Arc<Identity>,
     clock: Clock,
     proxy: Option<Proxy>,
-    /// What won last.
-    won: Mutex<Transport>,
+    ways: Ways,
 }
 
 impl Dialer {
@@ -138,12 +140,12 @@ impl Dialer {
             identity,
             clock,
             proxy,
-            won: Mutex::new(Transport::Quic),
+            ways: Ways::default(),
         }
     }
 
     /// Each transport apart, QUIC first, for those who want to know which works. Nothing but a handshake
-    /// is made, and what won last is not touched.
+    /// is made, and what is known of the ways is not touched.
     pub fn each_way<'a>(&'a self, address: &'a Address) -> [BoxFuture<'a, Result<(), DialError>>; 2] {
         [
             Box::pin(async move { tried(self.by_quic(address).await?).await }),
@@ -227,25 +229,18 @@ impl Dial for Dialer {
                 Box::pin(self.by_quic(address)),
                 Box::pin(self.by_websocket(address)),
             ];
-            if *self.won.lock() == Transport::WebSocket {
+            if self.ways.first() == Transport::WebSocket {
                 ways.reverse();
             }
             let connected = first(ways, HEAD_START).await;
-            // Who finds no way begins anew with QUIC.
-            let won = connected
-                .as_ref()
-                .map_or(Transport::Quic, |connection| connection.transport());
-            *self.won.lock() = won;
+            let won = connected.as_ref().ok().map(|connection| connection.transport());
+            self.ways.dialled(won);
             connected
         })
     }
 
     fn probe<'a>(&'a self, address: &'a Address) -> Dialling<'a> {
-        Box::pin(async move {
-            let connection = self.by_quic(address).await?;
-            *self.won.lock() = Transport::Quic;
-            Ok(connection)
-        })
+        Box::pin(self.by_quic(address))
     }
 
     fn renew<'a>(&'a self, address: &'a Address) -> Renewing<'a> {
@@ -255,5 +250,9 @@ impl Dial for Dialer {
             &self.identity,
             &self.clock,
         ))
+    }
+
+    fn ways(&self) -> &Ways {
+        &self.ways
     }
 }

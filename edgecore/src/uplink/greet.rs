@@ -66,17 +66,24 @@ impl Uplink {
         connection: Arc<dyn Connection>,
     ) -> Result<Greeted, Ended> {
         let connection = counted(connection, self.link.budgets.traffic());
+        let (ways, transport) = (self.dialer.ways(), connection.transport());
         let greeted = timeout(WELCOME_WITHIN, self.hello(&*connection)).await;
         match greeted.unwrap_or(Err(Ended::Silent { good: false })) {
-            Ok((ears, mouth, welcome)) => Ok(Greeted {
-                address: address.clone(),
-                connection,
-                ears,
-                mouth,
-                welcome,
-            }),
+            Ok((ears, mouth, welcome)) => {
+                ways.welcomed(transport);
+                Ok(Greeted {
+                    address: address.clone(),
+                    connection,
+                    ears,
+                    mouth,
+                    welcome,
+                })
+            }
             Err(ended) => {
                 let ended = gone(&*connection, ended).await;
+                if matches!(ended, Ended::Silent { .. }) {
+                    ways.fell_silent(transport, Duration::ZERO);
+                }
                 connection.close(ended.close_code(), "there is no session");
                 Err(ended)
             }

@@ -35,6 +35,7 @@ mod reach;
 mod server_time;
 mod session;
 mod state;
+mod ways;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -64,6 +65,7 @@ pub use pace::pace;
 pub use reach::{ReachError, reach};
 pub use server_time::ServerTime;
 pub use state::LinkState;
+pub use ways::Ways;
 
 /// What the uplink is made of.
 pub struct Uplink {

@@ -16,6 +16,11 @@ pub(super) struct Probes {
 }
 
 impl Probes {
+    /// Those of a session that begins where so many probes have shown nothing good.
+    pub(super) const fn after(made: u32) -> Self {
+        Self { made }
+    }
+
     /// How long to wait for the next. `dice` is a fresh random number from 0 to 1.
     pub(super) fn pause(&mut self, dice: f64) -> Duration {
         let about = FIRST.saturating_mul(1 << self.made.min(16)).min(LONGEST);

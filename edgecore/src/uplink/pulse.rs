@@ -84,6 +84,8 @@ impl<'a> Pulse<'a> {
                 }
             }
         };
+        let ways = self.uplink.dialer.ways();
+        ways.lasted(self.connection.transport(), self.answered_for());
         over.cancel();
         if stop.is_cancelled() {
             self.goodbye().await;
@@ -95,6 +97,11 @@ impl<'a> Pulse<'a> {
 
     fn lasted(&self) -> bool {
         self.began.elapsed() > GOOD_AFTER
+    }
+
+    /// How long it was answered.
+    fn answered_for(&self) -> Duration {
+        self.beats.last_answer().saturating_duration_since(self.began)
     }
 
     fn beat(&mut self) -> Result<(), Ended> {
@@ -166,9 +173,13 @@ impl<'a> Pulse<'a> {
 
     /// Others see the link as down, and open no tunnels that nobody would answer.
     fn silent(&self) {
-        if self.health.send_replace(Health::Silent) == Health::Silent {
+        if *self.health.borrow() == Health::Silent {
             return;
         }
+        // First: whoever looks for something better goes by it.
+        let ways = self.uplink.dialer.ways();
+        ways.fell_silent(self.connection.transport(), self.answered_for());
+        self.health.send_replace(Health::Silent);
         let reason = format!("cloudcore has not answered for {} s", SILENT_AFTER.as_secs());
         tracing::warn!(
             reason,
@@ -189,6 +200,7 @@ impl<'a> Pulse<'a> {
         });
         if was_silent {
             tracing::info!("cloudcore answers again");
+            self.uplink.dialer.ways().answers_again();
             self.uplink.link.set(self.up.clone());
             self.uplink.link.serve(Some(Arc::clone(self.connection)));
         }

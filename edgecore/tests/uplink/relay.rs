@@ -3,6 +3,7 @@
 use std::collections::{HashMap, hash_map::Entry};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, copy_bidirectional};
@@ -19,13 +20,27 @@ pub(crate) struct Relay {
 
 impl Relay {
     pub(crate) async fn to(replica: SocketAddr, udp: bool) -> Self {
+        Self::with(replica, udp, usize::MAX).await
+    }
+
+    /// Of each UDP flow only the first datagrams pass, as with some policers.
+    pub(crate) async fn that_tires(replica: SocketAddr, datagrams: usize) -> Self {
+        Self::with(replica, true, datagrams).await
+    }
+
+    async fn with(replica: SocketAddr, udp: bool, datagrams_of_a_flow: usize) -> Self {
         let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = tcp.local_addr().unwrap();
         let datagrams = UdpSocket::bind(address).await.unwrap();
         let udp = watch::channel(udp).0;
         let mut tasks = JoinSet::new();
         tasks.spawn(relay_tcp(tcp, replica));
-        tasks.spawn(relay_udp(Arc::new(datagrams), replica, udp.subscribe()));
+        let pass = Pass {
+            open: udp.subscribe(),
+            most: datagrams_of_a_flow,
+            passed: Arc::default(),
+        };
+        tasks.spawn(relay_udp(Arc::new(datagrams), replica, pass));
         Self {
             address,
             udp,
@@ -45,37 +60,60 @@ async fn relay_tcp(listener: TcpListener, replica: SocketAddr) {
     }
 }
 
+/// What is let through of one UDP flow.
+#[derive(Clone)]
+struct Pass {
+    open: watch::Receiver<bool>,
+    most: usize,
+    passed: Arc<AtomicUsize>,
+}
+
+impl Pass {
+    /// The same for another flow.
+    fn anew(&self) -> Self {
+        let passed = Arc::default();
+        Self {
+            passed,
+            ..self.clone()
+        }
+    }
+
+    fn lets_one_through(&self) -> bool {
+        *self.open.borrow() && self.passed.fetch_add(1, Ordering::Relaxed) < self.most
+    }
+}
+
 /// Each client gets a socket of its own towards the replica, as a NAT does.
-async fn relay_udp(near: Arc<UdpSocket>, replica: SocketAddr, open: watch::Receiver<bool>) {
+async fn relay_udp(near: Arc<UdpSocket>, replica: SocketAddr, pass: Pass) {
     let (mut back, mut clients) = (JoinSet::new(), HashMap::new());
     let mut datagram = [0; 2048];
     loop {
         let Ok((bytes, client)) = near.recv_from(&mut datagram).await else {
             continue;
         };
-        if !*open.borrow() {
-            continue;
-        }
-        let far = match clients.entry(client) {
+        let (far, pass) = match clients.entry(client) {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(new) => {
                 let far = Arc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
                 far.connect(replica).await.unwrap();
-                back.spawn(answer(Arc::clone(&far), Arc::clone(&near), client, open.clone()));
-                new.insert(far)
+                let pass = pass.anew();
+                back.spawn(answer(Arc::clone(&far), Arc::clone(&near), client, pass.clone()));
+                new.insert((far, pass))
             }
         };
-        let _ = far.send(&datagram[..bytes]).await;
+        if pass.lets_one_through() {
+            let _ = far.send(&datagram[..bytes]).await;
+        }
     }
 }
 
-async fn answer(far: Arc<UdpSocket>, near: Arc<UdpSocket>, client: SocketAddr, open: watch::Receiver<bool>) {
+async fn answer(far: Arc<UdpSocket>, near: Arc<UdpSocket>, client: SocketAddr, pass: Pass) {
     let mut datagram = [0; 2048];
     loop {
         let Ok(bytes) = far.recv(&mut datagram).await else {
             continue;
         };
-        if *open.borrow() {
+        if pass.lets_one_through() {
             let _ = near.send_to(&datagram[..bytes], client).await;
         }
     }

@@ -38,19 +38,42 @@ async fn without_udp_the_link_is_a_websocket() {
     world.reported("over the websocket").await;
 }
 
+/// A welcome to a session that beats often.
+fn quick() -> session_down::Kind {
+    session_down::Kind::Welcome(Welcome {
+        keepalive_ms: 1_000,
+        ..welcome(CLUSTER)
+    })
+}
+
 #[tokio::test]
 async fn udp_that_is_blocked_in_mid_session_moves_the_link_to_a_websocket() {
     let mut world = World::new().await;
     world.hellos(1).await;
     let relay = Relay::to(world.address, true).await;
-    let quick = Welcome {
-        keepalive_ms: 1_000,
-        ..welcome(CLUSTER)
-    };
-    world.cluster.answer_next_with(session_down::Kind::Welcome(quick));
+    world.cluster.answer_next_with(quick());
     world.edge = Edge::start(&world.authority, relay.address.to_string().parse().unwrap(), None).await;
     over(&world.edge, Transport::Quic).await;
     relay.udp.send_replace(false);
+    over(&world.edge, Transport::WebSocket).await;
+    world.cluster.add_pod("a");
+    world.pods(1).await;
+}
+
+/// Each flow carries a handshake, Hello and a few beats, and then nothing.
+#[tokio::test]
+async fn udp_that_only_shakes_hands_leaves_the_link_to_a_websocket() {
+    const OF_A_FLOW: usize = 40;
+    let mut world = World::new().await;
+    world.hellos(1).await;
+    let relay = Relay::that_tires(world.address, OF_A_FLOW).await;
+    for _ in 0..4 {
+        world.cluster.answer_next_with(quick());
+    }
+    world.edge = Edge::start(&world.authority, relay.address.to_string().parse().unwrap(), None).await;
+    over(&world.edge, Transport::Quic).await;
+    // The second of its kind.
+    world.hellos(3).await;
     over(&world.edge, Transport::WebSocket).await;
     world.cluster.add_pod("a");
     world.pods(1).await;

@@ -18,6 +18,29 @@ impl Replica {
         };
         self.say(session_down::Kind::Reject(reject)).await;
     }
+
+    /// Answers every beat for so long.
+    async fn live(&mut self, span: Duration) {
+        let began = Instant::now();
+        while began.elapsed() < span {
+            self.answer().await;
+        }
+    }
+}
+
+impl World {
+    /// Moves the link to the connection that was dialled beside a silent one.
+    async fn move_to(&mut self, connection: Memory, name: &str) -> Replica {
+        self.gate.let_one_in();
+        let mut replica = Replica::greeted(connection).await;
+        replica.welcome(name, true).await;
+        self.connected_to(name).await;
+        replica
+    }
+
+    fn first(&self) -> Transport {
+        self.gate.ways.first()
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -33,6 +56,51 @@ async fn nodes_that_are_all_told_the_same_do_not_come_back_in_step() {
     }
     assert!(waited.iter().all(|waited| *waited >= LATER), "{waited:?}");
     assert!(waited.iter().any(|one| *one != waited[0]), "{waited:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn quic_that_greets_and_then_carries_nothing_gives_way() {
+    let mut world = World::new(&["a"]).await;
+    let mut first = world.session("first").await;
+    first.live(MINUTE).await;
+    let (_, connection) = world.knock().await;
+    assert_eq!(world.first(), Transport::Quic, "that happens");
+    let mut second = world.move_to(connection, "second").await;
+    second.live(MINUTE).await;
+    let (_, connection) = world.knock().await;
+    assert_eq!(world.first(), Transport::WebSocket);
+
+    // It carries after all, and goes first again once it has for long.
+    let mut third = world.move_to(connection, "third").await;
+    third.live(11 * MINUTE).await;
+    let _waits = world.knock().await;
+    assert_eq!(world.first(), Transport::Quic);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hello_that_quic_swallows_counts_like_a_session() {
+    let mut world = World::new(&["a"]).await;
+    for _ in 0..2 {
+        assert_eq!(world.first(), Transport::Quic);
+        let swallowed = world.hello().await;
+        swallowed.connection.closed().await;
+    }
+    let _waits = world.knock().await;
+    assert_eq!(world.first(), Transport::WebSocket);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silence_that_passes_is_not_held_against_quic() {
+    let mut world = World::new(&["a"]).await;
+    let mut first = world.session("first").await;
+    for _ in 0..3 {
+        let (_, beside) = world.knock().await;
+        first.answer().await;
+        world.connected_to("first").await;
+        drop(beside);
+        first.live(MINUTE).await;
+    }
+    assert_eq!(world.first(), Transport::Quic);
 }
 
 /// A disk on which no write ends before the test does.

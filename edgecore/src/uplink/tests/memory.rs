@@ -11,7 +11,7 @@ use protocol::wire::Open;
 use tokio::io::{duplex, split};
 use tokio::sync::{Mutex, Notify, mpsc, watch};
 
-use super::super::{Dial, DialError, Dialling, RenewError, Renewing};
+use super::super::{Dial, DialError, Dialling, RenewError, Renewing, Ways};
 use crate::config::Address;
 
 /// One end of a connection.
@@ -108,6 +108,7 @@ pub(super) struct Gate {
     open: Notify,
     /// What a dial leads to; a probe always leads to QUIC.
     pub(super) won: parking_lot::Mutex<Transport>,
+    pub(super) ways: Ways,
     /// What the next dials fail of.
     pub(super) faults: parking_lot::Mutex<VecDeque<TransportError>>,
     /// What comes of the next renewals; then nobody answers.
@@ -121,6 +122,7 @@ impl Gate {
             dials,
             open: Notify::new(),
             won: parking_lot::Mutex::new(Transport::Quic),
+            ways: Ways::default(),
             faults: parking_lot::Mutex::default(),
             renewals: parking_lot::Mutex::default(),
         };
@@ -166,5 +168,9 @@ impl Dial for Gate {
         Box::pin(
             async move { answer.unwrap_or_else(|| Err(RenewError::Unreached("nobody is there".to_owned()))) },
         )
+    }
+
+    fn ways(&self) -> &Ways {
+        &self.ways
     }
 }
