@@ -47,7 +47,7 @@ use crate::runtime::{Abilities, Cri, Runtime};
 use crate::state::{Desired, Remembered};
 use crate::store::{Batch, Db, Op, Stores, Table, open_stores};
 use crate::supervise::{BoxError, Cause, Supervisor, Task};
-use crate::uplink::{Budgets, DesiredFlow, Dialer, Link, ServerTime, Uplink};
+use crate::uplink::{Budgets, DesiredFlow, Dialer, Link, ServerTime, Uplink, follow_address, notice_sleep};
 
 /// How long the tasks get to end; the service manager gives more.
 const GRACE: Duration = Duration::from_secs(5);
@@ -88,8 +88,16 @@ pub async fn run(paths: Paths, clock: Clock) -> anyhow::Result<()> {
     let pods = Arc::clone(&parts);
     node.spawn(Task::Pods, |stop| async move { pods::run(&pods, stop).await });
     let (link, meta) = (parts.link.clone(), parts.stores.meta.clone());
+    let addresses = parts.host_ip.changes();
     node.spawn(Task::Uplink, |stop| {
-        ended(async move { tokio::join!(link.budgets().keep(&meta, &stop), uplink.run(stop.clone())).1 })
+        ended(async move {
+            tokio::join!(
+                link.budgets().keep(&meta, &stop),
+                notice_sleep(&link, &stop),
+                follow_address(addresses, &link, &stop),
+                uplink.run(stop.clone()),
+            );
+        })
     });
     let reporter = parts.node_reporter();
     node.spawn(Task::Node, |stop| ended(reporter.run(stop)));

@@ -38,6 +38,14 @@ impl Beats {
         self.next
     }
 
+    /// The way may be another one now: the next beat is said at once, unless one waits for its answer, which
+    /// is said again soon enough.
+    pub(super) fn probe(&mut self, now: Instant) {
+        if self.waiting_since.is_none() {
+            self.next = now;
+        }
+    }
+
     /// The number of the beat to say now; nothing when the session is lost.
     pub(super) fn next(&mut self, now: Instant) -> Option<u64> {
         if self.waited(now) >= LOST_AFTER {
@@ -99,6 +107,18 @@ mod tests {
         assert_eq!(beats.next(now + SILENT_AFTER), Some(3));
         assert!(beats.is_silent(now + SILENT_AFTER));
         assert_eq!(beats.next(now + LOST_AFTER), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_nudge_makes_the_next_beat_due_and_hurries_no_answer() {
+        let mut beats = Beats::new(Duration::from_secs(25));
+        let now = Instant::now();
+        beats.next(now);
+        beats.probe(now);
+        assert_eq!(beats.due(), now + PROBE_AFTER);
+        beats.answered(1, now);
+        beats.probe(now);
+        assert_eq!(beats.due(), now);
     }
 
     #[tokio::test(start_paused = true)]

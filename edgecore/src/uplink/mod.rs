@@ -27,6 +27,7 @@ mod dial;
 mod ended;
 pub(crate) mod enrolment;
 mod greet;
+mod nudge;
 mod pace;
 mod probes;
 mod pulse;
@@ -56,11 +57,14 @@ use crate::config::Address;
 use crate::identity::Identity;
 use crate::reported::Reporter;
 
+use nudge::{Nudged, Nudges};
+
 pub use budget::{BudgetState, Budgets, Spent};
 pub use desired::{DesiredFlow, FlowError};
 pub use dial::{Dial, DialError, Dialer, Dialling, Renewing};
 pub use ended::Ended;
 pub use enrolment::RenewError;
+pub use nudge::{follow_address, notice_sleep};
 pub use pace::pace;
 pub use reach::{ReachError, reach};
 pub use server_time::ServerTime;
@@ -97,6 +101,7 @@ pub struct Link {
     state: Arc<watch::Sender<LinkState>>,
     connection: Arc<watch::Sender<Option<Arc<dyn Connection>>>>,
     budgets: Arc<Budgets>,
+    nudges: Nudges,
 }
 
 /// Why a tunnel could not be opened.
@@ -121,6 +126,7 @@ impl Link {
             state: Arc::new(watch::channel(LinkState::starting(clock.now())).0),
             connection: Arc::new(watch::channel(None).0),
             budgets: Arc::new(budgets),
+            nudges: Nudges::default(),
         }
     }
 
@@ -142,6 +148,16 @@ impl Link {
     /// How it is now, and every change of it.
     pub fn watch(&self) -> watch::Receiver<LinkState> {
         self.state.subscribe()
+    }
+
+    /// The device has slept, or has another address: a session asks at once whether it is still answered,
+    /// and without one the next dial is made at once, unless cloudcore has said when.
+    pub fn nudge(&self) {
+        self.nudges.give();
+    }
+
+    fn nudges(&self) -> Nudged {
+        self.nudges.follow()
     }
 
     /// The other end of the connection: cloudcore, or the proxy on the way to it.
@@ -205,10 +221,12 @@ impl Uplink {
             }
             let own = backoff.pause(pace(last_good.elapsed()), rand::random());
             let pause = ended.pause(own);
+            let mut nudges = self.link.nudges();
             self.offline(address, &ended, pause);
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = sleep(pause) => {}
+                () = nudges.next(), if pause == own => {}
             }
         }
     }

@@ -68,9 +68,11 @@ impl<'a> Pulse<'a> {
         over: &CancellationToken,
         stop: &CancellationToken,
     ) -> Ended {
+        let mut nudges = self.uplink.link.nudges();
         let ended = loop {
             tokio::select! {
                 () = over.cancelled() => break Ended::Stopped,
+                () = nudges.next() => self.beats.probe(Instant::now()),
                 source = self.connection.closed() => break Ended::Lost { source, good: self.lasted() },
                 () = sleep_until(self.beats.due()) => {
                     if let Err(ended) = self.beat() { break ended }

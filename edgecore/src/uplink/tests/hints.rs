@@ -1,6 +1,7 @@
 //! What an uplink learns from the sessions before, from cloudcore, and from the device.
 
 use bytes::Bytes;
+use protocol::transport::TransportError;
 use protocol::wire::{Reject, RejectCode};
 
 use super::*;
@@ -101,6 +102,45 @@ async fn a_silence_that_passes_is_not_held_against_quic() {
         first.live(MINUTE).await;
     }
     assert_eq!(world.first(), Transport::Quic);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_asks_at_once_when_the_device_has_slept_or_moved() {
+    let mut world = World::new(&["a"]).await;
+    let mut first = world.session("first").await;
+    first.answer().await;
+    sleep(Duration::from_secs(5)).await;
+    let asked = Instant::now();
+    world.link.nudge();
+    first.answer().await;
+    assert_eq!(asked.elapsed().as_secs(), 0);
+    // And then no more often than before.
+    first.answer().await;
+    assert_eq!(asked.elapsed().as_secs(), KEEPALIVE.as_secs());
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_session_the_next_dial_comes_at_once_unless_cloudcore_said_when() {
+    const LATER: Duration = Duration::from_secs(60);
+    let mut world = World::new(&["a"]).await;
+    let began = Instant::now();
+    for _ in 0..20 {
+        world.gate.faults.lock().push_back(TransportError::Reset);
+        let _refused = world.knock().await;
+        world.gate.let_one_in();
+        let mut state = world.link.watch();
+        state.changed().await.unwrap();
+        world.link.nudge();
+    }
+    assert_eq!(began.elapsed().as_secs(), 0);
+    let mut replica = world.hello().await;
+    let mut state = world.link.watch();
+    let told = Instant::now();
+    replica.reject(LATER).await;
+    state.changed().await.unwrap();
+    world.link.nudge();
+    let _waits = world.knock().await;
+    assert!(told.elapsed() >= LATER, "{:?}", told.elapsed());
 }
 
 /// A disk on which no write ends before the test does.
