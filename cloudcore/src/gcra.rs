@@ -1,11 +1,12 @@
 //! So many at once, and one more in each span of time: a GCRA, as in ATM's traffic policing. Pure: time is given.
 
-use std::collections::HashMap;
 use std::hash::Hash;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
+
+use crate::each::{Each, Rests};
 
 /// How often something may happen.
 #[derive(Clone, Copy, Debug)]
@@ -46,30 +47,31 @@ impl Gcra {
     }
 }
 
-/// One rate for each of many.
-///
-/// **Invariant:** none takes from another's, and those that have rested are forgotten when a new one comes.
+impl Rests for Mutex<Gcra> {
+    fn rested(&self, now: Instant) -> bool {
+        self.lock().rested(now)
+    }
+}
+
+/// One rate for each of many: none takes from another's.
 #[derive(Debug)]
 pub(crate) struct Rates<K> {
     rate: Rate,
-    each: Mutex<HashMap<K, Gcra>>,
+    each: Each<K, Mutex<Gcra>>,
 }
 
 impl<K: Eq + Hash + Clone> Rates<K> {
     pub(crate) fn new(rate: Rate) -> Self {
         Self {
             rate,
-            each: Mutex::default(),
+            each: Each::default(),
         }
     }
 
     /// Lets it happen once more, or says when it may.
     pub(crate) fn take(&self, key: &K, now: Instant) -> Result<(), Instant> {
-        let mut each = self.each.lock();
-        if !each.contains_key(key) {
-            each.retain(|_, happened| !happened.rested(now));
-        }
-        let happened = each.entry(key.clone()).or_insert_with(|| Gcra::new(now));
+        let one = self.each.of(key, now);
+        let mut happened = one.lock();
         let opens = happened.opens(self.rate, now);
         if opens > now {
             return Err(opens);
@@ -98,6 +100,6 @@ mod tests {
         assert_eq!(rates.take(&"busy", now + rate.every), Ok(()));
         let later = now + rate.every * 3;
         assert_eq!(rates.take(&"third", later), Ok(()));
-        assert_eq!(rates.each.lock().len(), 2, "the busy one owes time yet");
+        assert_eq!(rates.each.len(), 2, "the busy one owes time yet");
     }
 }

@@ -70,12 +70,13 @@ fn look_in(root: &Path, tmp: &Path) -> Result<Option<Look>, StoreError> {
 
 fn read(root: &Path, copy: &Copied, name: &str, troubles: &mut Vec<String>) -> Result<Db, StoreError> {
     let done = untold::load(&untold::path(&root.join(name)));
-    let (rows, incidents) = rows(&copy.0, name).map_err(|error| match error {
-        StoreError::Newer { what, .. } => StoreError::Newer {
-            path: root.join(name),
-            what,
-        },
-        other => other,
+    let (rows, incidents) = rows(&copy.0, name).map_err(|error| {
+        // It is the store that is newer, not the copy.
+        if let StoreError::Newer { what, .. } = error {
+            let path = root.join(name);
+            return StoreError::Newer { path, what };
+        }
+        error
     })?;
     troubles.extend(done.iter().map(ToString::to_string));
     let to_do = incidents.iter().filter(|incident| !done.contains(incident));

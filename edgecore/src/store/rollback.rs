@@ -21,8 +21,11 @@ fn large() -> Vec<u8> {
     vec![7; INLINE_LIMIT + 1]
 }
 
+/// Names and values, as they stand in the store.
+type Rows = Vec<(Vec<u8>, Vec<u8>)>;
+
 /// What a newer program leaves, beside what this one knows.
-fn by_a_newer_program() -> (Scratch, Vec<(Vec<u8>, Vec<u8>)>) {
+fn by_a_newer_program() -> (Scratch, Rows) {
     let root = Scratch::new();
     let mut newer = open(root.path(), "meta").unwrap();
     let mut batch = Batch::new().put(Table::Desired, "known", "1");

@@ -170,7 +170,7 @@ impl<S: Store> Tail<S> {
     fn unpack(&self, kind: u8, packed: &[u8]) -> Option<Vec<u8>> {
         let dictionary: &[u8] = match kind {
             PLAIN => &[],
-            WITH_DICTIONARY => &*self.dictionary,
+            WITH_DICTIONARY => &self.dictionary,
             _ => return None,
         };
         let size = usize::try_from(zstd::zstd_safe::get_frame_content_size(packed).ok()??).ok()?;

@@ -75,7 +75,7 @@ pub async fn follow_address(
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
-            changed = changes.changed() => if changed.is_err() { return },
+            seen = changes.changed() => if seen.is_err() { return },
         }
         link.nudge();
     }

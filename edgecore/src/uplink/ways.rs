@@ -133,7 +133,7 @@ mod tests {
             let ways = Ways::default();
             (0..5).for_each(|_| ways.fell_silent(Transport::Quic, SOON));
             ways.welcomed(Transport::Quic);
-            ways.lasted(Transport::Quic, PROVEN - SOON);
+            ways.lasted(Transport::Quic, PROVEN.saturating_sub(SOON));
             assert_eq!(ways.first(), Transport::WebSocket);
             if silent {
                 // Of a network that was away.

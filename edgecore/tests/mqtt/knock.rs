@@ -7,10 +7,10 @@ use edgecore::devices::mqtt::{Answer, Knock, Mqtt, knock};
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
+use crate::access::shipped;
 use crate::broker::Broker;
 use crate::old::Old;
 use crate::twins::Fake;
-use crate::access::shipped;
 use crate::{Bridge, LAMP, pki};
 
 const LOGIN: [&str; 4] = ["-u", "device/lamp", "-P", "secret"];

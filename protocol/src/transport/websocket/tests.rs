@@ -14,7 +14,7 @@ const PINGS: usize = 100_000;
 const PING: [u8; 131] = {
     let mut ping = [0; 131];
     ping[0] = 0x89;
-    ping[1] = 0x80 | 125;
+    ping[1] = 0x80 | 0x7d;
     ping
 };
 
