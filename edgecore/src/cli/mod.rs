@@ -80,6 +80,7 @@ pub enum Command {
     /// Show what the devices of this node say, also without a link.
     Get(GetArgs),
     /// Look for what keeps this node from working, and say what mends it.
+    #[command(long_about = DOCTOR_ABOUT)]
     Doctor(DoctorArgs),
     /// Stop the node's pods and remove what join wrote.
     Reset(ResetArgs),
@@ -181,7 +182,7 @@ pub enum Output {
 
 /// What `doctor` takes.
 #[derive(Clone, Copy, Debug, Default, Args)]
-#[command(long_about = DOCTOR_ABOUT, after_help = DOCTOR_EXAMPLES)]
+#[command(after_help = DOCTOR_EXAMPLES)]
 pub struct DoctorArgs {
     /// How to print it.
     #[arg(short, long, value_enum, default_value_t)]
@@ -252,6 +253,14 @@ mod tests {
     #[test]
     fn the_command_line_is_well_formed() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_doctors_help_says_what_is_looked_at_and_how_it_ends() {
+        let told = Cli::try_parse_from(["edgecore", "doctor", "--help"]).unwrap_err();
+        let told = told.to_string();
+        assert!(told.contains("What it looks at: the configuration"), "{told}");
+        assert!(told.contains("with 1 when something has"), "{told}");
     }
 
     #[test]
