@@ -39,7 +39,7 @@ pub use proxy::{InvalidProxy, Proxy, ProxyPasswordError};
 use crate::devices::dmi::DmiConfig;
 use crate::devices::mqtt::Mqtt;
 use crate::node::document::Identity;
-use crate::node::thresholds::Thresholds;
+use crate::node::shortage::Policy;
 use crate::pods::cgroups::CgroupDriver;
 use fields::Fields;
 
@@ -90,8 +90,8 @@ pub struct Config {
     pub max_pods: u32,
     /// How full the disk may be, in percent, before unused images are removed; 100 keeps them all.
     pub image_gc_high_percent: u8,
-    /// Below how much that is left the node is under pressure, and pods are evicted.
-    pub eviction: Thresholds,
+    /// When the node is under pressure, and pods are evicted.
+    pub eviction: Policy,
     /// `topology.kubernetes.io/zone`; a zone of its own (the node's name) by default, so that a
     /// cut edge node never counts in an ordinary zone's eviction rate.
     pub zone: String,
@@ -208,7 +208,7 @@ impl Config {
             taints: Taint::edge_default(),
             max_pods: DEFAULT_MAX_PODS,
             image_gc_high_percent: DEFAULT_IMAGE_GC_HIGH_PERCENT,
-            eviction: Thresholds::default(),
+            eviction: Policy::default(),
             region: DEFAULT_REGION.to_owned(),
             budgets: Vec::new(),
             devices: Devices::default(),
@@ -258,7 +258,7 @@ struct Optional {
     taints: Option<Vec<Taint>>,
     max_pods: Option<u32>,
     image_gc_high_percent: Option<u8>,
-    eviction: Option<Thresholds>,
+    eviction: Option<Policy>,
     zone: Option<String>,
     region: Option<String>,
     budgets: Option<Vec<Budget>>,

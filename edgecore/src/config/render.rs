@@ -5,8 +5,7 @@
 
 use std::fmt::{Display, Write as _};
 
-use super::{Config, DmiConfig, Taint, written};
-use crate::node::thresholds::Signal;
+use super::{Config, DmiConfig, Taint, eviction, written};
 
 const HEADER: &str = "\
 # Tombolo: the configuration of this edge node. Restart edgecore after a change
@@ -101,7 +100,13 @@ fn scalars(out: &mut String, config: &Config, default: &Config) {
         &config.image_gc_high_percent.to_string(),
         config.image_gc_high_percent != default.image_gc_high_percent,
     );
-    eviction(out, config, default);
+    let chosen = config.eviction != default.eviction;
+    line(
+        out,
+        "eviction",
+        &eviction::written(&config.eviction, chosen),
+        chosen,
+    );
     line(out, "zone", &quoted(&config.zone), config.zone != default.zone);
     line(
         out,
@@ -109,14 +114,6 @@ fn scalars(out: &mut String, config: &Config, default: &Config) {
         &quoted(&config.region),
         config.region != default.region,
     );
-}
-
-fn eviction(out: &mut String, config: &Config, default: &Config) {
-    let (ours, chosen) = (&config.eviction, config.eviction != default.eviction);
-    let said = |signal: &Signal| !chosen || ours.get(*signal) != default.eviction.get(*signal);
-    let threshold = |signal: Signal| format!("{}: {}", signal.name(), ours.get(signal));
-    let thresholds: Vec<_> = Signal::ALL.into_iter().filter(said).map(threshold).collect();
-    line(out, "eviction", &format!("{{{}}}", thresholds.join(", ")), chosen);
 }
 
 fn labels(out: &mut String, config: &Config) {

@@ -1,6 +1,9 @@
 //! What a configuration file may say, and what an operator is told when it is wrong.
 
+use std::time::Duration;
+
 use super::*;
+use crate::node::shortage::Soft;
 use crate::node::thresholds::{Signal, Threshold};
 
 const SMALL: &str = "node_name: pump-7\naddresses: [cloud.example.org]\n";
@@ -39,7 +42,10 @@ fn every_key_is_read_into_its_type() {
     assert_eq!(config.cluster_dns, ["10.96.0.10".parse::<IpAddr>().unwrap()]);
     assert_eq!(config.labels["line"], "7");
     assert!(config.taints.is_empty());
-    assert_eq!(config.eviction.memory, Threshold::Amount(64 << 20));
+    assert_eq!(
+        config.eviction.hard.get(Signal::Memory),
+        Threshold::Amount(64 << 20)
+    );
     assert_eq!(config.budgets[0].day, Some(500 << 20));
     assert_eq!(config.devices.journal_dir, Path::new("/mnt/ram"));
     assert_eq!(config.dmi.socket, Path::new("/run/dmi.sock"));
@@ -179,8 +185,20 @@ fn a_written_configuration_reads_back_equal() {
     config.cgroup_root = "/machine-e1".to_owned();
     config.cgroup_driver = CgroupDriver::Systemd;
     config.zone = "true".to_owned();
-    config.eviction.set(Signal::Disk, Threshold::Percent(7));
-    config.eviction.set(Signal::Inodes, Threshold::Off);
+    config.eviction.hard.set(Signal::Disk, Threshold::Percent(7));
+    config.eviction.hard.set(Signal::Inodes, Threshold::Off);
+    config.eviction.pod_grace_seconds = 45;
+    assert_eq!(Config::parse(&config.to_yaml()).unwrap(), config);
+    let soft = Soft {
+        threshold: Threshold::Amount(200 << 20),
+        grace: Duration::from_secs(90),
+    };
+    config.eviction.soft.set(Signal::Memory, Some(soft));
+    config
+        .eviction
+        .reclaim
+        .set(Signal::Disk, Threshold::Amount(500 << 20));
+    config.eviction.transition = Duration::from_mins(1);
     let mut proxy: Proxy = "http://user:p%40ss@proxy:3128".parse().unwrap();
     proxy.password_file = Some("/etc/tombolo/proxy-password".into());
     config.proxy = Some(proxy);

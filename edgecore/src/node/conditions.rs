@@ -1,23 +1,20 @@
 //! The conditions of the node: Ready and the three pressures.
 //!
 //! Pure but for what it remembers: since when each condition holds, and when a pressure was
-//! last seen. A pressure that was seen holds for five minutes more, so that a node that swings
-//! around a threshold does not flap. Reasons and messages are the kubelet's; dashboards and
+//! last seen. A pressure that was seen holds for five minutes more, unless the configuration has
+//! another time, so that a node that swings around a threshold does not flap. Reasons and messages are the kubelet's; dashboards and
 //! scripts match on them.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::NodeCondition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use tokio::time::Instant;
 
-use super::thresholds::Thresholds;
+use super::shortage::{History, Policy};
 use super::{Load, Observation, RuntimeCondition, RuntimeFacts};
 
-/// How long a pressure holds after it was last seen: the kubelet's transition period.
-const PRESSURE_HOLDS: Duration = Duration::from_mins(5);
 /// Of process ids, one part in so many must be free. The kubelet sets no threshold by default;
 /// on a small device a fork bomb in one pod would otherwise go unseen.
 const PIDS_RESERVED_PART: u64 = 50;
@@ -34,7 +31,8 @@ pub struct Now {
 /// Since when what holds.
 #[derive(Debug, Default)]
 pub struct Conditions {
-    thresholds: Thresholds,
+    policy: Policy,
+    history: History,
     since: BTreeMap<&'static str, (bool, Timestamp)>,
     pressed: BTreeMap<&'static str, Instant>,
 }
@@ -65,31 +63,40 @@ const PIDS: Words = [
 ];
 
 impl Conditions {
-    /// Judges by these thresholds.
-    pub fn with(thresholds: Thresholds) -> Self {
+    /// Judges by this policy.
+    pub fn with(policy: Policy) -> Self {
         Self {
-            thresholds,
+            policy,
             ..Self::default()
         }
     }
 
+    /// A pressure was seen at that time, by someone else.
+    pub fn press(&mut self, kind: &'static str, at: Instant) {
+        let last = self.pressed.entry(kind).or_insert(at);
+        *last = at.max(*last);
+    }
+
     /// Judges an observation. Ready stands last, as readers of old expect.
     pub fn judge(&mut self, seen: &Observation, now: Now) -> Vec<NodeCondition> {
-        let shortages = self.thresholds.shortages(seen.machine.memory, &seen.load);
+        let shortages = self
+            .history
+            .look(&self.policy, seen.machine.memory, &seen.load, now.steady);
         let short = |kind: &str| shortages.iter().any(|one| one.signal.condition() == kind);
+        let no_pids = short("PIDPressure") || pids_short(&seen.load);
         vec![
             self.pressure("MemoryPressure", short("MemoryPressure"), MEMORY, now),
             self.pressure("DiskPressure", short("DiskPressure"), DISK, now),
-            self.pressure("PIDPressure", pids_short(&seen.load), PIDS, now),
+            self.pressure("PIDPressure", no_pids, PIDS, now),
             self.ready(seen, now),
         ]
     }
 
     fn pressure(&mut self, kind: &'static str, seen: bool, words: Words, now: Now) -> NodeCondition {
         if seen {
-            self.pressed.insert(kind, now.steady);
+            self.press(kind, now.steady);
         }
-        let recent = |last: &Instant| now.steady.duration_since(*last) < PRESSURE_HOLDS;
+        let recent = |last: &Instant| now.steady.duration_since(*last) < self.policy.transition;
         let holds = self.pressed.get(kind).is_some_and(recent);
         let (reason, message) = words[usize::from(!holds)];
         self.since(kind, holds, now).because(reason, message.to_owned())
@@ -192,7 +199,11 @@ fn aggregate(troubles: &[String]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::node::shortage::Soft;
+    use crate::node::thresholds::{Signal, Threshold};
     use crate::node::{Disk, Machine};
 
     fn healthy() -> Observation {
@@ -215,6 +226,7 @@ mod tests {
                     inodes: 100,
                     inodes_free: 50,
                 }),
+                images: None,
                 pids_used: 200,
                 pids_max: 32768,
             },
@@ -302,6 +314,26 @@ mod tests {
         assert_eq!(conditions.judge(&short, at(0, start))[0].status, "True");
         assert_eq!(conditions.judge(&healthy(), at(299, start))[0].status, "True");
         assert_eq!(conditions.judge(&healthy(), at(300, start))[0].status, "False");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn below_a_soft_threshold_the_pressure_is_shown_at_once_and_for_as_long_as_is_configured() {
+        let start = Instant::now();
+        let mut policy = Policy {
+            transition: Duration::from_secs(20),
+            ..Policy::default()
+        };
+        let soft = Soft {
+            threshold: Threshold::Percent(20),
+            grace: Duration::from_mins(10),
+        };
+        policy.soft.set(Signal::Memory, Some(soft));
+        let mut conditions = Conditions::with(policy);
+        let mut short = healthy();
+        short.load.memory_available = 1 << 30;
+        assert_eq!(conditions.judge(&short, at(0, start))[0].status, "True");
+        assert_eq!(conditions.judge(&healthy(), at(19, start))[0].status, "True");
+        assert_eq!(conditions.judge(&healthy(), at(20, start))[0].status, "False");
     }
 
     #[tokio::test(start_paused = true)]

@@ -16,10 +16,12 @@ pub mod capacity;
 pub mod conditions;
 pub mod document;
 pub mod host_ip;
+pub mod images;
 pub mod observe;
 pub mod pressures;
 pub mod quantity;
 pub mod report;
+pub mod shortage;
 pub mod thresholds;
 mod watch;
 
@@ -70,6 +72,8 @@ pub struct Load {
     pub memory_available: u64,
     /// The file system of the pods; absent when it could not be read.
     pub disk: Option<Disk>,
+    /// The file system of images, where it is another one and could be read.
+    pub images: Option<Disk>,
     /// Threads that exist.
     pub pids_used: u64,
     /// Threads that may exist.

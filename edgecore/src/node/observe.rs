@@ -45,12 +45,14 @@ pub fn selinux(root: &Path) -> bool {
     root.join("sys/fs/selinux/enforce").exists()
 }
 
-/// Reads what is used and what is left; `pods` is the directory whose file system pods fill.
-pub fn load(root: &Path, pods: &Path) -> Load {
+/// Reads what is used and what is left; `pods` is the directory whose file system pods fill, `images` that of the
+/// images where they lie on another one.
+pub fn load(root: &Path, pods: &Path, images: Option<&Path>) -> Load {
     Load {
         // Where it cannot be read nothing is known to be short.
         memory_available: meminfo(root, "MemAvailable:").unwrap_or(u64::MAX),
         disk: disk(pods),
+        images: images.and_then(disk),
         pids_used: threads(&first(root, &["proc/loadavg"])),
         pids_max: number(root, "proc/sys/kernel/pid_max").min(number(root, "proc/sys/kernel/threads-max")),
     }
@@ -251,7 +253,7 @@ mod tests {
         let machine = machine(Path::new("/"));
         assert!(machine.cpus >= 1 && machine.memory > 0);
         assert!(!machine.kernel_version.is_empty() && !machine.boot_id.is_empty());
-        let load = load(Path::new("/"), Path::new("/var/lib/kubelet/pods/none"));
+        let load = load(Path::new("/"), Path::new("/var/lib/kubelet/pods/none"), None);
         assert!(load.memory_available > 0 && load.pids_used > 0 && load.pids_max > load.pids_used);
         assert!(load.disk.is_some_and(|disk| disk.bytes > 0));
     }

@@ -17,8 +17,9 @@ use super::address::Peers;
 use super::conditions::Now;
 use super::document::{self, Identity};
 use super::host_ip::HostIp;
+use super::images::ImagesApart;
 use super::pressures::Pressures;
-use super::thresholds::Thresholds;
+use super::shortage::Policy;
 use super::watch::Watch;
 use super::{Machine, Observation, address, observe};
 use crate::reported::Reporter;
@@ -60,8 +61,10 @@ pub struct NodeReporter {
     pub abilities: Abilities,
     /// The device's address, for whoever tells pods of it or asks one there.
     pub host_ip: HostIp,
-    /// Below how much that is left the node is under pressure.
-    pub thresholds: Thresholds,
+    /// When the node is under pressure.
+    pub policy: Policy,
+    /// Where images lie, for whoever measures that.
+    pub images: ImagesApart,
     /// The pressures that hold, for whoever admits pods.
     pub pressures: Pressures,
     /// The newest document, for whoever shows the node locally.
@@ -75,7 +78,7 @@ impl NodeReporter {
     /// Runs until `stop`. A document that the sink did not take is offered again next time.
     pub async fn run(self, stop: CancellationToken) {
         let machine = observe::machine(std::path::Path::new("/"));
-        let mut watch = Watch::of(self.thresholds, self.pressures.clone());
+        let mut watch = Watch::of(self.policy, self.pressures.clone());
         while !stop.is_cancelled() {
             let next = tokio::select! {
                 () = stop.cancelled() => return,
@@ -122,11 +125,14 @@ impl NodeReporter {
                 PATIENCE.as_secs()
             )),
         };
+        if runtime.is_ok() {
+            self.images.learn(&*self.runtime, &self.pods_dir).await;
+        }
         let device_address = address::of_device((self.peers)()).await;
         self.host_ip.learn(device_address);
         Observation {
             machine: machine.clone(),
-            load: observe::load(std::path::Path::new("/"), &self.pods_dir),
+            load: observe::load(std::path::Path::new("/"), &self.pods_dir, self.images.dir()),
             runtime,
             device_address,
         }
@@ -208,7 +214,8 @@ mod tests {
             }),
             abilities: Abilities::default(),
             host_ip: host_ip.clone(),
-            thresholds: Thresholds::default(),
+            policy: Policy::default(),
+            images: ImagesApart::default(),
             pressures: Pressures::default(),
             shown,
         };

@@ -1,11 +1,8 @@
-//! Below how much that is left the node is short of something, and pods are evicted.
+//! How much of what must be left on a node.
 //!
-//! Pure. The kubelet's hard thresholds, under their names; what they say of a load is the same for the Node's
-//! conditions and for the eviction of pods, so that no pod is evicted for a pressure that the Node does not show.
+//! Pure. The kubelet's signals and thresholds, under their names; [`shortage`](super::shortage) says what they mean.
 
 use std::fmt;
-
-use super::{Disk, Load};
 
 /// The kubelet's `memory.available`.
 const MEMORY: u64 = 100 << 20;
@@ -13,8 +10,10 @@ const MEMORY: u64 = 100 << 20;
 const MEMORY_PART: u64 = 10;
 /// The kubelet's `nodefs.available`, in percent.
 const DISK_PERCENT: u8 = 10;
-/// The kubelet's `nodefs.inodesFree`, in percent.
+/// The kubelet's `nodefs.inodesFree` and `imagefs.inodesFree`, in percent.
 const INODES_PERCENT: u8 = 5;
+/// The kubelet's `imagefs.available`, in percent.
+const IMAGES_PERCENT: u8 = 15;
 
 /// What a node can be short of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -25,11 +24,24 @@ pub enum Signal {
     Disk,
     /// `nodefs.inodesFree`
     Inodes,
+    /// `imagefs.available`, where images lie on a file system of their own.
+    Images,
+    /// `imagefs.inodesFree`, the same.
+    ImageInodes,
+    /// `pid.available`
+    Pids,
 }
 
 impl Signal {
     /// All of them; memory is looked after first.
-    pub const ALL: [Self; 3] = [Self::Memory, Self::Disk, Self::Inodes];
+    pub const ALL: [Self; 6] = [
+        Self::Memory,
+        Self::Disk,
+        Self::Inodes,
+        Self::Images,
+        Self::ImageInodes,
+        Self::Pids,
+    ];
 
     /// As the kubelet's configuration names it.
     pub const fn name(self) -> &'static str {
@@ -37,6 +49,9 @@ impl Signal {
             Self::Memory => "memory.available",
             Self::Disk => "nodefs.available",
             Self::Inodes => "nodefs.inodesFree",
+            Self::Images => "imagefs.available",
+            Self::ImageInodes => "imagefs.inodesFree",
+            Self::Pids => "pid.available",
         }
     }
 
@@ -44,7 +59,8 @@ impl Signal {
     pub const fn condition(self) -> &'static str {
         match self {
             Self::Memory => "MemoryPressure",
-            Self::Disk | Self::Inodes => "DiskPressure",
+            Self::Disk | Self::Inodes | Self::Images | Self::ImageInodes => "DiskPressure",
+            Self::Pids => "PIDPressure",
         }
     }
 }
@@ -99,83 +115,40 @@ fn part(capacity: u64, percent: u8) -> u64 {
     u64::try_from(share).unwrap_or(capacity)
 }
 
-/// The thresholds of a node.
+/// One value a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Thresholds {
-    /// Of memory, in bytes.
-    pub memory: Threshold,
-    /// Of the file system of the pods, in bytes.
-    pub disk: Threshold,
-    /// Of its inodes.
-    pub inodes: Threshold,
+pub struct PerSignal<T>([T; Signal::ALL.len()]);
+
+impl<T: Copy> PerSignal<T> {
+    /// The same for all.
+    pub const fn all(value: T) -> Self {
+        Self([value; Signal::ALL.len()])
+    }
+
+    /// That of one signal.
+    pub const fn get(&self, signal: Signal) -> T {
+        self.0[signal as usize]
+    }
+
+    /// Sets that of one signal.
+    pub const fn set(&mut self, signal: Signal, value: T) {
+        self.0[signal as usize] = value;
+    }
 }
 
+/// The thresholds of a node.
+pub type Thresholds = PerSignal<Threshold>;
+
+/// What the kubelet has in `evictionHard` when nothing is said.
 impl Default for Thresholds {
     fn default() -> Self {
-        Self {
-            memory: Threshold::AmountOrTenth(MEMORY),
-            disk: Threshold::Percent(DISK_PERCENT),
-            inodes: Threshold::Percent(INODES_PERCENT),
-        }
-    }
-}
-
-/// There is less left than there must be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Shortage {
-    /// Of what.
-    pub signal: Signal,
-    /// How much must be left.
-    pub threshold: u64,
-    /// How much is left.
-    pub available: u64,
-}
-
-impl Thresholds {
-    /// The threshold of a signal.
-    pub fn get(&self, signal: Signal) -> Threshold {
-        match signal {
-            Signal::Memory => self.memory,
-            Signal::Disk => self.disk,
-            Signal::Inodes => self.inodes,
-        }
-    }
-
-    /// Sets the threshold of a signal.
-    pub fn set(&mut self, signal: Signal, threshold: Threshold) {
-        match signal {
-            Signal::Memory => self.memory = threshold,
-            Signal::Disk => self.disk = threshold,
-            Signal::Inodes => self.inodes = threshold,
-        }
-    }
-
-    /// What the node is short of, memory first. What could not be read is not short.
-    pub fn shortages(&self, memory_capacity: u64, load: &Load) -> Vec<Shortage> {
-        let disk = load.disk;
-        let seen = |signal| match signal {
-            Signal::Memory => Some((load.memory_available, memory_capacity)),
-            Signal::Disk => disk.map(
-                |Disk {
-                     bytes_free, bytes, ..
-                 }| (bytes_free, bytes),
-            ),
-            Signal::Inodes => disk.map(
-                |Disk {
-                     inodes_free, inodes, ..
-                 }| (inodes_free, inodes),
-            ),
-        };
-        let short = |signal| {
-            let (available, capacity) = seen(signal)?;
-            let threshold = self.get(signal).of(capacity)?;
-            (available < threshold).then_some(Shortage {
-                signal,
-                threshold,
-                available,
-            })
-        };
-        Signal::ALL.into_iter().filter_map(short).collect()
+        let mut thresholds = Self::all(Threshold::Off);
+        thresholds.set(Signal::Memory, Threshold::AmountOrTenth(MEMORY));
+        thresholds.set(Signal::Disk, Threshold::Percent(DISK_PERCENT));
+        thresholds.set(Signal::Inodes, Threshold::Percent(INODES_PERCENT));
+        thresholds.set(Signal::Images, Threshold::Percent(IMAGES_PERCENT));
+        thresholds.set(Signal::ImageInodes, Threshold::Percent(INODES_PERCENT));
+        thresholds
     }
 }
 
@@ -184,60 +157,14 @@ mod tests {
     use super::super::capacity::disk_reserved;
     use super::*;
 
-    fn load(memory_available: u64, bytes_free: u64, inodes_free: u64) -> Load {
-        Load {
-            memory_available,
-            disk: Some(Disk {
-                bytes: 1000,
-                bytes_free,
-                inodes: 100,
-                inodes_free,
-            }),
-            ..Load::default()
+    #[test]
+    fn every_signal_has_a_value_of_its_own() {
+        let mut numbers = PerSignal::all(0);
+        for (number, signal) in Signal::ALL.into_iter().enumerate() {
+            numbers.set(signal, number);
         }
-    }
-
-    fn signals(thresholds: &Thresholds, load: &Load) -> Vec<Signal> {
-        let shortages = thresholds.shortages(8 << 30, load);
-        shortages.iter().map(|shortage| shortage.signal).collect()
-    }
-
-    #[test]
-    fn a_node_is_short_of_what_is_below_the_kubelets_thresholds() {
-        let defaults = Thresholds::default();
-        assert_eq!(signals(&defaults, &load(100 << 20, 100, 5)), []);
-        assert_eq!(
-            signals(&defaults, &load((100 << 20) - 1, 99, 4)),
-            [Signal::Memory, Signal::Disk, Signal::Inodes]
-        );
-        let mut unread = load(u64::MAX, 0, 0);
-        unread.disk = None;
-        assert_eq!(signals(&defaults, &unread), []);
-    }
-
-    #[test]
-    fn a_small_device_may_use_nine_tenths_of_its_memory() {
-        let short = |available| {
-            let load = load(available, 1000, 100);
-            !Thresholds::default().shortages(256 << 20, &load).is_empty()
-        };
-        assert!(short(25 << 20) && !short(26 << 20));
-    }
-
-    #[test]
-    fn a_file_system_without_a_limit_of_inodes_is_never_short_of_them() {
-        let mut load = load(u64::MAX, 1000, 0);
-        load.disk = load.disk.map(|disk| Disk { inodes: 0, ..disk });
-        assert_eq!(signals(&Thresholds::default(), &load), []);
-    }
-
-    #[test]
-    fn a_signal_that_is_off_is_not_looked_at() {
-        let mut thresholds = Thresholds::default();
-        for signal in Signal::ALL {
-            thresholds.set(signal, Threshold::Off);
-        }
-        assert_eq!(signals(&thresholds, &load(0, 0, 0)), []);
+        let read = Signal::ALL.map(|signal| numbers.get(signal));
+        assert_eq!(read, [0, 1, 2, 3, 4, 5]);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::conditions::{Conditions, Now};
 use super::document::{self, Identity};
 use super::pressures::Pressures;
-use super::thresholds::Thresholds;
+use super::shortage::Policy;
 use super::{Observation, RuntimeFacts};
 
 /// The kubelet's own interval.
@@ -36,10 +36,10 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    /// Judges by these thresholds, and notes the pressures there.
-    pub(super) fn of(thresholds: Thresholds, pressures: Pressures) -> Self {
+    /// Judges by this policy, and notes the pressures there.
+    pub(super) fn of(policy: Policy, pressures: Pressures) -> Self {
         Self {
-            conditions: Conditions::with(thresholds),
+            conditions: Conditions::with(policy),
             pressures,
             ..Self::default()
         }
@@ -67,6 +67,9 @@ impl Watch {
 
     /// The document of this observation, when it says something new.
     pub(super) fn look(&mut self, identity: &Identity, seen: &Observation, now: Now) -> Option<Node> {
+        for (kind, at) in self.pressures.take_seen() {
+            self.conditions.press(kind, at);
+        }
         let conditions = self.conditions.judge(seen, now);
         self.pressures.learn(&conditions);
         self.ready = conditions
@@ -114,6 +117,27 @@ mod tests {
             wall: Timestamp::from_second(seconds).unwrap(),
             steady: Instant::now(),
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pressure_that_was_over_before_the_look_is_shown_for_its_time_all_the_same() {
+        let (pressures, identity) = (Pressures::default(), Identity::default());
+        let mut watch = Watch::of(Policy::default(), pressures.clone());
+        pressures.see("DiskPressure", Instant::now());
+        tokio::time::sleep(Duration::from_secs(9)).await;
+        let mut shown = || {
+            let node = watch.look(&identity, &seen(), now(100)).unwrap();
+            let conditions = node.status.unwrap().conditions.unwrap();
+            let disk = conditions.into_iter().find(|one| one.type_ == "DiskPressure");
+            disk.unwrap().status
+        };
+        assert_eq!(shown(), "True");
+        assert_eq!(pressures.held(), ["DiskPressure"]);
+        tokio::time::sleep(Duration::from_secs(290)).await;
+        assert_eq!(shown(), "True");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(shown(), "False");
+        assert!(pressures.held().is_empty());
     }
 
     #[tokio::test(start_paused = true)]

@@ -39,7 +39,7 @@ use super::seams::{PodSource, Report};
 use super::spec::{NodeFacts, Objects};
 use super::volumes::Volumes;
 use crate::node::observe;
-use crate::node::thresholds::Thresholds;
+use crate::node::shortage::Policy;
 use crate::runtime::{self, Runtime};
 pub(crate) use orphans::{clean_links, logs_on_disk};
 use roster::{Ended, Roster};
@@ -80,8 +80,8 @@ pub struct Parts {
     pub parallel_starts: usize,
     /// Above so many percent of the disk unused images go; 100 keeps them all.
     pub image_gc_high_percent: u8,
-    /// Below how much that is left pods are evicted.
-    pub thresholds: Thresholds,
+    /// When pods are evicted, and how.
+    pub eviction: Policy,
     /// What is left now.
     pub load: Sight,
     /// The wall clock.
@@ -169,7 +169,7 @@ struct Round {
     kit: Arc<Kit>,
     source: Arc<dyn PodSource>,
     image_gc_high_percent: u8,
-    thresholds: Thresholds,
+    eviction: Policy,
     load: Sight,
     roster: Roster,
     progress: Progress,
@@ -208,7 +208,7 @@ impl Round {
             kit,
             source: parts.source,
             image_gc_high_percent: parts.image_gc_high_percent,
-            thresholds: parts.thresholds,
+            eviction: parts.eviction,
             load: parts.load,
             progress,
             seen: BTreeMap::new(),
@@ -270,7 +270,7 @@ impl Round {
 
     fn watch(&self, images: mpsc::Sender<Plea>, verdicts: mpsc::Sender<Verdict>) -> eviction::Parts {
         eviction::Parts {
-            thresholds: self.thresholds,
+            policy: self.eviction,
             sight: Arc::clone(&self.load),
             runtime: Arc::clone(&self.kit.runtime),
             source: Arc::clone(&self.source),

@@ -26,7 +26,7 @@ use super::volumes::Volumes;
 use super::volumes::testing::Scratch;
 use super::volumes::tokens::{TokenCache, TokenError, TokenRequest, TokenSource, TokenStore};
 use crate::node::pressures::Pressures;
-use crate::node::thresholds::Thresholds;
+use crate::node::shortage::Policy;
 use crate::node::{Disk, Load};
 use crate::runtime::Runtime;
 use crate::runtime::fake::FakeRuntime;
@@ -177,6 +177,10 @@ pub(crate) struct Node {
     pub(crate) tokens: Arc<FakeTokens>,
     /// What is left of the device.
     pub(crate) load: Arc<Mutex<Load>>,
+    /// Above so many percent of the disk unused images go, from the next boot on; 100 keeps them all.
+    pub(crate) image_gc_high_percent: u8,
+    /// When pods are evicted, from the next boot on.
+    pub(crate) eviction: Policy,
     /// The pressures that the Node shows.
     pub(crate) pressures: Pressures,
     /// What outlives the manager.
@@ -207,6 +211,8 @@ impl Node {
             tokens: Arc::default(),
             scratch: Scratch::new("node"),
             load: Arc::new(Mutex::new(plenty())),
+            image_gc_high_percent: 100,
+            eviction: Policy::default(),
             pressures: Pressures::default(),
             store: Db::in_memory(),
             tasks: JoinSet::new(),
@@ -240,8 +246,8 @@ impl Node {
             facts,
             link_dir: root.join("containers"),
             parallel_starts: 4,
-            image_gc_high_percent: 100,
-            thresholds: Thresholds::default(),
+            image_gc_high_percent: self.image_gc_high_percent,
+            eviction: self.eviction,
             load: Arc::new(move || load.lock().clone()),
             clock: Clock::system(),
         });

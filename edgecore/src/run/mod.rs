@@ -39,6 +39,7 @@ use crate::identity::Identity;
 use crate::network::api;
 use crate::node::address::Peers;
 use crate::node::host_ip::HostIp;
+use crate::node::images::ImagesApart;
 use crate::node::pressures::Pressures;
 use crate::node::report::{AskPeers, NodeReporter};
 use crate::pods::manager::Progress;
@@ -70,6 +71,7 @@ struct Parts {
     progress: Progress,
     node: watch::Sender<Option<Node>>,
     abilities: Abilities,
+    images: ImagesApart,
     host_ip: HostIp,
     pressures: Pressures,
 }
@@ -165,6 +167,7 @@ impl Parts {
             progress: Progress::default(),
             node: watch::channel(None).0,
             abilities: Abilities::default(),
+            images: ImagesApart::default(),
             host_ip: HostIp::default(),
             pressures: Pressures::default(),
             paths,
@@ -206,7 +209,8 @@ impl Parts {
             peers: self.peers(),
             abilities: self.abilities.clone(),
             host_ip: self.host_ip.clone(),
-            thresholds: self.config.eviction,
+            policy: self.config.eviction,
+            images: self.images.clone(),
             pressures: self.pressures.clone(),
             shown: self.node.clone(),
         }

@@ -62,10 +62,11 @@ pub(super) async fn run(parts: &Arc<Parts>, stop: CancellationToken) -> Result<(
         link_dir: parts.paths.log_links(),
         parallel_starts: parallel_starts(),
         image_gc_high_percent: parts.config.image_gc_high_percent,
-        thresholds: parts.config.eviction,
+        eviction: parts.config.eviction,
         load: Arc::new({
             let (root, pods) = (parts.paths.at("/"), parts.paths.kubelet_dir().join("pods"));
-            move || observe::load(&root, &pods)
+            let images = parts.images.clone();
+            move || observe::load(&root, &pods, images.dir())
         }),
         clock: parts.clock.clone(),
     });
@@ -101,7 +102,11 @@ async fn learn_abilities(parts: &Parts) {
     let asked = async {
         loop {
             match observe::runtime(&*parts.runtime).await {
-                Ok(seen) => return parts.abilities.learn(seen.known()),
+                Ok(seen) => {
+                    parts.abilities.learn(seen.known());
+                    let images = &parts.images;
+                    return images.learn(&*parts.runtime, &parts.paths.kubelet_dir()).await;
+                }
                 Err(error) => tracing::warn!(%error, "the runtime does not say what it can do"),
             }
             parts.progress.step();
@@ -127,7 +132,7 @@ async fn last_address(parts: &Parts) -> LastAddress {
 fn facts(parts: &Parts, driver: CgroupDriver) -> NodeFacts {
     let paths = &parts.paths;
     let machine = observe::machine(&paths.at("/"));
-    let disk = observe::load(&paths.at("/"), &paths.kubelet_dir().join("pods")).disk;
+    let disk = observe::disk(&paths.kubelet_dir().join("pods"));
     NodeFacts {
         node_name: parts.config.node_name.to_string(),
         host_ip: parts.host_ip.clone(),

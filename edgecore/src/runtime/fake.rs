@@ -121,6 +121,11 @@ impl FakeRuntime {
         self.world.lock().usage.insert(name.to_owned(), (memory, disk));
     }
 
+    /// Images lie there.
+    pub(crate) fn images_at(&self, dir: &str) {
+        self.world.lock().images_at = Some(dir.to_owned());
+    }
+
     /// Makes the command `first` of an exec end with `code` after `takes`.
     pub(crate) fn commands(&self, first: &str, code: i32, takes: Duration) {
         self.world.lock().exec.insert(first.to_owned(), (code, takes));

@@ -11,7 +11,7 @@ use super::*;
 use crate::cli::status::{Condition, DeviceLine, Link, PodLine, Status};
 use crate::devices::mqtt::{Answer, Knock};
 use crate::node::Disk;
-use crate::node::thresholds::{Threshold, Thresholds};
+use crate::node::thresholds::{Signal, Threshold, Thresholds};
 
 const DAY: i64 = 86_400;
 
@@ -223,7 +223,7 @@ fn disks_are_judged_by_the_thresholds_of_the_node() {
 fn disks_are_judged_by_the_thresholds_that_the_configuration_chose() {
     let at = |free, threshold| {
         ill(|facts| {
-            facts.thresholds.disk = threshold;
+            facts.thresholds.set(Signal::Disk, threshold);
             facts.machine.as_mut().unwrap().spaces[2].disk.bytes_free = free;
         })
     };
@@ -235,7 +235,7 @@ fn disks_are_judged_by_the_thresholds_that_the_configuration_chose() {
     assert_eq!(at(19, Threshold::Amount(20)), one("disk", Level::Failed));
     assert_eq!(at(1, Threshold::Off), one("disk", Level::Warning));
     let mut facts = healthy();
-    facts.thresholds.disk = Threshold::Percent(20);
+    facts.thresholds.set(Signal::Disk, Threshold::Percent(20));
     facts.machine.as_mut().unwrap().spaces[0].disk.bytes_free = 199;
     let told = |facts: &Facts| {
         judge(facts)

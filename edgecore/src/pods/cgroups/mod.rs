@@ -9,9 +9,9 @@ mod files;
 mod hierarchy;
 mod layout;
 mod limits;
-mod memory;
 mod systemd;
 mod tree;
+mod usage;
 
 pub use error::CgroupError;
 pub(crate) use hierarchy::controllers_below;

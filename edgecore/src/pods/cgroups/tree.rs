@@ -103,14 +103,10 @@ impl Cgroups {
     /// How many bytes of memory the pod uses, or that of its containers whose cgroup the runtime named after this
     /// id. Nothing where the kernel does not count.
     pub fn memory_used(&self, qos: Qos, uid: &str, container: Option<&str>) -> Option<u64> {
-        let path = self.layout.pod_path(qos, uid);
-        let counts = |mount: &&V1Mount| mount.controllers.iter().any(|name| name == "memory");
-        let (dir, file) = match &self.hierarchy {
-            Hierarchy::V2(mount) => (mount.join(path), "memory.current"),
-            Hierarchy::V1(mounts) => (
-                mounts.iter().find(counts)?.path.join(path),
-                "memory.usage_in_bytes",
-            ),
+        let dir = self.counted_at("memory", qos, uid)?;
+        let file = match &self.hierarchy {
+            Hierarchy::V2(_) => "memory.current",
+            Hierarchy::V1(_) => "memory.usage_in_bytes",
         };
         let Some(id) = container else {
             return number(&dir.join(file));
@@ -217,7 +213,7 @@ impl Cgroups {
     }
 }
 
-fn number(file: &Path) -> Option<u64> {
+pub(super) fn number(file: &Path) -> Option<u64> {
     std::fs::read_to_string(file).ok()?.trim().parse().ok()
 }
 

@@ -12,8 +12,8 @@ use crate::pods::spec;
 /// What has to be measured of a pod.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Needs {
-    /// Its memory.
-    pub(super) memory: bool,
+    /// What the runtime says of its containers: their memory, and what they wrote beside their volumes.
+    pub(super) stats: bool,
     /// Its volumes.
     pub(super) volumes: bool,
     /// All that it has on disk.
@@ -24,7 +24,7 @@ impl Needs {
     /// Before it can be said whether it keeps its limits.
     pub(super) fn of(pod: &Pod) -> Self {
         Self {
-            memory: false,
+            stats: false,
             volumes: limited_volumes(pod).next().is_some(),
             everything: resources::pod_storage(pod).limit.is_some(),
         }
@@ -32,11 +32,10 @@ impl Needs {
 
     /// Before it can be ranked.
     pub(super) fn to_rank(signal: Signal) -> Self {
-        let memory = signal == Signal::Memory;
         Self {
-            memory,
+            stats: matches!(signal, Signal::Memory | Signal::Images | Signal::ImageInodes),
             volumes: false,
-            everything: !memory,
+            everything: matches!(signal, Signal::Disk | Signal::Inodes),
         }
     }
 

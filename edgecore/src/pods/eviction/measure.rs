@@ -1,14 +1,12 @@
 //! Getting what pods use: from their cgroups, from the runtime, and from their directories.
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use k8s_cri::v1 as api;
 use k8s_openapi::api::core::v1::{Pod, Volume};
-use tokio::sync::OnceCell;
 use tokio::task::JoinSet;
 
 use super::limits::Needs;
@@ -34,20 +32,23 @@ pub(super) struct Meter {
     pub(super) runtime: Arc<dyn Runtime>,
     pub(super) facts: Arc<NodeFacts>,
     pub(super) cgroups: Option<Arc<Cgroups>>,
-    /// Whether images, and with them what containers write beside their volumes, lie on a file system of their own.
-    pub(super) images_apart: OnceCell<bool>,
 }
 
 /// What the runtime says, by pod and container.
 type Told = BTreeMap<String, BTreeMap<String, ContainerUsage>>;
 
 impl Meter {
-    /// Measures those of which something is on the device.
-    pub(super) async fn measure(&self, subjects: Vec<Subject>) -> Result<Vec<Candidate>, RuntimeError> {
+    /// Measures those of which something is on the device. `apart` says whether images, and with them what containers
+    /// write beside their volumes, lie on a file system of their own.
+    pub(super) async fn measure(
+        &self,
+        subjects: Vec<Subject>,
+        apart: bool,
+    ) -> Result<Vec<Candidate>, RuntimeError> {
         let asks = subjects
             .iter()
-            .any(|subject| subject.needs.memory || subject.needs.everything);
-        let mut told = if asks { self.ask().await? } else { Told::new() };
+            .any(|subject| subject.needs.stats || subject.needs.everything);
+        let mut told = if asks { self.ask(apart).await? } else { Told::new() };
         let (places, desired): (Vec<_>, Vec<_>) = subjects
             .into_iter()
             .map(|subject| (Place::of(&self.facts, &subject), subject))
@@ -61,18 +62,16 @@ impl Meter {
                 let container = usage.containers.entry(name).or_default();
                 container.memory = seen.memory;
                 container.layer = seen.layer;
+                container.layer_apart = seen.layer_apart;
             }
             usage.memory = self.memory(&desired.pod, &usage);
+            usage.processes = self.processes(&desired.pod);
             candidates.push(Candidate { desired, usage });
         }
         Ok(candidates)
     }
 
-    async fn ask(&self) -> Result<Told, RuntimeError> {
-        let apart = *self
-            .images_apart
-            .get_or_try_init(|| self.are_images_apart())
-            .await?;
+    async fn ask(&self, apart: bool) -> Result<Told, RuntimeError> {
         let mut told = Told::new();
         for stats in self.runtime.container_stats(Labels::new()).await? {
             let Some(labels) = stats.attributes.as_ref().map(|attributes| &attributes.labels) else {
@@ -85,19 +84,13 @@ impl Meter {
             let container = pod.entry(name.clone()).or_default();
             let (memory, layer) = said(&stats);
             container.memory += memory;
-            if !apart {
+            if apart {
+                container.layer_apart += layer;
+            } else {
                 container.layer += layer;
             }
         }
         Ok(told)
-    }
-
-    async fn are_images_apart(&self) -> Result<bool, RuntimeError> {
-        let info = self.runtime.image_fs_info().await?;
-        let place = info.image_filesystems.first().and_then(|fs| fs.fs_id.as_ref());
-        let images = place.and_then(|id| device(Path::new(&id.mountpoint)));
-        let pods = self.facts.root_dir.ancestors().find_map(device);
-        Ok(images.is_some() && pods.is_some() && images != pods)
     }
 
     /// As the pod's cgroup counts it; where there is none, what its containers use together.
@@ -108,10 +101,13 @@ impl Meter {
             .and_then(|cgroups| cgroups.working_set(resources::qos(pod), spec::uid(pod)));
         counted.unwrap_or_else(|| usage.containers.values().map(|container| container.memory).sum())
     }
-}
 
-fn device(path: &Path) -> Option<u64> {
-    std::fs::metadata(path).ok().map(|found| found.dev())
+    fn processes(&self, pod: &Pod) -> u64 {
+        let cgroups = self.cgroups.as_ref();
+        cgroups
+            .and_then(|cgroups| cgroups.processes(resources::qos(pod), spec::uid(pod)))
+            .unwrap_or(0)
+    }
 }
 
 fn said(stats: &api::ContainerStats) -> (u64, Space) {

@@ -7,8 +7,9 @@
 //! ```
 //!
 //! `rank`, `limits` and `words` decide and are pure; `usage` is what they decide on, `measure` gets it,
-//! and `watch` waits. Thresholds, ranking, words and grace are the kubelet's; a pod of which nothing runs yet is
-//! not evicted for a shortage, since that would free nothing.
+//! and `watch` waits. What a shortage is, and when something has to be done about it, [`shortage`](crate::node::shortage)
+//! says. Thresholds, ranking, words and grace are the kubelet's; a pod of which nothing runs yet is not evicted for a
+//! shortage, since that would free nothing.
 //!
 //! **Invariants:** a critical pod is never evicted; for a shortage one pod at a time goes, and the next one only
 //! when that one is gone or had its time; with enough of everything and no pod that has a limit nothing is measured.
@@ -32,7 +33,7 @@ pub(super) use words::conditions as admission_words;
 
 /// The reason in the status and of the event.
 pub const REASON: &str = "Evicted";
-/// How long the containers of an evicted pod get.
+/// How long the containers of an evicted pod get, unless it goes for a soft threshold.
 pub const GRACE_SECONDS: i64 = 1;
 
 /// From this priority on a pod is part of the system.
@@ -48,6 +49,8 @@ pub struct Eviction {
     /// It has done nothing that it may not, but the node needs what it uses: the pod gets the condition
     /// `DisruptionTarget`.
     pub for_the_node: bool,
+    /// How long its containers get.
+    pub grace_seconds: i64,
 }
 
 /// One pod is to be evicted.

@@ -23,13 +23,15 @@ pub(super) struct Candidate {
 
 /// The one that goes, if any may.
 pub(super) fn first(candidates: &[Candidate], signal: Signal) -> Option<&Candidate> {
+    // Without a count of processes nobody is known to have too many.
+    let counts = |usage: &Usage| signal != Signal::Pids || usage.processes > 0;
     let may_go = candidates
         .iter()
-        .filter(|candidate| !is_critical(&candidate.desired.pod));
+        .filter(|candidate| !is_critical(&candidate.desired.pod) && counts(&candidate.usage));
     may_go.min_by_key(|candidate| {
         let (pod, used) = (&candidate.desired.pod, candidate.usage.of(signal));
         let over = i128::from(used) - i128::from(request(pod, signal));
-        // Nobody requests inodes.
+        // Nobody requests inodes or processes.
         let exceeds = over > 0;
         (Reverse(exceeds), priority(pod), Reverse(over))
     })
@@ -38,8 +40,8 @@ pub(super) fn first(candidates: &[Candidate], signal: Signal) -> Option<&Candida
 fn request(pod: &Pod, signal: Signal) -> u64 {
     let requested = match signal {
         Signal::Memory => resources::pod_requests(pod).memory,
-        Signal::Disk => resources::pod_storage(pod).request,
-        Signal::Inodes => None,
+        Signal::Disk | Signal::Images => resources::pod_storage(pod).request,
+        Signal::Inodes | Signal::ImageInodes | Signal::Pids => None,
     };
     u64::try_from(requested.unwrap_or(0)).unwrap_or(0)
 }
@@ -96,6 +98,38 @@ mod tests {
     fn inodes_are_nobodys_by_right() {
         let (few, many) = (of("few", "1Gi", 0, 10), of("many", "1Gi", 0, 20));
         assert_eq!(whose_turn(&[few, many], Signal::Inodes), "many");
+    }
+
+    #[test]
+    fn of_images_what_was_written_beside_them_counts_and_nothing_else() {
+        let (mut logs, mut layer) = (of("logs", "0", 0, 900), of("layer", "0", 0, 900));
+        for (pod, apart) in [(&mut logs, 10), (&mut layer, 20)] {
+            let container = pod.usage.containers.get_mut("c").unwrap();
+            container.layer_apart.bytes = apart;
+            container.layer_apart.inodes = apart;
+        }
+        logs.usage.containers.get_mut("c").unwrap().logs.bytes = 1 << 30;
+        let pods = [logs, layer];
+        assert_eq!(whose_turn(&pods, Signal::Images), "layer");
+        assert_eq!(whose_turn(&pods, Signal::ImageInodes), "layer");
+        assert_eq!(whose_turn(&pods, Signal::Disk), "logs");
+    }
+
+    #[test]
+    fn of_processes_the_lowest_priority_goes_and_then_the_most_but_nobody_uncounted() {
+        let counted = |name: &str, priority: i32, processes: u64| {
+            let mut pod = of(name, "1Gi", priority, 0);
+            pod.usage.processes = processes;
+            pod
+        };
+        let pods = [
+            counted("uncounted", -1, 0),
+            counted("few", 0, 10),
+            counted("many", 0, 20),
+            counted("worthy", 5, 900),
+        ];
+        assert_eq!(whose_turn(&pods, Signal::Pids), "many");
+        assert_eq!(whose_turn(&pods[..1], Signal::Pids), "");
     }
 
     #[test]

@@ -27,7 +27,7 @@ pub(super) fn candidate(name: &str, spec: &Value, used: u64) -> Candidate {
     let container = ContainerUsage {
         memory: used,
         layer,
-        logs: Space::default(),
+        ..ContainerUsage::default()
     };
     Candidate {
         desired: Arc::new(DesiredPod::decode(pod.to_string().as_bytes(), None).unwrap()),

@@ -5,6 +5,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::testing::wanting;
+use crate::node::shortage::Soft;
+use crate::node::thresholds::{Signal, Threshold};
 use crate::node::{Disk, Load};
 use crate::pods::testbed::{Node, plenty};
 
@@ -21,7 +23,10 @@ fn plain(name: &str) -> Value {
 }
 
 async fn booted(pods: &[Value]) -> Node {
-    let mut node = Node::new(&["app:1"]);
+    running(Node::new(&["app:1"]), pods).await
+}
+
+async fn running(mut node: Node, pods: &[Value]) -> Node {
     node.boot().await;
     node.sync();
     for pod in pods {
@@ -40,11 +45,17 @@ fn no_memory() -> Load {
 }
 
 fn no_disk() -> Load {
-    let disk = plenty().disk.map(|disk| Disk {
-        bytes_free: 1 << 20,
-        ..disk
-    });
+    free_disk(1 << 20)
+}
+
+fn free_disk(bytes_free: u64) -> Load {
+    let disk = plenty().disk.map(|disk| Disk { bytes_free, ..disk });
     Load { disk, ..plenty() }
+}
+
+fn calls(node: &Node, call: &str) -> Vec<String> {
+    let calls = node.runtime.calls().into_iter();
+    calls.filter(|made| made.starts_with(call)).collect()
 }
 
 fn conditions(node: &Node, uid: &str) -> Vec<(String, String)> {
@@ -77,6 +88,11 @@ async fn the_greediest_pod_goes_when_the_memory_does_and_stays_gone_after_a_rest
     node.hear(&format!("Evicted: {SHORT}")).await;
     node.hear("EvictionThresholdMet: Attempting to reclaim memory")
         .await;
+    assert_eq!(
+        node.pressures.take_seen().into_keys().collect::<Vec<_>>(),
+        ["MemoryPressure"],
+        "the Node shows it, whenever it is looked at"
+    );
 
     node.kill().await;
     node.boot().await;
@@ -117,6 +133,109 @@ async fn the_containers_of_an_evicted_pod_get_next_to_no_time() {
         stop.is_some_and(|stop| stop.ends_with(" 2")),
         "the least there is: {stop:?}"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn below_a_soft_threshold_a_pod_goes_when_that_lasts_and_gets_time_but_no_more_than_it_asked_for() {
+    for (asked, given) in [(600, " 20"), (5, " 5")] {
+        let mut node = Node::new(&["app:1"]);
+        let soft = Soft {
+            threshold: Threshold::Amount(1 << 30),
+            grace: Duration::from_mins(1),
+        };
+        node.eviction.soft.set(Signal::Memory, Some(soft));
+        node.eviction.pod_grace_seconds = 20;
+        let mut patient = plain("patient");
+        patient["spec"]["terminationGracePeriodSeconds"] = json!(asked);
+        let node = running(node, &[patient]).await;
+        let low = Load {
+            memory_available: 500 << 20,
+            ..plenty()
+        };
+        for load in [low.clone(), plenty(), low] {
+            *node.load.lock() = load;
+            tokio::time::sleep(Duration::from_secs(55)).await;
+            assert_eq!(node.phase("patient"), "Running");
+        }
+        node.until("Failed", |node| node.phase("patient") == "Failed")
+            .await;
+        node.until("its end", |node| node.runtime.running().is_empty())
+            .await;
+        let message = node.status("patient").message.unwrap_or_default();
+        assert!(
+            message.starts_with(
+                "The node was low on resource: memory. Threshold quantity: 1Gi, available: 500Mi. "
+            ),
+            "{message}"
+        );
+        let stops = calls(&node, "StopContainer");
+        assert!(stops[0].ends_with(given), "{stops:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn pods_go_until_the_minimum_is_reclaimed_too() {
+    let mut node = Node::new(&["app:1"]);
+    node.eviction
+        .reclaim
+        .set(Signal::Disk, Threshold::Amount(100 << 20));
+    let node = running(node, &[plain("a"), plain("b"), plain("c")]).await;
+    for (bytes_free, left) in [(1 << 20, 2), (150 << 20, 1)] {
+        *node.load.lock() = free_disk(bytes_free);
+        node.until("one fewer", |node| node.runtime.running().len() == left)
+            .await;
+    }
+    *node.load.lock() = free_disk(210 << 20);
+    tokio::time::sleep(Duration::from_mins(5)).await;
+    *node.load.lock() = free_disk(150 << 20);
+    tokio::time::sleep(Duration::from_mins(5)).await;
+    assert_eq!(node.runtime.running().len(), 1);
+}
+
+/// A node whose images lie apart, and two pods: one that wrote beside its volumes, and one that fills a volume.
+async fn with_images_apart() -> Node {
+    let mut node = Node::new(&["app:1", "old:1"]);
+    node.image_gc_high_percent = 85;
+    node.load.lock().images = plenty().disk;
+    let mut filler = plain("filler");
+    filler["spec"]["volumes"] = json!([{"name": "cache", "emptyDir": {}}]);
+    let node = running(node, &[plain("writer"), filler]).await;
+    node.runtime.uses_much("writer", 0, 500 << 20);
+    let cache = node.volume("filler", "empty-dir/cache");
+    std::fs::write(cache.join("big"), vec![1; 512 << 10]).unwrap();
+    node
+}
+
+#[tokio::test(start_paused = true)]
+async fn images_that_lie_apart_go_when_their_disk_is_full_and_then_who_wrote_there() {
+    let node = with_images_apart().await;
+    node.load.lock().images = no_disk().disk;
+    node.until("Failed", |node| node.phase("writer") == "Failed")
+        .await;
+    node.load.lock().images = plenty().disk;
+    assert_eq!(calls(&node, "RemoveImage"), ["RemoveImage sha256:old:1"]);
+    let message = node.status("writer").message.unwrap_or_default();
+    assert!(
+        message.starts_with(
+            "The node was low on resource: ephemeral-storage. Threshold quantity: 161061280, available: 1Mi. \
+             Container writer was using 5"
+        ),
+        "{message}"
+    );
+    tokio::time::sleep(Duration::from_mins(2)).await;
+    assert_eq!(node.runtime.running(), ["filler"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn images_that_lie_apart_stay_when_only_the_disk_of_the_pods_is_full() {
+    let node = with_images_apart().await;
+    node.load.lock().disk = no_disk().disk;
+    node.until("Failed", |node| node.phase("filler") == "Failed")
+        .await;
+    *node.load.lock() = plenty();
+    tokio::time::sleep(Duration::from_mins(2)).await;
+    assert_eq!(node.runtime.running(), ["writer"], "what it wrote is elsewhere");
+    assert_eq!(calls(&node, "RemoveImage"), [""; 0]);
 }
 
 #[tokio::test(start_paused = true)]

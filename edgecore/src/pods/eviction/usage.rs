@@ -41,8 +41,10 @@ impl Sum for Space {
 pub(super) struct ContainerUsage {
     /// Bytes that it works with: no cache that could go.
     pub(super) memory: u64,
-    /// What it wrote beside its volumes; nothing where that is not on the file system of the pods.
+    /// What it wrote beside its volumes, where that is on the file system of the pods.
     pub(super) layer: Space,
+    /// The same, where images lie on a file system of their own.
+    pub(super) layer_apart: Space,
     /// Its logs.
     pub(super) logs: Space,
 }
@@ -58,6 +60,8 @@ impl ContainerUsage {
 pub(super) struct Usage {
     /// Bytes that the pod works with.
     pub(super) memory: u64,
+    /// Processes and threads; none where they are not counted.
+    pub(super) processes: u64,
     /// By name.
     pub(super) containers: BTreeMap<String, ContainerUsage>,
     /// Volumes on the device's disk, by name.
@@ -72,11 +76,21 @@ impl Usage {
         containers + self.volumes.values().copied().sum() + self.rest
     }
 
+    fn layers_apart(&self) -> Space {
+        self.containers
+            .values()
+            .map(|container| container.layer_apart)
+            .sum()
+    }
+
     pub(super) fn of(&self, signal: Signal) -> u64 {
         match signal {
             Signal::Memory => self.memory,
             Signal::Disk => self.disk().bytes,
             Signal::Inodes => self.disk().inodes,
+            Signal::Images => self.layers_apart().bytes,
+            Signal::ImageInodes => self.layers_apart().inodes,
+            Signal::Pids => self.processes,
         }
     }
 }

@@ -7,19 +7,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
-use tokio::sync::{OnceCell, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
 use tracing::{info, warn};
 
 use super::limits::{self, Needs};
 use super::measure::{Meter, Subject};
-use super::{Eviction, Verdict, is_critical, rank, words};
+use super::{Eviction, GRACE_SECONDS, Verdict, is_critical, rank, words};
 use crate::node::Load;
-use crate::node::thresholds::{Shortage, Signal, Thresholds};
+use crate::node::shortage::{History, Kind, Line, Policy, Shortage};
+use crate::node::thresholds::Signal;
 use crate::pods::cgroups::Cgroups;
 use crate::pods::desired::DesiredPod;
 use crate::pods::events::{Events, Tone};
 use crate::pods::image_gc::Plea;
+use crate::pods::lifecycle::spec_grace;
 use crate::pods::seams::{PodSource, Report};
 use crate::pods::spec::{self, NodeFacts};
 use crate::pods::status;
@@ -41,7 +43,7 @@ pub(crate) type Sight = Arc<dyn Fn() -> Load + Send + Sync>;
 
 /// What the watch works with.
 pub(in crate::pods) struct Parts {
-    pub(in crate::pods) thresholds: Thresholds,
+    pub(in crate::pods) policy: Policy,
     pub(in crate::pods) sight: Sight,
     pub(in crate::pods) runtime: Arc<dyn Runtime>,
     pub(in crate::pods) source: Arc<dyn PodSource>,
@@ -61,14 +63,14 @@ pub(in crate::pods) async fn keep_watch(parts: Parts) {
         runtime: Arc::clone(&parts.runtime),
         facts: Arc::clone(&parts.facts),
         cgroups: parts.cgroups.clone(),
-        images_apart: OnceCell::new(),
     };
     let mut watch = Watch {
         parts,
         meter,
         limits_at: Instant::now(),
         sentenced: BTreeSet::new(),
-        short_of: None,
+        history: History::default(),
+        acts_on: None,
     };
     // Not at once: pods that start have the first word.
     let mut look = interval_at(Instant::now() + LOOK, LOOK);
@@ -77,7 +79,7 @@ pub(in crate::pods) async fn keep_watch(parts: Parts) {
         look.tick().await;
         let going = watch.look().await;
         watch.until_gone(&going).await;
-        if !going.is_empty() {
+        if !going.uids.is_empty() {
             // What they wrote goes a little later than they do.
             look.reset();
         }
@@ -91,26 +93,51 @@ struct Watch {
     limits_at: Instant,
     /// Who was told to go, by UID.
     sentenced: BTreeSet<String>,
-    /// What the node was short of at the last look.
-    short_of: Option<Signal>,
+    /// What the node is short of, and since when.
+    history: History,
+    /// What something was done about last.
+    acts_on: Option<Line>,
+}
+
+/// Who goes now.
+#[derive(Default)]
+struct Going {
+    uids: Vec<String>,
+    /// How long they get.
+    grace: Duration,
 }
 
 impl Watch {
     /// Says who goes now.
-    async fn look(&mut self) -> Vec<String> {
+    async fn look(&mut self) -> Going {
         let pods = self.parts.source.pods();
         let limited = pods.iter().any(|desired| Needs::of(&desired.pod).any());
-        if !limited && self.shortages().is_empty() {
-            self.short_of = None;
-            return Vec::new();
+        let shortage = self.acute();
+        if shortage.is_none() {
+            self.acts_on = None;
+        }
+        if !limited && shortage.is_none() {
+            return Going::default();
         }
         let pods = self.candidates(pods);
         let over = self.over_limits(&pods).await;
-        if over.is_empty() {
-            self.for_the_node(pods).await.into_iter().collect()
-        } else {
-            over
+        match shortage {
+            Some(shortage) if over.uids.is_empty() => self.for_the_node(pods, shortage).await,
+            Some(_) | None => over,
         }
+    }
+
+    /// What something has to be done about now, if anything.
+    fn acute(&mut self) -> Option<Shortage> {
+        let (memory, load) = (self.parts.facts.memory_capacity, (self.parts.sight)());
+        let found = self
+            .history
+            .look(&self.parts.policy, memory, &load, Instant::now());
+        for shortage in &found {
+            let pressures = &self.parts.facts.pressures;
+            pressures.see(shortage.signal.condition(), Instant::now());
+        }
+        found.into_iter().find(|shortage| self.history.is_ripe(shortage))
     }
 
     /// Pods that may go.
@@ -134,7 +161,7 @@ impl Watch {
         known.into_iter().flatten().any(status::is_terminal)
     }
 
-    async fn over_limits(&mut self, pods: &[Arc<DesiredPod>]) -> Vec<String> {
+    async fn over_limits(&mut self, pods: &[Arc<DesiredPod>]) -> Going {
         let subject = |desired: &Arc<DesiredPod>| {
             let needs = Needs::of(&desired.pod);
             needs.any().then(|| Subject {
@@ -144,77 +171,92 @@ impl Watch {
         };
         let limited: Vec<_> = pods.iter().filter_map(subject).collect();
         let began = Instant::now();
+        let mut going = Going::default();
         if limited.is_empty() || began < self.limits_at {
-            return Vec::new();
+            return going;
         }
-        let measured = self.meter.measure(limited).await;
+        let measured = self.meter.measure(limited, self.are_images_apart()).await;
         self.limits_at = Instant::now() + began.elapsed() * MEASURING_PART;
         let measured = measured.unwrap_or_else(|error| {
             warn!(%error, "it is not known what pods with limits have on disk");
             Vec::new()
         });
-        let mut going = Vec::new();
         for candidate in measured {
             let pod = &candidate.desired.pod;
             if let Some(message) = limits::exceeded(pod, &candidate.usage) {
-                let for_the_node = false;
-                going.extend(
-                    self.sentence(
-                        pod,
-                        Eviction {
-                            message,
-                            for_the_node,
-                        },
-                    )
-                    .await,
-                );
+                let eviction = Eviction {
+                    message,
+                    for_the_node: false,
+                    grace_seconds: GRACE_SECONDS,
+                };
+                self.sentence(pod, eviction, &mut going).await;
             }
         }
         going
     }
 
-    async fn for_the_node(&mut self, pods: Vec<Arc<DesiredPod>>) -> Option<String> {
-        let shortage = self.shortages().first().copied();
-        let signal = shortage.map(|shortage| shortage.signal);
-        let is_news = std::mem::replace(&mut self.short_of, signal) != signal;
-        let shortage = shortage?;
+    async fn for_the_node(&mut self, pods: Vec<Arc<DesiredPod>>, shortage: Shortage) -> Going {
+        let mut going = Going::default();
+        let line = Some(shortage.line());
+        let is_news = std::mem::replace(&mut self.acts_on, line) != line;
         if is_news {
             self.tell(&shortage);
         }
-        if self.reclaim(shortage.signal).await && self.shortages().is_empty() {
+        if self.reclaim(shortage.signal).await && self.still(&shortage).is_none() {
             info!("the node has enough again, and no pod has to go");
-            return None;
+            return going;
         }
         let needs = Needs::to_rank(shortage.signal);
         let subjects = pods.into_iter().map(|desired| Subject { desired, needs });
-        let measured = match self.meter.measure(subjects.collect()).await {
+        let measured = self.meter.measure(subjects.collect(), self.are_images_apart());
+        let measured = match measured.await {
             Ok(measured) => measured,
             Err(error) => {
                 warn!(%error, "it is not known what pods use");
-                return None;
+                return going;
             }
         };
         // Measuring takes its time, and the need may be over.
-        let shortage = self
-            .shortages()
-            .into_iter()
-            .find(|s| s.signal == shortage.signal)?;
+        let Some(shortage) = self.still(&shortage) else {
+            return going;
+        };
         let Some(first) = rank::first(&measured, shortage.signal) else {
             if is_news {
                 warn!("there is no pod that could go");
             }
-            return None;
+            return going;
         };
+        let pod = &first.desired.pod;
         let eviction = Eviction {
-            message: words::shortage(&first.desired.pod, &first.usage, &shortage),
+            message: words::shortage(pod, &first.usage, &shortage),
             for_the_node: true,
+            grace_seconds: self.grace(pod, shortage.kind),
         };
-        self.sentence(&first.desired.pod, eviction).await
+        self.sentence(pod, eviction, &mut going).await;
+        going
     }
 
-    fn shortages(&self) -> Vec<Shortage> {
+    /// Whether the node is still short of that, and how much is left now.
+    fn still(&self, shortage: &Shortage) -> Option<Shortage> {
         let memory = self.parts.facts.memory_capacity;
-        self.parts.thresholds.shortages(memory, &(self.parts.sight)())
+        self.parts.policy.still(shortage, memory, &(self.parts.sight)())
+    }
+
+    fn are_images_apart(&self) -> bool {
+        (self.parts.sight)().images.is_some()
+    }
+
+    /// How long a pod gets: no longer than it asked for itself.
+    fn grace(&self, pod: &Pod, kind: Kind) -> i64 {
+        match kind {
+            Kind::Hard => GRACE_SECONDS,
+            Kind::Soft => self
+                .parts
+                .policy
+                .pod_grace_seconds
+                .min(spec_grace(pod))
+                .max(GRACE_SECONDS),
+        }
     }
 
     fn tell(&self, shortage: &Shortage) {
@@ -223,15 +265,21 @@ impl Watch {
         events.node(Tone::Warning, "EvictionThresholdMet", &message);
         warn!(
             signal = shortage.signal.name(),
+            kind = ?shortage.kind,
             threshold = shortage.threshold,
             available = shortage.available,
             "the node is short of something"
         );
     }
 
-    /// Whether something was done that may have helped.
+    /// Whether something was done that may have helped. Where images lie apart, their removal makes no room for pods.
     async fn reclaim(&self, signal: Signal) -> bool {
-        if signal == Signal::Memory {
+        let helps = match signal {
+            Signal::Memory | Signal::Pids => false,
+            Signal::Disk | Signal::Inodes => !self.are_images_apart(),
+            Signal::Images | Signal::ImageInodes => true,
+        };
+        if !helps {
             return false;
         }
         let (plea, made) = oneshot::channel();
@@ -239,7 +287,7 @@ impl Watch {
         asked && timeout(RECLAIM, made).await.is_ok()
     }
 
-    async fn sentence(&mut self, pod: &Pod, eviction: Eviction) -> Option<String> {
+    async fn sentence(&mut self, pod: &Pod, eviction: Eviction, going: &mut Going) {
         let uid = spec::uid(pod).to_owned();
         warn!(
             pod = spec::name(pod),
@@ -247,24 +295,27 @@ impl Watch {
             why = eviction.message.trim_end(),
             "the pod is evicted"
         );
+        let grace = Duration::from_secs(u64::try_from(eviction.grace_seconds).unwrap_or(0));
         let verdict = Verdict {
             uid: uid.clone(),
             eviction: Arc::new(eviction),
         };
-        self.parts.verdicts.send(verdict).await.ok()?;
-        self.sentenced.insert(uid.clone());
-        Some(uid)
+        if self.parts.verdicts.send(verdict).await.is_ok() {
+            self.sentenced.insert(uid.clone());
+            going.grace = going.grace.max(grace);
+            going.uids.push(uid);
+        }
     }
 
     /// Waits until nothing of these pods is left, though not for long.
-    async fn until_gone(&self, uids: &[String]) {
+    async fn until_gone(&self, going: &Going) {
         let gone = async {
             let stands = |uid: &String| self.parts.facts.pod_dir(uid).exists();
-            while uids.iter().any(stands) {
+            while going.uids.iter().any(stands) {
                 sleep(CLEANUP_LOOK).await;
             }
         };
-        if timeout(CLEANUP, gone).await.is_err() {
+        if timeout(CLEANUP + going.grace, gone).await.is_err() {
             warn!("an evicted pod is not gone yet");
         }
     }

@@ -6,15 +6,17 @@ use k8s_openapi::api::core::v1::{Container, Pod};
 
 use super::usage::{ContainerUsage, Usage};
 use crate::node::quantity;
-use crate::node::thresholds::{Shortage, Signal};
+use crate::node::shortage::Shortage;
+use crate::node::thresholds::Signal;
 use crate::pods::spec;
 
 /// The resource that a signal is about.
 pub(super) const fn resource(signal: Signal) -> &'static str {
     match signal {
         Signal::Memory => "memory",
-        Signal::Disk => "ephemeral-storage",
-        Signal::Inodes => "inodes",
+        Signal::Disk | Signal::Images => "ephemeral-storage",
+        Signal::Inodes | Signal::ImageInodes => "inodes",
+        Signal::Pids => "pids",
     }
 }
 
@@ -23,8 +25,12 @@ pub(super) fn shortage(pod: &Pod, usage: &Usage, shortage: &Shortage) -> String 
     let resource = resource(shortage.signal);
     let (threshold, available) = match shortage.signal {
         // A part of a capacity is written as bytes are, whatever it is a part of.
-        Signal::Memory | Signal::Disk => (bytes(shortage.threshold), bytes(shortage.available)),
-        Signal::Inodes => (bytes(shortage.threshold), count(shortage.available)),
+        Signal::Memory | Signal::Disk | Signal::Images => {
+            (bytes(shortage.threshold), bytes(shortage.available))
+        }
+        Signal::Inodes | Signal::ImageInodes | Signal::Pids => {
+            (bytes(shortage.threshold), count(shortage.available))
+        }
     };
     let mut text = format!(
         "The node was low on resource: {resource}. Threshold quantity: {threshold}, available: {available}. "
@@ -64,8 +70,8 @@ fn of_whole_pod(pod: &Pod) -> Option<&str> {
 fn exceeding(container: &Container, used: &ContainerUsage, signal: Signal) -> Option<(String, String)> {
     let used = match signal {
         Signal::Memory => used.memory,
-        Signal::Disk => used.disk().bytes,
-        Signal::Inodes => return None,
+        Signal::Disk | Signal::Images => (used.disk() + used.layer_apart).bytes,
+        Signal::Inodes | Signal::ImageInodes | Signal::Pids => return None,
     };
     let requests = container.resources.as_ref().and_then(|r| r.requests.as_ref());
     let request = requests.and_then(|requests| requests.get(resource(signal)));
@@ -124,10 +130,13 @@ mod tests {
     use serde_json::json;
 
     use super::super::testing::{candidate, wanting};
+    use super::super::usage::Space;
     use super::*;
+    use crate::node::shortage::Kind;
 
     const MEMORY: Shortage = Shortage {
         signal: Signal::Memory,
+        kind: Kind::Hard,
         threshold: 100 << 20,
         available: 54_321 << 10,
     };
@@ -168,12 +177,44 @@ mod tests {
         let pod = candidate("web", &wanting(&json!({})), 5);
         let inodes = Shortage {
             signal: Signal::Inodes,
+            kind: Kind::Hard,
             threshold: 5120,
             available: 4000,
         };
         assert_eq!(
             shortage(&pod.desired.pod, &pod.usage, &inodes),
             "The node was low on resource: inodes. Threshold quantity: 5Ki, available: 4k. "
+        );
+        let pids = Shortage {
+            signal: Signal::Pids,
+            ..inodes
+        };
+        assert_eq!(
+            shortage(&pod.desired.pod, &pod.usage, &pids),
+            "The node was low on resource: pids. Threshold quantity: 5Ki, available: 4k. "
+        );
+    }
+
+    #[test]
+    fn of_images_all_is_named_that_a_container_wrote_itself() {
+        let mut pod = candidate("web", &wanting(&json!({})), 0);
+        let container = pod.usage.containers.get_mut("c").unwrap();
+        container.logs = Space {
+            bytes: 1 << 20,
+            inodes: 1,
+        };
+        container.layer_apart = Space {
+            bytes: 4 << 20,
+            inodes: 1,
+        };
+        let images = Shortage {
+            signal: Signal::Images,
+            ..MEMORY
+        };
+        assert_eq!(
+            shortage(&pod.desired.pod, &pod.usage, &images),
+            "The node was low on resource: ephemeral-storage. Threshold quantity: 100Mi, available: 54321Ki. \
+             Container c was using 5Mi, request is 0, has larger consumption of ephemeral-storage. "
         );
     }
 

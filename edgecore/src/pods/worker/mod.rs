@@ -33,7 +33,7 @@ use tracing::debug;
 use super::desired::DesiredPod;
 use super::endings::Ending;
 use super::events::Tone;
-use super::eviction::{self, Eviction};
+use super::eviction::Eviction;
 use super::kit::Kit;
 use super::lifecycle::{self, History, Outcome, Plan, Stage, Step, View};
 use super::observed::{Memory, PodObserved, Run};
@@ -376,7 +376,7 @@ fn ordered_end(order: &Order) -> Option<i64> {
     let deleted = pod.metadata.deletion_timestamp.is_some();
     let asked = pod.metadata.deletion_grace_period_seconds;
     let ended = (deleted || order.removed).then(|| asked.unwrap_or_else(|| lifecycle::spec_grace(pod)));
-    let evicted = order.evicted.is_some().then_some(eviction::GRACE_SECONDS);
+    let evicted = order.evicted.as_ref().map(|eviction| eviction.grace_seconds);
     [ended, evicted].into_iter().flatten().min()
 }
 

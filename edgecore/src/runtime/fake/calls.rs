@@ -358,13 +358,12 @@ impl Runtime for FakeRuntime {
     }
 
     fn image_fs_info(&self) -> Call<'_, api::ImageFsInfoResponse> {
-        let place = api::FilesystemUsage {
-            fs_id: Some(api::FilesystemIdentifier {
-                mountpoint: "/images".to_owned(),
-            }),
-            ..Default::default()
-        };
-        self.with("ImageFsInfo", "", |_| {
+        self.with("ImageFsInfo", "", |world| {
+            let mountpoint = world.images_at.clone().unwrap_or_else(|| "/images".to_owned());
+            let place = api::FilesystemUsage {
+                fs_id: Some(api::FilesystemIdentifier { mountpoint }),
+                ..Default::default()
+            };
             Ok(api::ImageFsInfoResponse {
                 image_filesystems: vec![place],
                 ..Default::default()

@@ -21,6 +21,7 @@ pub(super) struct World {
     pub(super) sandboxes: BTreeMap<String, api::PodSandboxStatus>,
     pub(super) containers: BTreeMap<String, (String, api::ContainerStatus)>,
     pub(super) images: BTreeSet<String>,
+    pub(super) images_at: Option<String>,
     pub(super) registry: BTreeSet<String>,
     pub(super) pull_takes: Duration,
     pub(super) private: BTreeMap<String, String>,

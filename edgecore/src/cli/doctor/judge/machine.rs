@@ -188,15 +188,15 @@ fn disk(spaces: &[Space], thresholds: &Thresholds) -> Finding {
 fn is_short(space: &Space, thresholds: &Thresholds) -> bool {
     let disk = &space.disk;
     let below = |threshold: Threshold, free, all| threshold.of(all).is_some_and(|least| free < least);
-    below(thresholds.disk, disk.bytes_free, disk.bytes)
-        || below(thresholds.inodes, disk.inodes_free, disk.inodes)
+    below(thresholds.get(Signal::Disk), disk.bytes_free, disk.bytes)
+        || below(thresholds.get(Signal::Inodes), disk.inodes_free, disk.inodes)
 }
 
 /// Where it is not far from that; nobody evicts anything where that is off, and then the default counts.
 fn is_tight(space: &Space, thresholds: &Thresholds) -> bool {
     let disk = &space.disk;
-    let default = || Thresholds::default().disk.of(disk.bytes);
-    let least = thresholds.disk.of(disk.bytes).or_else(default);
+    let least = |thresholds: &Thresholds| thresholds.get(Signal::Disk).of(disk.bytes);
+    let least = least(thresholds).or_else(|| least(&Thresholds::default()));
     least.is_some_and(|least| disk.bytes_free.saturating_mul(2) < least.saturating_mul(TIGHT_HALVES))
 }
 

@@ -81,7 +81,7 @@ pub(super) async fn facts(paths: &Paths, clock: &Clock) -> Facts {
     let (runtime, machine) = local;
     Facts {
         joined,
-        thresholds: config.map(|config| config.eviction).unwrap_or_default(),
+        thresholds: config.map(|config| config.eviction.hard).unwrap_or_default(),
         machine,
         runtime,
         daemon,

@@ -95,6 +95,20 @@ fn the_memory_of_a_pod_and_of_its_containers_is_read_under_both_versions() {
     }
 }
 
+#[test]
+fn the_processes_of_a_pod_are_counted_under_both_versions() {
+    for v1 in [false, true] {
+        let scratch = Scratch::new("cgroup-pids");
+        let cgroups = if v1 { fake_v1(&scratch) } else { fake_v2(&scratch) };
+        let mount = scratch.path().join(if v1 { "pids" } else { "" });
+        let pod = mount.join("lab/kubepods/burstable/podu");
+        std::fs::create_dir_all(&pod).unwrap();
+        std::fs::write(pod.join("pids.current"), "42\n").unwrap();
+        assert_eq!(cgroups.processes(Qos::Burstable, "u"), Some(42));
+        assert_eq!(cgroups.processes(Qos::Burstable, "other"), None);
+    }
+}
+
 /// A v1 tree of plain directories.
 fn fake_v1(scratch: &Scratch) -> Cgroups {
     let mount = |name: &str| Mount {

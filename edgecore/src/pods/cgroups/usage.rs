@@ -1,27 +1,37 @@
-//! How much memory a pod works with: what its cgroup counts, without the cache that can go at once.
+//! What a pod uses, as its cgroup counts it: the memory it works with, without the cache that can go at once, and its
+//! processes.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::super::resources::Qos;
-use super::hierarchy::Hierarchy;
-use super::tree::Cgroups;
+use super::hierarchy::{Hierarchy, Mount};
+use super::tree::{Cgroups, number};
 
 impl Cgroups {
     /// Bytes that the pod works with; nothing where it has no cgroup, or the kernel counts none.
     pub fn working_set(&self, qos: Qos, uid: &str) -> Option<u64> {
-        let path = self.layout.pod_path(qos, uid);
+        let dir = self.counted_at("memory", qos, uid)?;
         match &self.hierarchy {
-            Hierarchy::V2(mount) => read(&mount.join(path), "memory.current", "inactive_file"),
-            Hierarchy::V1(mounts) => {
-                let counts = |name: &String| name == "memory";
-                let mount = mounts.iter().find(|mount| mount.controllers.iter().any(counts))?;
-                read(
-                    &mount.path.join(path),
-                    "memory.usage_in_bytes",
-                    "total_inactive_file",
-                )
-            }
+            Hierarchy::V2(_) => read(&dir, "memory.current", "inactive_file"),
+            Hierarchy::V1(_) => read(&dir, "memory.usage_in_bytes", "total_inactive_file"),
         }
+    }
+
+    /// The pod's processes and threads; nothing where it has no cgroup, or the kernel counts none.
+    pub fn processes(&self, qos: Qos, uid: &str) -> Option<u64> {
+        number(&self.counted_at("pids", qos, uid)?.join("pids.current"))
+    }
+
+    /// Where a controller counts what a pod uses.
+    pub(super) fn counted_at(&self, controller: &str, qos: Qos, uid: &str) -> Option<PathBuf> {
+        let mount = match &self.hierarchy {
+            Hierarchy::V2(mount) => mount,
+            Hierarchy::V1(mounts) => {
+                let counts = |mount: &&Mount| mount.controllers.iter().any(|name| name == controller);
+                &mounts.iter().find(counts)?.path
+            }
+        };
+        Some(mount.join(self.layout.pod_path(qos, uid)))
     }
 }
 
