@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use crate::{
     cache::{Archive, Cache},
     command,
-    machine::{Machine, Service},
+    machine::{Machine, Service, disk::RUNTIME},
     wait::{Look, until},
 };
 
@@ -18,7 +18,7 @@ const IMPORT: Duration = Duration::from_mins(3);
 
 /// Writes containerd's configuration and installs it as a service.
 pub fn install(machine: &Machine, cache: &Cache) -> Result<()> {
-    let root = machine.dir().join("containerd");
+    let root = machine.dir().join(RUNTIME);
     fs::create_dir_all(&root)?;
     let config = machine.dir().join("containerd.toml");
     fs::write(&config, configuration(cache, &root)?)?;

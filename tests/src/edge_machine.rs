@@ -1,6 +1,6 @@
 //! An edge machine: a device that can reach cloudcore's port and nothing else.
 
-use std::{fs, net::SocketAddrV4, sync::Arc, time::Duration};
+use std::{fs, net::SocketAddrV4, time::Duration};
 
 use anyhow::{Context, Result};
 
@@ -10,7 +10,7 @@ use crate::{
     cluster_node::IMAGES,
     command::run_within,
     containerd,
-    machine::{Cable, Machine, Reach, Service},
+    machine::{Cable, Machine, Reach, Service, disk::Disk},
     testbed::Testbed,
 };
 
@@ -41,6 +41,8 @@ pub struct Outfit {
     pub cache: Cache,
     /// The one port that it can reach.
     pub cloudcore: SocketAddrV4,
+    /// A disk of its own; without one it shares the host's.
+    pub disk: Option<Disk>,
 }
 
 impl Outfit {
@@ -49,6 +51,7 @@ impl Outfit {
         Self {
             cache: testbed.cache.clone(),
             cloudcore: SocketAddrV4::new(testbed.node.machine.address(), NODE_PORT),
+            disk: None,
         }
     }
 }
@@ -61,8 +64,12 @@ impl EdgeMachine {
 
     /// The same for a device that is not as others.
     pub async fn start_with(testbed: &Testbed, name: &str, outfit: Outfit) -> Result<Self> {
-        let Outfit { cache, cloudcore } = outfit;
-        let machine = Machine::build(name, &testbed.ground, &Arc::clone(&testbed.network))?;
+        let Outfit {
+            cache,
+            cloudcore,
+            disk,
+        } = outfit;
+        let machine = Machine::build_with(name, &testbed.ground, &testbed.network, disk)?;
         containerd::install(&machine, &cache)?;
         let reach = Reach::OnePort(*cloudcore.ip(), cloudcore.port());
         machine.restrict(reach).await?;
@@ -119,12 +126,19 @@ impl EdgeMachine {
 
     /// How full the host's disk is is not the testbed's to judge.
     fn keep_images(&self) -> Result<()> {
+        self.configure("image_gc_high_percent", "100")
+    }
+
+    /// Sets a key of edgecore's configuration, for its next start; the value stands on one line.
+    pub fn configure(&self, key: &str, value: &str) -> Result<()> {
         let path = self.machine.file("/etc/tombolo/edgecore.yaml");
         let config = fs::read_to_string(&path)?;
-        let key = "image_gc_high_percent: 100\n";
-        if !config.contains(&format!("\n{key}")) {
-            fs::write(&path, config + key)?;
-        }
+        let others = config
+            .lines()
+            .filter(|line| !line.starts_with(&format!("{key}:")));
+        let mut lines: Vec<_> = others.map(str::to_owned).collect();
+        lines.extend([format!("{key}: {value}"), String::new()]);
+        fs::write(&path, lines.join("\n"))?;
         Ok(())
     }
 

@@ -78,7 +78,7 @@ impl NodeReporter {
     /// Runs until `stop`. A document that the sink did not take is offered again next time.
     pub async fn run(self, stop: CancellationToken) {
         let machine = observe::machine(std::path::Path::new("/"));
-        let mut watch = Watch::of(self.policy, self.pressures.clone());
+        let mut watch = Watch::of(&self.policy, self.pressures.clone());
         while !stop.is_cancelled() {
             let next = tokio::select! {
                 () = stop.cancelled() => return,

@@ -37,9 +37,9 @@ pub(super) struct Watch {
 
 impl Watch {
     /// Judges by this policy, and notes the pressures there.
-    pub(super) fn of(policy: Policy, pressures: Pressures) -> Self {
+    pub(super) fn of(policy: &Policy, pressures: Pressures) -> Self {
         Self {
-            conditions: Conditions::with(policy),
+            conditions: Conditions::with(*policy),
             pressures,
             ..Self::default()
         }
@@ -122,7 +122,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_pressure_that_was_over_before_the_look_is_shown_for_its_time_all_the_same() {
         let (pressures, identity) = (Pressures::default(), Identity::default());
-        let mut watch = Watch::of(Policy::default(), pressures.clone());
+        let mut watch = Watch::of(&Policy::default(), pressures.clone());
         pressures.see("DiskPressure", Instant::now());
         tokio::time::sleep(Duration::from_secs(9)).await;
         let mut shown = || {

@@ -10,6 +10,7 @@
 //! **Invariant:** after `power_off` no process, mount, namespace or control group of it is left.
 
 pub mod boot;
+pub mod disk;
 pub mod firewall;
 pub mod init;
 
@@ -33,7 +34,7 @@ use nix::{
 use parking_lot::Mutex;
 use tokio::process::Command;
 
-use self::boot::Boot;
+use self::{boot::Boot, disk::Disk};
 pub use self::{
     boot::Service,
     firewall::{HalfOpen, Reach},
@@ -76,6 +77,16 @@ struct Running {
 impl Machine {
     /// Builds a machine; it is off.
     pub fn build(name: &str, ground: &Arc<Ground>, network: &Arc<Network>) -> Result<Self> {
+        Self::build_with(name, ground, network, None)
+    }
+
+    /// The same with a disk of its own, if one is given.
+    pub fn build_with(
+        name: &str,
+        ground: &Arc<Ground>,
+        network: &Arc<Network>,
+        disk: Option<Disk>,
+    ) -> Result<Self> {
         let machine = Self {
             name: name.to_owned(),
             ground: ground.clone(),
@@ -85,6 +96,9 @@ impl Machine {
             running: Mutex::new(None),
         };
         fs::create_dir_all(machine.dir())?;
+        if let Some(disk) = disk {
+            disk.mount(&ground.dir().join(format!("{name}.disk")), &machine.dir())?;
+        }
         machine.boot_record().save(&machine.dir())?;
         Ok(machine)
     }

@@ -18,6 +18,7 @@ mod life;
 mod offline;
 mod old_api;
 mod old_runtime;
+mod pressure;
 mod pull_secrets;
 mod sizes;
 mod storage;
@@ -75,6 +76,7 @@ fn main() -> Result<()> {
         old_runtime::TESTS,
         counters::TESTS,
         transport::TESTS,
+        pressure::TESTS,
     ]
     .concat();
     let own_testbed = [eviction::TESTS, certificates::TESTS, old_api::TESTS, cost::TESTS].concat();

@@ -8,7 +8,10 @@ use tests::{
     wait::{Look, throughout, until},
 };
 
-use crate::world::{EDGE, PATIENCE, World, apply, delete, pod, sleeping};
+use crate::{
+    told::until_event,
+    world::{EDGE, PATIENCE, World, apply, delete, pod, sleeping},
+};
 
 crate::tests![
     a_pod_that_overfills_its_empty_dir_is_evicted_in_the_kubelets_words_and_stays_so,
@@ -78,27 +81,11 @@ async fn until_evicted(testbed: &Testbed, name: &str, message: &str) -> Result<P
         !of_the_node("DisruptionTarget"),
         "the node needed nothing: {evicted:?}"
     );
-    until("the event Evicted", PATIENCE, || async {
-        let only = format!("involvedObject.name={name},reason=Evicted,type=Warning");
-        let events = testbed
-            .kubectl([
-                "get",
-                "events",
-                "--field-selector",
-                &only,
-                "-o",
-                "jsonpath={.items[*].message}",
-            ])
-            .await?;
-        Ok(Look::when(events.trim_end() == message.trim_end(), || {
-            events.clone()
-        }))
-    })
-    .await?;
+    until_event(testbed, name, "Evicted", message).await?;
     Ok(evicted)
 }
 
-fn all_ended(status: &PodStatus) -> bool {
+pub(crate) fn all_ended(status: &PodStatus) -> bool {
     let mut containers = status.container_statuses.iter().flatten();
     containers.all(|container| {
         container
@@ -108,13 +95,13 @@ fn all_ended(status: &PodStatus) -> bool {
     })
 }
 
-async fn status(testbed: &Testbed, name: &str) -> Result<PodStatus> {
+pub(crate) async fn status(testbed: &Testbed, name: &str) -> Result<PodStatus> {
     let found = pods::list(&testbed.client(), "default", &format!("app={name}")).await?;
     let pod: Pod = found.into_iter().next().context("it is gone")?;
     pod.status.context("it has no status")
 }
 
-async fn end(testbed: &Testbed, name: &str) -> Result<()> {
+pub(crate) async fn end(testbed: &Testbed, name: &str) -> Result<()> {
     delete(testbed, &["pod", name]).await?;
     pods::until_gone(&testbed.client(), &format!("app={name}"), PATIENCE).await
 }

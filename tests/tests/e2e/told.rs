@@ -32,6 +32,19 @@ async fn waits(testbed: &Testbed, name: &str) -> Result<String> {
     ))
 }
 
+/// Waits for a warning about that object with that reason and message.
+pub(crate) async fn until_event(testbed: &Testbed, name: &str, reason: &str, message: &str) -> Result<()> {
+    until(&format!("the event {reason} of {name}"), PATIENCE, || async {
+        let only = format!("involvedObject.name={name},reason={reason},type=Warning");
+        let format = r#"jsonpath={range .items[*]}{.message}{"\n"}{end}"#;
+        let words = ["get", "events", "--field-selector", &only, "-o", format];
+        let events = testbed.kubectl(words).await?;
+        let is_told = events.lines().any(|line| line.trim_end() == message.trim_end());
+        Ok(Look::when(is_told, || events.clone()))
+    })
+    .await
+}
+
 /// Waits until the first container of a pod waits and says so with these words.
 pub(crate) async fn until_waits(testbed: &Testbed, name: &str, words: &[&str]) -> Result<()> {
     until(&format!("{name} to wait with {words:?}"), PATIENCE, || async {

@@ -110,12 +110,15 @@ pub(crate) fn details() -> Result<std::path::PathBuf> {
     Ok(dir)
 }
 
-/// Gives the kubelet the proxy as its runtime, and the name server that the edge node gets.
+/// Gives the kubelet the proxy as its runtime, and the name server that the edge node gets; an emptyDir above its limit
+/// is seen within a case.
 fn lead_kubelet(machine: &Machine, proxy: &CriProxy) -> Result<()> {
     let path = machine.dir().join("kubelet.json");
     let mut config: Value = serde_json::from_slice(&fs::read(&path)?)?;
     config["containerRuntimeEndpoint"] = json!(proxy.endpoint());
     config["clusterDNS"] = json!([CLUSTER_DNS]);
+    // What volumes hold is counted every minute otherwise, longer than a case waits.
+    config["volumeStatsAggPeriod"] = json!("5s");
     fs::write(&path, serde_json::to_vec_pretty(&config)?)?;
     machine.start("kubelet")
 }
