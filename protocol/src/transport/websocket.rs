@@ -11,7 +11,7 @@
 //!
 //! **Invariant:** at most one chunk waits above the socket and little more in it, so that what is
 //! urgent overtakes what is not; a message larger than a frame may be is refused before it is read. A
-//! peer that asks by pings and does not read the answers makes at most [`UNSENT`] wait here.
+//! peer that asks by pings and does not read the answers makes at most `UNSENT` wait here.
 
 mod accept;
 mod connect;

@@ -195,10 +195,13 @@ impl Session {
     }
 
     /// The greeting: who we are is seen by the kernel, and said in hexadecimal digits of its decimal digits.
+    ///
+    /// All in one, as systemd's own library sends it: a call that systemd reads together with `BEGIN` stays in its
+    /// buffer until more comes (seen with 252), so `BEGIN` has to be read before the first call is sent.
     fn enter(&mut self) -> Result<(), Trouble> {
         let uid = hex::encode(nix::unistd::geteuid().to_string());
         self.stream
-            .write_all(format!("\0AUTH EXTERNAL {uid}\r\n").as_bytes())?;
+            .write_all(format!("\0AUTH EXTERNAL {uid}\r\nBEGIN\r\n").as_bytes())?;
         let mut line = Vec::new();
         while !line.ends_with(b"\r\n") && line.len() < 256 {
             let mut byte = [0];
@@ -209,7 +212,6 @@ impl Session {
             let told = String::from_utf8_lossy(&line).trim().to_owned();
             return Err(Trouble::Told(SystemdError::NotLetIn(told)));
         }
-        self.stream.write_all(b"BEGIN\r\n")?;
         Ok(())
     }
 

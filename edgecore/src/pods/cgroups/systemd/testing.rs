@@ -41,11 +41,17 @@ impl FakeSystemd {
     }
 }
 
-fn serve(mut stream: UnixStream, calls: &Mutex<Vec<String>>) -> io::Result<()> {
+/// Reads the greeting, which has to come whole: the real one lets a call lie that it reads together with `BEGIN`.
+pub(super) fn hear_greeting(stream: &mut UnixStream) -> io::Result<()> {
     let mut greeting = [0; 256];
-    let _ = stream.read(&mut greeting)?;
+    let read = stream.read(&mut greeting)?;
+    assert!(greeting[..read].ends_with(b"\r\nBEGIN\r\n"));
+    Ok(())
+}
+
+fn serve(mut stream: UnixStream, calls: &Mutex<Vec<String>>) -> io::Result<()> {
+    hear_greeting(&mut stream)?;
     stream.write_all(b"OK 0123\r\n")?;
-    stream.read_exact(&mut greeting[..7])?;
     let mut header = [0; HEADER];
     stream.read_exact(&mut header)?;
     let mut rest = vec![0; Message::rest(&header).unwrap()];

@@ -3,6 +3,7 @@
 use std::os::unix::net::UnixListener;
 use std::thread::{JoinHandle, spawn};
 
+use super::testing::hear_greeting;
 use super::wire::testing::{job_over, sent};
 use super::*;
 use crate::pods::volumes::testing::Scratch;
@@ -13,14 +14,12 @@ fn fake(scratch: &Scratch, greeting: &'static str, answers: Vec<Vec<u8>>) -> (Sy
     let listener = UnixListener::bind(&socket).unwrap();
     let peer = spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
-        let mut read = vec![0; 4096];
-        let _ = stream.read(&mut read).unwrap();
+        hear_greeting(&mut stream).unwrap();
         stream.write_all(greeting.as_bytes()).unwrap();
         if !greeting.starts_with("OK") {
             return String::new();
         }
-        stream.read_exact(&mut read[..7]).unwrap();
-        assert_eq!(&read[..7], b"BEGIN\r\n");
+        let mut read = vec![0; 4096];
         let length = stream.read(&mut read).unwrap();
         for answer in &answers {
             stream.write_all(answer).unwrap();
