@@ -59,19 +59,27 @@ const REST: &str = "memory.min=0, memory.low=0, memory.high=max";
 const SLICE_REST: &str = "memory.swap.max=max, memory.oom.group=0, pids.max=max, hugetlb.2MB.max=0";
 const CONTAINER_REST: &str = "memory.swap.max=0, memory.oom.group=1";
 
-/// Boots the machine and has it join.
-pub(crate) async fn join(testbed: &Testbed, driver: Driver) -> Result<Vm> {
-    let vm = Vm::build(VM, testbed, driver)?;
+/// Boots the machine; returns when its container runtime answers.
+pub(crate) async fn boot(vm: &Vm) -> Result<()> {
     vm.boot(Cable::Plugged).await?;
     until("containerd of the machine", SLOW, || async {
         vm.shell("ctr version").await.map(Look::Done)
     })
-    .await?;
+    .await
+    .map(drop)
+}
+
+/// Boots the machine and has it join.
+pub(crate) async fn join(testbed: &Testbed, driver: Driver) -> Result<Vm> {
+    let vm = Vm::build(VM, testbed, driver)?;
+    boot(&vm).await?;
     for image in ["pause", "busybox"] {
         vm.shell(&format!("ctr -n k8s.io images import /extra/images/{image}.tar"))
             .await?;
     }
-    vm.shell("install -m 755 /extra/edgecore /usr/local/bin/").await?;
+    // The image has no such directory yet.
+    vm.shell("install -D -m 755 /extra/edgecore /usr/local/bin/edgecore")
+        .await?;
     enrol(testbed, &vm).await?;
     node_ready(&testbed.client(), VM, SLOW)
         .await

@@ -2,12 +2,12 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::json;
-use tests::{Testbed, cloudcore, machine::Cable, pods, testbed::node_back, vm::Vm};
+use tests::{Testbed, cloudcore, pods, testbed::node_back, vm::Vm};
 
 use crate::{
     told::mentions,
-    vm::{SLOW, VM, enrol, limited, rejoin},
-    world::{World, apply},
+    vm::{SLOW, VM, boot, enrol, limited, rejoin},
+    world::{World, apply, delete},
 };
 
 crate::tests![
@@ -132,6 +132,8 @@ async fn in_a_vm_a_reset_leaves_nothing_and_what_joins_again_outlives_a_power_cu
     mentions(&said, &["has not joined a cluster", "nothing is to be removed"])?;
 
     cloudcore::exec(testbed, &["node", "remove", VM]).await?;
+    // Its pods would run again if it were back before anybody collects them.
+    delete(testbed, &["pod", "vm-left", "--grace-period=0", "--force"]).await?;
     reboot(vm).await?;
     nothing_is_left(vm).await?;
     let said = enrol(testbed, vm).await?;
@@ -146,7 +148,7 @@ async fn in_a_vm_a_reset_leaves_nothing_and_what_joins_again_outlives_a_power_cu
 /// Takes the power away, and gives it back.
 async fn reboot(vm: &Vm) -> Result<()> {
     vm.cut_power()?;
-    vm.boot(Cable::Plugged).await
+    boot(vm).await
 }
 
 /// A pod with a log and a volume.
