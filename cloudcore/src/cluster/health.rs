@@ -36,7 +36,7 @@ impl Health {
     /// Notes that one node's lease was refused, which may be this node's own fault: it is looked into soon.
     pub(super) fn doubted(&self) {
         let mut state = self.state.lock();
-        if !matches!(*state, State::Refused(_)) {
+        if matches!(*state, State::Answered(_)) {
             *state = State::Unasked;
         }
     }
@@ -112,6 +112,17 @@ mod tests {
         tokio::time::advance(ALMOST).await;
         health.doubted();
         assert!(!health.refused());
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert!(health.obstacle().is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_is_not_ended_by_a_refusal() {
+        let health = Health::default();
+        assert!(health.silent());
+        tokio::time::advance(ALMOST).await;
+        health.doubted();
+        assert!(!health.silent());
         tokio::time::advance(Duration::from_secs(1)).await;
         assert!(health.obstacle().is_some());
     }

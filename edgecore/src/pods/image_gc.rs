@@ -21,7 +21,7 @@ use tokio::time::{Instant, interval_at};
 use tracing::{info, warn};
 
 use super::images::with_default_tag;
-use super::seams::PodSource;
+use super::seams::{PodSource, Report};
 use super::spec;
 use crate::node::Disk;
 use crate::runtime::{Labels, Runtime, RuntimeError};
@@ -44,6 +44,7 @@ pub(super) type Measure = fn(&Path) -> Option<Disk>;
 pub(super) struct Room {
     pub(super) runtime: Arc<dyn Runtime>,
     pub(super) source: Arc<dyn PodSource>,
+    pub(super) report: Arc<dyn Report>,
     /// Above so many percent images go; 100 keeps them all.
     pub(super) high_percent: u8,
     pub(super) measure: Measure,
@@ -160,9 +161,13 @@ impl Room {
         Ok(disk.and_then(|disk| too_full(&disk, self.high_percent)))
     }
 
-    /// The ids of the images that wanted pods name, as far as they are here.
+    /// The ids of the images that pods name which are wanted and run or will, as far as they are here. What has ended,
+    /// an evicted pod for one, makes no use of its image any more.
     async fn wanted(&self) -> Result<BTreeSet<String>, RuntimeError> {
-        let pods = self.source.pods();
+        let pods = self.source.pods().into_iter();
+        let pods: Vec<_> = pods
+            .filter(|desired| !self.report.is_over(&desired.pod))
+            .collect();
         let containers = pods.iter().flat_map(|desired| spec::all_containers(&desired.pod));
         let names: BTreeSet<String> = containers
             .filter_map(|container| with_default_tag(container.image.as_deref()?).ok())

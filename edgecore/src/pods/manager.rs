@@ -263,6 +263,7 @@ impl Round {
         Room {
             runtime: Arc::clone(&self.kit.runtime),
             source: Arc::clone(&self.source),
+            report: Arc::clone(&self.kit.report),
             high_percent: self.image_gc_high_percent,
             measure: observe::disk,
         }

@@ -10,6 +10,7 @@ use thiserror::Error;
 use tokio::sync::watch;
 
 use super::desired::DesiredPod;
+use super::{spec, status};
 
 /// A pod that the cluster wants here and of which no readable version is held.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,6 +60,12 @@ pub trait Report: Send + Sync + 'static {
     fn pod_status<'a>(&'a self, pod: &'a Pod, status: &'a PodStatus) -> BoxFuture<'a, Result<(), NotKept>>;
     /// The status that was reported last, if it is still remembered (also from before a restart).
     fn last_status(&self, uid: &str) -> Option<PodStatus>;
+    /// Whether the pod has ended for good, as far as this node or the cluster knows: it never runs again.
+    fn is_over(&self, pod: &Pod) -> bool {
+        let reported = self.last_status(spec::uid(pod));
+        let known = [reported.as_ref(), pod.status.as_ref()];
+        known.into_iter().flatten().any(status::is_terminal)
+    }
     /// Nothing of the pod is left here: its object may go.
     fn gone<'a>(&'a self, pod: &'a Pod) -> BoxFuture<'a, Result<(), NotKept>>;
     /// The pod is neither here nor in the cluster any more: what is kept of it may go.

@@ -123,12 +123,16 @@ fn to_be_done(incident: &Incident) -> String {
     )
 }
 
+/// How the name of a copy begins; the process follows.
+const COPY: &str = "tombolo-look-";
+
 /// A copy of a store, gone when it is dropped.
 struct Copied(PathBuf);
 
 impl Copied {
     fn of(root: &Path, tmp: &Path) -> Result<Self, StoreError> {
-        let name = format!("tombolo-look-{}-{:x}", std::process::id(), rand::random::<u64>());
+        sweep(tmp);
+        let name = format!("{COPY}{}-{:x}", std::process::id(), rand::random::<u64>());
         let path = tmp.join(name);
         // It holds Secrets.
         let made = DirBuilder::new().mode(0o700).create(&path);
@@ -160,6 +164,18 @@ impl Copied {
             }
         }
         Ok(())
+    }
+}
+
+/// Removes copies of looks that were cut short, by Ctrl-C for one.
+fn sweep(tmp: &Path) {
+    for path in entries(tmp, FileType::is_dir).unwrap_or_default() {
+        let name = path.file_name().and_then(|name| name.to_str());
+        let rest = name.and_then(|name| name.strip_prefix(COPY));
+        let process = rest.and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
+        if process.is_some_and(|process| !Path::new(&format!("/proc/{process}")).exists()) {
+            let _ = remove_all(&path);
+        }
     }
 }
 

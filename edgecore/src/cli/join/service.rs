@@ -55,8 +55,13 @@ pub(super) fn install(
 
 /// Waits for the disk. systemd does not: a power cut would take back what it has said of the next boot.
 pub(in crate::cli) fn settle(paths: &Paths) {
-    if paths.is_machine() {
-        nix::unistd::sync();
+    let units = paths.unit();
+    let dir = units.parent().map(std::fs::File::open);
+    // Of that file system alone: another may be a server's that is gone.
+    if paths.is_machine()
+        && let Some(Ok(dir)) = dir
+    {
+        let _ = nix::unistd::syncfs(dir);
     }
 }
 
@@ -125,12 +130,13 @@ pub(in crate::cli) fn forget(systemctl: &Systemctl<'_>) -> anyhow::Result<()> {
     systemctl(&["daemon-reload"])
 }
 
-/// The unit of this version with what another one starts, if they differ.
+/// The unit of this version with what another one starts, if they differ. One that starts it in more than one line is
+/// somebody's own.
 fn renewed(old: &str) -> Option<String> {
     let command = |text: &str| {
-        text.lines()
-            .find(|line| line.starts_with("ExecStart="))
-            .map(str::to_owned)
+        let mut lines = text.lines().filter(|line| line.starts_with("ExecStart="));
+        let line = lines.next().filter(|line| !line.ends_with('\\'))?;
+        lines.next().is_none().then(|| line.to_owned())
     };
     let new = UNIT.replace(&command(UNIT)?, &command(old)?);
     (new != old).then_some(new)
@@ -189,6 +195,10 @@ mod tests {
         let older = own.replace("RequiresMountsFor=", "# RequiresMountsFor=");
         assert_eq!(renewed(&older), Some(own));
         assert_eq!(renewed("[Service]\n"), None, "it starts nothing that is known");
+        let folded = "[Service]\nExecStart=/opt/edgecore \\\n  run\n";
+        assert_eq!(renewed(folded), None, "it is in two lines");
+        let several = "[Service]\nExecStart=\nExecStart=/opt/edgecore run\n";
+        assert_eq!(renewed(several), None, "somebody has changed what it starts");
     }
 
     #[test]

@@ -24,7 +24,6 @@ use crate::pods::image_gc::Plea;
 use crate::pods::lifecycle::spec_grace;
 use crate::pods::seams::{PodSource, Report};
 use crate::pods::spec::{self, NodeFacts};
-use crate::pods::status;
 use crate::runtime::Runtime;
 
 /// Between two looks, as the kubelet's.
@@ -150,15 +149,9 @@ impl Watch {
                 && desired.refused.is_none()
                 && !is_critical(pod)
                 && !self.sentenced.contains(uid)
-                && !self.is_over(pod)
+                && !self.parts.report.is_over(pod)
         };
         pods.into_iter().filter(may_go).collect()
-    }
-
-    fn is_over(&self, pod: &Pod) -> bool {
-        let reported = self.parts.report.last_status(spec::uid(pod));
-        let known = [reported.as_ref(), pod.status.as_ref()];
-        known.into_iter().flatten().any(status::is_terminal)
     }
 
     async fn over_limits(&mut self, pods: &[Arc<DesiredPod>]) -> Going {

@@ -73,6 +73,7 @@ async fn on_a_full_disk_the_image_that_a_wanted_pod_names_stays_and_the_others_g
     let room = Room {
         runtime: Arc::new(node.runtime.clone()),
         source: node.source.clone(),
+        report: node.report.clone(),
         high_percent: 85,
         measure: full,
     };
@@ -91,6 +92,11 @@ async fn on_a_full_disk_the_image_that_a_wanted_pod_names_stays_and_the_others_g
     );
     node.sync();
     assert_eq!(left().await, ["sha256:app:1"]);
+    // It was evicted: it stays in the cluster, and never runs again.
+    let failed = serde_json::from_value(serde_json::json!({ "phase": "Failed" })).unwrap();
+    let pod = serde_json::from_value(pod).unwrap();
+    node.report.pod_status(&pod, &failed).await.unwrap();
+    assert!(left().await.is_empty());
 }
 
 #[tokio::test(start_paused = true)]
@@ -100,6 +106,7 @@ async fn who_asks_for_all_the_room_there_is_gets_it_offline_too_unless_all_image
         let room = Room {
             runtime: Arc::new(node.runtime.clone()),
             source: node.source.clone(),
+            report: node.report.clone(),
             high_percent,
             // It is not full at all.
             measure: |_| None,

@@ -49,6 +49,26 @@ async fn what_a_killed_agent_left_is_seen_whole() {
 }
 
 #[tokio::test]
+async fn a_copy_of_a_look_that_was_cut_short_goes_with_the_next() {
+    let (root, tmp) = (left().await, Scratch::new());
+    let mine = format!("{COPY}{}-1", std::process::id());
+    // No process has so high a number.
+    let others = [
+        mine.as_str(),
+        "tombolo-look-4294967295-1",
+        "tombolo-look-",
+        "others",
+    ];
+    for name in others {
+        fs::create_dir(tmp.path().join(name)).unwrap();
+    }
+    look_in(root.path(), tmp.path()).unwrap();
+    let stays = |name: &&str| tmp.path().join(name).exists();
+    let left: Vec<_> = others.into_iter().filter(stays).collect();
+    assert_eq!(left, [mine.as_str(), "tombolo-look-", "others"]);
+}
+
+#[tokio::test]
 async fn what_is_damaged_is_said_and_left_for_the_agent_to_repair_and_tell() {
     let root = left().await;
     fs::remove_dir_all(root.path().join("objects/meta")).unwrap();
