@@ -77,7 +77,7 @@ impl Lists {
 
 impl Rests for Turn {
     fn rested(&self, now: Instant) -> bool {
-        self.begun.lock().rested(now)
+        self.begun.rested(now)
     }
 }
 

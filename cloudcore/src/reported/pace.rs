@@ -76,7 +76,7 @@ impl NodePace {
 
 impl Rests for NodePace {
     fn rested(&self, now: Instant) -> bool {
-        self.state.lock().rested(now) && self.events.lock().rested(now)
+        self.state.rested(now) && self.events.rested(now)
     }
 }
 

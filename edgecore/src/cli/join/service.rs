@@ -55,12 +55,11 @@ pub(super) fn install(
 
 /// Waits for the disk. systemd does not: a power cut would take back what it has said of the next boot.
 pub(in crate::cli) fn settle(paths: &Paths) {
-    let units = paths.unit();
-    let dir = units.parent().map(std::fs::File::open);
+    if !paths.is_machine() {
+        return;
+    }
     // Of that file system alone: another may be a server's that is gone.
-    if paths.is_machine()
-        && let Some(Ok(dir)) = dir
-    {
+    if let Some(Ok(dir)) = paths.unit().parent().map(std::fs::File::open) {
         let _ = nix::unistd::syncfs(dir);
     }
 }

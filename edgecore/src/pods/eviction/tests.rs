@@ -206,6 +206,16 @@ async fn with_images_apart() -> Node {
     node
 }
 
+/// Holds the kubelet's words for a pod that wrote too much, where so much had to be left.
+fn writer_went_for_its_storage(node: &Node, threshold: &str) {
+    let message = node.status("writer").message.unwrap_or_default();
+    let words = format!(
+        "The node was low on resource: ephemeral-storage. Threshold quantity: {threshold}, available: 1Mi. \
+         Container writer was using 5"
+    );
+    assert!(message.starts_with(&words), "{message}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn images_that_lie_apart_go_when_their_disk_is_full_and_then_who_wrote_there() {
     let node = with_images_apart().await;
@@ -214,14 +224,7 @@ async fn images_that_lie_apart_go_when_their_disk_is_full_and_then_who_wrote_the
         .await;
     node.load.lock().images = plenty().disk;
     assert_eq!(calls(&node, "RemoveImage"), ["RemoveImage sha256:old:1"]);
-    let message = node.status("writer").message.unwrap_or_default();
-    assert!(
-        message.starts_with(
-            "The node was low on resource: ephemeral-storage. Threshold quantity: 161061280, available: 1Mi. \
-             Container writer was using 5"
-        ),
-        "{message}"
-    );
+    writer_went_for_its_storage(&node, "161061280");
     tokio::time::sleep(Duration::from_mins(2)).await;
     assert_eq!(node.runtime.running(), ["filler"]);
 }
@@ -256,14 +259,7 @@ async fn a_full_disk_takes_the_pod_that_wrote_most_of_it() {
     node.until("Failed", |node| node.phase("writer") == "Failed")
         .await;
     *node.load.lock() = plenty();
-    let message = node.status("writer").message.unwrap_or_default();
-    assert!(
-        message.starts_with(
-            "The node was low on resource: ephemeral-storage. Threshold quantity: 107374184, available: 1Mi. \
-             Container writer was using 5"
-        ),
-        "{message}"
-    );
+    writer_went_for_its_storage(&node, "107374184");
     tokio::time::sleep(Duration::from_mins(2)).await;
     assert_eq!(node.runtime.running(), ["reader"]);
 }

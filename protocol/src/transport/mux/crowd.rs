@@ -73,6 +73,14 @@ impl Session {
         }
     }
 
+    /// Both ends let go of a stream.
+    fn release(&mut self, id: u32) {
+        for end in [&mut self.edge, &mut self.cloud] {
+            end.release_writer(id);
+            end.release_reader(id, 0);
+        }
+    }
+
     /// What is held: bytes, and the memory for them.
     fn held(&self) -> (usize, usize) {
         let held = self.cloud.streams.values().map(|stream| stream.recv.holds());
@@ -161,10 +169,7 @@ fn a_stream_that_there_is_no_room_for_is_refused_and_its_place_comes_back() {
     assert_eq!(refused(&session), 12);
     assert_eq!(session.cloud.open(Class::Interactive), Err(NotOpened::NoRoom));
     for (id, _) in std::mem::take(&mut session.streams) {
-        session.edge.release_writer(id);
-        session.edge.release_reader(id, 0);
-        session.cloud.release_writer(id);
-        session.cloud.release_reader(id, 0);
+        session.release(id);
     }
     session.settle();
     assert!(session.cloud.streams.is_empty() && session.cloud.receive.is_whole());
@@ -182,10 +187,7 @@ fn many_calls_at_once_leave_room_for_the_streams_that_come_after_them() {
     session.settle();
     assert!(budget.promised() <= CONNECTION);
     for (id, _) in std::mem::take(&mut session.streams) {
-        session.edge.release_writer(id);
-        session.edge.release_reader(id, 0);
-        session.cloud.release_writer(id);
-        session.cloud.release_reader(id, 0);
+        session.release(id);
         session.settle();
     }
     assert!(session.cloud.streams.is_empty() && session.cloud.receive.is_whole());
