@@ -17,6 +17,10 @@ use crate::{
 /// Signed seconds that the programs add to the system's clock.
 const OFFSET_VARIABLE: &str = "TOMBOLO_TEST_CLOCK_OFFSET";
 
+/// What edgecore's `eviction` says so that no device judges the disk that it shares with the host.
+pub const DISK_IGNORED: &str = "nodefs.available: disabled, nodefs.inodesFree: disabled, \
+                                imagefs.available: disabled, imagefs.inodesFree: disabled";
+
 /// A device.
 #[derive(Debug)]
 pub struct EdgeMachine {
@@ -120,13 +124,14 @@ impl EdgeMachine {
         let said = run_within(Duration::from_mins(1), command)
             .await
             .with_context(|| format!("on machine {}", self.machine.name()))?;
-        self.keep_images()?;
+        self.ignore_the_hosts_disk()?;
         Ok(said)
     }
 
-    /// How full the host's disk is is not the testbed's to judge.
-    fn keep_images(&self) -> Result<()> {
-        self.configure("image_gc_high_percent", "100")
+    /// How full the host's disk is is not the testbed's to judge: a Node under pressure takes no pods.
+    fn ignore_the_hosts_disk(&self) -> Result<()> {
+        self.configure("image_gc_high_percent", "100")?;
+        self.configure("eviction", &format!("{{{DISK_IGNORED}}}"))
     }
 
     /// Sets a key of edgecore's configuration, for its next start; the value stands on one line.

@@ -8,7 +8,7 @@ use kube::Api;
 use serde_json::{Value, json};
 use tests::{
     EdgeMachine, Testbed, cloudcore,
-    edge_machine::Outfit,
+    edge_machine::{DISK_IGNORED, Outfit},
     machine::disk::{Disk, RUNTIME},
     pods,
     testbed::{condition, node_ready},
@@ -161,7 +161,7 @@ async fn a_memory_that_stays_short_costs_the_greediest_pod_first_which_gets_its_
     set_eviction(
         &device,
         &format!(
-            "{{soft: {{memory.available: {all}}}, soft_grace_period: {{memory.available: 20s}}, \
+            "{{{DISK_IGNORED}, soft: {{memory.available: {all}}}, soft_grace_period: {{memory.available: 20s}}, \
              max_pod_grace_period: 30, pressure_transition_period: 30s}}"
         ),
     )?;
@@ -193,7 +193,10 @@ async fn a_memory_that_stays_short_costs_the_greediest_pod_first_which_gets_its_
     })
     .await?;
 
-    set_eviction(&device, "{memory.available: disabled}")?;
+    set_eviction(
+        &device,
+        &format!("{{{DISK_IGNORED}, memory.available: disabled}}"),
+    )?;
     pressed(testbed, &device, "MemoryPressure", false).await?;
     finish(world, testbed, device, &names).await
 }
