@@ -47,6 +47,8 @@ impl Milestone {
 }
 
 /// How long after the beginning of `act` each of `count` pods labelled `app` was there, in that order.
+///
+/// The watch takes a connection for itself; another is open when the time begins, as the floor's to the runtime is.
 pub(crate) async fn times(
     api: &Api<Pod>,
     (app, count): (&str, usize),
@@ -56,6 +58,7 @@ pub(crate) async fn times(
     let only = WatchParams::default().labels(&format!("app={app}"));
     // From the present on: the watch is open when this returns.
     let events = api.watch(&only, "0").await?;
+    api.clone().into_client().apiserver_version().await?;
     let started = Instant::now();
     let noted = timeout(PATIENCE, note(events, count, milestone, started));
     let (times, ()) = tokio::try_join!(
