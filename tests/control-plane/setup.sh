@@ -9,6 +9,10 @@
 # a part whose stamp is there is not built again.
 set -euo pipefail
 cd "$(dirname "$0")"
+# What apt and dpkg say is read.
+export LC_ALL=C.UTF-8
+: "${HOME:=$(getent passwd "$(id -u)" | cut -d: -f6)}"
+export HOME
 
 KUBERNETES=1.36.3
 ETCD=3.6.8

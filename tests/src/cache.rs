@@ -22,11 +22,17 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// `$TOMBOLO_CACHE`, or `~/.cache/tombolo`.
+    /// `$TOMBOLO_CACHE`, or `tombolo` in `$XDG_CACHE_HOME` or `~/.cache`; as setup.sh has it.
     pub fn open() -> Result<Self> {
-        let root = match env::var_os("TOMBOLO_CACHE") {
-            Some(path) => PathBuf::from(path),
-            None => home()?.join(".cache/tombolo"),
+        let set = |name| {
+            env::var_os(name)
+                .filter(|path| !path.is_empty())
+                .map(PathBuf::from)
+        };
+        let root = match (set("TOMBOLO_CACHE"), set("XDG_CACHE_HOME")) {
+            (Some(path), _) => path,
+            (None, Some(caches)) => caches.join("tombolo"),
+            (None, None) => home()?.join(".cache/tombolo"),
         };
         ensure!(root.is_dir(), "{} is not there: run `make setup`", root.display());
         Ok(Self { root, old: false })

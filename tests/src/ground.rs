@@ -32,6 +32,8 @@ use crate::{
 pub const KEEPER_ROLE: &str = "testbed-keeper";
 /// Blocks of 4096 addresses in 198.18.0.0/15: as many testbeds fit on a host.
 const NUMBERS: u8 = 32;
+/// Where the lock of each number in use is held.
+const LOCKS: &str = "/run/lock/tombolo";
 /// Says to the keeper that the logs shall outlive the testbed.
 const KEEP_LOGS: &str = "keep-logs";
 
@@ -45,18 +47,21 @@ pub struct Ground {
 
 impl Ground {
     /// Takes a free number, cleans what a dead testbed left under it and starts the keeper.
+    ///
+    /// The locks lie in one place whatever `TMPDIR` says: bridges, addresses and control groups are the host's.
     pub fn take() -> Result<Self> {
-        let base = base()?;
-        fs::create_dir_all(&base)?;
+        let locks = Path::new(LOCKS);
+        fs::create_dir_all(locks)?;
+        fs::create_dir_all(base()?)?;
         for number in 0..NUMBERS {
-            let lock = File::create(base.join(format!("{number}.lock")))?;
+            let lock = File::create(locks.join(format!("{number}.lock")))?;
             if lock.try_lock().is_ok() {
                 return Self::settle(number, lock);
             }
         }
         bail!(
             "all {NUMBERS} places for testbeds are taken (locks in {})",
-            base.display()
+            locks.display()
         )
     }
 
@@ -197,7 +202,7 @@ fn remove_links(number: u8) -> Result<()> {
 }
 
 /// Whatever is still mounted below the directory, the innermost first.
-fn unmount_below(dir: &Path) -> Result<()> {
+pub(crate) fn unmount_below(dir: &Path) -> Result<()> {
     let mounts = fs::read_to_string("/proc/self/mountinfo")?;
     let points: Vec<_> = mounts
         .lines()

@@ -277,9 +277,8 @@ async fn on_a_broker_that_lets_it_happen_a_takeover_is_survived() {
         // It takes the session too, and with it the subscriptions.
         assert!(broker.try_publish("x", b"x", &["-i", "edgecore-pump-7"]).await);
         bridge
-            .until(|counted| counted.connected && counted.reconnects == round)
+            .until(|counted| counted.subscribed && counted.reconnects == round)
             .await;
-        sleep(Duration::from_millis(200)).await;
         let mark = format!("after {round}");
         broker.publish(&topic, update(&mark, &mark)).await;
         assert_eq!(reader.next().await.1["event_id"], mark);

@@ -53,9 +53,7 @@ impl Bridge {
         config.address.port = port;
         config.credentials = credentials;
         let bridge = Self::begin(config, twins);
-        bridge.until(|counted| counted.connected).await;
-        // The subscription follows the connection.
-        sleep(Duration::from_millis(200)).await;
+        bridge.until(|counted| counted.subscribed).await;
         bridge
     }
 
@@ -329,7 +327,6 @@ async fn after_a_restart_of_the_broker_everything_goes_on_and_nothing_is_taken_t
     while twins.journal().is_empty() {
         sleep(Duration::from_millis(20)).await;
     }
-    sleep(Duration::from_millis(300)).await;
     twins.stick(true);
     broker.publish(&topic, update("e2", "2")).await;
     while twins.journal().len() < 2 {
@@ -342,11 +339,12 @@ async fn after_a_restart_of_the_broker_everything_goes_on_and_nothing_is_taken_t
         .await;
     let mut reader = broker.subscribe(&format!("{topic}/result"), &[]).await;
     twins.stick(false);
-    assert_eq!(reader.next().await.1["event_id"], "e2");
+    // The broker may have restarted before it heard that the first was taken.
+    assert_eq!(reader.next_but("e1").await["event_id"], "e2");
     broker.publish(&topic, update("e3", "3")).await;
     assert_eq!(reader.next().await.1["event_id"], "e3");
     assert_eq!(twins.journal(), ["1", "2", "3"]);
-    assert_eq!(bridge.counters.read().repeats, 1);
+    assert!(bridge.counters.read().repeats >= 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

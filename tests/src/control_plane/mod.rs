@@ -218,6 +218,8 @@ fn write_kubeconfigs(dir: &Path, server: &str, authority: &Authority) -> Result<
 
 async fn client(kubeconfig: &Path) -> Result<kube::Client> {
     let config = Kubeconfig::read_from(kubeconfig)?;
-    let config = kube::Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await?;
+    let mut config = kube::Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await?;
+    // Nothing stands between the host and a testbed on it, whatever $HTTPS_PROXY says.
+    config.proxy_url = None;
     Ok(kube::Client::try_from(config)?)
 }

@@ -42,7 +42,7 @@ pub use self::{
 use crate::{
     cgroup::Tree,
     command,
-    ground::Ground,
+    ground::{self, Ground},
     network::{Network, Place},
     wait::{Look, until},
 };
@@ -97,7 +97,7 @@ impl Machine {
         };
         fs::create_dir_all(machine.dir())?;
         if let Some(disk) = disk {
-            disk.mount(&ground.dir().join(format!("{name}.disk")), &machine.dir())?;
+            disk.mount(&machine.disk_image(), &machine.dir())?;
         }
         machine.boot_record().save(&machine.dir())?;
         Ok(machine)
@@ -125,6 +125,11 @@ impl Machine {
     /// The directory that is its disk.
     pub fn dir(&self) -> PathBuf {
         self.ground.dir().join(&self.name)
+    }
+
+    /// Where a disk of its own lies, if it has one.
+    fn disk_image(&self) -> PathBuf {
+        self.ground.dir().join(format!("{}.disk", self.name))
     }
 
     /// A file of the machine's own, seen from the host; `path` is absolute, as the machine names it.
@@ -282,6 +287,15 @@ impl Machine {
         Ok(())
     }
 
+    fn scrap(&self) -> Result<()> {
+        if self.is_on() {
+            self.power_off()?;
+        }
+        ground::unmount_below(&self.dir())?;
+        let all = [self.dir(), self.disk_image()];
+        command::run("rm", ["-rf".into()].into_iter().chain(all)).map(drop)
+    }
+
     /// Whether the machine is on.
     pub fn is_on(&self) -> bool {
         self.running.lock().is_some()
@@ -357,12 +371,11 @@ impl Machine {
     }
 }
 
-/// A device that a test has done with must not go on as a node.
+/// A device that a test has done with must not go on as a node, nor keep what it had on its disk: that is a quarter of
+/// a gigabyte for each.
 impl Drop for Machine {
     fn drop(&mut self) {
-        if self.is_on()
-            && let Err(error) = self.power_off()
-        {
+        if let Err(error) = self.scrap() {
             eprintln!("machine {}: {error:#}", self.name);
         }
     }

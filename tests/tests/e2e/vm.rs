@@ -88,10 +88,18 @@ pub(crate) async fn join(testbed: &Testbed, driver: Driver) -> Result<Vm> {
 }
 
 /// `edgecore join` as docs/install.md has it, with a token of its own. It writes the service and starts it.
+///
+/// Another test may just have killed cloudcore: both steps are repeated, as an operator would.
 pub(crate) async fn enrol(testbed: &Testbed, vm: &Vm) -> Result<String> {
-    let token = cloudcore::token(testbed, &[]).await?;
+    let token = until("a join token", SLOW, || async {
+        cloudcore::token(testbed, &[]).await.map(Look::Done)
+    })
+    .await?;
     vm.shell(&format!("echo {token} >/root/token")).await?;
-    rejoin(testbed, vm, "").await
+    until("the machine to join", SLOW, || async {
+        rejoin(testbed, vm, "").await.map(Look::Done)
+    })
+    .await
 }
 
 /// The same with the token that is there, and with more words.

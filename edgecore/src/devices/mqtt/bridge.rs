@@ -108,6 +108,7 @@ impl Bridge {
     pub(super) fn lost(&mut self) {
         self.largest = None;
         self.counters.connected.store(false, Ordering::Relaxed);
+        self.counters.subscribed.store(false, Ordering::Relaxed);
         self.arrivals.lost();
         self.outbox.lost();
     }

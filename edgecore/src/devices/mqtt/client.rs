@@ -270,6 +270,7 @@ impl Shell {
             Event::Subscribed { granted } => {
                 let refused = refused(&granted);
                 self.subscribed = !refused;
+                self.counters.subscribed.store(self.subscribed, Ordering::Relaxed);
                 self.bridge.gathered();
                 if refused {
                     warn!(
@@ -299,6 +300,7 @@ impl Shell {
             let filter = |path| Filter { path, always: false };
             wire.subscribe(filters(self.bridge.node()).into_iter().map(filter))?;
         }
+        self.counters.subscribed.store(self.subscribed, Ordering::Relaxed);
         self.call_the_roll();
         Ok(())
     }

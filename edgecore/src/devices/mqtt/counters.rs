@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 pub struct Counters {
     /// Whether a broker answers.
     pub connected: AtomicBool,
+    /// Whether it has granted what the bridge reads, so that it keeps or delivers what comes there.
+    pub subscribed: AtomicBool,
     /// Messages that came in.
     pub messages_in: AtomicU64,
     /// Updates, states and questions that were not taken.
@@ -37,6 +39,8 @@ pub struct Counted {
     /// As in [`Counters`].
     pub connected: bool,
     /// As in [`Counters`].
+    pub subscribed: bool,
+    /// As in [`Counters`].
     pub messages_in: u64,
     /// As in [`Counters`].
     pub refused: u64,
@@ -64,6 +68,7 @@ impl Counters {
         let of = |number: &AtomicU64| number.load(Ordering::Relaxed);
         Counted {
             connected: self.connected.load(Ordering::Relaxed),
+            subscribed: self.subscribed.load(Ordering::Relaxed),
             messages_in: of(&self.messages_in),
             refused: of(&self.refused),
             retained_ignored: of(&self.retained_ignored),

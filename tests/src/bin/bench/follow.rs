@@ -57,19 +57,25 @@ pub(crate) async fn times(
 ) -> Result<Vec<Duration>> {
     let only = WatchParams::default().labels(&format!("app={app}"));
     // From the present on: the watch is open when this returns.
-    let events = api.watch(&only, "0").await?;
-    api.clone().into_client().apiserver_version().await?;
+    let events = Box::pin(api.watch(&only, "0")).await?;
+    Box::pin(open_another(api)).await?;
     let started = Instant::now();
-    let noted = timeout(PATIENCE, note(events, count, milestone, started));
+    let noted = Box::pin(timeout(PATIENCE, note(events, count, milestone, started)));
     let (times, ()) = tokio::try_join!(
         async {
             noted
                 .await
                 .with_context(|| format!("{count} pods {app} not {milestone:?} within {PATIENCE:?}"))?
         },
-        act
+        Box::pin(act)
     )?;
     Ok(times)
+}
+
+/// Leaves the client a connection that nothing uses.
+async fn open_another(api: &Api<Pod>) -> Result<()> {
+    api.clone().into_client().apiserver_version().await?;
+    Ok(())
 }
 
 async fn note(
