@@ -21,6 +21,10 @@ use crate::pods::spec::{self, NodeFacts};
 use crate::pods::volumes::measure::{self, Taken};
 use crate::runtime::{Labels, Runtime, RuntimeError};
 
+/// What is in a pod's directory and not its own: volumes are measured one by one or not at all, and of volumes there
+/// are the directories that are bound below the other name for a `subPath`: of a hostPath, a part of the device.
+const NOT_ITS_OWN: [&str; 2] = ["volumes", "volume-subpaths"];
+
 /// A pod, and what is to be measured of it.
 pub(super) struct Subject {
     pub(super) desired: Arc<DesiredPod>,
@@ -165,10 +169,10 @@ impl Place {
         for (name, dir) in &self.volumes {
             usage
                 .volumes
-                .insert(name.clone(), space(measure::tree(dir, None, stop)));
+                .insert(name.clone(), space(measure::tree(dir, &[], stop)));
         }
         for (name, dir) in &self.logs {
-            let logs = space(measure::tree(dir, None, stop));
+            let logs = space(measure::tree(dir, &[], stop));
             usage.containers.insert(
                 name.clone(),
                 ContainerUsage {
@@ -178,7 +182,7 @@ impl Place {
             );
         }
         if self.everything {
-            usage.rest = space(measure::tree(&self.dir, Some("volumes"), stop));
+            usage.rest = space(measure::tree(&self.dir, &NOT_ITS_OWN, stop));
         }
         usage
     }

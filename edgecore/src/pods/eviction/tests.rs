@@ -328,6 +328,22 @@ async fn a_pod_that_writes_more_than_its_containers_may_is_evicted() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_bound_for_a_sub_path_is_not_the_pods_own() {
+    let limits = wanting(&json!({"limits": {"ephemeral-storage": "1Mi"}}));
+    let node = booted(&[pod("web", &limits)]).await;
+    let put = |dir: &str| {
+        let dir = node.on_disk("web", dir);
+        std::fs::create_dir_all(&dir).unwrap();
+        std::fs::write(dir.join("big"), vec![1; 2 << 20]).unwrap();
+    };
+    put("volume-subpaths/site/c/0");
+    tokio::time::sleep(Duration::from_mins(2)).await;
+    assert_eq!(node.phase("web"), "Running");
+    put("containers/c");
+    node.until("Failed", |node| node.phase("web") == "Failed").await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn with_enough_of_everything_and_no_limits_nothing_is_measured() {
     let node = booted(&[plain("a")]).await;
     tokio::time::sleep(Duration::from_mins(10)).await;

@@ -41,9 +41,9 @@ pub(in super::super) struct Taken {
     pub(in super::super) inodes: u64,
 }
 
-/// Measures the directory at `path`, but for what is called `skip` in it. What is not there takes nothing; what
-/// cannot be read is not counted.
-pub(in super::super) fn tree(path: &Path, skip: Option<&str>, stop: &AtomicBool) -> Taken {
+/// Measures the directory at `path`, but for what is called one of `skip` in it. What is not there takes nothing;
+/// what cannot be read is not counted.
+pub(in super::super) fn tree(path: &Path, skip: &[&str], stop: &AtomicBool) -> Taken {
     let mut walk = Walk {
         taken: Taken::default(),
         device: 0,
@@ -69,12 +69,12 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    fn enter(&mut self, dir: &OwnedFd, skip: Option<&str>, depth: usize) -> io::Result<()> {
+    fn enter(&mut self, dir: &OwnedFd, skip: &[&str], depth: usize) -> io::Result<()> {
         for entry in Dir::from_fd(open_quietly(dir, c".")?)? {
             let entry = entry?;
             let name = entry.file_name();
             if matches!(name.to_bytes(), b"." | b"..")
-                || skip.is_some_and(|skip| name.to_bytes() == skip.as_bytes())
+                || skip.iter().any(|skip| name.to_bytes() == skip.as_bytes())
             {
                 continue;
             }
@@ -91,7 +91,7 @@ impl Walk<'_> {
                 && depth < DEEPEST
                 && let Ok(below) = open_quietly(dir, name)
             {
-                let _ = self.enter(&below, None, depth + 1);
+                let _ = self.enter(&below, &[], depth + 1);
             }
         }
         Ok(())
@@ -135,7 +135,7 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     fn taken(path: &Path) -> Taken {
-        tree(path, None, &AtomicBool::new(false))
+        tree(path, &[], &AtomicBool::new(false))
     }
 
     #[test]
@@ -164,7 +164,9 @@ mod tests {
         let scratch = Scratch::new("measure-skip");
         std::fs::create_dir_all(scratch.path().join("volumes/a")).unwrap();
         std::fs::create_dir_all(scratch.path().join("containers/volumes")).unwrap();
-        let seen = tree(scratch.path(), Some("volumes"), &AtomicBool::new(false));
+        std::fs::create_dir_all(scratch.path().join("subpaths/v/c")).unwrap();
+        let skip = ["volumes", "subpaths"];
+        let seen = tree(scratch.path(), &skip, &AtomicBool::new(false));
         assert_eq!(seen.inodes, 3);
     }
 
@@ -186,6 +188,6 @@ mod tests {
     fn a_walk_that_is_called_off_ends() {
         let scratch = Scratch::new("measure-off");
         std::fs::create_dir(scratch.path().join("a")).unwrap();
-        assert_eq!(tree(scratch.path(), None, &AtomicBool::new(true)).inodes, 1);
+        assert_eq!(tree(scratch.path(), &[], &AtomicBool::new(true)).inodes, 1);
     }
 }
