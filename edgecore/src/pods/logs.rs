@@ -6,7 +6,8 @@
 //!  web/0.log.20261125-213000.gz     older ones, compressed
 //! ```
 //!
-//! [`Tidy`] decides what goes; [`keep_short`] looks, renames, and tells the runtime to open its log anew.
+//! [`Tidy`] decides what goes; [`keep_short`] looks, renames, and tells the runtime to open its log anew: also one
+//! that is missing.
 //!
 //! **Invariant:** no line is lost to a failure: where the runtime does not open a new log, the old one gets its
 //! name back, and a compressed log has its name only when it is whole.
@@ -88,6 +89,7 @@ pub(super) async fn keep_short(rotation: Rotation) {
         let Ok(containers) = rotation.runtime.list_containers(Labels::new()).await else {
             continue;
         };
+        failing.retain(|id| containers.iter().any(|container| container.id == *id));
         for container in containers {
             let Some(log) = rotation.log_of(&container) else {
                 continue;
@@ -119,8 +121,7 @@ impl Rotation {
     }
 
     async fn shorten(&self, id: &str, log: &Path) -> Result<(), RotateError> {
-        let exceeds = fs::metadata(log).is_ok_and(|found| found.len() > self.limits.size);
-        if !exceeds {
+        if self.length(id, log).await? <= self.limits.size {
             return Ok(());
         }
         let (of, files) = (log.to_owned(), self.limits.files);
@@ -134,6 +135,21 @@ impl Rotation {
             return Err(RotateError::Reopen(error));
         }
         Ok(())
+    }
+
+    /// Of a log that is there. One that is missing is opened anew, or nothing is logged for as long as its container
+    /// runs: somebody removed it, or the node agent ended between renaming it and having it opened.
+    async fn length(&self, id: &str, log: &Path) -> Result<u64, RotateError> {
+        let there = match fs::metadata(log) {
+            Err(missing) if missing.kind() == io::ErrorKind::NotFound => {
+                self.runtime.reopen_log(id).await.map_err(RotateError::Reopen)?;
+                fs::metadata(log)
+            }
+            there => there,
+        };
+        there
+            .map(|there| there.len())
+            .map_err(|source| failed(log, source))
     }
 
     fn rotated_name(&self, log: &Path) -> PathBuf {
@@ -243,127 +259,4 @@ fn failed(path: &Path, source: io::Error) -> RotateError {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::io::Read as _;
-
-    use super::*;
-    use crate::pods::volumes::testing::Scratch;
-    use crate::runtime::fake::FakeRuntime;
-
-    fn names(names: &[&str]) -> Vec<String> {
-        names.iter().map(ToString::to_string).collect()
-    }
-
-    #[test]
-    fn the_oldest_go_the_rest_are_compressed_and_leftovers_are_removed() {
-        let there = [
-            "0.log.20260103-000000",
-            "0.log.20260101-000000.gz",
-            "0.log.20260102-000000.gz",
-            "0.log.20260102-000000",
-            "0.log.20260103-000000.gz.tmp",
-            "0.log.20251231-000000.gz",
-        ];
-        let plan = Tidy::plan(names(&there), 5);
-        let removed = [
-            "0.log.20260102-000000",
-            "0.log.20260103-000000.gz.tmp",
-            "0.log.20251231-000000.gz",
-        ];
-        assert_eq!(plan.remove, removed);
-        assert_eq!(plan.compress, ["0.log.20260103-000000"]);
-    }
-
-    struct Place {
-        dir: Scratch,
-        rotation: Rotation,
-        runtime: Arc<FakeRuntime>,
-    }
-
-    impl Place {
-        fn new() -> Self {
-            let dir = Scratch::new("logs");
-            let runtime = Arc::new(FakeRuntime::default());
-            let rotation = Rotation {
-                runtime: runtime.clone(),
-                log_dir: dir.path().to_owned(),
-                limits: Limits { size: 10, files: 3 },
-                clock: Clock::system(),
-            };
-            Self {
-                dir,
-                rotation,
-                runtime,
-            }
-        }
-
-        fn log(&self, content: &str) -> PathBuf {
-            let log = self.dir.path().join("0.log");
-            fs::write(&log, content).unwrap();
-            log
-        }
-
-        fn files(&self) -> Vec<String> {
-            let files = fs::read_dir(self.dir.path()).unwrap();
-            let mut files: Vec<_> = files
-                .map(|file| file.unwrap().file_name().into_string().unwrap())
-                .collect();
-            files.sort_unstable();
-            files
-        }
-    }
-
-    #[tokio::test]
-    async fn a_short_log_is_left_alone() {
-        let place = Place::new();
-        let log = place.log("short");
-        place.rotation.shorten("c1", &log).await.unwrap();
-        assert_eq!(place.files(), ["0.log"]);
-        assert_eq!(place.runtime.count("ReopenContainerLog"), 0);
-    }
-
-    #[tokio::test]
-    async fn a_long_log_is_renamed_and_the_one_before_it_is_compressed() {
-        let place = Place::new();
-        fs::write(place.dir.path().join("0.log.20260101-000000"), "before").unwrap();
-        let log = place.log("longer than ten bytes");
-        place.rotation.shorten("c1", &log).await.unwrap();
-        assert_eq!(place.runtime.count("ReopenContainerLog"), 1);
-        let files = place.files();
-        assert_eq!(files.len(), 2, "{files:?}");
-        let compressed = File::open(place.dir.path().join("0.log.20260101-000000.gz")).unwrap();
-        let mut content = String::new();
-        flate2::read::GzDecoder::new(compressed)
-            .read_to_string(&mut content)
-            .unwrap();
-        assert_eq!(content, "before");
-        let rotated = files.iter().find(|name| !name.ends_with(COMPRESSED)).unwrap();
-        let rotated = fs::read_to_string(place.dir.path().join(rotated)).unwrap();
-        assert_eq!(rotated, "longer than ten bytes");
-    }
-
-    #[tokio::test]
-    async fn a_log_that_the_runtime_goes_on_writing_keeps_its_name() {
-        let place = Place::new();
-        let log = place.log("longer than ten bytes");
-        place.runtime.fail_next("ReopenContainerLog", "no");
-        place.rotation.shorten("c1", &log).await.unwrap_err();
-        assert_eq!(place.files(), ["0.log"]);
-    }
-
-    #[test]
-    fn what_was_rotated_goes_with_the_log() {
-        let place = Place::new();
-        let log = place.log("");
-        for name in [
-            "0.log.20260101-000000",
-            "0.log.20260101-000000.gz",
-            "00.log",
-            "1.log",
-        ] {
-            fs::write(place.dir.path().join(name), "").unwrap();
-        }
-        remove(&log);
-        assert_eq!(place.files(), ["00.log", "1.log"]);
-    }
-}
+mod tests;

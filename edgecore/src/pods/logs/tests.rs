@@ -1,0 +1,133 @@
+//! Logs in a directory, and a runtime that only counts what it is told.
+
+use std::io::Read as _;
+
+use super::*;
+use crate::pods::volumes::testing::Scratch;
+use crate::runtime::fake::FakeRuntime;
+
+fn names(names: &[&str]) -> Vec<String> {
+    names.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn the_oldest_go_the_rest_are_compressed_and_leftovers_are_removed() {
+    let there = [
+        "0.log.20260103-000000",
+        "0.log.20260101-000000.gz",
+        "0.log.20260102-000000.gz",
+        "0.log.20260102-000000",
+        "0.log.20260103-000000.gz.tmp",
+        "0.log.20251231-000000.gz",
+    ];
+    let plan = Tidy::plan(names(&there), 5);
+    let removed = [
+        "0.log.20260102-000000",
+        "0.log.20260103-000000.gz.tmp",
+        "0.log.20251231-000000.gz",
+    ];
+    assert_eq!(plan.remove, removed);
+    assert_eq!(plan.compress, ["0.log.20260103-000000"]);
+}
+
+struct Place {
+    dir: Scratch,
+    rotation: Rotation,
+    runtime: Arc<FakeRuntime>,
+}
+
+impl Place {
+    fn new() -> Self {
+        let dir = Scratch::new("logs");
+        let runtime = Arc::new(FakeRuntime::default());
+        let rotation = Rotation {
+            runtime: runtime.clone(),
+            log_dir: dir.path().to_owned(),
+            limits: Limits { size: 10, files: 3 },
+            clock: Clock::system(),
+        };
+        Self {
+            dir,
+            rotation,
+            runtime,
+        }
+    }
+
+    fn log(&self, content: &str) -> PathBuf {
+        let log = self.dir.path().join("0.log");
+        fs::write(&log, content).unwrap();
+        log
+    }
+
+    fn files(&self) -> Vec<String> {
+        let files = fs::read_dir(self.dir.path()).unwrap();
+        let mut files: Vec<_> = files
+            .map(|file| file.unwrap().file_name().into_string().unwrap())
+            .collect();
+        files.sort_unstable();
+        files
+    }
+}
+
+#[tokio::test]
+async fn a_short_log_is_left_alone() {
+    let place = Place::new();
+    let log = place.log("short");
+    place.rotation.shorten("c1", &log).await.unwrap();
+    assert_eq!(place.files(), ["0.log"]);
+    assert_eq!(place.runtime.count("ReopenContainerLog"), 0);
+}
+
+#[tokio::test]
+async fn a_long_log_is_renamed_and_the_one_before_it_is_compressed() {
+    let place = Place::new();
+    fs::write(place.dir.path().join("0.log.20260101-000000"), "before").unwrap();
+    let log = place.log("longer than ten bytes");
+    place.rotation.shorten("c1", &log).await.unwrap();
+    assert_eq!(place.runtime.count("ReopenContainerLog"), 1);
+    let files = place.files();
+    assert_eq!(files.len(), 2, "{files:?}");
+    let compressed = File::open(place.dir.path().join("0.log.20260101-000000.gz")).unwrap();
+    let mut content = String::new();
+    flate2::read::GzDecoder::new(compressed)
+        .read_to_string(&mut content)
+        .unwrap();
+    assert_eq!(content, "before");
+    let rotated = files.iter().find(|name| !name.ends_with(COMPRESSED)).unwrap();
+    let rotated = fs::read_to_string(place.dir.path().join(rotated)).unwrap();
+    assert_eq!(rotated, "longer than ten bytes");
+}
+
+#[tokio::test]
+async fn a_log_that_is_missing_is_opened_anew_and_said_to_be_missing_if_it_still_is() {
+    let place = Place::new();
+    let log = place.dir.path().join("0.log");
+    let error = place.rotation.shorten("c1", &log).await.unwrap_err();
+    assert_eq!(place.runtime.calls(), ["ReopenContainerLog c1"]);
+    assert_eq!(error.to_string(), log.display().to_string());
+}
+
+#[tokio::test]
+async fn a_log_that_the_runtime_goes_on_writing_keeps_its_name() {
+    let place = Place::new();
+    let log = place.log("longer than ten bytes");
+    place.runtime.fail_next("ReopenContainerLog", "no");
+    place.rotation.shorten("c1", &log).await.unwrap_err();
+    assert_eq!(place.files(), ["0.log"]);
+}
+
+#[test]
+fn what_was_rotated_goes_with_the_log() {
+    let place = Place::new();
+    let log = place.log("");
+    for name in [
+        "0.log.20260101-000000",
+        "0.log.20260101-000000.gz",
+        "00.log",
+        "1.log",
+    ] {
+        fs::write(place.dir.path().join(name), "").unwrap();
+    }
+    remove(&log);
+    assert_eq!(place.files(), ["00.log", "1.log"]);
+}
