@@ -24,10 +24,11 @@ pub struct PodDns {
     pub warnings: Vec<(&'static str, String)>,
 }
 
-/// The pod's resolver configuration. A device without a resolver file counts as one with an empty file.
+/// The pod's resolver configuration. A device without a resolver file counts as one with an empty file; a comment
+/// that is not UTF-8 costs nothing else of the file.
 pub fn pod_dns(facts: &NodeFacts, pod: &Pod) -> PodDns {
-    let device = std::fs::read_to_string(&facts.resolv_conf).unwrap_or_default();
-    decide(facts, pod, parse(&device))
+    let device = std::fs::read(&facts.resolv_conf).unwrap_or_default();
+    decide(facts, pod, parse(&String::from_utf8_lossy(&device)))
 }
 
 fn decide(facts: &NodeFacts, pod: &Pod, device: DnsConfig) -> PodDns {
@@ -172,6 +173,7 @@ fn set_option(options: &mut Vec<String>, option: &str) {
 #[cfg(test)]
 mod tests {
     use super::super::spec::testing::{facts, pod};
+    use super::super::volumes::testing::Scratch;
     use super::*;
 
     fn device() -> DnsConfig {
@@ -186,6 +188,18 @@ mod tests {
         assert_eq!(config.servers, ["9.9.9.9"]);
         assert_eq!(config.searches, ["home", "lan"]);
         assert_eq!(config.options, ["rotate", "ndots:2"]);
+    }
+
+    #[test]
+    fn a_comment_in_another_encoding_costs_nothing_else_of_the_file() {
+        let scratch = Scratch::new("dns");
+        let facts = NodeFacts {
+            resolv_conf: scratch.path().join("resolv.conf"),
+            ..facts()
+        };
+        std::fs::write(&facts.resolv_conf, b"# M\xfcller\nnameserver 9.9.9.9\n").unwrap();
+        let dns = pod_dns(&facts, &pod(r#"{"dnsPolicy":"Default"}"#));
+        assert_eq!(dns.config.servers, ["9.9.9.9"]);
     }
 
     #[test]

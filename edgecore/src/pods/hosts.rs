@@ -60,12 +60,14 @@ pub fn host_name(pod: &Pod, cluster_domain: &str) -> HostName {
     }
 }
 
-/// The text of the hosts file. `device` is the device's own file, for pods on the host network.
-pub fn render(pod: &Pod, pod_ips: &[String], cluster_domain: &str, device: &str) -> String {
+/// What the hosts file says. `device` is the device's own file, for pods on the host network: it is copied as it is,
+/// in whatever encoding somebody wrote a comment there.
+pub fn render(pod: &Pod, pod_ips: &[String], cluster_domain: &str, device: &[u8]) -> Vec<u8> {
+    let mut whole = Vec::new();
     let mut text = String::new();
     if spec::host_network(pod) {
-        text.push_str(HEADER_HOST_NETWORK);
-        text.push_str(device);
+        whole.extend_from_slice(HEADER_HOST_NETWORK.as_bytes());
+        whole.extend_from_slice(device);
     } else {
         let HostName { name, domain } = host_name(pod, cluster_domain);
         let full = if domain.is_empty() {
@@ -85,19 +87,20 @@ pub fn render(pod: &Pod, pod_ips: &[String], cluster_domain: &str, device: &str)
             .and_then(|spec| spec.host_aliases.as_deref())
             .unwrap_or_default(),
     );
-    text
+    whole.extend_from_slice(text.as_bytes());
+    whole
 }
 
 /// Writes the pod's hosts file and says where it is.
 pub fn write(facts: &NodeFacts, pod: &Pod, pod_ips: &[String]) -> io::Result<PathBuf> {
     let device = if spec::host_network(pod) {
-        std::fs::read_to_string(&facts.hosts_file)?
+        std::fs::read(&facts.hosts_file)?
     } else {
-        String::new()
+        Vec::new()
     };
     let text = render(pod, pod_ips, &facts.cluster_domain, &device);
     let path = facts.pod_dir(spec::uid(pod)).join("etc-hosts");
-    file::overwrite(&path, text.as_bytes(), 0o644)?;
+    file::overwrite(&path, &text, 0o644)?;
     Ok(path)
 }
 
@@ -121,29 +124,53 @@ fn truncated(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::spec::testing::pod;
+    use super::super::spec::testing::{facts, pod};
+    use super::super::volumes::testing::Scratch;
     use super::*;
+
+    fn text(pod: &Pod, device: &str) -> String {
+        let ips = ["10.0.0.5".to_owned()];
+        String::from_utf8(render(pod, &ips, "cluster.local", device.as_bytes())).unwrap()
+    }
 
     #[test]
     fn a_managed_file_names_the_pod_and_its_aliases() {
         let pod = pod(
             r#"{"hostname":"db","subdomain":"sub","hostAliases":[{"ip":"1.2.3.4","hostnames":["a","b"]}]}"#,
         );
-        let text = render(&pod, &["10.0.0.5".to_owned()], "cluster.local", "");
         let expected = "# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n\
             ::1\tlocalhost ip6-localhost ip6-loopback\nfe00::0\tip6-localnet\nfe00::0\tip6-mcastprefix\n\
             fe00::1\tip6-allnodes\nfe00::2\tip6-allrouters\n\
             10.0.0.5\tdb.sub.ns.svc.cluster.local\tdb\n\n# Entries added by HostAliases.\n1.2.3.4\ta\tb\n";
-        assert_eq!(text, expected);
+        assert_eq!(text(&pod, ""), expected);
     }
 
     #[test]
     fn a_pod_on_the_host_network_sees_the_devices_file() {
         let pod = pod(r#"{"hostNetwork":true}"#);
-        let text = render(&pod, &["10.0.0.5".to_owned()], "cluster.local", "127.0.0.1 me\n");
         assert_eq!(
-            text,
+            text(&pod, "127.0.0.1 me\n"),
             "# Kubernetes-managed hosts file (host network).\n127.0.0.1 me\n"
+        );
+    }
+
+    #[test]
+    fn a_comment_in_another_encoding_costs_no_pod_its_hosts_file() {
+        let pod = pod(r#"{"hostNetwork":true,"hostAliases":[{"ip":"1.2.3.4","hostnames":["a"]}]}"#);
+        let scratch = Scratch::new("hosts");
+        let facts = NodeFacts {
+            root_dir: scratch.path().to_owned(),
+            hosts_file: scratch.path().join("hosts"),
+            ..facts()
+        };
+        let device = b"10.0.0.1 sps # M\xfcller\n";
+        std::fs::write(&facts.hosts_file, device).unwrap();
+        std::fs::create_dir_all(facts.pod_dir(spec::uid(&pod))).unwrap();
+        let written = std::fs::read(write(&facts, &pod, &[]).unwrap()).unwrap();
+        let aliases = b"\n# Entries added by HostAliases.\n1.2.3.4\ta\n";
+        assert_eq!(
+            written,
+            [HEADER_HOST_NETWORK.as_bytes(), device, aliases].concat()
         );
     }
 
