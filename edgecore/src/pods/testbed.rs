@@ -244,7 +244,7 @@ impl Node {
             pulls: PullRecords::open(self.store.clone()).await,
             cgroups: None,
             facts,
-            link_dir: root.join("containers"),
+            link_dir: self.link_dir(),
             parallel_starts: 4,
             image_gc_high_percent: self.image_gc_high_percent,
             eviction: self.eviction,
@@ -275,6 +275,11 @@ impl Node {
     /// What lies under `kubelet/pods` of a pod: a directory or a file.
     pub(crate) fn on_disk(&self, uid: &str, path: &str) -> std::path::PathBuf {
         self.scratch.path().join("kubelet/pods").join(uid).join(path)
+    }
+
+    /// Where the links to the logs are.
+    pub(crate) fn link_dir(&self) -> std::path::PathBuf {
+        self.scratch.path().join("containers")
     }
 
     /// Wants a pod, as JSON.

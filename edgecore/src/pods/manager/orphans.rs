@@ -9,6 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use k8s_cri::v1 as api;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use tokio::task::{JoinError, spawn_blocking};
@@ -23,6 +24,7 @@ use crate::pods::kit::Kit;
 use crate::pods::resources::{self, Qos};
 use crate::pods::spec;
 use crate::pods::worker::Order;
+use crate::runtime::{Labels, Runtime};
 
 /// What is said of a pod that is wanted and cannot be read.
 const UNREAD: &str = "The node holds no version of this pod that it can read: what runs of it goes on as it is, \
@@ -156,10 +158,42 @@ impl Remains {
             for (_, dir) in &logs {
                 clean_log(dir);
             }
-            clean_links(&links);
+            dangling_links(&links)
         });
-        helped(cleaned.await);
+        match cleaned.await {
+            Ok(dangling) => remove_dead_links(kit.runtime.as_ref(), dangling).await,
+            Err(failure) => helped(Err(failure)),
+        }
     }
+}
+
+/// A container that has not ended keeps its link although its log is missing: while a log is rotated there is none
+/// for a moment, and its link is made at its start only. Whom a link belongs to is asked after it was seen dangling.
+async fn remove_dead_links(runtime: &dyn Runtime, dangling: Vec<PathBuf>) {
+    if dangling.is_empty() {
+        return;
+    }
+    // What cannot be asked now is cleaned the next time.
+    let Ok(containers) = runtime.list_containers(Labels::new()).await else {
+        return;
+    };
+    let ended = |container: &api::Container| container.state == api::ContainerState::ContainerExited as i32;
+    let spared: BTreeSet<&str> = containers
+        .iter()
+        .filter(|container| !ended(container))
+        .map(|container| container.id.as_str())
+        .collect();
+    for link in dangling {
+        if !container_of(&link).is_some_and(|id| spared.contains(id)) {
+            remove_link(&link);
+        }
+    }
+}
+
+/// The id in a link's name, `<pod>_<namespace>_<container>-<id>.log`.
+fn container_of(link: &Path) -> Option<&str> {
+    let name = link.file_name()?.to_str()?.strip_suffix(".log")?;
+    name.rsplit_once('-').map(|(_, id)| id)
 }
 
 async fn clean_cgroups(cgroups: &Arc<Cgroups>, milli: i64, orphans: Vec<String>) {
@@ -230,13 +264,24 @@ fn clean_log(dir: &Path) {
     }
 }
 
-/// Removes the links whose log is gone.
+/// Removes the links whose log is gone, once no container runs any more.
 pub(crate) fn clean_links(dir: &Path) {
-    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-        let path = entry.path();
-        let dangling = path.is_symlink() && !path.exists();
-        if dangling && fs::remove_file(&path).is_err() {
-            warn!(path = %path.display(), "a dangling log link resists");
-        }
+    for link in dangling_links(dir) {
+        remove_link(&link);
+    }
+}
+
+/// The links whose log is missing.
+fn dangling_links(dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    entries
+        .map(|entry| entry.path())
+        .filter(|path| path.is_symlink() && !path.exists())
+        .collect()
+}
+
+fn remove_link(link: &Path) {
+    if fs::remove_file(link).is_err() {
+        warn!(path = %link.display(), "a dangling log link resists");
     }
 }

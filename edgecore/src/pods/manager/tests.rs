@@ -6,6 +6,7 @@ mod classes;
 mod clocks;
 mod endings;
 mod last_words;
+mod links;
 mod live;
 mod missing;
 mod pull_secrets;
