@@ -15,6 +15,7 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -240,8 +241,13 @@ fn rotated_of(log: &Path) -> io::Result<Vec<String>> {
 fn compress(path: &Path) -> io::Result<()> {
     let whole = path.with_added_extension("gz");
     let unfinished = whole.with_added_extension("tmp");
-    let mut encoder = GzEncoder::new(File::create(&unfinished)?, Compression::default());
-    io::copy(&mut File::open(path)?, &mut encoder)?;
+    let mut log = File::open(path)?;
+    // Whoever may not read the log may not read it compressed.
+    let mode = log.metadata()?.permissions().mode();
+    let mut new = File::options();
+    let new = new.write(true).create(true).truncate(true).mode(mode);
+    let mut encoder = GzEncoder::new(new.open(&unfinished)?, Compression::default());
+    io::copy(&mut log, &mut encoder)?;
     encoder.finish()?.sync_all()?;
     fs::rename(&unfinished, &whole)?;
     fs::remove_file(path)

@@ -132,6 +132,9 @@ impl Manager {
 
     /// Waits for the runtime, for ever, then keeps the pods until `stop`. Their containers outlive it.
     pub async fn run(self, stop: CancellationToken) {
+        if let Err(error) = self.parts.volumes.shut().await {
+            warn!(%error, root = %self.parts.facts.root_dir.display(), "the directory of the pods is not as it should be");
+        }
         let waiting = self.wait_for_runtime();
         let name = tokio::select! {
             () = stop.cancelled() => return,

@@ -81,13 +81,17 @@ async fn a_short_log_is_left_alone() {
 #[tokio::test]
 async fn a_long_log_is_renamed_and_the_one_before_it_is_compressed() {
     let place = Place::new();
-    fs::write(place.dir.path().join("0.log.20260101-000000"), "before").unwrap();
+    let before = place.dir.path().join("0.log.20260101-000000");
+    fs::write(&before, "before").unwrap();
+    fs::set_permissions(before, fs::Permissions::from_mode(0o640)).unwrap();
     let log = place.log("longer than ten bytes");
     place.rotation.shorten("c1", &log).await.unwrap();
     assert_eq!(place.runtime.count("ReopenContainerLog"), 1);
     let files = place.files();
     assert_eq!(files.len(), 2, "{files:?}");
     let compressed = File::open(place.dir.path().join("0.log.20260101-000000.gz")).unwrap();
+    let mode = compressed.metadata().unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o640, "who may read it stays");
     let mut content = String::new();
     flate2::read::GzDecoder::new(compressed)
         .read_to_string(&mut content)

@@ -4,6 +4,7 @@ mod admission;
 mod beside;
 mod classes;
 mod clocks;
+mod dirs;
 mod endings;
 mod last_words;
 mod links;

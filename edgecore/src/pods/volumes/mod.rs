@@ -23,7 +23,9 @@ pub mod tokens;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
+use std::fs::{DirBuilder, Permissions};
 use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,6 +37,9 @@ use super::spec::{self, NodeFacts, Objects};
 use plan::Planned;
 use sources::Sources;
 use tokens::{TokenCache, TokenRequest};
+
+/// The mode of a directory that only root and its group may enter, as the kubelet makes those above volumes.
+pub(super) const PRIVATE: u32 = 0o750;
 
 /// Where a pod's volumes stand on this device.
 #[derive(Clone, Debug, Default)]
@@ -90,6 +95,19 @@ impl Volumes {
             objects,
             tokens,
         }
+    }
+
+    /// Makes the directory of all pods, and shuts it for other users of the device: volumes below are open to
+    /// everybody, for containers run as anybody, and hold Secrets and tokens. Containers need no way through it, for
+    /// what they get is bound. One from before stood open.
+    pub async fn shut(&self) -> io::Result<()> {
+        let pods = self.facts.root_dir.join("pods");
+        let shut = move || {
+            DirBuilder::new().recursive(true).mode(PRIVATE).create(&pods)?;
+            let mode = std::fs::metadata(&pods)?.permissions().mode();
+            std::fs::set_permissions(&pods, Permissions::from_mode(mode & PRIVATE))
+        };
+        blocking(shut).await?
     }
 
     /// Brings every volume of `pod` to disk, or up to date. Idempotent.

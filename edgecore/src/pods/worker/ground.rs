@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::fs;
 use std::future::pending;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,7 +35,7 @@ use crate::pods::lifecycle;
 use crate::pods::observed;
 use crate::pods::resources::{self, PodLimits};
 use crate::pods::sandbox_config;
-use crate::pods::volumes::{MountError, Mounted};
+use crate::pods::volumes::{MountError, Mounted, PRIVATE};
 
 /// The first and the longest wait after a failed mount.
 const MOUNT_RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(122));
@@ -160,7 +161,8 @@ impl Worker {
     }
 
     fn make_directories(&mut self) -> bool {
-        match fs::create_dir_all(self.kit.facts.pod_dir(&self.uid).join("containers")) {
+        let dir = self.kit.facts.pod_dir(&self.uid).join("containers");
+        match fs::DirBuilder::new().recursive(true).mode(PRIVATE).create(dir) {
             Ok(()) => true,
             Err(error) => self.unprepared("Failed", &format!("error making pod data directories: {error}")),
         }
