@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{ConfigMap, Container, Pod, Secret, Service};
 use k8s_openapi::api::node::v1::RuntimeClass;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use parking_lot::RwLock;
+use parking_lot::{Condvar, Mutex, RwLock};
 use serde_json::{Value, json};
 
 use super::{Lookup, NodeFacts, Objects};
@@ -16,6 +17,9 @@ use crate::node::host_ip::HostIp;
 use crate::node::pressures::Pressures;
 use crate::pods::cgroups::{CgroupDriver, CgroupLayout};
 use crate::runtime::Abilities;
+
+/// How long an object that hangs is waited for.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The node `edge-1`, whose directories do not exist.
 pub(crate) fn facts() -> NodeFacts {
@@ -74,6 +78,8 @@ pub(crate) struct FakeObjects {
     services: Vec<(String, Arc<Service>)>,
     runtime_classes: RwLock<BTreeMap<String, Arc<RuntimeClass>>>,
     unknown: BTreeSet<String>,
+    hangs: Mutex<bool>,
+    freed: Condvar,
 }
 
 impl FakeObjects {
@@ -96,6 +102,18 @@ impl FakeObjects {
         self.config_maps
             .write()
             .insert((namespace.to_owned(), name.to_owned()), Arc::new(map));
+    }
+
+    /// Whoever asks for a ConfigMap waits, until it hangs no more or for a while: who asks on a thread that others need
+    /// too fails then, and does not stand still for ever.
+    pub(crate) fn hang(&self, hangs: bool) {
+        *self.hangs.lock() = hangs;
+        self.freed.notify_all();
+    }
+
+    /// Whether it still hangs.
+    pub(crate) fn hangs(&self) -> bool {
+        *self.hangs.lock()
     }
 
     /// Removes a ConfigMap.
@@ -163,6 +181,16 @@ impl FakeObjects {
 
 impl Objects for FakeObjects {
     fn config_map(&self, namespace: &str, name: &str) -> Lookup<ConfigMap> {
+        let mut hangs = self.hangs.lock();
+        if self
+            .freed
+            .wait_while_for(&mut hangs, |hangs| *hangs, PATIENCE)
+            .timed_out()
+        {
+            *hangs = false;
+            self.freed.notify_all();
+        }
+        drop(hangs);
         self.answer(&self.config_maps, namespace, name)
     }
 

@@ -264,7 +264,7 @@ fn failed(volume: &str, cause: String) -> MountError {
 }
 
 /// Disk work, off the threads that carry the link.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
     tokio::task::spawn_blocking(work).await.map_err(io::Error::other)
 }
 

@@ -1,16 +1,18 @@
 //! Carrying out the steps of a plan.
 //!
 //! Each step is one write to the runtime (a start is two) and may fail; what failed is held back for a while
-//! and said in the pod's status. Image pulls and mounts give way when the pod is ordered to end.
+//! and said in the pod's status. Image pulls, mounts and sub paths give way when the pod is ordered to end.
 
 use std::fs;
 use std::path::Path;
+use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_cri::v1::{ContainerConfig, PodSandboxConfig};
 use k8s_openapi::api::core::v1::{Container, Pod};
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tracing::warn;
 
 use super::{Order, Waiting, Worker, ordered_end};
@@ -21,11 +23,14 @@ use crate::pods::lifecycle::{self, Stage, Start, Step};
 use crate::pods::observed;
 use crate::pods::sandbox_config;
 use crate::pods::spec;
-use crate::pods::volumes::Mounted;
+use crate::pods::volumes;
 use crate::runtime::RuntimeError;
 
 /// How long what failed is left alone: the kubelet's back-off after a failed sync.
 pub(super) const AFTER_FAILURE: Duration = Duration::from_secs(10);
+
+/// How long a start that waits for a file system keeps its permit.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// How often the stop of a dead sandbox is tried.
 const STOP_TRIES: u32 = 3;
@@ -101,12 +106,21 @@ impl Worker {
             image = image => image,
             () = ordered_to_end_sooner(self.orders.clone(), i64::MAX) => return false,
         };
-        let made = match image {
-            Ok(image) => self.create_and_start(start, &container, (&image, sandbox)).await,
+        let image = match image {
+            Ok(image) => image,
             Err(error) => {
                 self.image_missing(&container, &error);
                 return false;
             }
+        };
+        let ordered_to_end = ordered_to_end_sooner(self.orders.clone(), i64::MAX);
+        let config = tokio::select! {
+            config = self.config(start, &container, image) => config,
+            () = ordered_to_end => return false,
+        };
+        let made = match config {
+            Ok(config) => self.create_and_start(start, &container, (config, sandbox)).await,
+            Err(error) => Err(error.into()),
         };
         match made {
             Ok(id) => {
@@ -158,10 +172,9 @@ impl Worker {
         &mut self,
         start: &Start,
         container: &Container,
-        (image, sandbox): (&PresentImage, PodSandboxConfig),
+        (config, sandbox): (ContainerConfig, PodSandboxConfig),
     ) -> Result<String, Failure> {
-        let config = self.config(start, container, image)?;
-        let runtime = std::sync::Arc::clone(&self.kit.runtime);
+        let runtime = Arc::clone(&self.kit.runtime);
         if !self.take_permit().await {
             return Err(Failure::closing());
         }
@@ -176,31 +189,44 @@ impl Worker {
         Ok(id)
     }
 
-    fn config(
-        &self,
+    /// Builds off the threads that carry the link: a subPath looks into the file system of its volume, a network
+    /// share perhaps that does not answer. Then the permit is given back, for others could start meanwhile.
+    async fn config(
+        &mut self,
         start: &Start,
         container: &Container,
-        image: &PresentImage,
+        image: PresentImage,
     ) -> Result<ContainerConfig, ConfigError> {
-        let pod = self.pod();
-        let host_ips = self.kit.host_ips();
-        let pod_ips = if spec::host_network(pod) {
-            &host_ips
+        let (kit, desired) = (Arc::clone(&self.kit), Arc::clone(&self.order.desired));
+        let pod_ips = if spec::host_network(&desired.pod) {
+            kit.host_ips()
         } else {
-            self.observed.ips()
+            self.observed.ips().to_vec()
         };
-        let none = Mounted::default();
-        container_config::build(&ContainerInput {
-            facts: &self.kit.facts,
-            objects: self.kit.objects.as_ref(),
-            pod,
-            container,
-            attempt: start.restart_count,
-            pod_ips,
-            image,
-            volumes: self.mounted.as_ref().unwrap_or(&none),
-            recursive_read_only: self.kit.recursive_read_only(pod),
-        })
+        let (attempt, container) = (start.restart_count, container.clone());
+        let mounted = self.mounted.clone().unwrap_or_default();
+        let built = volumes::blocking(move || {
+            container_config::build(&ContainerInput {
+                facts: &kit.facts,
+                objects: kit.objects.as_ref(),
+                pod: &desired.pod,
+                container: &container,
+                attempt,
+                pod_ips: &pod_ips,
+                image: &image,
+                volumes: &mounted,
+                recursive_read_only: kit.recursive_read_only(&desired.pod),
+            })
+        });
+        let mut built = pin!(built);
+        let soon = timeout(PATIENCE, &mut built).await;
+        let built = if let Ok(built) = soon {
+            built
+        } else {
+            self.permit = None;
+            built.await
+        };
+        built.unwrap_or_else(|error| Err(ConfigError::io("build the container's config", &error)))
     }
 
     /// Counts before it is known whether the container starts: one that cannot waits just as long.
