@@ -161,6 +161,27 @@ impl Rotation {
     }
 }
 
+/// The count of the next instance of a container whose logs are in `dir`: one more than the highest of `<n>.log` and
+/// of what was rotated out of them. 0 when there is none.
+pub(super) fn next_attempt(dir: &Path) -> u32 {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let files = entries.filter(|entry| !entry.path().is_dir());
+    let names = files.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    names
+        .filter_map(|name| attempt(&name))
+        .map(|n| n.saturating_add(1))
+        .max()
+        .unwrap_or(0)
+}
+
+/// The instance whose log has this name.
+fn attempt(name: &str) -> Option<u32> {
+    let (count, rest) = name.split_once(".log")?;
+    let is_log = rest.is_empty() || rest.starts_with('.');
+    let count = (is_log && count.bytes().all(|byte| byte.is_ascii_digit())).then_some(count)?;
+    count.parse().ok()
+}
+
 /// Removes a container's log and all that was rotated out of it.
 pub(super) fn remove(log: &Path) {
     let rotated = rotated_of(log).unwrap_or_default();

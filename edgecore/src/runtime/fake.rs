@@ -159,6 +159,13 @@ impl FakeRuntime {
         }
     }
 
+    /// What some runtimes do at a reboot: nothing is known of sandboxes and containers any more.
+    pub(crate) fn forget_all(&self) {
+        let mut world = self.world.lock();
+        world.containers.clear();
+        world.sandboxes.clear();
+    }
+
     /// The handlers of all sandboxes.
     pub(crate) fn handlers(&self) -> Vec<String> {
         let world = self.world.lock();

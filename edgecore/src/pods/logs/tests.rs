@@ -135,3 +135,17 @@ fn what_was_rotated_goes_with_the_log() {
     remove(&log);
     assert_eq!(place.files(), ["00.log", "1.log"]);
 }
+
+#[test]
+fn the_next_instance_counts_on_from_the_highest_log() {
+    let place = Place::new();
+    let dir = place.dir.path();
+    assert_eq!(next_attempt(&dir.join("nowhere")), 0);
+    for name in ["x", "+9.log", ".log", "9.logs", "99999999999.log", "0.log"] {
+        fs::write(dir.join(name), "").unwrap();
+    }
+    fs::create_dir(dir.join("7.log")).unwrap();
+    assert_eq!(next_attempt(dir), 1);
+    fs::write(dir.join("3.log.20260101-000000.gz"), "").unwrap();
+    assert_eq!(next_attempt(dir), 4);
+}

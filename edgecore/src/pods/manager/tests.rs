@@ -6,6 +6,7 @@ mod classes;
 mod clocks;
 mod dirs;
 mod endings;
+mod forgotten;
 mod hanging;
 mod last_words;
 mod links;

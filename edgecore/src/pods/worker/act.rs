@@ -20,6 +20,7 @@ use crate::pods::container_config::{self, ConfigError, ContainerInput};
 use crate::pods::events::Tone;
 use crate::pods::images::{ImageError, PresentImage};
 use crate::pods::lifecycle::{self, Stage, Start, Step};
+use crate::pods::logs;
 use crate::pods::observed;
 use crate::pods::sandbox_config;
 use crate::pods::spec;
@@ -91,11 +92,26 @@ impl Worker {
         false
     }
 
+    /// How often the container has been restarted, of which the runtime knows nothing: it is new, or the runtime has
+    /// forgotten its instances, over a reboot perhaps. Then the count goes on from what was told and what is logged.
+    fn forgotten_restarts(&self, container: &str) -> u32 {
+        let statuses = spec::container_statuses(&self.status());
+        let named = statuses.iter().filter(|status| status.name == container);
+        let told = named.filter_map(|status| u32::try_from(status.restart_count).ok());
+        let logs = self.kit.facts.pod_log_dir(self.pod()).join(container);
+        told.max().unwrap_or(0).max(logs::next_attempt(&logs))
+    }
+
     /// Whether it started and its first state is noted.
     async fn start(&mut self, start: &Start) -> bool {
         let Some(container) = start.place.of(self.pod()).cloned() else {
             return false;
         };
+        let mut start = start.clone();
+        if self.observed.latest(&container.name).is_none() {
+            start.restart_count = self.forgotten_restarts(&container.name);
+        }
+        let start = &start;
         if self.mounted.is_none() && !self.mount().await {
             return false;
         }
