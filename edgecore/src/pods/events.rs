@@ -1,10 +1,12 @@
 //! Events about pods, with the kubelet's reasons and words.
 //!
 //! Telling never waits: events go through a bounded queue to [`pump`], and are lost when it is full. They are
-//! reported a little later and together, so that the story of a pod takes nothing from its start. The same event is
-//! not told again within a minute, so that a pod that keeps failing does not fill the link.
+//! reported a little later and together, so that the story of a pod takes nothing from its start, nor from those that
+//! wait for a turn to start. The same event is not told again within a minute, so that a pod that keeps failing does
+//! not fill the link.
 
 use std::collections::BTreeMap;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +15,7 @@ use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use parking_lot::Mutex;
 use protocol::clock::Clock;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, timeout_at};
 
 use super::seams::Report;
@@ -21,35 +23,48 @@ use super::{spec, status};
 
 /// How long the same event stays untold.
 const QUIET: Duration = Duration::from_mins(1);
-/// How many different events are remembered.
-const REMEMBERED: usize = 512;
+/// How many different events are remembered: five for each of the thousand pods that a node may be configured for, and
+/// some for what else happens. What is more than that in a minute is not told.
+const REMEMBERED: usize = 8_192;
 /// How much of a message is told, in characters. The output of a probe may be much longer than an event may be
 /// ([`MAX_EVENT`](protocol::reported::MAX_EVENT)), and each character takes up to six bytes as JSON.
 const MESSAGE: usize = 1_000;
 /// How many wait to be reported.
-const QUEUED: usize = 256;
+const QUEUED: usize = 512;
 
 /// How long after an event another one may come that is reported with it, and how long the first one waits
 /// at most: a burst of pods tells its story when the pods run.
-const GATHER: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(5));
+const GATHER: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
+/// Between two looks whether pods wait for a turn to start.
+const LOOK: Duration = Duration::from_millis(100);
 
-/// Reports what is told, until nobody tells any more.
-pub async fn pump(mut waiting: mpsc::Receiver<Event>, report: Arc<dyn Report>) {
+/// Reports what is told, until nobody tells any more; while all turns to start are taken, a little later.
+pub async fn pump(mut waiting: mpsc::Receiver<Event>, report: Arc<dyn Report>, starts: Arc<Semaphore>) {
     while let Some(first) = waiting.recv().await {
-        let events = gather(first, &mut waiting).await;
+        let events = gather(first, &mut waiting, &starts).await;
         // Side by side: what is kept together is written once.
         join_all(events.into_iter().map(|event| report.event(event))).await;
     }
 }
 
-async fn gather(first: Event, waiting: &mut mpsc::Receiver<Event>) -> Vec<Event> {
+async fn gather(first: Event, waiting: &mut mpsc::Receiver<Event>, starts: &Semaphore) -> Vec<Event> {
     let mut events = vec![first];
-    let latest = Instant::now() + GATHER.1;
+    let mut busy = Instant::now();
+    let latest = busy + GATHER.1;
     while events.len() < QUEUED {
-        let until = latest.min(Instant::now() + GATHER.0);
-        match timeout_at(until, waiting.recv()).await {
-            Ok(Some(event)) => events.push(event),
-            Ok(None) | Err(_) => break,
+        let until = latest.min(busy + GATHER.0);
+        let told = timeout_at(until.min(Instant::now() + LOOK), waiting.recv()).await;
+        let now = Instant::now();
+        match told {
+            Ok(Some(event)) => {
+                events.push(event);
+                busy = now;
+            }
+            Ok(None) => break,
+            Err(_) if now >= latest => break,
+            Err(_) if starts.available_permits() == 0 => busy = now,
+            Err(_) if now >= until => break,
+            Err(_) => {}
         }
     }
     events
@@ -74,7 +89,9 @@ struct Shared {
     queue: mpsc::Sender<Event>,
     clock: Clock,
     node: String,
-    told: Mutex<BTreeMap<String, Instant>>,
+    /// When what was told, by its hash: a message may be long.
+    told: Mutex<BTreeMap<u64, Instant>>,
+    hasher: RandomState,
 }
 
 impl Events {
@@ -87,6 +104,7 @@ impl Events {
             clock,
             node: node.to_owned(),
             told,
+            hasher: RandomState::new(),
         };
         (
             Self {
@@ -125,15 +143,14 @@ impl Events {
 
     fn tell_of(&self, object: ObjectReference, event: (Tone, &str, &str)) {
         let (_, reason, message) = event;
-        let said = |part: &Option<String>| part.clone().unwrap_or_default();
-        let (uid, field) = (said(&object.uid), said(&object.field_path));
-        if self.is_news(format!("{uid}|{field}|{reason}|{message}")) {
+        let told = (&object.uid, &object.field_path, reason, message);
+        if self.is_news(self.shared.hasher.hash_one(told)) {
             // A full queue loses the event: pods do not wait for their story.
             let _ = self.shared.queue.try_send(self.event(object, event));
         }
     }
 
-    fn is_news(&self, key: String) -> bool {
+    fn is_news(&self, key: u64) -> bool {
         let now = Instant::now();
         let mut told = self.shared.told.lock();
         if told.get(&key).is_some_and(|at| now < *at + QUIET) {
@@ -198,12 +215,21 @@ mod tests {
     use k8s_openapi::api::core::v1::Pod;
     use tokio::time::sleep;
 
-    use super::{Clock, Events, GATHER, Tone, pump};
+    use super::{Clock, Events, GATHER, REMEMBERED, Semaphore, Tone, pump};
     use crate::pods::testbed::FakeReport;
 
-    fn web() -> Pod {
-        let pod = serde_json::json!({"metadata": {"name": "web", "uid": "u1"}});
+    fn pod(uid: &str) -> Pod {
+        let pod = serde_json::json!({"metadata": {"name": "web", "uid": uid}});
         serde_json::from_value(pod).unwrap()
+    }
+
+    fn web() -> Pod {
+        pod("u1")
+    }
+
+    /// Turns to start, one of them free.
+    fn quiet() -> Arc<Semaphore> {
+        Arc::new(Semaphore::new(1))
     }
 
     #[tokio::test(start_paused = true)]
@@ -221,7 +247,7 @@ mod tests {
             assert_eq!(reported(), 3);
             drop(events);
         };
-        tokio::join!(pump(waiting, report.clone()), telling);
+        tokio::join!(pump(waiting, report.clone(), quiet()), telling);
     }
 
     #[test]
@@ -245,15 +271,73 @@ mod tests {
         let report = Arc::new(FakeReport::default());
         let (events, waiting) = Events::new(Clock::system(), "edge-1");
         let telling = async {
-            for count in 0..100 {
+            for count in 0..200 {
                 events.pod(&web(), Tone::Normal, "Pulled", &count.to_string());
                 sleep(Duration::from_millis(100)).await;
                 let late = count - 1 - i32::try_from(report.events.lock().len()).unwrap();
-                assert!(late <= 51, "{late} wait");
+                assert!(late <= 101, "{late} wait");
             }
             drop(events);
         };
-        tokio::join!(pump(waiting, report.clone()), telling);
-        assert_eq!(report.events.lock().len(), 100);
+        tokio::join!(pump(waiting, report.clone(), quiet()), telling);
+        assert_eq!(report.events.lock().len(), 200);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn events_wait_while_all_turns_to_start_are_taken_and_a_little_longer() {
+        let report = Arc::new(FakeReport::default());
+        let (events, waiting) = Events::new(Clock::system(), "edge-1");
+        let starts = quiet();
+        let reported = || report.events.lock().len();
+        let telling = async {
+            let start = starts.acquire().await.unwrap();
+            events.pod(&web(), Tone::Normal, "Started", "as it should");
+            sleep(GATHER.0 * 5).await;
+            assert_eq!(reported(), 0, "others wait for their turn");
+            drop(start);
+            sleep(GATHER.0 / 2).await;
+            assert_eq!(reported(), 0, "the last of them have only begun");
+            sleep(GATHER.0).await;
+            assert_eq!(reported(), 1);
+            drop(events);
+        };
+        tokio::join!(pump(waiting, report.clone(), starts.clone()), telling);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_crowd_that_does_not_end_keeps_no_event_for_long() {
+        let report = Arc::new(FakeReport::default());
+        let (events, waiting) = Events::new(Clock::system(), "edge-1");
+        let telling = async {
+            events.pod(&web(), Tone::Warning, "FailedMount", "no such secret");
+            sleep(GATHER.1 + GATHER.0).await;
+            assert_eq!(report.events.lock().len(), 1);
+            drop(events);
+        };
+        let crowded = Arc::new(Semaphore::new(0));
+        tokio::join!(pump(waiting, report.clone(), crowded), telling);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_starts_of_as_many_pods_as_a_node_may_have_are_told_and_memory_has_an_end() {
+        let report = Arc::new(FakeReport::default());
+        let (events, waiting) = Events::new(Clock::system(), "edge-1");
+        let telling = async {
+            for uid in 0..1_000 {
+                let pod = pod(&uid.to_string());
+                for reason in ["Pulling", "Pulled", "Created", "Started", "Unhealthy"] {
+                    events.pod(&pod, Tone::Normal, reason, "within a minute");
+                }
+                sleep(Duration::from_millis(1)).await;
+            }
+            sleep(GATHER.1).await;
+            assert_eq!(report.events.lock().len(), 5_000);
+            for count in 0..REMEMBERED {
+                events.pod(&web(), Tone::Normal, "Pulled", &count.to_string());
+            }
+            assert_eq!(events.shared.told.lock().len(), REMEMBERED);
+            drop(events);
+        };
+        tokio::join!(pump(waiting, report.clone(), quiet()), telling);
     }
 }

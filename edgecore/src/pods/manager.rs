@@ -226,8 +226,9 @@ impl Round {
 
     async fn run(mut self, told: mpsc::Receiver<Event>, stop: CancellationToken) {
         self.kit.images.settle().await;
+        let starts = Arc::clone(&self.kit.starts);
         self.helpers
-            .spawn(events::pump(told, Arc::clone(&self.kit.report)));
+            .spawn(events::pump(told, Arc::clone(&self.kit.report), starts));
         self.helpers.spawn(logs::keep_short(self.rotation()));
         let (plea, pleas) = mpsc::channel(1);
         self.helpers.spawn(image_gc::keep_room(self.room(), pleas));
