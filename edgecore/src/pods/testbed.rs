@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use protocol::clock::Clock;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::desired::DesiredPod;
@@ -36,6 +37,8 @@ use crate::store::Db;
 #[derive(Default)]
 pub(crate) struct FakeTokens {
     seconds: AtomicU64,
+    /// For which pods one was asked for, and when.
+    pub(crate) asked: Mutex<Vec<(String, Instant)>>,
     /// What is on disk, and whether the disk hangs when it is to be forgotten.
     pub(crate) kept: Mutex<Vec<(String, Vec<u8>)>>,
     pub(crate) hangs: watch::Sender<bool>,
@@ -49,7 +52,8 @@ impl FakeTokens {
 }
 
 impl TokenSource for FakeTokens {
-    fn request<'a>(&'a self, _: &'a TokenRequest) -> BoxFuture<'a, Result<String, TokenError>> {
+    fn request<'a>(&'a self, wish: &'a TokenRequest) -> BoxFuture<'a, Result<String, TokenError>> {
+        self.asked.lock().push((wish.pod_uid.clone(), Instant::now()));
         let now = self.seconds.load(Ordering::Relaxed);
         if now == 0 {
             return std::future::pending().boxed();

@@ -77,6 +77,11 @@ impl FakeRuntime {
         self.world.lock().pull_takes = takes;
     }
 
+    /// Every sandbox takes so long to be made from now on.
+    pub(crate) fn sandboxes_take(&self, takes: Duration) {
+        self.world.lock().sandbox_takes = takes;
+    }
+
     /// The runtime's wall clock steps back by so much.
     pub(crate) fn clock_steps_back(&self, by: Duration) {
         self.world.lock().clock -= i64::try_from(by.as_nanos()).unwrap();

@@ -2,6 +2,7 @@
 
 mod admission;
 mod beside;
+mod bursts;
 mod classes;
 mod clocks;
 mod dirs;

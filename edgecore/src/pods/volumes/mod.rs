@@ -204,25 +204,43 @@ impl Volumes {
             .collect()
     }
 
+    /// What is known to be missing of the pod's volumes before anything is prepared and without asking anybody:
+    /// what a volume with a token lacks shows when it is mounted.
+    pub fn lacks(&self, pod: &Pod) -> Option<MountError> {
+        let none = BTreeMap::new();
+        let mut plain = volumes_of(pod)
+            .iter()
+            .filter(|volume| sources::token_requests(pod, volume).is_empty());
+        plain.find_map(|volume| self.decide(pod, volume, &none).err())
+    }
+
     async fn plan(&self, pod: &Pod, volume: &Volume) -> Result<(Planned, Option<Duration>), MountError> {
+        let requests = sources::token_requests(pod, volume);
+        let tokens = self.tokens(&requests).await;
+        let tokens = tokens.map_err(|cause| failed(&volume.name, cause))?;
+        let due = requests.iter().map(|request| self.tokens.due_in(request)).min();
+        Ok((self.decide(pod, volume, &tokens)?, due))
+    }
+
+    /// What is to be done for a volume, with these tokens.
+    fn decide(
+        &self,
+        pod: &Pod,
+        volume: &Volume,
+        tokens: &BTreeMap<TokenRequest, String>,
+    ) -> Result<Planned, MountError> {
         let told = |cause: String| failed(&volume.name, cause);
         if !spec::is_plain_name(&volume.name) || !spec::is_plain_name(spec::uid(pod)) {
             return Err(told("the name cannot be a directory".to_owned()));
         }
-        let requests = sources::token_requests(pod, volume);
-        let tokens = self.tokens(&requests).await.map_err(told)?;
-        let due = requests.iter().map(|request| self.tokens.due_in(request)).min();
         let sources = Sources {
             objects: self.objects.as_ref(),
             pod,
             allocatable: &self.facts.allocatable,
-            tokens: &tokens,
+            tokens,
         };
         let payload = sources::payload(&sources, volume).map_err(told)?;
-        Ok((
-            Planned::new(pod, volume, payload, self.facts.memory_capacity).map_err(told)?,
-            due,
-        ))
+        Planned::new(pod, volume, payload, self.facts.memory_capacity).map_err(told)
     }
 
     async fn tokens(&self, requests: &[TokenRequest]) -> Result<BTreeMap<TokenRequest, String>, String> {

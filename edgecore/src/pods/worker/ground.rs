@@ -2,10 +2,11 @@
 //!
 //! Volumes and the first images do not need the sandbox, so they are sought while it is made ([`Ahead`]). An
 //! image is sought by a task of its own: it holds one of the node's few turns to pull, and must come to its end
-//! while the worker waits for something else, another image's turn perhaps. A
-//! volume that is known at once to be missing keeps the sandbox from being made. A permit to start is kept
-//! from the sandbox to the pod's first containers, so that of a burst some pods run early instead of all
-//! late, and is given back wherever the wait may be long.
+//! while the worker waits for something else, another image's turn perhaps. Volumes are begun with the permit to
+//! start and not before: only the worker drives them, and a token that was asked for by a pod that waits for its turn
+//! would be given up meanwhile. A volume that is known at once to be missing keeps the sandbox from being made. A
+//! permit to start is kept from the sandbox to the pod's first containers, so that of a burst some pods run early
+//! instead of all late, and is given back wherever the wait may be long.
 //!
 //! **Invariant:** no container is made before the pod's volumes are mounted.
 
@@ -92,7 +93,7 @@ impl Worker {
                 .events
                 .pod(self.pod(), Tone::Normal, "SandboxChanged", message);
         }
-        if !self.take_permit().await {
+        if !self.take_permit().await || !self.begin_volumes() {
             return false;
         }
         let run = self.kit.runtime.run_sandbox(built.config, handler);
@@ -174,9 +175,26 @@ impl Worker {
         false
     }
 
-    /// Begins what the first containers need beside the sandbox. False when a volume cannot be had now.
+    /// Begins to seek the images of the first containers. False when a volume cannot be had now.
     fn look_ahead(&mut self, sandbox: &PodSandboxConfig) -> bool {
         self.mounted = None;
+        if let Some(error) = self.kit.volumes.lacks(self.pod()) {
+            return self.not_mounted(&error);
+        }
+        let first: Vec<Container> = self.first_containers().cloned().collect();
+        for container in first {
+            let key = lifecycle::backoff_key(&container);
+            let useful = |image: &Sought<_, _>| !matches!(image.clone().now_or_never(), Some(Err(_)));
+            if !self.ahead.images.get(&key).is_some_and(useful) {
+                let image = self.seek_image(&container, sandbox);
+                self.ahead.images.insert(key, image);
+            }
+        }
+        true
+    }
+
+    /// Begins the volumes, or goes on with them. False when one cannot be had now.
+    fn begin_volumes(&mut self) -> bool {
         let unfinished = self
             .ahead
             .volumes
@@ -187,15 +205,6 @@ impl Worker {
             return self.not_mounted(&error);
         }
         self.ahead.volumes = Some(volumes);
-        let first: Vec<Container> = self.first_containers().cloned().collect();
-        for container in first {
-            let key = lifecycle::backoff_key(&container);
-            let useful = |image: &Sought<_, _>| !matches!(image.clone().now_or_never(), Some(Err(_)));
-            if !self.ahead.images.get(&key).is_some_and(useful) {
-                let image = self.seek_image(&container, sandbox);
-                self.ahead.images.insert(key, image);
-            }
-        }
         true
     }
 

@@ -95,7 +95,9 @@ impl Runtime for FakeRuntime {
 
     fn run_sandbox(&self, config: api::PodSandboxConfig, handler: String) -> Call<'_, String> {
         let metadata = config.metadata.clone().unwrap_or_default();
-        self.with("RunPodSandbox", &metadata.name.clone(), |world| {
+        let name = metadata.name.clone();
+        let (takes, fake) = (self.world.lock().sandbox_takes, self.clone());
+        let make = move |world: &mut World| {
             let id = world.id("sandbox");
             let ip = format!("10.86.0.{}", world.next % 250 + 2);
             let status = api::PodSandboxStatus {
@@ -114,7 +116,14 @@ impl Runtime for FakeRuntime {
             };
             world.sandboxes.insert(id.clone(), status);
             Ok(id)
-        })
+        };
+        async move {
+            if !takes.is_zero() {
+                tokio::time::sleep(takes).await;
+            }
+            fake.with("RunPodSandbox", &name, make).await
+        }
+        .boxed()
     }
 
     fn stop_sandbox(&self, id: &str) -> Call<'_, ()> {

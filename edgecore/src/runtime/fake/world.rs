@@ -24,6 +24,7 @@ pub(super) struct World {
     pub(super) images_at: Option<String>,
     pub(super) registry: BTreeSet<String>,
     pub(super) pull_takes: Duration,
+    pub(super) sandbox_takes: Duration,
     pub(super) private: BTreeMap<String, String>,
     pub(super) exits: HashMap<String, i32>,
     pub(super) unstartable: BTreeSet<String>,
