@@ -51,6 +51,8 @@ pub struct StatusInput<'a> {
     pub resize: &'a Resize,
     /// How far the pod's end has come.
     pub end: &'a End,
+    /// When the pod was first seen here.
+    pub since: SystemTime,
     /// The wall clock.
     pub now: SystemTime,
 }
@@ -121,7 +123,7 @@ fn rejected(input: &StatusInput<'_>, old: &PodStatus, (reason, message): (&str, 
         reason: Some(reason.to_owned()),
         message: Some(message.to_owned()),
         qos_class: Some(resources::qos(input.pod).as_str().to_owned()),
-        start_time: old.start_time.clone().or_else(|| Some(time(input.now))),
+        start_time: old.start_time.clone().or_else(|| Some(start_time(input))),
         observed_generation: input.pod.metadata.generation,
         ..PodStatus::default()
     }
@@ -146,13 +148,21 @@ fn from_runtime(input: &StatusInput<'_>, old: &PodStatus) -> PodStatus {
         pod_ip: ips.first().cloned(),
         pod_ips: non_empty(ips.into_iter().map(|ip| PodIP { ip }).collect()),
         qos_class: Some(resources::qos(input.pod).as_str().to_owned()),
-        start_time: old.start_time.clone().or_else(|| Some(time(input.now))),
+        start_time: old.start_time.clone().or_else(|| Some(start_time(input))),
         observed_generation: input.pod.metadata.generation,
         init_container_statuses: non_empty(init_statuses),
         container_statuses: non_empty(statuses),
         ephemeral_container_statuses: non_empty(ephemeral::statuses(input.pod)),
         ..PodStatus::default()
     }
+}
+
+/// When the pod was taken on, which is before anything of it ran: an agent that was restarted before it told so sees
+/// the pod later than that, and clocks are set back.
+fn start_time(input: &StatusInput<'_>) -> Time {
+    let containers = input.observed.containers.iter();
+    let began = containers.filter_map(|seen| runtime_time(seen.started_at));
+    began.fold(time(input.since), std::cmp::min)
 }
 
 /// The addresses of an ended pod stay in its status.

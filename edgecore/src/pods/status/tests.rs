@@ -1,5 +1,7 @@
 //! What users see of a pod at each step of its life.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use super::*;
@@ -55,6 +57,7 @@ struct World {
     waiting: BTreeMap<String, Waiting>,
     resize: Resize,
     end: End,
+    since: Duration,
 }
 
 impl World {
@@ -66,6 +69,7 @@ impl World {
             waiting: BTreeMap::new(),
             resize: Resize::default(),
             end: End::default(),
+            since: Duration::from_secs(7),
         }
     }
 
@@ -82,7 +86,8 @@ impl World {
             recursive_read_only: false,
             resize: &self.resize,
             end: &self.end,
-            now: SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(seconds),
+            since: SystemTime::UNIX_EPOCH + self.since,
+            now: SystemTime::UNIX_EPOCH + Duration::from_secs(seconds),
         })
     }
 }
@@ -303,4 +308,18 @@ fn a_sidecar_holds_its_pod_back_until_it_has_first_started_and_never_after() {
         init.state.as_ref().unwrap().waiting.is_some(),
         "a lost sidecar waits; it has not completed"
     );
+}
+
+#[test]
+fn a_pod_starts_when_it_is_seen_first_and_never_after_its_containers() {
+    let starts = |world: &World, now| world.status(now).start_time.unwrap().0.as_second();
+    let mut world = World::new(one(), PodObserved::default());
+    assert_eq!(starts(&world, 12), 7, "however long its first status waits");
+    world.end.rejected = Some(("NodePorts".to_owned(), "taken".to_owned()));
+    assert_eq!(starts(&world, 12), 7);
+    let ran_before = World {
+        since: Duration::from_hours(2),
+        ..World::new(one(), observed(vec![seen("c", "1", Run::Running, 0)]))
+    };
+    assert_eq!(starts(&ran_before, 7300), 3600);
 }

@@ -22,11 +22,11 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use tokio::sync::{Notify, OwnedSemaphorePermit, watch};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
@@ -45,15 +45,12 @@ use holds::Holds;
 use probing::Probing;
 use resizing::Resizing;
 use settle::Leaving;
+use telling::{CROWDED, SOON, beside};
 
 /// How long after a failed look or report the worker tries again.
 const RETRY: Duration = Duration::from_secs(1);
 /// A worker looks at its pod at least this often; the kubelet's sync frequency.
 const SYNC: Duration = Duration::from_mins(1);
-/// How long a status waits for the sandbox or the first containers: it is out of date as soon as they are
-/// there, and telling it takes the processor from those that make them.
-const SOON: Duration = Duration::from_millis(400);
-
 /// What a worker is told.
 #[derive(Clone, Debug)]
 pub struct Order {
@@ -73,6 +70,10 @@ pub struct Order {
 pub struct Worker {
     kit: Arc<Kit>,
     uid: String,
+    /// When it first saw its pod.
+    since: SystemTime,
+    /// Until when its first status may wait; from its first step on.
+    untold: Option<Instant>,
     orders: watch::Receiver<Order>,
     poke: Arc<Notify>,
     order: Order,
@@ -117,6 +118,8 @@ impl Worker {
         let mut worker = Self {
             probing: Probing::new(Arc::clone(&kit), Arc::clone(&poke)),
             resizing,
+            since: kit.clock.now(),
+            untold: None,
             kit,
             uid,
             orders,
@@ -293,8 +296,11 @@ impl Worker {
         let makes = |step: &Step| matches!(step, Step::CreateSandbox { .. } | Step::Start(_));
         let first = self.observed.containers.is_empty() && steps.iter().all(makes);
         let publish = self.publish();
+        let untold = *self.untold.get_or_insert_with(|| Instant::now() + CROWDED);
+        let starts = Arc::clone(&self.kit.starts);
+        let waits = || first && Instant::now() < untold && starts.available_permits() == 0;
         let soon = if first { SOON } else { Duration::ZERO };
-        let (noted, told) = beside(publish, Box::pin(self.carry_out(steps)), soon).await;
+        let (noted, told) = beside(publish, Box::pin(self.carry_out(steps)), (soon, waits)).await;
         self.noted = noted;
         self.keep(told);
     }
@@ -353,21 +359,6 @@ impl Worker {
             now: Instant::now(),
         })
     }
-}
-
-/// Works, and tells meanwhile; not if the work is done `soon`, for then there is newer to tell.
-async fn beside<T>(
-    told: impl Future<Output = Option<T>>,
-    mut work: impl Future<Output = bool> + Unpin,
-    soon: Duration,
-) -> (bool, Option<T>) {
-    if !soon.is_zero()
-        && let Ok(noted) = timeout(soon, &mut work).await
-    {
-        return (noted, None);
-    }
-    let (told, noted) = tokio::join!(told, work);
-    (noted, told)
 }
 
 /// The grace of an order to end, if it is one.

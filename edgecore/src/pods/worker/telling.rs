@@ -3,9 +3,10 @@
 //! Statuses are [`status::build`]'s. **Invariant:** a status is told again until it is kept.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::PodStatus;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tracing::warn;
 
 use super::act::field;
@@ -16,6 +17,13 @@ use crate::pods::features::UnsupportedPodFeature;
 use crate::pods::lifecycle::Plan;
 use crate::pods::spec;
 use crate::pods::status::{self, StatusInput, ephemeral};
+
+/// How long a status waits for the sandbox or the first containers: it is out of date as soon as they are
+/// there, and telling it takes the processor from those that make them.
+pub(super) const SOON: Duration = Duration::from_millis(400);
+/// How long it waits in all from the pod's first step on, while all turns to start are taken: most of a burst's pods
+/// run by then, and have one status to tell instead of two.
+pub(super) const CROWDED: Duration = Duration::from_secs(5);
 
 impl Worker {
     pub(super) fn say_back_offs(&mut self, plan: &Plan) {
@@ -99,6 +107,7 @@ impl Worker {
             recursive_read_only: self.kit.recursive_read_only(self.pod()),
             resize: &self.resizing.state,
             end: &self.end,
+            since: self.since,
             now: self.kit.clock.now(),
         })
     }
@@ -123,6 +132,27 @@ impl Worker {
             self.reported = told;
         }
     }
+}
+
+/// Works, and tells meanwhile; not if the work is done `soon`, for then there is newer to tell, nor as long as telling
+/// `waits`.
+pub(super) async fn beside<T>(
+    told: impl Future<Output = Option<T>>,
+    mut work: impl Future<Output = bool> + Unpin,
+    (soon, waits): (Duration, impl Fn() -> bool),
+) -> (bool, Option<T>) {
+    if !soon.is_zero() {
+        loop {
+            if let Ok(noted) = timeout(soon, &mut work).await {
+                return (noted, None);
+            }
+            if !waits() {
+                break;
+            }
+        }
+    }
+    let (told, noted) = tokio::join!(told, work);
+    (noted, told)
 }
 
 /// `1m20s`, as Go prints a duration.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use k8s_openapi::api::core::v1::PodStatus;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -12,11 +13,13 @@ use crate::pods::volumes::testing::is_root;
 /// How many pods a node of these tests starts side by side.
 const SIDE_BY_SIDE: usize = 4;
 
-fn burst(node: &Node, count: usize, volumes: &Value) {
-    for uid in (0..count).map(|number| format!("u{number}")) {
+fn burst(node: &Node, count: usize, volumes: &Value) -> Vec<String> {
+    let uids: Vec<String> = (0..count).map(|number| format!("u{number}")).collect();
+    for uid in &uids {
         let spec = json!({"containers": [{"name": "c", "image": "app:1"}], "volumes": volumes});
-        node.want(&pod(&uid, &uid, &spec));
+        node.want(&pod(uid, uid, &spec));
     }
+    uids
 }
 
 #[tokio::test(start_paused = true)]
@@ -42,4 +45,28 @@ async fn a_pod_that_waits_for_its_turn_asks_for_its_token_when_its_turn_comes() 
         asked[..SIDE_BY_SIDE].iter().all(|(_, at)| *at < began + takes),
         "{asked:?}"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_pods_of_a_burst_that_start_within_seconds_tell_one_status_each() {
+    let node = booted(&["app:1"]).await;
+    node.runtime.sandboxes_take(Duration::from_secs(1));
+    let uids = burst(&node, SIDE_BY_SIDE * 3, &json!([]));
+    for uid in &uids {
+        node.until("Running", |node| node.phase(uid) == "Running").await;
+        let waited = |status: &PodStatus| status.phase.as_deref() == Some("Pending");
+        assert!(!node.told(uid).iter().any(waited), "{uid}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_whose_turn_does_not_come_for_long_says_meanwhile_that_it_waits() {
+    let node = booted(&["app:1"]).await;
+    node.runtime.sandboxes_take(Duration::from_secs(30));
+    let began = Instant::now();
+    let uids = burst(&node, SIDE_BY_SIDE + 1, &json!([]));
+    for uid in &uids {
+        node.until("Pending", |node| node.phase(uid) == "Pending").await;
+    }
+    assert!(began.elapsed() < Duration::from_secs(7), "{:?}", began.elapsed());
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use super::super::{SOON, beside};
+use super::super::telling::{SOON, beside};
 
 async fn start_that_takes(span: Duration) -> bool {
     sleep(span).await;
@@ -16,7 +16,7 @@ async fn start_that_takes(span: Duration) -> bool {
 async fn a_start_that_is_quick_leaves_nothing_to_tell() {
     let start = pin!(start_that_takes(SOON / 2));
     let told = async { Some("Pending") };
-    assert_eq!(beside(told, start, SOON).await, (true, None));
+    assert_eq!(beside(told, start, (SOON, || false)).await, (true, None));
 }
 
 #[tokio::test(start_paused = true)]
@@ -24,6 +24,6 @@ async fn a_start_that_takes_long_is_told_while_it_goes_on() {
     let start = pin!(start_that_takes(SOON * 100));
     let began = tokio::time::Instant::now();
     let told = async { Some(began.elapsed()) };
-    let (noted, told) = beside(told, start, SOON).await;
+    let (noted, told) = beside(told, start, (SOON, || false)).await;
     assert!(noted && told.is_some_and(|at| at < SOON * 2), "{told:?}");
 }
