@@ -154,9 +154,14 @@ impl Cluster {
     }
 
     /// Whether this very session still has the node's Lease: read before a write over a state that a newer
-    /// session may have written, at this replica or at another.
+    /// session may have written, at this replica or at another. Reports that come together share the look: the
+    /// deletions of many pods make as many revisions that no proof covers.
     pub(crate) async fn still_ours(&self, by: &Holder) -> Result<(), WriteError> {
-        let found: Result<Value, _> = self.as_node(&by.node, Call::get(path(&by.node))).await;
+        let read = || async {
+            let lease: Value = self.as_node(&by.node, Call::get(path(&by.node))).await?;
+            Ok(fence::holder(&lease).map(str::to_owned))
+        };
+        let found = self.inner.leases.share(&by.node, read).await;
         held_by(found, &by.node, &by.session)
     }
 
@@ -240,9 +245,13 @@ fn call(node: &NodeName, write: LeaseWrite) -> Call {
 }
 
 /// What the answer to a look at the Lease means for this session's writes.
-fn held_by(found: Result<Value, WriteError>, node: &NodeName, session: &str) -> Result<(), WriteError> {
+fn held_by(
+    found: Result<Option<String>, WriteError>,
+    node: &NodeName,
+    session: &str,
+) -> Result<(), WriteError> {
     match found {
-        Ok(lease) if fence::holder(&lease) == Some(session) => Ok(()),
+        Ok(holder) if holder.as_deref() == Some(session) => Ok(()),
         Ok(_) => Err(WriteError::Superseded { node: node.clone() }),
         // Somebody deleted it, and the next renewal makes it again: what is to be written is not gone with it.
         Err(error) if error.is_not_found() => Err(WriteError::Unlisted {
@@ -260,7 +269,7 @@ mod tests {
     use http::{Method, StatusCode};
     use serde_json::json;
 
-    use super::super::testing::{Enrolled, cluster_of};
+    use super::super::testing::{Enrolled, cluster, cluster_of};
     use super::*;
 
     #[tokio::test]
@@ -298,5 +307,27 @@ mod tests {
         let error = held_by(Err(missing), &node, "session").unwrap_err();
         assert!(!error.is_permanent(), "{error}");
         assert_eq!(error.code(), 503);
+    }
+
+    #[tokio::test]
+    async fn reports_that_come_together_share_a_look_at_the_lease_that_began_after_they_asked() {
+        let looks = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&looks);
+        // Another session takes the Lease after the first look has begun.
+        let cluster = cluster(move |asked| {
+            if !asked.is(&Method::GET, &format!("{LEASES}/e1")) {
+                return (StatusCode::NOT_FOUND, json!({ "code": 404 }));
+            }
+            let session = ["one", "two"][count.fetch_add(1, Ordering::Relaxed).min(1)];
+            let lease = json!({ "metadata": { "annotations": { "tombolo.dev/session": session } } });
+            (StatusCode::OK, lease)
+        });
+        let by = Holder {
+            node: "e1".parse().unwrap(),
+            session: "one".to_owned(),
+        };
+        let all = futures::future::join_all((0..60).map(|_| cluster.still_ours(&by))).await;
+        let ours = all.iter().filter(|held| held.is_ok()).count();
+        assert_eq!((ours, looks.load(Ordering::Relaxed)), (1, 2), "{all:?}");
     }
 }

@@ -32,6 +32,7 @@ mod named;
 mod nodes;
 mod persist;
 mod pods;
+mod reads;
 mod rebirth;
 mod seen;
 pub mod shown;
@@ -115,6 +116,8 @@ struct Inner {
     autonomous: Notify,
     /// Whose turn it is to have a list made.
     lists: lists::Lists,
+    /// Reads of the nodes' Leases: the session that each names.
+    leases: reads::Reads<Option<String>>,
     synced: watch_channel::Sender<kinds::Synced>,
     rebirths: rebirth::Rebirths,
     /// The session that last took each node's Lease here, and what it may write over.
@@ -134,6 +137,7 @@ impl Cluster {
             relists: kinds::Relists::default(),
             autonomous: Notify::new(),
             lists: lists::Lists::default(),
+            leases: reads::Reads::default(),
             synced: watch_channel::Sender::new(kinds::Synced::default()),
             rebirths: rebirth::Rebirths::default(),
             sessions: RwLock::default(),

@@ -239,7 +239,7 @@ impl Cluster {
     /// What a request returned, so that the next write needs no read. Only a pod that is held is
     /// refreshed: one whose deletion was seen stays deleted.
     fn wrote_pod(&self, pod: &PodRef, json: &[u8]) {
-        if let Some(entry) = self.pod_entry(&pod.node, json) {
+        if let Some(entry) = self.newer_pod(&pod.node, json) {
             self.inner.index.write().refresh_pod(&pod.node, entry);
         }
     }

@@ -98,35 +98,33 @@ impl Cluster {
     }
 
     fn fold_event(&self, node: &NodeName, json: &[u8]) {
-        if let Some(pod) = self.pod_entry(node, json) {
+        if let Some(pod) = self.newer_pod(node, json) {
             self.inner.index.write().put_pod(node, pod);
             self.inner.wants.notify_one();
         }
     }
 
-    /// A pod as the index keeps it; the body is shared with the version before where it is equal.
-    pub(super) fn pod_entry(&self, node: &NodeName, json: &[u8]) -> Option<PodEntry> {
-        let held = self.held_pod(node, json);
-        let object = canonical_after(Kind::Pod, json, held.as_deref());
-        let object =
-            object.inspect_err(|error| warn!(%node, error = error as &dyn std::error::Error, "pod skipped"));
-        let object = object.ok()?;
-        let refs = references(json);
-        let refs = refs.inspect_err(|error| warn!(key = %object.key, %error, "pod skipped"));
-        Some(PodEntry {
-            object: Arc::new(object),
-            refs: refs.ok()?,
-        })
+    /// A pod as the index keeps it, if it says something new. That it does not shows at a glance: of each status that
+    /// is written here the watch tells what the answer has told, and the whole pod is dear to read.
+    pub(super) fn newer_pod(&self, node: &NodeName, json: &[u8]) -> Option<PodEntry> {
+        let (key, revision) = identity(json)?;
+        let held = {
+            let index = self.inner.index.read();
+            if !index.is_news(node, &key, revision) {
+                return None;
+            }
+            index.pod(node, &key).map(|pod| Arc::clone(&pod.object))
+        };
+        entry_after(node, json, held.as_deref())
     }
 
-    fn held_pod(&self, node: &NodeName, json: &[u8]) -> Option<Arc<Object>> {
-        let ThinPod { metadata, .. } = serde_json::from_slice(json).ok()?;
-        let key = ObjectKey::new(Kind::Pod, metadata.namespace, metadata.name);
-        self.inner
-            .index
-            .read()
-            .pod(node, &key)
-            .map(|pod| Arc::clone(&pod.object))
+    /// A pod as the index keeps it; the body is shared with the version before where it is equal.
+    pub(super) fn pod_entry(&self, node: &NodeName, json: &[u8]) -> Option<PodEntry> {
+        let held = identity(json).and_then(|(key, _)| {
+            let index = self.inner.index.read();
+            index.pod(node, &key).map(|pod| Arc::clone(&pod.object))
+        });
+        entry_after(node, json, held.as_deref())
     }
 
     pub(super) fn lost_pod(&self, key: &ObjectKey, revision: Revision, json: &[u8]) {
@@ -163,6 +161,28 @@ impl Cluster {
     }
 }
 
+fn identity(json: &[u8]) -> Option<(ObjectKey, Revision)> {
+    let ThinPod { metadata, .. } = serde_json::from_slice(json).ok()?;
+    let revision = metadata.revision();
+    Some((
+        ObjectKey::new(Kind::Pod, metadata.namespace, metadata.name),
+        revision,
+    ))
+}
+
+fn entry_after(node: &NodeName, json: &[u8], held: Option<&Object>) -> Option<PodEntry> {
+    let object = canonical_after(Kind::Pod, json, held);
+    let object =
+        object.inspect_err(|error| warn!(%node, error = error as &dyn std::error::Error, "pod skipped"));
+    let object = object.ok()?;
+    let refs = references(json);
+    let refs = refs.inspect_err(|error| warn!(key = %object.key, %error, "pod skipped"));
+    Some(PodEntry {
+        object: Arc::new(object),
+        refs: refs.ok()?,
+    })
+}
+
 struct Owner {
     node: NodeName,
     autonomous: bool,
@@ -186,4 +206,40 @@ fn is_autonomous(node: &[u8]) -> bool {
             .get(labels::AUTONOMY)
             .is_some_and(|value| value == "true")
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use http::StatusCode;
+    use serde_json::json;
+
+    use super::*;
+    use crate::cluster::testing::cluster;
+
+    #[tokio::test]
+    async fn what_the_answer_to_a_write_has_told_is_not_read_again_when_the_watch_tells_it() {
+        let cluster = cluster(|_| (StatusCode::NOT_FOUND, json!({ "code": 404 })));
+        let node: NodeName = "e1".parse().unwrap();
+        let _session = cluster.subscribe(&node);
+        let pod = |revision: u64| {
+            let metadata = json!({"name": "web", "namespace": "shop", "uid": "u",
+                "resourceVersion": revision.to_string()});
+            json!({"metadata": metadata, "spec": {"nodeName": "e1"}}).to_string()
+        };
+        let told = |revision| cluster.newer_pod(&node, pod(revision).as_bytes()).is_some();
+        assert!(told(7), "it is not known yet");
+        cluster.fold_event(&node, pod(7).as_bytes());
+        assert!(!told(7) && !told(6));
+        assert!(told(8));
+        let key = ObjectKey::new(Kind::Pod, "shop", "web");
+        let held = cluster
+            .inner
+            .index
+            .read()
+            .pod(&node, &key)
+            .unwrap()
+            .object
+            .clone();
+        assert_eq!(held.version.revision, Revision(7));
+    }
 }

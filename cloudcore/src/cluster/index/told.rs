@@ -13,13 +13,17 @@ use super::{Index, Lookup, Named, NodeEntry, PodEntry, needs_service};
 impl Index {
     /// A pod is so now.
     pub fn put_pod(&mut self, node: &NodeName, pod: PodEntry) {
-        let revision = pod.object.version.revision;
-        let held = self
-            .pod(node, &pod.object.key)
-            .map_or(Revision(0), |held| held.object.version.revision);
-        if self.believes(node, revision) && revision > held {
+        if self.is_news(node, &pod.object.key, pod.object.version.revision) {
             self.keep_pod(node, pod);
         }
+    }
+
+    /// Whether this revision of a pod would be believed, and is newer than the one that is held.
+    pub fn is_news(&self, node: &NodeName, key: &ObjectKey, revision: Revision) -> bool {
+        let held = self
+            .pod(node, key)
+            .map_or(Revision(0), |held| held.object.version.revision);
+        self.believes(node, revision) && revision > held
     }
 
     /// A pod that is held is so now, as the answer to a request said.
