@@ -83,9 +83,10 @@ pub struct Wish {
     pub value: String,
     /// Grows with each change of this property's wish; equal means the same wish.
     pub version: u64,
-    /// Whether the last report equals it, by type and tolerance.
+    /// Whether the last report equals it, by type and tolerance, however old that report is.
     pub met: bool,
-    /// Whether any report since it was wished for has equalled it: what differs now was changed later.
+    /// Whether the device has said it since it was wished for, or said it at that time: what differs now
+    /// was changed later.
     pub done: bool,
 }
 

@@ -133,6 +133,7 @@ impl FakeTwins {
                 (&seen.observation, of_device.get_mut(&seen.property))
             {
                 wish.met = *value == wish.value;
+                wish.done |= wish.met;
             }
             let entry = (
                 report.device.clone(),

@@ -153,7 +153,7 @@ impl Writing {
         if new {
             // One that the device has fulfilled was written by an earlier run: it is as any other that a
             // person has changed since. The last report may be older than what was written since.
-            let unmet = !wish.met && (!wish.done || manner.enforce);
+            let unmet = !wish.done || (!wish.met && manner.enforce);
             self.effort = (unmet || self.in_doubt).then(|| Effort::begin(now));
             return;
         }
@@ -162,7 +162,8 @@ impl Writing {
                 .effort
                 .as_ref()
                 .is_some_and(|effort| effort.reached.is_none());
-        if wish.met && !unsent_doubt {
+        // An old report that happens to equal it settles nothing.
+        if wish.met && wish.done && !unsent_doubt {
             self.effort = None;
             self.in_doubt = false;
         } else if !wish.met && self.effort.is_none() && manner.enforce && !self.in_doubt {
@@ -185,7 +186,7 @@ mod tests {
             value: value.to_owned(),
             version,
             met,
-            done: false,
+            done: met,
         }
     }
 
@@ -309,6 +310,33 @@ mod tests {
         let _ = writing.next(Some(&done), MANNER, now);
         let next = writing.next(Some(&wish("OFF", 2, false)), MANNER, now);
         assert_eq!(next, Step::Write("OFF".into()));
+    }
+
+    #[test]
+    fn an_old_report_that_equals_a_new_wish_keeps_it_from_nothing_and_settles_nothing() {
+        let old = Wish {
+            done: false,
+            ..wish("off", 2, true)
+        };
+        let (mut writing, now) = (Writing::default(), Instant::now());
+        assert_eq!(writing.next(Some(&old), MANNER, now), Step::Write("off".into()));
+        writing.sent(now);
+        let again = Step::Wait(Some(at(now, 2)));
+        assert_eq!(writing.next(Some(&old), MANNER, now), again);
+        let said = wish("off", 2, true);
+        assert_eq!(writing.next(Some(&said), MANNER, now), Step::Wait(None));
+    }
+
+    #[test]
+    fn an_enforced_value_is_not_written_for_its_age() {
+        let enforce = Manner {
+            enforce: true,
+            ..MANNER
+        };
+        let (mut writing, now) = (Writing::default(), Instant::now());
+        let done = wish("ON", 1, true);
+        assert_eq!(writing.next(Some(&done), enforce, now), Step::Wait(None));
+        assert_eq!(writing.next(Some(&done), enforce, at(now, 60)), Step::Wait(None));
     }
 
     #[test]

@@ -75,7 +75,7 @@ impl Draft<'_> {
                 let reported = self.reported(value, &seen.clue, origin);
                 kept.reported = Some(Arc::new(Reported {
                     quality,
-                    reason: cut(&reason, MAX_REASON),
+                    reason: reason_of(&reason),
                     ..reported
                 }));
                 true
@@ -126,7 +126,7 @@ impl Draft<'_> {
         Reported {
             version: self.now.version,
             quality: Quality::Error,
-            reason: cut(reason, MAX_REASON),
+            reason: reason_of(reason),
             mapper: origin == Origin::Mapper,
             ..last
         }
@@ -143,7 +143,7 @@ impl Draft<'_> {
         }
         let (quality, reason) = match self.rules.quality(&seen.property, value) {
             (Quality::Good | Quality::Stale, _) => (Quality::Stale, String::new()),
-            (Quality::Error, reason) => (Quality::Error, cut(&reason, MAX_REASON)),
+            (Quality::Error, reason) => (Quality::Error, reason_of(&reason)),
         };
         kept.reported = Some(Arc::new(Reported {
             quality,
@@ -161,8 +161,8 @@ impl Draft<'_> {
                 reason,
             })?;
         let same = kept.wish.as_ref().is_some_and(|wish| *wish.value == *value);
-        // Whoever says it again while the device does otherwise wants it written again.
-        if same && self.rules.is_met(name, kept) {
+        // Whoever says it again while the device does otherwise, or did not say lately, wants it written again.
+        if same && self.rules.is_confirmed(name, kept) {
             return Ok(());
         }
         kept.wish = Some(Arc::new(Wished {
@@ -188,7 +188,7 @@ impl Draft<'_> {
     pub(super) fn put(&mut self, name: &str, mut kept: Kept, heard: bool) {
         let open = kept.wish.as_ref().is_some_and(|wish| !wish.done);
         if open
-            && self.rules.is_met(name, &kept)
+            && self.rules.is_confirmed(name, &kept)
             && let Some(wish) = &mut kept.wish
         {
             Arc::make_mut(wish).done = true;
@@ -319,6 +319,11 @@ fn within(what: &str, bytes: usize, limit: usize) -> Result<(), Refused> {
         bytes,
         limit,
     })
+}
+
+/// A reason as it is kept.
+pub(super) fn reason_of(text: &str) -> String {
+    cut(text, MAX_REASON)
 }
 
 fn cut(text: &str, most: usize) -> String {

@@ -7,7 +7,8 @@ use protocol::devices::check::{check_desired, check_value};
 use protocol::devices::{AccessMode, ModelProperty};
 
 use super::equal::equal;
-use super::{Kept, Quality, Wished};
+use super::report::reason_of;
+use super::{Kept, Quality, Reported, Wished};
 use crate::devices::served::{Access, Served, ServedProperty};
 
 /// A value is stale after so many cycles without a report.
@@ -80,7 +81,7 @@ impl Rules {
         self.judge_wish(name, &wish.value).is_ok().then_some(wish)
     }
 
-    /// Whether the device says what it should be.
+    /// Whether what the device said last is what it should be, however long ago it said so.
     pub(crate) fn is_met(&self, name: &str, kept: &Kept) -> bool {
         let wanted = kept.wish.as_ref().map(|wish| &wish.value);
         let said = kept
@@ -94,6 +95,29 @@ impl Rules {
         let type_ = property.and_then(|property| property.type_);
         let tolerance = property.and_then(|property| property.tolerance);
         equal(type_, tolerance, wanted, said)
+    }
+
+    /// Whether the device says now what it should be. One that said so before it went away, before a boot
+    /// or before it could not be read any more may have been changed since.
+    pub(crate) fn is_confirmed(&self, name: &str, kept: &Kept) -> bool {
+        let reported = kept.reported.as_deref();
+        self.is_met(name, kept) && reported.is_some_and(|reported| self.is_fresh(name, reported))
+    }
+
+    /// Whether the value is as it was said last. One that does not fit is an error from the beginning, and
+    /// was said all the same.
+    fn is_fresh(&self, name: &str, reported: &Reported) -> bool {
+        let unfit = || {
+            let value = reported.value.as_deref().unwrap_or_default();
+            let judged = self.judge(name, value);
+            judged.is_err_and(|reason| reason_of(&reason) == reported.reason)
+        };
+        let said = match reported.quality {
+            Quality::Good => true,
+            Quality::Stale => false,
+            Quality::Error => unfit(),
+        };
+        said && reported.recalled.is_none()
     }
 
     /// After how many ms without a report a good value is stale; none if only the device's state

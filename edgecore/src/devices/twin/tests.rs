@@ -114,6 +114,23 @@ impl Bench {
         self.does(Event::Tick)
     }
 
+    /// The machine starts again, and has what is on flash.
+    pub(super) fn boots(&mut self) {
+        let row = |(name, kept): (&Arc<str>, &Kept)| {
+            let mut kept: Kept = serde_json::from_str(&serde_json::to_string(kept).unwrap()).unwrap();
+            if let Some(reported) = &mut kept.reported {
+                let reported = Arc::make_mut(reported);
+                reported.recalled = Some(reported.version);
+                if reported.quality == Quality::Good {
+                    reported.quality = Quality::Stale;
+                }
+            }
+            (name.clone(), kept)
+        };
+        let kept: Vec<_> = self.twin.kept().map(row).collect();
+        self.twin = Twin::recall(kept, None, self.now);
+    }
+
     pub(super) fn reported(&self, property: &str) -> Reported {
         let kept = self.twin.kept_of(property).unwrap();
         kept.reported.as_deref().cloned().unwrap()
@@ -251,19 +268,7 @@ fn what_somebody_says_of_the_state_wins_over_what_reports_let_guess() {
 fn what_is_read_from_flash_is_told_as_left_from_before() {
     let mut bench = Bench::new(rules());
     bench.says("target", "5");
-    let kept: Vec<_> = bench
-        .twin
-        .kept()
-        .map(|(name, kept)| (name.clone(), kept.clone()))
-        .collect();
-    let recalled = kept.into_iter().map(|(name, mut kept)| {
-        if let Some(reported) = &mut kept.reported {
-            let reported = Arc::make_mut(reported);
-            reported.recalled = Some(reported.version);
-        }
-        (name, kept)
-    });
-    bench.twin = Twin::recall(recalled, None, bench.now);
+    bench.boots();
     assert!(bench.twin.release(&bench.rules, bench.now, true));
     assert_eq!(bench.heard("target"), None);
     let status = bench.twin.status(&bench.rules);

@@ -12,6 +12,12 @@ fn wish_of(bench: &Bench) -> Option<(String, bool)> {
     Some((wish.value.to_string(), wish.local))
 }
 
+/// Whether the wish is met, and whether it is done.
+fn state(bench: &Bench) -> (bool, bool) {
+    let wish = bench.twin.wishes(&bench.rules)["target"].clone();
+    (wish.met, wish.done)
+}
+
 #[test]
 fn the_last_change_at_the_node_wins() {
     let mut bench = Bench::new(wanting("10"));
@@ -48,10 +54,6 @@ fn a_resync_a_restart_or_another_edit_does_not_bring_the_clusters_wish_back() {
 #[test]
 fn a_wish_that_the_device_has_said_once_is_done_and_a_restart_does_not_forget_it() {
     let mut bench = Bench::new(wanting("10"));
-    let state = |bench: &Bench| {
-        let wish = bench.twin.wishes(&bench.rules)["target"].clone();
-        (wish.met, wish.done)
-    };
     bench.says("target", "5");
     assert_eq!(state(&bench), (false, false));
     assert!(bench.says("target", "10").wishes);
@@ -73,6 +75,56 @@ fn a_wish_that_the_device_has_said_once_is_done_and_a_restart_does_not_forget_it
     bench.says("target", "30");
     bench.does(Event::Report(&wish("target", "30")));
     assert_eq!(state(&bench), (true, true), "it is so already");
+}
+
+#[test]
+fn a_new_wish_that_equals_an_old_report_alone_is_not_done() {
+    let cycle = |device: &mut Value| device["spec"]["properties"][1]["collectCycle"] = json!(10_000);
+    let silent = report(vec![seen("target", Observation::Fault("timeout".to_owned()))]);
+    let ages: [&dyn Fn(&mut Bench); 5] = [
+        &|bench| drop(bench.passes(30_000)),
+        &|bench| drop(bench.does(Event::State(DeviceState::Offline))),
+        &|bench| drop(bench.does(Event::Report(&silent))),
+        &|bench| bench.boots(),
+        &|bench| {
+            bench.boots();
+            bench.does(Event::Report(&silent));
+        },
+    ];
+    for (case, ages) in ages.iter().enumerate() {
+        for local in [false, true] {
+            let mut bench = Bench::new(rules_of(cycle));
+            bench.says("target", "10");
+            ages(&mut bench);
+            bench.does(Event::Report(&wish("target", "30")));
+            if local {
+                bench.does(Event::Report(&wish("target", "10")));
+            } else {
+                bench.rules = rules_of(|device| {
+                    cycle(device);
+                    device["spec"]["properties"][1]["desired"] = json!({"value": "10"});
+                });
+                bench.does(Event::Catalog);
+            }
+            assert_eq!(state(&bench), (true, false), "case {case}, local {local}");
+            bench.says("target", "30");
+            assert_eq!(state(&bench), (false, false), "case {case}, local {local}");
+            bench.says("target", "10");
+            assert_eq!(state(&bench), (true, true), "case {case}, local {local}");
+        }
+    }
+}
+
+#[test]
+fn whoever_says_the_same_again_of_a_device_that_is_away_wants_it_written_again() {
+    let mut bench = Bench::new(wanting("10"));
+    bench.says("target", "10");
+    let first = bench.twin.wishes(&bench.rules)["target"].version;
+    bench.does(Event::State(DeviceState::Offline));
+    assert_eq!(state(&bench), (true, true), "the old wish was done");
+    bench.does(Event::Report(&wish("target", "10")));
+    assert!(bench.twin.wishes(&bench.rules)["target"].version > first);
+    assert_eq!(state(&bench), (true, false));
 }
 
 #[test]
