@@ -320,3 +320,20 @@ async fn cycles_that_cannot_be_kept_are_skipped() {
     assert!(node.twins.is_noted("PollOverrun: "));
     node.stop().await;
 }
+
+#[tokio::test]
+async fn a_wish_that_is_taken_back_after_an_answer_was_lost_is_written() {
+    let web = Web::with(&[("GET /v", "1"), ("POST /v 1", "")]);
+    web.swallows("POST /v 2");
+    let server = Server::start(&web).await;
+    let write = json!({"url": "/v", "template": "{{ value }}"});
+    let visitors = [("p", json!({"read": {"url": "/v"}, "write": write}))];
+    let (thing, all) = (name("thing"), [device("thing", &at(server.port), &visitors)]);
+    let node = Node::start(1883, all);
+    node.twins.until(&thing, "p", &value("1")).await;
+    node.twins.wish(&thing, "p", "2", 1);
+    web.until_asked("POST /v 2").await;
+    node.twins.wish(&thing, "p", "1", 2);
+    web.until_asked("POST /v 1").await;
+    node.stop().await;
+}

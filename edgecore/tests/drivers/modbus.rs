@@ -363,3 +363,25 @@ async fn a_unit_that_answers_nothing_is_written_to_once_for_each_read_in_vain_an
     node.twins.until(&name, "p", &value("2")).await;
     node.stop().await;
 }
+
+#[tokio::test]
+async fn a_wish_that_is_taken_back_after_an_answer_was_lost_is_written() {
+    let memory = Memory::with(&[(0, 1)]);
+    let slave = Slave::start(&memory).await;
+    let name = device("meter");
+    let node = Node::start(
+        1883,
+        [meter(
+            "meter",
+            &tcp(slave.port, 1),
+            &[("p", holding(0, "uint16"))],
+        )],
+    );
+    node.twins.until(&name, "p", &value("1")).await;
+    memory.silence(1);
+    node.twins.wish(&name, "p", "2", 1);
+    memory.until_asked("WriteSingleRegister(0, 2)").await;
+    node.twins.wish(&name, "p", "1", 2);
+    memory.until_asked("WriteSingleRegister(0, 1)").await;
+    node.stop().await;
+}

@@ -31,6 +31,7 @@ struct Inner {
     /// What a request changes: its own mark, then mark and answer from then on.
     changes: BTreeMap<String, (String, String)>,
     asked: Vec<String>,
+    swallowed: Option<String>,
     authorization: Option<String>,
     delay: Duration,
 }
@@ -60,6 +61,11 @@ impl Web {
         self.0.lock().authorization = Some(authorization.to_owned());
     }
 
+    /// A request with this mark is taken and never answered.
+    pub(crate) fn swallows(&self, mark: &str) {
+        self.0.lock().swallowed = Some(mark.to_owned());
+    }
+
     /// Each answer takes so long.
     pub(crate) fn slow(&self, delay: Duration) {
         self.0.lock().delay = delay;
@@ -67,6 +73,17 @@ impl Web {
 
     pub(crate) fn asked(&self) -> Vec<String> {
         self.0.lock().asked.clone()
+    }
+
+    /// Waits until it was asked this.
+    pub(crate) async fn until_asked(&self, mark: &str) {
+        for _ in 0..1000 {
+            if self.count(mark) > 0 {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("{mark} was never asked: {:?}", self.asked());
     }
 
     pub(crate) fn count(&self, mark: &str) -> usize {
@@ -83,6 +100,11 @@ impl Web {
         let mut mark = format!("{} {}", head.method, head.uri);
         if !body.is_empty() {
             mark = format!("{mark} {}", String::from_utf8_lossy(&body));
+        }
+        let swallowed = self.0.lock().swallowed.as_ref() == Some(&mark);
+        if swallowed {
+            self.0.lock().asked.push(mark);
+            return std::future::pending().await;
         }
         let delay = self.0.lock().delay;
         tokio::time::sleep(delay).await;

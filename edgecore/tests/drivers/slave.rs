@@ -5,6 +5,7 @@ use std::future::{Ready, ready};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -58,6 +59,17 @@ impl Memory {
     /// This unit answers writes alone.
     pub(crate) fn answer_no_reads(&self, unit: u8) {
         self.0.lock().mute_unit = Some(unit);
+    }
+
+    /// Waits until it was asked this.
+    pub(crate) async fn until_asked(&self, what: &str) {
+        for _ in 0..1000 {
+            if self.requests().iter().any(|request| request.contains(what)) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("{what} was never asked: {:?}", self.requests());
     }
 
     pub(crate) fn requests(&self) -> Vec<String> {

@@ -61,13 +61,22 @@ impl FakeTwins {
     }
 
     pub(super) fn wish(&self, device: &DeviceName, property: &str, value: &str, version: u64) {
+        let mut inner = self.inner.lock();
+        let last = inner
+            .observed
+            .iter()
+            .rev()
+            .find_map(|(of, name, seen)| match seen {
+                Observation::Value(value) if of == device && name == property => Some(value),
+                _ => None,
+            });
+        let met = last.is_some_and(|last| last == value);
         let wish = Wish {
             value: value.to_owned(),
             version,
-            met: false,
-            done: false,
+            met,
+            done: met,
         };
-        let mut inner = self.inner.lock();
         let of_device = inner.wishes.entry(device.clone()).or_default();
         of_device.insert(property.to_owned(), wish);
         drop(inner);

@@ -26,8 +26,10 @@ pub(crate) enum Outcome {
     Sent,
     /// The device was reached and would not have it.
     Refused(String),
-    /// Nobody was reached.
+    /// Nobody was reached: nothing of it went out.
     Unreachable,
+    /// It went out as far as is known, and nobody said whether it came: it may have been carried out.
+    Unanswered,
 }
 
 /// A property that may be set.
@@ -114,6 +116,7 @@ impl Wishes {
                 Outcome::Sent => writing.sent(now),
                 Outcome::Refused(why) => writing.refused(why, now),
                 Outcome::Unreachable => writing.unreachable(now),
+                Outcome::Unanswered => writing.unanswered(now),
             }
         }
     }

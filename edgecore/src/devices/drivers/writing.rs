@@ -61,6 +61,9 @@ struct Effort {
     wait: Duration,
     reached: Option<Instant>,
     refusal: Option<String>,
+    /// The last report equals the wish, and is older than something that may have been carried out
+    /// since: it is written whatever that report says.
+    owed: bool,
 }
 
 impl Effort {
@@ -70,6 +73,7 @@ impl Effort {
             wait: FIRST_WAIT,
             reached: None,
             refusal: None,
+            owed: false,
         }
     }
 
@@ -110,6 +114,7 @@ impl Writing {
         self.in_doubt = true;
         if let Some(effort) = &mut self.effort {
             effort.refusal = None;
+            effort.owed = false;
             effort.reached.get_or_insert(now);
             effort.later(now);
         }
@@ -131,6 +136,12 @@ impl Writing {
             .is_some_and(|effort| effort.reached.is_some())
     }
 
+    /// It went out, and nobody answered: the device may have taken it, or anything else of it.
+    pub(crate) fn unanswered(&mut self, now: Instant) {
+        self.in_doubt = true;
+        self.unreachable(now);
+    }
+
     /// Nobody was reached.
     pub(crate) fn unreachable(&mut self, now: Instant) {
         if let Some(effort) = &mut self.effort {
@@ -143,7 +154,8 @@ impl Writing {
         if let Some(effort) = &mut self.effort
             && effort.reached.is_none()
         {
-            *effort = Effort::begin(now);
+            effort.next = now;
+            effort.wait = FIRST_WAIT;
         }
     }
 
@@ -154,16 +166,19 @@ impl Writing {
             // One that the device has fulfilled was written by an earlier run: it is as any other that a
             // person has changed since. The last report may be older than what was written since.
             let unmet = !wish.done || (!wish.met && manner.enforce);
-            self.effort = (unmet || self.in_doubt).then(|| Effort::begin(now));
+            self.effort = (unmet || self.in_doubt).then(|| Effort {
+                owed: self.in_doubt && wish.met,
+                ..Effort::begin(now)
+            });
             return;
         }
-        let unsent_doubt = self.in_doubt
-            && self
-                .effort
-                .as_ref()
-                .is_some_and(|effort| effort.reached.is_none());
+        // What differs now and equals it later was said after what is in doubt.
+        if let Some(effort) = &mut self.effort {
+            effort.owed &= wish.met;
+        }
+        let is_owed = self.effort.as_ref().is_some_and(|effort| effort.owed);
         // An old report that happens to equal it settles nothing.
-        if wish.met && wish.done && !unsent_doubt {
+        if wish.met && wish.done && !is_owed {
             self.effort = None;
             self.in_doubt = false;
         } else if !wish.met && self.effort.is_none() && manner.enforce && !self.in_doubt {
@@ -356,6 +371,48 @@ mod tests {
         writing.sent(now);
         assert_eq!(
             writing.next(Some(&wish("20", 2, true)), MANNER, now),
+            Step::Wait(None)
+        );
+    }
+
+    #[test]
+    fn a_wish_that_is_taken_back_after_an_answer_was_lost_is_written_until_it_went_out() {
+        let (mut writing, start) = (Writing::default(), Instant::now());
+        let _ = writing.next(Some(&wish("on", 1, false)), MANNER, start);
+        writing.unanswered(start);
+        let back = wish("off", 2, true);
+        let off = Step::Write("off".into());
+        assert_eq!(writing.next(Some(&back), MANNER, at(start, 1)), off);
+        writing.unanswered(at(start, 1));
+        writing.reachable(at(start, 60));
+        assert_eq!(writing.next(Some(&back), MANNER, at(start, 60)), off);
+        writing.sent(at(start, 60));
+        assert_eq!(writing.next(Some(&back), MANNER, at(start, 60)), Step::Wait(None));
+    }
+
+    #[test]
+    fn a_device_that_says_the_value_whose_answer_was_lost_is_left_alone() {
+        let (mut writing, now) = (Writing::default(), Instant::now());
+        let _ = writing.next(Some(&wish("on", 1, false)), MANNER, now);
+        writing.unanswered(now);
+        let settled = Step::Wait(None);
+        assert_eq!(
+            writing.next(Some(&wish("on", 1, true)), MANNER, at(now, 9)),
+            settled
+        );
+        assert_eq!(
+            writing.next(Some(&wish("on", 1, true)), MANNER, at(now, 9)),
+            settled
+        );
+    }
+
+    #[test]
+    fn what_never_went_out_leaves_no_doubt() {
+        let (mut writing, now) = (Writing::default(), Instant::now());
+        let _ = writing.next(Some(&wish("on", 1, false)), MANNER, now);
+        writing.unreachable(now);
+        assert_eq!(
+            writing.next(Some(&wish("off", 2, true)), MANNER, at(now, 9)),
             Step::Wait(None)
         );
     }

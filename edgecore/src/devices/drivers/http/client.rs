@@ -16,8 +16,10 @@ use rustls_pki_types::ServerName;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_util::either::Either;
 
 use super::body::Question;
 use super::config::Endpoint;
@@ -55,15 +57,28 @@ pub(crate) enum NoAccess {
 /// Why there is no answer.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub(crate) enum Failure {
-    /// The device was not reached, or did not answer in time.
+    /// The device was not reached.
     #[error("{0}")]
     Away(String),
+    /// It was asked, and did not answer, or not in time: it may have done what was asked.
+    #[error("{0}")]
+    Unanswered(String),
     /// It answered that it will not.
     #[error("HTTP {}{}", .0.as_u16(), reason(*.0))]
     Status(StatusCode),
     /// Its answer is of no use.
     #[error("{0}")]
     Answer(String),
+}
+
+impl Failure {
+    /// Why nothing came from the device, if nothing did.
+    pub(crate) fn silence(&self) -> Option<&str> {
+        match self {
+            Self::Away(why) | Self::Unanswered(why) => Some(why),
+            Self::Status(_) | Self::Answer(_) => None,
+        }
+    }
 }
 
 fn reason(status: StatusCode) -> String {
@@ -116,21 +131,25 @@ pub(crate) async fn ask(
     question: &Question,
     time: Duration,
 ) -> Result<Bytes, Failure> {
-    let answer = timeout(time, connect(place, access, question)).await;
-    answer.unwrap_or_else(|_| Err(Failure::Away("timeout".to_owned())))
+    let ends = Instant::now() + time;
+    let late = || "timeout".to_owned();
+    let request = request(place, access, question)?;
+    let stream = timeout_at(ends, connect(place, access)).await;
+    let stream = stream.unwrap_or_else(|_| Err(Failure::Away(late())))?;
+    let answer = timeout_at(ends, exchange(request, stream)).await;
+    answer.unwrap_or_else(|_| Err(Failure::Unanswered(late())))
 }
 
-async fn connect(place: &Place, access: &Access, question: &Question) -> Result<Bytes, Failure> {
+async fn connect(place: &Place, access: &Access) -> Result<Either<TcpStream, TlsStream<TcpStream>>, Failure> {
     let tcp = TcpStream::connect((place.host.as_str(), place.port)).await;
     let tcp = tcp.map_err(|error| Failure::Away(format!("{place}: {error}")))?;
-    let request = request(place, access, question)?;
     let Some(tls) = &access.tls else {
-        return exchange(request, tcp).await;
+        return Ok(Either::Left(tcp));
     };
     let name = ServerName::try_from(place.host.clone()).map_err(|error| Failure::Away(error.to_string()))?;
     let stream = tls.connect(name, tcp).await;
     let stream = stream.map_err(|error| Failure::Away(format!("TLS to {place}: {error}")))?;
-    exchange(request, stream).await
+    Ok(Either::Right(stream))
 }
 
 fn request(place: &Place, access: &Access, question: &Question) -> Result<Request<Full<Bytes>>, Failure> {
@@ -159,8 +178,8 @@ async fn exchange(
     request: Request<Full<Bytes>>,
     stream: impl AsyncRead + AsyncWrite + Unpin,
 ) -> Result<Bytes, Failure> {
-    let away = |error: hyper::Error| Failure::Away(error.to_string());
-    crate::exchange::exchange((stream, HEADERS), request, read, away).await
+    let broken = |error: hyper::Error| Failure::Unanswered(error.to_string());
+    crate::exchange::exchange((stream, HEADERS), request, read, broken).await
 }
 
 async fn read(response: http::Response<Incoming>) -> Result<Bytes, Failure> {
@@ -173,7 +192,7 @@ async fn read(response: http::Response<Incoming>) -> Result<Bytes, Failure> {
         if error.is::<http_body_util::LengthLimitError>() {
             return Failure::Answer(format!("the answer is longer than {MOST} bytes"));
         }
-        Failure::Away(format!("the answer breaks off: {error}"))
+        Failure::Unanswered(format!("the answer breaks off: {error}"))
     })?;
     Ok(whole.to_bytes())
 }

@@ -106,7 +106,8 @@ impl Poller for Task {
                 }
             }
         }
-        say_states(frame, !matches!(answer, Err(Failure::Away(_))));
+        let silence = answer.as_ref().err().and_then(Failure::silence);
+        say_states(frame, silence.is_none());
     }
 
     async fn write(&mut self, frame: &mut Frame<Settled>, due: &Due) -> Outcome {
@@ -134,6 +135,10 @@ impl Poller for Task {
             Err(Failure::Away(_)) => {
                 say_states(frame, false);
                 return Outcome::Unreachable;
+            }
+            Err(Failure::Unanswered(_)) => {
+                say_states(frame, false);
+                return Outcome::Unanswered;
             }
             Err(failure) => {
                 let why = format!("{} {}: {failure}", question.method, question.target.path());
@@ -176,12 +181,12 @@ impl Task {
             Ok(access) => ask(&self.endpoint.place, &access, question, timeout).await,
             Err(error) => Err(Failure::Away(error.to_string())),
         };
-        if let Err(Failure::Away(why)) = &answer {
+        if let Some(why) = answer.as_ref().err().and_then(Failure::silence) {
             let wait = pause(&mut self.backoff);
             if self.away.is_none() {
                 warn!(server = %self.endpoint.place, why, ?wait, "a device's server does not answer");
             }
-            self.away = Some((Instant::now() + wait, why.clone()));
+            self.away = Some((Instant::now() + wait, why.to_owned()));
             return answer;
         }
         self.backoff.reset();

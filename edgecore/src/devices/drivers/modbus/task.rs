@@ -64,8 +64,8 @@ impl Task {
             let span = (property.address, 1);
             match self.wire.read(unit, property.table, span, timing).await {
                 Ok(Words::Registers(words)) => before = words.first().copied().unwrap_or_default(),
-                Ok(Words::Bits(_)) => return Err(Unsent::Failed(Failure::Silent)),
-                Err(failure) => return Err(Unsent::Failed(failure)),
+                Ok(Words::Bits(_)) => return Err(Unsent::Before(Failure::Silent)),
+                Err(failure) => return Err(Unsent::Before(failure)),
             }
         }
         let words = property.layout.registers(value, before);
@@ -84,7 +84,7 @@ impl Task {
             .wire
             .write(unit, property.address, (&words, write.many), timing)
             .await;
-        sent.map_err(Unsent::Failed)
+        sent.map_err(Unsent::Asked)
     }
 }
 
@@ -92,8 +92,10 @@ impl Task {
 enum Unsent {
     /// It cannot be.
     Value(String),
-    /// The unit would not, or was not reached.
-    Failed(Failure),
+    /// What had to be read before could not be.
+    Before(Failure),
+    /// The unit would not, or did not answer.
+    Asked(Failure),
 }
 
 impl Settable for Property {
@@ -197,18 +199,24 @@ impl Poller for Task {
         if lost && !self.rounds.may_write(unit) {
             return Outcome::Unreachable;
         }
+        // One whose endpoint is left alone is not asked.
+        let is_away = self.wire.away_until(Instant::now()).is_some();
         let sent = self.send(unit, timing, (property, write), &due.value).await;
         let answered = match &sent {
             Ok(()) => true,
-            Err(Unsent::Failed(failure)) => failure.is_answer(),
+            Err(Unsent::Before(failure) | Unsent::Asked(failure)) => failure.is_answer(),
             Err(Unsent::Value(why)) => return Outcome::Refused(why.clone()),
         };
         let now = Instant::now();
         if lost && self.rounds.wrote(unit, answered, now) {
             frame.wishes.reachable(now);
         }
-        if let Err(Unsent::Failed(failure)) = sent {
-            return outcome(frame, due, &failure);
+        match sent {
+            Err(Unsent::Asked(failure)) if !is_away => return outcome(frame, due, &failure, true),
+            Err(Unsent::Before(failure) | Unsent::Asked(failure)) => {
+                return outcome(frame, due, &failure, false);
+            }
+            Err(Unsent::Value(_)) | Ok(()) => {}
         }
         if write.optimistic {
             good(frame, &due.device, &due.property, due.value.clone());
@@ -251,9 +259,14 @@ fn good(frame: &mut Frame<Settled>, device: &DeviceName, property: &str, value: 
     frame.good(device, property, Observation::Value(value), Clue::default());
 }
 
-fn outcome(frame: &mut Frame<Settled>, due: &Due, failure: &Failure) -> Outcome {
+/// What came of a write that failed; `asked` where it may have gone out.
+fn outcome(frame: &mut Frame<Settled>, due: &Due, failure: &Failure, asked: bool) -> Outcome {
     if !failure.is_answer() {
-        return Outcome::Unreachable;
+        return if asked {
+            Outcome::Unanswered
+        } else {
+            Outcome::Unreachable
+        };
     }
     frame.fault(&due.device, &due.property, failure.to_string());
     Outcome::Refused(failure.to_string())
