@@ -51,12 +51,19 @@ pub struct Seen {
 }
 
 /// What was seen of a property.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Observation {
     /// It has this value.
     Value(String),
     /// It cannot be read, and why: the last value stays, with quality `error`.
     Fault(String),
+    /// It was set to the wish of this version, did not say so in time, and why: that one is not written again.
+    GivenUp {
+        /// The wish.
+        version: u64,
+        /// What it is like.
+        why: String,
+    },
     /// It had this value at some time before: taken only while no value is held, as `stale`.
     Retained(String),
     /// Somebody on the site wants it to be so.
@@ -85,8 +92,8 @@ pub struct Wish {
     pub version: u64,
     /// Whether the last report equals it, by type and tolerance, however old that report is.
     pub met: bool,
-    /// Whether the device has said it since it was wished for, or said it at that time: what differs now
-    /// was changed later.
+    /// Whether the device has said it since it was wished for, or said it at that time, or it was given up:
+    /// what differs now stays.
     pub done: bool,
 }
 

@@ -136,7 +136,8 @@ pub(crate) struct Wished {
     /// When it ends, ms since 1970.
     #[serde(rename = "e", default, skip_serializing_if = "is_default")]
     pub(crate) expires: Option<i64>,
-    /// The device has said it: what it says otherwise later was changed there, and stays.
+    /// The device has said it, or was set to it in vain: what it says otherwise later was changed there,
+    /// and stays.
     #[serde(rename = "d", default, skip_serializing_if = "is_default")]
     pub(crate) done: bool,
 }

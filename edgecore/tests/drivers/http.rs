@@ -239,7 +239,7 @@ async fn a_poll_that_fails_is_an_error_with_its_reason_and_never_the_old_value()
     node.until_state(&thing, DeviceState::Unhealthy).await;
     twins.wish(&thing, "refused", "7", 1);
     let why = "NotConfirmed: POST /nowhere: HTTP 404 Not Found";
-    twins.until(&thing, "refused", &fault(why)).await;
+    twins.until_given_up(&thing, "refused", 1, why).await;
     node.stop().await;
 }
 

@@ -112,8 +112,8 @@ async fn an_address_that_is_missing_costs_its_property_alone() {
     node.twins.until(&name, "b", &value("8")).await;
     assert_eq!(node.twins.states(&name).last(), Some(&DeviceState::Unhealthy));
     node.twins.wish(&name, "gone", "1", 1);
-    let why = fault("NotConfirmed: exception 2 (illegal data address)");
-    node.twins.until(&name, "gone", &why).await;
+    let why = "NotConfirmed: exception 2 (illegal data address)";
+    node.twins.until_given_up(&name, "gone", 1, why).await;
     node.stop().await;
 }
 
@@ -309,8 +309,10 @@ async fn a_relay_that_answers_no_reads_is_set_and_its_neighbour_is_read_meanwhil
     for (version, (name, _)) in (1..).zip(&coils) {
         node.twins.wish(&relay, name, "true", version);
     }
-    for name in ["a", "b", "c"] {
-        node.twins.until(&relay, name, &fault("NotConfirmed")).await;
+    for (version, name) in (1..).zip(["a", "b", "c"]) {
+        node.twins
+            .until_given_up(&relay, name, version, "NotConfirmed")
+            .await;
     }
     assert!((0..4).all(|coil| memory.is_on(coil)));
     node.twins.until(&relay, "kept", &value("true")).await;

@@ -90,8 +90,7 @@ async fn a_wish_waits_for_a_device_that_is_away_and_an_unanswered_one_is_not_con
         .publish("zigbee2mqtt/lamp/availability", true, r#"{"state": "online"}"#)
         .await;
     assert_eq!(devices.next().await.1, r#"{"state":"ON"}"#);
-    let given_up = Observation::Fault("NotConfirmed".into());
-    node.twins.until(&name, "power", &given_up).await;
+    node.twins.until_given_up(&name, "power", 1, "NotConfirmed").await;
     node.stop().await;
 }
 
@@ -280,8 +279,7 @@ async fn a_message_that_the_broker_would_not_take_is_refused_and_costs_nobody_th
     node.until_state(&name, DeviceState::Online).await;
     node.twins.wish(&name, "power", &"x".repeat(2000), 1);
     let refused = "NotConfirmed: the broker takes no message so large";
-    let refused = Observation::Fault(refused.to_owned());
-    node.twins.until(&name, "power", &refused).await;
+    node.twins.until_given_up(&name, "power", 1, refused).await;
     node.twins.wish(&name, "power", "true", 2);
     assert_eq!(devices.next().await.1, r#"{"state":"ON"}"#);
     assert_eq!(node.twins.states(&name), [DeviceState::Online]);

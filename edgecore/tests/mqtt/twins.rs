@@ -120,7 +120,7 @@ impl Fake {
                     changes.insert(seen.property, TwinChange { last, current: None });
                     continue;
                 }
-                Observation::Fault(_) | Observation::Retained(_) => {}
+                Observation::Fault(_) | Observation::GivenUp { .. } | Observation::Retained(_) => {}
             }
             twin.insert(seen.property.clone(), view.clone());
             let current = Some(view);

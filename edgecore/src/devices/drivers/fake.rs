@@ -83,6 +83,14 @@ impl FakeTwins {
         self.changed.send_modify(|count| *count += 1);
     }
 
+    /// Waits until this wish of a property was given up.
+    #[allow(dead_code, reason = "the unit tests give nothing up")]
+    pub(super) async fn until_given_up(&self, device: &DeviceName, property: &str, version: u64, why: &str) {
+        let why = why.to_owned();
+        let given_up = Observation::GivenUp { version, why };
+        self.until(device, property, &given_up).await;
+    }
+
     /// The next reports cannot be stored.
     pub(super) fn refuse_next(&self, count: usize) {
         self.inner.lock().refuse = count;
@@ -143,6 +151,11 @@ impl FakeTwins {
             {
                 wish.met = *value == wish.value;
                 wish.done |= wish.met;
+            }
+            if let (Observation::GivenUp { version, .. }, Some(wish)) =
+                (&seen.observation, of_device.get_mut(&seen.property))
+            {
+                wish.done |= *version == wish.version;
             }
             let entry = (
                 report.device.clone(),

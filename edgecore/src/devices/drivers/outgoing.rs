@@ -2,7 +2,7 @@
 //!
 //! Storing may take half a second while the node is offline; a device that talks faster than that
 //! must not fill the memory. So one report per device is under way, and behind it waits at most one
-//! value of each property.
+//! value of each property, and that its wish was given up.
 //!
 //! **Invariant:** of two values of one property, the one that was seen later is never taken first.
 
@@ -73,7 +73,11 @@ impl Outgoing {
         self.tickets += 1;
         let ticket = self.tickets;
         let load = self.waiting.entry(device.clone()).or_default();
-        let before = load.seen.iter().position(|(_, seen)| seen.property == property);
+        // That a wish was given up is nothing that a value tells again.
+        let ends = is_given_up(&observation);
+        let is_older =
+            |(_, seen): &(u64, Seen)| seen.property == property && is_given_up(&seen.observation) == ends;
+        let before = load.seen.iter().position(is_older);
         if let Some(before) = before {
             if matches!(observation, Observation::Retained(_)) {
                 self.finished([ticket]);
@@ -167,6 +171,10 @@ impl Outgoing {
     }
 }
 
+const fn is_given_up(observation: &Observation) -> bool {
+    matches!(observation, Observation::GivenUp { .. })
+}
+
 async fn deliver(twins: Arc<dyn Twins>, device: DeviceName, state: Option<DeviceState>, seen: Vec<Seen>) {
     if let Some(state) = state {
         tell_state(&*twins, &device, state).await;
@@ -254,6 +262,33 @@ mod tests {
                 ("power".to_owned(), value("999")),
                 ("level".to_owned(), value("7"))
             ]
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn that_a_wish_was_given_up_is_told_whatever_is_seen_after_it() {
+        let twins = FakeTwins::slow(Duration::from_millis(500));
+        let device = DeviceName::new("hall", "lamp");
+        let mut outgoing = Outgoing::new(Arc::clone(&twins) as Arc<dyn Twins>);
+        let given_up = |version| Observation::GivenUp {
+            version,
+            why: "NotConfirmed".to_owned(),
+        };
+        for seen in [
+            value("1"),
+            value("2"),
+            given_up(1),
+            given_up(2),
+            value("3"),
+            value("4"),
+        ] {
+            outgoing.seen(&device, "power", seen, Clue::default());
+        }
+        outgoing.drain(Duration::from_secs(5)).await;
+        let observed = twins.observed(&device).into_iter().map(|(_, seen)| seen);
+        assert_eq!(
+            observed.collect::<Vec<_>>(),
+            [value("1"), given_up(2), value("4")]
         );
     }
 

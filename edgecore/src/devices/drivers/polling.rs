@@ -185,9 +185,8 @@ impl<D: Polled> Frame<D> {
     fn look(&mut self, device: &DeviceName) {
         let twins = self.hands.twins.as_ref();
         let found = self.wishes.look(twins, device, Instant::now());
-        for (property, why) in found.given_up {
-            self.outgoing
-                .seen(device, &property, Observation::Fault(why), Clue::default());
+        for (property, given_up) in found.given_up {
+            self.outgoing.seen(device, &property, given_up, Clue::default());
         }
         self.writes.retain(|due| due.device != *device);
         self.writes.extend(found.due);

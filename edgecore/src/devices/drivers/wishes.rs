@@ -6,7 +6,7 @@ use protocol::devices::DeviceName;
 use tokio::time::Instant;
 
 use super::writing::{Manner, Step, Writing};
-use crate::devices::Twins;
+use crate::devices::{Observation, Twins};
 
 /// A value that is to be written now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,8 +50,8 @@ pub(crate) struct Wishes {
 pub(crate) struct Found {
     /// To be written now; say with [`Wishes::came`] what came of each before the next look.
     pub(crate) due: VecDeque<Due>,
-    /// Given up just now: the property and why.
-    pub(crate) given_up: Vec<(String, String)>,
+    /// Given up just now: the property, and what the twin is to be told.
+    pub(crate) given_up: Vec<(String, Observation)>,
 }
 
 impl Wishes {
@@ -91,7 +91,10 @@ impl Wishes {
                     property: property.clone(),
                     value,
                 }),
-                Step::GiveUp(why) => found.given_up.push((property.clone(), why)),
+                Step::GiveUp { version, why } => {
+                    let given_up = Observation::GivenUp { version, why };
+                    found.given_up.push((property.clone(), given_up));
+                }
                 Step::Wait(until) => next = earlier(next, until),
             }
         }

@@ -11,8 +11,8 @@
 //! `confirmTimeout` has passed since it was first reached; the time that nobody could reach it does
 //! not count, so that a wish waits for a device that is switched off.
 //!
-//! **Invariant:** what a person changes at the device after an effort has ended is not written over,
-//! unless the property says `enforce`.
+//! **Invariant:** what a person changes at the device after an effort has ended is not written over, by a
+//! later process neither, unless the property says `enforce`.
 
 use std::time::Duration;
 
@@ -41,8 +41,13 @@ pub(crate) enum Step {
     Write(String),
     /// Nothing until then, or until a wish or a report changes.
     Wait(Option<Instant>),
-    /// The device never reported the value: say so, once.
-    GiveUp(String),
+    /// The device never reported the value of this wish: say so, once.
+    GiveUp {
+        /// The wish.
+        version: u64,
+        /// How it failed.
+        why: String,
+    },
 }
 
 /// Where the writing of one property stands.
@@ -98,10 +103,14 @@ impl Writing {
         let ends = effort.reached.map(|reached| reached + manner.confirm_timeout);
         if ends.is_some_and(|ends| ends <= now) {
             let refusal = self.effort.take().and_then(|effort| effort.refusal);
-            return Step::GiveUp(refusal.map_or_else(
+            let why = refusal.map_or_else(
                 || "NotConfirmed".to_owned(),
                 |refusal| format!("NotConfirmed: {refusal}"),
-            ));
+            );
+            return Step::GiveUp {
+                version: wish.version,
+                why,
+            };
         }
         if effort.next <= now {
             return Step::Write(wish.value.clone());
@@ -248,7 +257,7 @@ mod tests {
                     writing.sent(now);
                 }
                 Step::Wait(until) => now = until.unwrap(),
-                Step::GiveUp(why) => break why,
+                Step::GiveUp { why, .. } => break why,
             }
         };
         assert_eq!((writes, why), (vec![0, 2, 6, 14], "NotConfirmed".to_owned()));
@@ -265,7 +274,7 @@ mod tests {
             match writing.next(Some(&unmet), MANNER, now) {
                 Step::Write(_) => writing.unreachable(now),
                 Step::Wait(until) => now = until.unwrap(),
-                Step::GiveUp(_) => panic!("given up"),
+                Step::GiveUp { .. } => panic!("given up"),
             }
         }
         writing.reachable(now);
@@ -284,7 +293,10 @@ mod tests {
         ));
         assert_eq!(
             writing.next(Some(&unmet), MANNER, at(start, 30)),
-            Step::GiveUp("NotConfirmed: exception 3".into())
+            Step::GiveUp {
+                version: 1,
+                why: "NotConfirmed: exception 3".into()
+            }
         );
     }
 

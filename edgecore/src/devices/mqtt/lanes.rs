@@ -259,6 +259,7 @@ fn cost_of_seen(seen: &Seen) -> usize {
         | Observation::Fault(text)
         | Observation::Retained(text)
         | Observation::Wished(text) => text.len(),
+        Observation::GivenUp { why, .. } => why.len(),
         Observation::Dropped => 0,
     };
     let clue = [&seen.clue.device_timestamp, &seen.clue.type_];

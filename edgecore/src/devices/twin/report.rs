@@ -84,6 +84,10 @@ impl Draft<'_> {
                 kept.reported = Some(Arc::new(self.faulty(&kept, reason, origin)));
                 false
             }
+            Observation::GivenUp { version, why } => {
+                self.give_up(&mut kept, seen, (*version, why), origin);
+                false
+            }
             Observation::Retained(value) => {
                 within(&seen.property, value.len(), MAX_VALUE)?;
                 self.retained(&mut kept, seen, value, origin);
@@ -129,6 +133,19 @@ impl Draft<'_> {
             reason: reason_of(reason),
             mapper: origin == Origin::Mapper,
             ..last
+        }
+    }
+
+    /// A wish that was written in vain is over. Of another one it says nothing, nor where the device has
+    /// said it by now.
+    fn give_up(&self, kept: &mut Kept, seen: &Seen, (version, why): (u64, &str), origin: Origin) {
+        let is_wanted = kept.wish.as_ref().is_some_and(|wish| wish.version == version);
+        if !is_wanted || self.rules.is_confirmed(&seen.property, kept) {
+            return;
+        }
+        kept.reported = Some(Arc::new(self.faulty(kept, why, origin)));
+        if let Some(wish) = &mut kept.wish {
+            Arc::make_mut(wish).done = true;
         }
     }
 

@@ -24,6 +24,7 @@ fn observation() -> impl Strategy<Value = Observation> {
         1 => Just(Observation::Fault("timeout".to_owned())),
         1 => (0..120u8).prop_map(|n| Observation::Retained(n.to_string())),
         3 => (0..120u8).prop_map(|n| Observation::Wished(n.to_string())),
+        2 => (0..60u64).prop_map(|version| Observation::GivenUp { version, why: "NotConfirmed".to_owned() }),
         1 => Just(Observation::Dropped),
     ]
 }
@@ -118,7 +119,10 @@ fn check_order(bench: &Bench, seen: &[(usize, Observation)]) -> Result<(), TestC
         match observation {
             Observation::Value(value) => drop(last.insert(*name, Some(value))),
             Observation::Dropped => drop(last.insert(*name, None)),
-            Observation::Fault(_) | Observation::Retained(_) | Observation::Wished(_) => {}
+            Observation::Fault(_)
+            | Observation::GivenUp { .. }
+            | Observation::Retained(_)
+            | Observation::Wished(_) => {}
         }
     }
     for (name, value) in last {

@@ -127,6 +127,42 @@ fn whoever_says_the_same_again_of_a_device_that_is_away_wants_it_written_again()
     assert_eq!(state(&bench), (true, false));
 }
 
+fn given_up(version: u64) -> Report {
+    let why = "NotConfirmed: exception 3".to_owned();
+    report(vec![seen("target", Observation::GivenUp { version, why })])
+}
+
+#[test]
+fn a_wish_that_was_given_up_stays_so_through_a_boot_and_another_one_is_open() {
+    let mut bench = Bench::new(wanting("10"));
+    bench.says("target", "5");
+    let version = bench.twin.wishes(&bench.rules)["target"].version;
+    assert!(bench.does(Event::Report(&given_up(version))).wishes);
+    let reported = bench.reported("target");
+    assert_eq!(
+        (reported.value.as_deref(), reported.reason.as_str()),
+        (Some("5"), "NotConfirmed: exception 3")
+    );
+    bench.boots();
+    bench.does(Event::Catalog);
+    assert_eq!(state(&bench), (false, true));
+    bench.rules = wanting("20");
+    bench.does(Event::Catalog);
+    assert_eq!(state(&bench), (false, false));
+    bench.says("target", "5");
+    assert_eq!(bench.does(Event::Report(&given_up(version))).changes, []);
+    assert_eq!(state(&bench), (false, false), "it was another one");
+}
+
+#[test]
+fn a_wish_that_the_device_has_said_meanwhile_is_not_given_up() {
+    let mut bench = Bench::new(wanting("10"));
+    let version = bench.twin.wishes(&bench.rules)["target"].version;
+    bench.says("target", "10");
+    assert_eq!(bench.does(Event::Report(&given_up(version))).changes, []);
+    assert_eq!(bench.quality("target"), Quality::Good);
+}
+
 #[test]
 fn what_is_to_be_known_of_a_good_value_stands_beside_it() {
     let mut bench = Bench::new(rules());

@@ -21,9 +21,8 @@ impl Task {
     pub(super) fn look(&mut self, device: &DeviceName) {
         let now = Instant::now();
         let found = self.wishes.look(self.hands.twins.as_ref(), device, now);
-        for (property, why) in found.given_up {
-            self.outgoing
-                .seen(device, &property, Observation::Fault(why), Clue::default());
+        for (property, given_up) in found.given_up {
+            self.outgoing.seen(device, &property, given_up, Clue::default());
         }
         for due in found.due {
             let outcome = self.write(&due);
