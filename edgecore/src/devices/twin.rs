@@ -140,6 +140,9 @@ pub(crate) struct Wished {
     /// and stays.
     #[serde(rename = "d", default, skip_serializing_if = "is_default")]
     pub(crate) done: bool,
+    /// Why the device was set to it in vain; empty if it was not, or says it by now.
+    #[serde(rename = "g", default, skip_serializing_if = "is_default")]
+    pub(crate) given_up: String,
 }
 
 /// What the cluster's manifest said last: a wish counts when this changes.

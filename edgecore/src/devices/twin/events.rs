@@ -208,6 +208,7 @@ fn wished(said: &Manifest, expires: Option<i64>, now: Moment) -> Wished {
         local: false,
         expires,
         done: false,
+        given_up: String::new(),
     }
 }
 

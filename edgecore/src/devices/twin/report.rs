@@ -66,18 +66,13 @@ impl Draft<'_> {
         let heard = match &seen.observation {
             Observation::Value(value) => {
                 within(&seen.property, value.len(), MAX_VALUE)?;
-                let (quality, reason) = self.rules.quality(&seen.property, value);
-                let reason = if quality == Quality::Good {
-                    seen.clue.note.clone()
-                } else {
-                    reason
-                };
-                let reported = self.reported(value, &seen.clue, origin);
-                kept.reported = Some(Arc::new(Reported {
-                    quality,
-                    reason: reason_of(&reason),
-                    ..reported
-                }));
+                kept.reported = Some(Arc::new(self.reported(value, &seen.clue, origin)));
+                let (quality, reason) = self.quality(&kept, seen, value);
+                if let Some(reported) = &mut kept.reported {
+                    let reported = Arc::make_mut(reported);
+                    reported.quality = quality;
+                    reported.reason = reason_of(&reason);
+                }
                 true
             }
             Observation::Fault(reason) => {
@@ -106,6 +101,20 @@ impl Draft<'_> {
         };
         self.put(&seen.property, kept, heard);
         Ok(())
+    }
+
+    /// The quality of a value that was just said, and what is to be known of it. One that is not what the
+    /// device was set to in vain is an error until somebody wishes for something else: who set it must see.
+    fn quality(&self, kept: &Kept, seen: &Seen, value: &str) -> (Quality, String) {
+        let (quality, reason) = self.rules.quality(&seen.property, value);
+        if quality != Quality::Good {
+            return (quality, reason);
+        }
+        let given_up = kept.wish.as_ref().map(|wish| &wish.given_up);
+        match given_up.filter(|why| !why.is_empty()) {
+            Some(why) if !self.rules.is_met(&seen.property, kept) => (Quality::Error, why.clone()),
+            Some(_) | None => (quality, seen.clue.note.clone()),
+        }
     }
 
     fn reported(&self, value: &str, clue: &Clue, origin: Origin) -> Reported {
@@ -145,7 +154,9 @@ impl Draft<'_> {
         }
         kept.reported = Some(Arc::new(self.faulty(kept, why, origin)));
         if let Some(wish) = &mut kept.wish {
-            Arc::make_mut(wish).done = true;
+            let wish = Arc::make_mut(wish);
+            wish.done = true;
+            wish.given_up = reason_of(why);
         }
     }
 
@@ -189,6 +200,7 @@ impl Draft<'_> {
             local: true,
             expires: None,
             done: false,
+            given_up: String::new(),
         }));
         Ok(())
     }
@@ -203,12 +215,15 @@ impl Draft<'_> {
     }
 
     pub(super) fn put(&mut self, name: &str, mut kept: Kept, heard: bool) {
-        let open = kept.wish.as_ref().is_some_and(|wish| !wish.done);
+        let is_open = |wish: &Arc<Wished>| !wish.done || !wish.given_up.is_empty();
+        let open = kept.wish.as_ref().is_some_and(is_open);
         if open
             && self.rules.is_confirmed(name, &kept)
             && let Some(wish) = &mut kept.wish
         {
-            Arc::make_mut(wish).done = true;
+            let wish = Arc::make_mut(wish);
+            wish.done = true;
+            wish.given_up.clear();
         }
         match self.work.get_mut(name) {
             Some(entry) => *entry = (kept, heard || entry.1),

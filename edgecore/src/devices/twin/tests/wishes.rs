@@ -155,6 +155,40 @@ fn a_wish_that_was_given_up_stays_so_through_a_boot_and_another_one_is_open() {
 }
 
 #[test]
+fn why_a_wish_was_given_up_is_told_until_the_device_says_it_or_another_is_wished() {
+    let told = |bench: &Bench| (bench.quality("target"), bench.reported("target").reason);
+    let vain = (Quality::Error, "NotConfirmed: exception 3".to_owned());
+    let good = (Quality::Good, String::new());
+    let version = |bench: &Bench| bench.twin.wishes(&bench.rules)["target"].version;
+    let mut bench = Bench::new(wanting("10"));
+    bench.says("target", "5");
+    bench.does(Event::Report(&given_up(version(&bench))));
+    for text in ["5", "6"] {
+        bench.says("target", text);
+        assert_eq!(told(&bench), vain);
+        assert_eq!(bench.reported("target").value.as_deref(), Some(text));
+    }
+    bench.boots();
+    bench.says("target", "5");
+    assert_eq!(told(&bench), vain);
+    // What does not fit has its own reason.
+    bench.says("target", "101");
+    assert_ne!(told(&bench), vain);
+    assert_eq!(bench.quality("target"), Quality::Error);
+    for text in ["10", "5"] {
+        bench.says("target", text);
+        assert_eq!(told(&bench), good, "it took the value, whoever changed it then");
+    }
+    bench.does(Event::Report(&wish("target", "20")));
+    bench.does(Event::Report(&given_up(version(&bench))));
+    bench.says("target", "5");
+    assert_eq!(told(&bench), vain);
+    bench.does(Event::Report(&wish("target", "30")));
+    bench.says("target", "5");
+    assert_eq!(told(&bench), good);
+}
+
+#[test]
 fn a_wish_that_the_device_has_said_meanwhile_is_not_given_up() {
     let mut bench = Bench::new(wanting("10"));
     let version = bench.twin.wishes(&bench.rules)["target"].version;
