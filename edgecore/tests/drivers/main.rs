@@ -13,6 +13,7 @@ mod fake;
 mod folder;
 mod http;
 mod http_trust;
+mod line;
 mod modbus;
 mod mqtt;
 mod mqtt_old;

@@ -17,6 +17,8 @@ pub(crate) struct Due {
     pub(crate) property: String,
     /// The value.
     pub(crate) value: String,
+    /// The wish.
+    pub(crate) version: u64,
 }
 
 /// What came of a write.
@@ -28,7 +30,7 @@ pub(crate) enum Outcome {
     Refused(String),
     /// Nobody was reached: nothing of it went out.
     Unreachable,
-    /// It went out as far as is known, and nobody said whether it came: it may have been carried out.
+    /// It went out as far as is known, and nobody has said whether it came: it may have been carried out.
     Unanswered,
 }
 
@@ -85,11 +87,13 @@ impl Wishes {
         let wishes = twins.wishes(device);
         let mut next = None;
         for (property, (manner, writing)) in properties {
-            match writing.next(wishes.get(property), *manner, now) {
+            let wish = wishes.get(property);
+            match writing.next(wish, *manner, now) {
                 Step::Write(value) => found.due.push_back(Due {
                     device: device.clone(),
                     property: property.clone(),
                     value,
+                    version: wish.map_or(0, |wish| wish.version),
                 }),
                 Step::GiveUp { version, why } => {
                     let given_up = Observation::GivenUp { version, why };
@@ -121,6 +125,15 @@ impl Wishes {
                 Outcome::Unreachable => writing.unreachable(now),
                 Outcome::Unanswered => writing.unanswered(now),
             }
+        }
+    }
+
+    /// What went out without an answer has come after all.
+    pub(crate) fn arrived(&mut self, due: &Due, now: Instant) {
+        if let Some(properties) = self.devices.get_mut(&due.device)
+            && let Some((_, writing)) = properties.get_mut(&due.property)
+        {
+            writing.arrived(due.version, now);
         }
     }
 

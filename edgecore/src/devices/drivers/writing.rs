@@ -129,6 +129,17 @@ impl Writing {
         }
     }
 
+    /// What went out for this wish has come; when to write it again stays as it was.
+    pub(crate) fn arrived(&mut self, version: u64, now: Instant) {
+        if self.version == Some(version)
+            && let Some(effort) = &mut self.effort
+        {
+            effort.refusal = None;
+            effort.owed = false;
+            effort.reached.get_or_insert(now);
+        }
+    }
+
     /// The device was reached and would not have it.
     pub(crate) fn refused(&mut self, why: String, now: Instant) {
         if let Some(effort) = &mut self.effort {
@@ -427,6 +438,47 @@ mod tests {
             writing.next(Some(&wish("off", 2, true)), MANNER, at(now, 9)),
             Step::Wait(None)
         );
+    }
+
+    #[test]
+    fn what_went_out_and_never_came_is_not_given_up_and_is_due_when_the_device_is_back() {
+        let (mut writing, start) = (Writing::default(), Instant::now());
+        let unmet = wish("OFF", 1, false);
+        let mut now = start;
+        while now < at(start, 60) {
+            match writing.next(Some(&unmet), MANNER, now) {
+                Step::Write(_) => writing.unanswered(now),
+                Step::Wait(until) => now = until.unwrap(),
+                Step::GiveUp { .. } => panic!("given up"),
+            }
+        }
+        writing.reachable(now);
+        let off = Step::Write("OFF".into());
+        assert_eq!(writing.next(Some(&unmet), MANNER, now), off);
+        writing.unanswered(now);
+        writing.arrived(1, at(now, 1));
+        assert_eq!(
+            writing.next(Some(&unmet), MANNER, at(now, 1)),
+            Step::Wait(Some(at(now, 2)))
+        );
+        assert!(matches!(
+            writing.next(Some(&unmet), MANNER, at(now, 31)),
+            Step::GiveUp { version: 1, .. }
+        ));
+    }
+
+    #[test]
+    fn what_arrives_of_an_earlier_wish_says_nothing_of_a_later_one() {
+        let (mut writing, now) = (Writing::default(), Instant::now());
+        let _ = writing.next(Some(&wish("on", 1, false)), MANNER, now);
+        writing.unanswered(now);
+        let back = wish("off", 2, true);
+        let off = Step::Write("off".into());
+        assert_eq!(writing.next(Some(&back), MANNER, now), off);
+        writing.unanswered(now);
+        writing.arrived(1, now);
+        writing.reachable(now);
+        assert_eq!(writing.next(Some(&back), MANNER, now), off);
     }
 
     #[test]

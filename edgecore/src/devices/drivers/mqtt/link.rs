@@ -18,8 +18,8 @@ const AROUND: usize = 16;
 /// What became of a message that was to be published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sent {
-    /// It is on its way.
-    Yes,
+    /// It is on its way under this number, which is 0 where nobody acknowledges it.
+    Yes(u16),
     /// There is no room now.
     Later,
     /// The broker takes none so large, and would end the connection over it.
@@ -96,11 +96,10 @@ impl Link {
             qos,
             retain,
         };
-        if self.wire.has_room() && self.wire.publish(publish).is_ok() {
-            Sent::Yes
-        } else {
-            Sent::Later
+        if !self.wire.has_room() {
+            return Sent::Later;
         }
+        self.wire.publish(publish).map_or(Sent::Later, Sent::Yes)
     }
 
     /// Acknowledges a message; false if there is no connection any more.

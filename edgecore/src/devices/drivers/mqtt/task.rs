@@ -24,7 +24,7 @@ use crate::devices::credentials::Credentials;
 use crate::devices::drivers::driver::{Hands, Units};
 use crate::devices::drivers::outgoing::Outgoing;
 use crate::devices::drivers::pace::pause;
-use crate::devices::drivers::wishes::Wishes;
+use crate::devices::drivers::wishes::{Due, Wishes};
 use crate::devices::mqtt::{Event, Greeting, Lost, Session, count};
 use crate::devices::{Clue, Observation};
 
@@ -54,6 +54,8 @@ pub(super) struct Task {
     link: Option<Link>,
     /// What came over this link and is not acknowledged.
     unacked: Unacked<u16>,
+    /// What was written over this link and the broker has not acknowledged, by its packet's number.
+    under_way: BTreeMap<u16, Due>,
     /// Since when the broker answers on this link.
     up: Option<Instant>,
     subscribed: BTreeSet<String>,
@@ -87,6 +89,7 @@ impl Task {
             routes: Routes::default(),
             link: None,
             unacked: Unacked::default(),
+            under_way: BTreeMap::new(),
             up: None,
             subscribed: BTreeSet::new(),
             backoff: Backoff::default(),
@@ -274,7 +277,8 @@ impl Task {
             Ok(Event::Subscribed { granted }) if granted.contains(&false) => {
                 warn!("the broker refused subscriptions: its ACL must let edgecore read the devices' topics");
             }
-            Ok(Event::Subscribed { .. } | Event::Acknowledged(_)) => {}
+            Ok(Event::Subscribed { .. }) => {}
+            Ok(Event::Acknowledged(packet)) => self.arrived(packet),
             Err(lost) => self.down(&lost),
         }
     }
@@ -309,6 +313,7 @@ impl Task {
         warn!(why = %lost, ?wait, "the broker is not there");
         self.link = None;
         self.unacked.clear();
+        self.under_way.clear();
         let now = Instant::now();
         if self.up.take().is_some() {
             if self.greeting.session == Session::Clean {

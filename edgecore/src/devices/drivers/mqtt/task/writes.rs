@@ -1,4 +1,7 @@
 //! How a device is set: what is wished for becomes a message.
+//!
+//! **Invariant:** a write counts as gone out when the broker has acknowledged it. Until then it may lie in
+//! a connection that nobody hears any more; after that it is made again.
 
 use protocol::devices::DeviceName;
 use tokio::time::Instant;
@@ -40,7 +43,33 @@ impl Task {
         present.unwrap_or_else(|| up.elapsed() >= TO_TELL)
     }
 
+    /// The broker has a write: from there it is on its way to the device.
+    pub(super) fn arrived(&mut self, packet: u16) {
+        let Some(due) = self.under_way.remove(&packet) else {
+            return;
+        };
+        self.wishes.arrived(&due, Instant::now());
+        self.say_sent(&due);
+        self.look(&due.device);
+    }
+
+    /// Of a device that never says what it was set to, what was sent counts as said.
+    fn say_sent(&mut self, due: &Due) {
+        let unit = self.units.get(&due.device);
+        let property = unit.and_then(|unit| unit.settings.properties.get(&due.property));
+        let write = property.and_then(|property| property.write.as_ref());
+        if write.is_some_and(|write| write.optimistic) {
+            let value = Observation::Value(due.value.clone());
+            self.outgoing
+                .seen(&due.device, &due.property, value, Clue::default());
+        }
+    }
+
     fn write(&mut self, due: &Due) -> Outcome {
+        // A connection that takes one and acknowledges none is not filled with more of the same.
+        if self.under_way.values().any(|other| other == due) {
+            return Outcome::Unanswered;
+        }
         if !self.reaches(&due.device) {
             return Outcome::Unreachable;
         }
@@ -51,23 +80,21 @@ impl Task {
             .units
             .get(&due.device)
             .and_then(|unit| unit.settings.properties.get(&due.property));
-        let Some((property, message)) = property.and_then(|one| Some((one, message(one, &due.value)?)))
-        else {
+        let Some(message) = property.and_then(|property| message(property, &due.value)) else {
             return Outcome::Unreachable;
         };
         match message.map(|message| link.publish(message)) {
-            Err(why) => return Outcome::Refused(why),
-            Ok(Sent::TooLarge) => {
-                return Outcome::Refused("the broker takes no message so large".to_owned());
+            Err(why) => Outcome::Refused(why),
+            Ok(Sent::TooLarge) => Outcome::Refused("the broker takes no message so large".to_owned()),
+            Ok(Sent::Later) => Outcome::Unreachable,
+            Ok(Sent::Yes(0)) => {
+                self.say_sent(due);
+                Outcome::Sent
             }
-            Ok(Sent::Later) => return Outcome::Unreachable,
-            Ok(Sent::Yes) => {}
+            Ok(Sent::Yes(packet)) => {
+                self.under_way.insert(packet, due.clone());
+                Outcome::Unanswered
+            }
         }
-        if property.write.as_ref().is_some_and(|write| write.optimistic) {
-            let value = Observation::Value(due.value.clone());
-            self.outgoing
-                .seen(&due.device, &due.property, value, Clue::default());
-        }
-        Outcome::Sent
     }
 }
