@@ -188,13 +188,12 @@ async fn a_slave_that_comes_back_is_read_again_and_gets_what_was_wished() {
     node.stop().await;
 }
 
-#[tokio::test]
-async fn a_serial_line_serves_its_units() {
-    let memory = Memory::with(&[(0, 42), (1, 0)]);
+/// A serial line with slaves that share a memory: where it is, and what has to live for as long as it is used.
+fn serial_line(memory: &Memory) -> (String, impl Sized) {
     let (master, line) = SerialStream::pair().unwrap();
     let path = line.name().unwrap();
     // The line has to stay open, without the lock that keeps others from it.
-    let _open = std::fs::File::options()
+    let open = std::fs::File::options()
         .read(true)
         .write(true)
         .open(&path)
@@ -205,6 +204,13 @@ async fn a_serial_line_serves_its_units() {
     slaves.spawn(async move {
         let _ = rtu::Server::new(master).serve_forever(service).await;
     });
+    (path, (open, slaves))
+}
+
+#[tokio::test]
+async fn a_serial_line_serves_its_units() {
+    let memory = Memory::with(&[(0, 42), (1, 0)]);
+    let (path, _line) = serial_line(&memory);
     let config =
         |unit: u8| json!({"serialPort": path, "slaveID": unit, "baudRate": 115_200, "interframeDelay": 2});
     let properties = [
@@ -227,6 +233,87 @@ async fn a_serial_line_serves_its_units() {
     node.twins.until(&device("two"), "set", &value("7")).await;
     let multiple = |request: &String| request.starts_with("2 WriteMultipleRegisters(1");
     assert!(memory.requests().iter().any(multiple));
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn on_a_serial_line_an_answer_that_comes_late_is_that_to_no_other_request() {
+    let memory = Memory::with(&[(0, 1), (7, 2)]);
+    memory.answer_late(&[600, 150]);
+    let (path, _line) = serial_line(&memory);
+    let config = json!({"serialPort": path, "timeout": 500, "retries": 1});
+    let apart = |address: u16| json!({"register": "holding", "offset": address, "merge": false});
+    let node = Node::start(
+        1883,
+        [meter("meter", &config, &[("a", apart(0)), ("b", apart(7))])],
+    );
+    let name = device("meter");
+    for (property, text) in [("a", "1"), ("b", "2")] {
+        node.twins.until(&name, property, &value(text)).await;
+    }
+    let wrong = [("a", "2"), ("b", "1")].map(|(property, text)| (property.to_owned(), value(text)));
+    let observed = node.twins.observed(&name);
+    assert!(!observed.iter().any(|seen| wrong.contains(seen)), "{observed:?}");
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_serial_line_on_which_an_answer_was_too_late_for_all_patience_is_right_again_by_itself() {
+    let memory = Memory::with(&[(0, 1), (7, 2)]);
+    memory.answer_late(&[1000]);
+    let (path, _line) = serial_line(&memory);
+    let config = json!({"serialPort": path, "timeout": 200, "retries": 1});
+    let apart = |address: u16| json!({"register": "holding", "offset": address, "merge": false});
+    let node = Node::start(
+        1883,
+        [meter("meter", &config, &[("a", apart(0)), ("b", apart(7))])],
+    );
+    let name = device("meter");
+    for (property, text) in [("a", "1"), ("b", "2")] {
+        node.twins.until(&name, property, &value(text)).await;
+    }
+    memory.set(0, 3);
+    memory.set(7, 4);
+    for (property, text) in [("a", "3"), ("b", "4")] {
+        node.twins.until(&name, property, &value(text)).await;
+    }
+    let seen = node.twins.observed(&name).len();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let right = [("a", "3"), ("b", "4")].map(|(property, text)| (property.to_owned(), value(text)));
+    let observed = node.twins.observed(&name);
+    assert!(
+        observed[seen..].iter().all(|seen| right.contains(seen)),
+        "{observed:?}"
+    );
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn on_a_serial_line_the_answer_to_another_write_confirms_none() {
+    let memory = Memory::with(&[(0, 1)]);
+    memory.misplace();
+    let (path, _line) = serial_line(&memory);
+    let config = json!({"serialPort": path, "timeout": 200, "retries": 0});
+    let mut optimistic = holding(0, "uint16");
+    optimistic["optimistic"] = json!(true);
+    let node = Node::start(1883, [meter("meter", &config, &[("p", optimistic)])]);
+    let name = device("meter");
+    node.twins.until(&name, "p", &value("1")).await;
+    node.twins.wish(&name, "p", "2", 1);
+    let writes = || {
+        let requests = memory.requests();
+        requests
+            .iter()
+            .filter(|request| request.contains("Write"))
+            .count()
+    };
+    for _ in 0..1000 {
+        if writes() == 2 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(writes(), 2, "{:?}", memory.requests());
     node.stop().await;
 }
 

@@ -1,12 +1,13 @@
 //! Simulated Modbus slaves, and others that only pretend to be.
 
-use std::collections::BTreeMap;
-use std::future::{Ready, ready};
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -25,6 +26,8 @@ struct Inner {
     coils: BTreeMap<u16, bool>,
     silent_unit: Option<u8>,
     mute_unit: Option<u8>,
+    late: VecDeque<Duration>,
+    misplaces: bool,
     requests: Vec<String>,
 }
 
@@ -72,6 +75,16 @@ impl Memory {
         panic!("{what} was never asked: {:?}", self.requests());
     }
 
+    /// The next answers take so long each, in ms.
+    pub(crate) fn answer_late(&self, delays: &[u64]) {
+        self.0.lock().late = delays.iter().copied().map(Duration::from_millis).collect();
+    }
+
+    /// The next write is lost, and answered with the answer to another.
+    pub(crate) fn misplace(&self) {
+        self.0.lock().misplaces = true;
+    }
+
     pub(crate) fn requests(&self) -> Vec<String> {
         self.0.lock().requests.clone()
     }
@@ -81,7 +94,7 @@ impl Service for Memory {
     type Request = SlaveRequest<'static>;
     type Response = Option<Response>;
     type Exception = ExceptionCode;
-    type Future = Ready<Result<Option<Response>, ExceptionCode>>;
+    type Future = BoxFuture<'static, Result<Option<Response>, ExceptionCode>>;
 
     fn call(&self, asked: SlaveRequest<'static>) -> Self::Future {
         let mut inner = self.0.lock();
@@ -93,9 +106,15 @@ impl Service for Memory {
             Request::ReadCoils(..) | Request::ReadHoldingRegisters(..)
         );
         if inner.silent_unit == Some(asked.slave) || is_read && inner.mute_unit == Some(asked.slave) {
-            return ready(Ok(None));
+            return async { Ok(None) }.boxed();
         }
-        ready(inner.answer(asked.request).map(Some))
+        let answer = inner.answer(asked.request).map(Some);
+        let late = inner.late.pop_front().unwrap_or_default();
+        async move {
+            tokio::time::sleep(late).await;
+            answer
+        }
+        .boxed()
     }
 }
 
@@ -122,6 +141,9 @@ impl Inner {
             }
             Request::WriteSingleRegister(address, word) => {
                 let held = self.registers.get_mut(&address).ok_or(missing)?;
+                if std::mem::take(&mut self.misplaces) {
+                    return Ok(Response::WriteSingleRegister(address + 1, word));
+                }
                 *held = word;
                 Ok(Response::WriteSingleRegister(address, word))
             }

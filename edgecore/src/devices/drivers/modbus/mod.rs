@@ -7,10 +7,12 @@
 //! ```
 //!
 //! **Invariant:** one task speaks on a connection or bus, one request at a time; a unit that is silent
-//! or talks nonsense delays the others by its timeouts and no more, and other endpoints not at all.
+//! or talks nonsense delays the others by its timeouts (twice on a serial line, see [`wire`]) and no more, and
+//! other endpoints not at all.
 
 mod codec;
 mod config;
+mod line;
 mod plan;
 mod rounds;
 mod task;

@@ -1,7 +1,9 @@
 //! One request at a time to one endpoint: connects, waits, repeats, and gives up.
 //!
 //! After a request that was not answered, or not answered sensibly, the connection is dropped: a late
-//! answer to it would be taken for the answer to the next one.
+//! answer to it would be taken for the answer to the next one. On a serial line that does not suffice, since
+//! every connection is the same line, and no answer says what it answers: nothing is asked for as long again
+//! as an answer may take.
 
 use std::fmt;
 use std::io;
@@ -12,10 +14,10 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_modbus::client::{Client, Context, rtu, tcp};
 use tokio_modbus::slave::{Slave, SlaveContext};
 use tokio_modbus::{ExceptionCode, Request, Response};
-use tokio_serial::{DataBits, SerialPortBuilderExt, StopBits};
 use tracing::{info, warn};
 
-use super::config::{Endpoint, Line, Parity, Table, Timing};
+use super::config::{Endpoint, Table, Timing};
+use super::line::Port;
 use crate::backoff::Backoff;
 use crate::devices::drivers::pace::pause;
 
@@ -88,6 +90,7 @@ pub(crate) struct Wire {
     backoff: Backoff,
     failures: u32,
     away: Option<(Instant, String)>,
+    /// Since when nobody speaks; in the future while a late answer may come.
     quiet_since: Instant,
 }
 
@@ -140,11 +143,14 @@ impl Wire {
                 (words.len(), Words::Registers(words))
             }
             // The library compares the function with that of the request already.
-            other => return Err(self.nonsense(&format!("an answer of function {}", other.function_code()))),
+            other => {
+                let why = format!("an answer of function {}", other.function_code());
+                return Err(self.nonsense(&why, timing));
+            }
         };
         match words {
             (length, words) if length == usize::from(count) => Ok(words),
-            (length, _) => Err(self.nonsense(&format!("{length} values for {count}"))),
+            (length, _) => Err(self.nonsense(&format!("{length} values for {count}"), timing)),
         }
     }
 
@@ -166,7 +172,13 @@ impl Wire {
                 words => Request::WriteMultipleRegisters(address, words.into()),
             },
         };
-        self.call(unit, request.into_owned(), timing).await.map(drop)
+        let request = request.into_owned();
+        let response = self.call(unit, request.clone(), timing).await?;
+        // Over TCP the number of the request says it.
+        if self.is_line() && !confirms(&request, &response) {
+            return Err(self.nonsense("the answer is that to another write", timing));
+        }
+        Ok(())
     }
 
     async fn call(
@@ -212,10 +224,10 @@ impl Wire {
         self.quiet_since = Instant::now();
         match answer {
             Ok(Ok(response)) => Ok(response),
-            Ok(Err(error)) => Err(self.nonsense(&error.to_string())),
+            Ok(Err(error)) => Err(self.nonsense(&error.to_string(), timing)),
             // One unit's silence says nothing of the endpoint.
             Err(_) => {
-                self.context = None;
+                self.hang_up(timing);
                 Err(Failure::Silent)
             }
         }
@@ -232,7 +244,7 @@ impl Wire {
                         Ok(tcp::attach(stream))
                     })
             }
-            Endpoint::Rtu(line) => open(line),
+            Endpoint::Rtu(line) => Port::open(line).map(rtu::attach),
         };
         opened.map_err(|error| {
             self.failures = PATIENCE;
@@ -242,10 +254,22 @@ impl Wire {
     }
 
     /// What came is no answer: the connection cannot be trusted any more.
-    fn nonsense(&mut self, why: &str) -> Failure {
-        self.context = None;
+    fn nonsense(&mut self, why: &str, timing: Timing) -> Failure {
+        self.hang_up(timing);
         self.failed(why);
         Failure::Away(why.to_owned())
+    }
+
+    /// The answer to the last request may be yet to come.
+    fn hang_up(&mut self, timing: Timing) {
+        self.context = None;
+        if self.is_line() {
+            self.quiet_since = Instant::now() + timing.timeout;
+        }
+    }
+
+    const fn is_line(&self) -> bool {
+        matches!(self.endpoint, Endpoint::Rtu(_))
     }
 
     fn failed(&mut self, why: &str) {
@@ -266,22 +290,18 @@ impl Wire {
     }
 }
 
-fn open(line: &Line) -> io::Result<Context> {
-    let builder = tokio_serial::new(&line.path, line.baud)
-        .data_bits(if line.data_bits == 7 {
-            DataBits::Seven
-        } else {
-            DataBits::Eight
-        })
-        .stop_bits(if line.stop_bits == 2 {
-            StopBits::Two
-        } else {
-            StopBits::One
-        })
-        .parity(match line.parity {
-            Parity::None => tokio_serial::Parity::None,
-            Parity::Even => tokio_serial::Parity::Even,
-            Parity::Odd => tokio_serial::Parity::Odd,
-        });
-    Ok(rtu::attach(builder.open_native_async()?))
+/// Whether this can be the answer to this write, by its place. The value is left to reading it back: there
+/// are devices that answer with what they made of it.
+fn confirms(request: &Request<'_>, response: &Response) -> bool {
+    match (request, response) {
+        (Request::WriteSingleCoil(asked, _), Response::WriteSingleCoil(said, _))
+        | (Request::WriteSingleRegister(asked, _), Response::WriteSingleRegister(said, _)) => asked == said,
+        (Request::WriteMultipleCoils(asked, bits), Response::WriteMultipleCoils(said, count)) => {
+            asked == said && bits.len() == usize::from(*count)
+        }
+        (Request::WriteMultipleRegisters(asked, words), Response::WriteMultipleRegisters(said, count)) => {
+            asked == said && words.len() == usize::from(*count)
+        }
+        _ => false,
+    }
 }
