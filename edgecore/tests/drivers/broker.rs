@@ -177,6 +177,12 @@ impl Client {
             .unwrap();
     }
 
+    /// Publishes with QoS 0: the broker keeps it for nobody who is away.
+    pub(crate) async fn publish_once(&self, topic: &str, retain: bool, payload: &str) {
+        let (qos, payload) = (QoS::AtMostOnce, payload.to_owned());
+        self.mqtt.publish(topic, qos, retain, payload).await.unwrap();
+    }
+
     /// The next message that the devices get.
     pub(crate) async fn next(&mut self) -> (String, String) {
         let next = tokio::time::timeout(Duration::from_secs(10), self.seen.recv());

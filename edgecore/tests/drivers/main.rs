@@ -21,6 +21,7 @@ mod node;
 #[path = "../mqtt/old.rs"]
 mod old;
 mod push;
+mod relay;
 mod server;
 mod slave;
 

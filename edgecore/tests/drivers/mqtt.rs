@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use crate::broker::{Broker, Client};
 use crate::line::Line;
 use crate::node::Node;
+use crate::relay::Relay;
 
 pub(crate) fn lamp(name: &str) -> Value {
     json!({
@@ -120,6 +121,41 @@ async fn after_a_restart_of_the_broker_everything_goes_on() {
     assert_eq!(devices.next().await.1, r#"{"state":"OFF"}"#);
     // The broker kept the session; what it had retained is no news.
     assert_eq!(node.twins.states(&name), [DeviceState::Online]);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_device_that_was_back_before_the_node_is_there_and_is_set() {
+    let broker = Broker::start("back").await;
+    let relay = Relay::to(broker.port).await;
+    let mut devices = Client::connect(&broker, &["zigbee2mqtt/lamp/set", "mark"]).await;
+    let availability = "zigbee2mqtt/lamp/availability";
+    devices
+        .publish(availability, true, r#"{"state": "online"}"#)
+        .await;
+    let (node, name) = (
+        Node::start(relay.port, [lamp("lamp")]),
+        DeviceName::new("hall", "lamp"),
+    );
+    node.until_state(&name, DeviceState::Online).await;
+    relay.cut().await;
+    // Its will the broker keeps for the node, and that it is back the broker does not.
+    devices
+        .publish(availability, true, r#"{"state": "offline"}"#)
+        .await;
+    devices
+        .publish("zigbee2mqtt/lamp", false, r#"{"state": "OFF"}"#)
+        .await;
+    devices
+        .publish_once(availability, true, r#"{"state": "online"}"#)
+        .await;
+    devices.publish("mark", false, "").await;
+    assert_eq!(devices.next().await.0, "mark");
+    relay.mend();
+    node.twins.until(&name, "power", &value("false")).await;
+    node.twins.wish(&name, "power", "true", 1);
+    assert_eq!(devices.next().await.1, r#"{"state":"ON"}"#);
+    node.until_state(&name, DeviceState::Online).await;
     node.stop().await;
 }
 

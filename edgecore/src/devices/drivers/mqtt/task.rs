@@ -291,7 +291,13 @@ impl Task {
             warn!("what the broker had kept was dropped, since it could not be taken");
         }
         self.greeting.connected();
-        if !session_present {
+        if session_present {
+            // A broker keeps a device's will for the node, and mostly not what the device says when it is back
+            // (QoS 0): whether devices are there is asked for again.
+            for (topic, _) in self.routes.topics().filter(|(_, availability)| *availability) {
+                self.subscribed.remove(topic);
+            }
+        } else {
             self.subscribed.clear();
         }
         self.subscribe();
