@@ -98,6 +98,7 @@ impl Config {
             topics: Allowed::new(self.devices.topics.clone()),
             credentials: PathBuf::from(drivers::CREDENTIALS),
             http_listen: self.devices.http_listen,
+            lost_power: false,
             counters: Arc::default(),
         }
     }

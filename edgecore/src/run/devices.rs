@@ -58,6 +58,7 @@ fn carriers_of(parts: &Arc<Parts>, twins: Arc<dyn Twins>, stop: &CancellationTok
 fn drivers(parts: &Parts, twins: Arc<dyn Twins>, stop: CancellationToken) -> Carrier {
     let mut config = parts.config.drivers();
     config.credentials = parts.paths.at(&config.credentials);
+    config.lost_power = parts.devices.lost_power();
     config.counters = Arc::clone(&parts.mqtt);
     Box::pin(async move {
         drivers::run(config, twins, stop).await;

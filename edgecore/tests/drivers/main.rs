@@ -17,9 +17,11 @@ mod line;
 mod modbus;
 mod mqtt;
 mod mqtt_old;
+mod mqtt_powercut;
 mod node;
 #[path = "../mqtt/old.rs"]
 mod old;
+mod pretender;
 mod push;
 mod relay;
 mod server;

@@ -23,6 +23,18 @@ pub(crate) struct Node {
     tasks: JoinSet<()>,
 }
 
+fn config(broker: u16, credentials: &Path) -> DriversConfig {
+    DriversConfig {
+        broker: format!("mqtt://127.0.0.1:{broker}").parse().unwrap(),
+        client_id: "edgecore-n1".to_owned(),
+        topics: Allowed::new(BTreeMap::from([("*".to_owned(), vec!["#".to_owned()])])),
+        credentials: credentials.to_owned(),
+        http_listen: None,
+        lost_power: false,
+        counters: Arc::new(Counters::default()),
+    }
+}
+
 impl Node {
     /// Serves these devices; the node's broker is at this port.
     pub(crate) fn start(broker: u16, manifests: impl IntoIterator<Item = Value>) -> Self {
@@ -41,15 +53,24 @@ impl Node {
         listen: Option<SocketAddr>,
         manifests: impl IntoIterator<Item = Value>,
     ) -> Self {
-        let counters = Arc::new(Counters::default());
         let config = DriversConfig {
-            broker: format!("mqtt://127.0.0.1:{broker}").parse().unwrap(),
-            client_id: "edgecore-n1".to_owned(),
-            topics: Allowed::new(BTreeMap::from([("*".to_owned(), vec!["#".to_owned()])])),
-            credentials: credentials.to_owned(),
             http_listen: listen,
-            counters: Arc::clone(&counters),
+            ..config(broker, credentials)
         };
+        Self::run(config, manifests)
+    }
+
+    /// As [`start`](Self::start), after the power of the node failed.
+    pub(crate) fn after_a_power_cut(broker: u16, manifests: impl IntoIterator<Item = Value>) -> Self {
+        let config = DriversConfig {
+            lost_power: true,
+            ..config(broker, Path::new("/nonexistent"))
+        };
+        Self::run(config, manifests)
+    }
+
+    fn run(config: DriversConfig, manifests: impl IntoIterator<Item = Value>) -> Self {
+        let counters = Arc::clone(&config.counters);
         let (twins, stop, mut tasks) = (FakeTwins::new(), CancellationToken::new(), JoinSet::new());
         twins.serve(manifests);
         tasks.spawn(run(config, Arc::clone(&twins) as Arc<dyn Twins>, stop.clone()));

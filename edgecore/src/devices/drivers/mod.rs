@@ -63,6 +63,9 @@ pub struct DriversConfig {
     pub credentials: PathBuf,
     /// Where devices may push what they say over HTTP; nowhere by default.
     pub http_listen: Option<SocketAddr>,
+    /// Whether the power failed since the last process: the node's broker may deliver again what it has
+    /// forgotten that it delivered.
+    pub lost_power: bool,
     /// Where the MQTT driver counts what it could not take, beside the bridge.
     pub counters: Arc<Counters>,
 }
@@ -82,6 +85,7 @@ pub async fn run(config: DriversConfig, twins: Arc<dyn Twins>, stop: Cancellatio
         client_id: config.client_id,
         topics: config.topics,
         credentials: config.credentials,
+        lost_power: config.lost_power,
         counters: config.counters,
     });
     fleets.spawn(fleet::run(Arc::new(mqtt), Arc::clone(&twins), stop.clone()));

@@ -47,6 +47,8 @@ pub(crate) struct MqttConfig {
     pub(crate) topics: Allowed,
     /// Where credentials are.
     pub(crate) credentials: PathBuf,
+    /// Whether the power of the node and of its broker failed since the last process.
+    pub(crate) lost_power: bool,
     /// Where it counts.
     pub(crate) counters: Arc<Counters>,
 }

@@ -59,6 +59,9 @@ pub(super) struct Task {
     /// Since when the broker answers on this link.
     up: Option<Instant>,
     subscribed: BTreeSet<String>,
+    /// The power failed since the last process, and the broker has yet to answer the subscription of this
+    /// one: what it delivers again until then it may have forgotten that it delivered, and what came since.
+    recalls: bool,
     backoff: Backoff,
     greeting: Greeting,
     /// When to connect again.
@@ -77,6 +80,8 @@ impl Task {
         hands: Hands,
     ) -> Self {
         Self {
+            // A broker elsewhere has not lost its power: what it delivers again it may not have delivered.
+            recalls: driver.config.lost_power && endpoint.broker.is_none(),
             driver,
             endpoint,
             all: units,
@@ -269,15 +274,23 @@ impl Task {
         match event {
             Ok(Event::Up { session_present, .. }) => self.up(session_present),
             Ok(Event::Message(message)) => {
-                let tickets = self.heard(&message);
+                let recalled = self.recalls && message.repeat;
+                if recalled {
+                    count(&self.driver.config.counters.retained_ignored);
+                }
+                let tickets = self.heard(&message, recalled);
                 if let Some(packet) = message.packet {
                     self.unacked.push(packet, tickets);
                 }
             }
-            Ok(Event::Subscribed { granted }) if granted.contains(&false) => {
-                warn!("the broker refused subscriptions: its ACL must let edgecore read the devices' topics");
+            Ok(Event::Subscribed { granted }) => {
+                self.recalls = false;
+                if granted.contains(&false) {
+                    warn!(
+                        "the broker refused subscriptions: its ACL must let edgecore read the devices' topics"
+                    );
+                }
             }
-            Ok(Event::Subscribed { .. }) => {}
             Ok(Event::Acknowledged(packet)) => self.arrived(packet),
             Err(lost) => self.down(&lost),
         }
@@ -299,6 +312,7 @@ impl Task {
             }
         } else {
             self.subscribed.clear();
+            self.recalls = false;
         }
         self.subscribe();
         self.presence.broker(true);

@@ -13,8 +13,9 @@ use crate::devices::mqtt::{Message, count};
 const TOO_LARGE: &str = "a message of more than 256 KiB was not taken";
 
 impl Task {
-    /// Takes a message; what has to be done before it may be acknowledged.
-    pub(super) fn heard(&mut self, message: &Message) -> Vec<Ticket> {
+    /// Takes a message; what has to be done before it may be acknowledged. One that the broker recalls from
+    /// before a power cut is as old as what it retains, and says nothing of who is there now.
+    pub(super) fn heard(&mut self, message: &Message, recalled: bool) -> Vec<Ticket> {
         let topic = message.topic.as_str();
         if message.too_large {
             count(&self.driver.config.counters.too_large);
@@ -25,7 +26,8 @@ impl Task {
         } else {
             Payload::new(&message.payload)
         };
-        let Some(all) = self.routes.decode(topic, &payload, message.retained) else {
+        let old = message.retained || recalled;
+        let Some(all) = self.routes.decode(topic, &payload, old) else {
             // A subscription of an earlier run, which the broker kept.
             if let Some(link) = &mut self.link {
                 link.unsubscribe(topic);
@@ -35,6 +37,7 @@ impl Task {
         let (mut came, mut tickets) = (false, Vec::new());
         for heard in all {
             match heard {
+                Heard::Present(..) if recalled => {}
                 Heard::Present(device, present) => {
                     came |= present && self.presence.present(&device) != Some(true);
                     self.presence.said(&device, present);
