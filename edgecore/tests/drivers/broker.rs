@@ -177,7 +177,7 @@ impl Client {
             .unwrap();
     }
 
-    /// Publishes with QoS 0: the broker keeps it for nobody who is away.
+    /// Publishes with `QoS` 0: the broker keeps it for nobody who is away.
     pub(crate) async fn publish_once(&self, topic: &str, retain: bool, payload: &str) {
         let (qos, payload) = (QoS::AtMostOnce, payload.to_owned());
         self.mqtt.publish(topic, qos, retain, payload).await.unwrap();

@@ -109,7 +109,7 @@ fn filters(body: &[u8]) -> usize {
     count
 }
 
-/// A PUBLISH of QoS 1 that is delivered once more.
+/// A PUBLISH of `QoS` 1 that is delivered once more.
 fn again((topic, payload): &Said, number: u16) -> Vec<u8> {
     let mut body = u16::try_from(topic.len()).unwrap().to_be_bytes().to_vec();
     body.extend(topic.as_bytes());

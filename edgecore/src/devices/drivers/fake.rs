@@ -68,7 +68,12 @@ impl FakeTwins {
             .rev()
             .find_map(|(of, name, seen)| match seen {
                 Observation::Value(value) if of == device && name == property => Some(value),
-                _ => None,
+                Observation::Value(_)
+                | Observation::Fault(_)
+                | Observation::GivenUp { .. }
+                | Observation::Retained(_)
+                | Observation::Wished(_)
+                | Observation::Dropped => None,
             });
         let met = last.is_some_and(|last| last == value);
         let wish = Wish {
