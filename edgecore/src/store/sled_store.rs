@@ -31,10 +31,9 @@ use std::{
     sync::Arc,
 };
 
-/// The hot leaves fit; the edge reads from memory, not from here. What it may hold it holds in the end, and twice, as
-/// there are two databases: with 2 MiB an agent grew by megabytes over a thousand pods that came and went, and its
-/// heap's profile named these pages.
-const CACHE_BYTES: u64 = 512 * 1024;
+/// A page table and the hot leaves fit; the edge reads from memory, not from here. What it may hold it holds in
+/// the end: with twice as much an agent grows by a megabyte over a thousand pods that come and go.
+const CACHE_BYTES: u64 = 2 * 1024 * 1024;
 
 /// The file that says that nothing was written since the last open.
 const SETTLED: &str = "settled";
