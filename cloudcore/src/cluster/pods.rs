@@ -241,6 +241,8 @@ impl Cluster {
     fn wrote_pod(&self, pod: &PodRef, json: &[u8]) {
         if let Some(entry) = self.newer_pod(&pod.node, json) {
             self.inner.index.write().refresh_pod(&pod.node, entry);
+            // It may name what nobody watches yet, and its echo is no news.
+            self.inner.wants.notify_one();
         }
     }
 }

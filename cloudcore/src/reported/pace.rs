@@ -8,11 +8,11 @@
 //! An honest node stays below, also at its fastest. A pod takes some three statuses to start, and two and its end
 //! to go: sixty that start and end at once are 360 writes, in ten seconds each way; 110, which is all that a node
 //! has by default, are 660, and while the first 600 are made others become due. After that twenty a second are six
-//! pods that start in every second. Of events edgecore tells at most 512 within a minute, whatever happens (six of
-//! each of sixty pods are 360), so that they wait only after a long cut, when up to 1,000 are kept.
+//! pods that start in every second. Of events edgecore tells at most 600 within a minute, whatever happens (five of
+//! each of 110 pods are 550), so that they wait only after a long cut, when up to 1,000 are kept.
 //!
-//! A thief costs the API server twenty small patches a second, and etcd, which keeps events for an hour, 150 MB
-//! ([`MAX_EVENT`](protocol::reported::MAX_EVENT) bytes five times a second): what is left of its quota is for the
+//! A thief costs the API server twenty small patches a second, and etcd, which keeps events for an hour, 300 MB
+//! ([`MAX_EVENT`](protocol::reported::MAX_EVENT) bytes ten times a second): what is left of its quota is for the
 //! cluster.
 //!
 //! Devices have turns of their own, and what is only written again because somebody else changed it is bounded by
@@ -40,7 +40,7 @@ pub(super) const STATE: Rate = Rate {
 
 /// Events.
 pub(super) const EVENTS: Rate = Rate {
-    every: Duration::from_millis(200),
+    every: Duration::from_millis(100),
     burst: 600,
 };
 

@@ -295,10 +295,13 @@ impl Worker {
         }
         let makes = |step: &Step| matches!(step, Step::CreateSandbox { .. } | Step::Start(_));
         let first = self.observed.containers.is_empty() && steps.iter().all(makes);
+        let starts_some = steps.iter().any(|step| matches!(step, Step::Start(_)));
         let publish = self.publish();
         let untold = *self.untold.get_or_insert_with(|| Instant::now() + CROWDED);
         let starts = Arc::clone(&self.kit.starts);
-        let waits = || first && Instant::now() < untold && starts.available_permits() == 0;
+        // What runs is told at once: a pod of which nothing was told is taken for a new one after a restart.
+        let queues = first && !starts_some;
+        let waits = || queues && Instant::now() < untold && starts.available_permits() == 0;
         let soon = if first { SOON } else { Duration::ZERO };
         let (noted, told) = beside(publish, Box::pin(self.carry_out(steps)), (soon, waits)).await;
         self.noted = noted;
