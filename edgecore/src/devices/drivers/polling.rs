@@ -219,6 +219,9 @@ impl<D: Polled> Frame<D> {
 
     /// Says how a device is, by whether it answered.
     pub(crate) fn say_state(&mut self, device: &DeviceName, answered: bool) {
+        if answered {
+            self.wishes.answers(device, Instant::now());
+        }
         let faulty = self.all.borrow().get(device).is_some_and(|unit| unit.faulty);
         let bad = self.bad.get(device).is_some_and(|bad| !bad.is_empty());
         let state = match (answered, faulty || bad) {

@@ -147,6 +147,18 @@ impl Wishes {
         }
     }
 
+    /// The device has answered what was read.
+    pub(crate) fn answers(&mut self, device: &DeviceName, now: Instant) {
+        for (_, writing) in self
+            .devices
+            .get_mut(device)
+            .into_iter()
+            .flat_map(BTreeMap::values_mut)
+        {
+            writing.answers(now);
+        }
+    }
+
     /// Whether a property was written and has yet to say so.
     pub(crate) fn is_awaited(&self, device: &DeviceName, property: &str) -> bool {
         let properties = self.devices.get(device);

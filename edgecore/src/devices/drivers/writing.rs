@@ -69,6 +69,8 @@ struct Effort {
     /// The last report equals the wish, and is older than something that may have been carried out
     /// since: it is written whatever that report says.
     owed: bool,
+    /// The last write got no answer.
+    unanswered: bool,
 }
 
 impl Effort {
@@ -79,6 +81,7 @@ impl Effort {
             reached: None,
             refusal: None,
             owed: false,
+            unanswered: false,
         }
     }
 
@@ -160,6 +163,18 @@ impl Writing {
     pub(crate) fn unanswered(&mut self, now: Instant) {
         self.in_doubt = true;
         self.unreachable(now);
+        if let Some(effort) = &mut self.effort {
+            effort.unanswered = true;
+        }
+    }
+
+    /// The device answers something else: it is there, and just silent on what is written. So its time runs.
+    pub(crate) fn answers(&mut self, now: Instant) {
+        if let Some(effort) = &mut self.effort
+            && effort.unanswered
+        {
+            effort.reached.get_or_insert(now);
+        }
     }
 
     /// Nobody was reached.
@@ -186,7 +201,7 @@ impl Writing {
             // One that the device has fulfilled was written by an earlier run: it is as any other that a
             // person has changed since. The last report may be older than what was written since.
             let unmet = !wish.done || (!wish.met && manner.enforce);
-            self.effort = (unmet || self.in_doubt).then(|| Effort {
+            self.effort = (unmet || (self.in_doubt && wish.met)).then(|| Effort {
                 owed: self.in_doubt && wish.met,
                 ..Effort::begin(now)
             });
@@ -396,6 +411,49 @@ mod tests {
             writing.next(Some(&wish("20", 2, true)), MANNER, now),
             Step::Wait(None)
         );
+    }
+
+    #[test]
+    fn a_device_that_answers_reads_and_no_writes_is_given_up() {
+        for met in [false, true] {
+            let (mut writing, start) = (Writing::default(), Instant::now());
+            let _ = writing.next(Some(&wish("on", 1, false)), MANNER, start);
+            writing.unanswered(start);
+            let now = wish("off", 2, met);
+            let _ = writing.next(Some(&now), MANNER, at(start, 1));
+            writing.unanswered(at(start, 1));
+            // As long as it answers nothing at all its time stands still.
+            assert!(matches!(
+                writing.next(Some(&now), MANNER, at(start, 600)),
+                Step::Write(_)
+            ));
+            writing.unanswered(at(start, 600));
+            writing.answers(at(start, 601));
+            writing.answers(at(start, 620));
+            let gives_up = Step::GiveUp {
+                version: 2,
+                why: "NotConfirmed".to_owned(),
+            };
+            assert_eq!(writing.next(Some(&now), MANNER, at(start, 631)), gives_up);
+            let settled = Wish { done: true, ..now };
+            assert_eq!(
+                writing.next(Some(&settled), MANNER, at(start, 700)),
+                Step::Wait(None)
+            );
+        }
+    }
+
+    #[test]
+    fn a_wish_that_was_given_up_is_not_written_when_it_goes_and_comes_back() {
+        let (mut writing, start) = (Writing::default(), Instant::now());
+        let unmet = wish("80", 1, false);
+        let _ = writing.next(Some(&unmet), MANNER, start);
+        writing.sent(start);
+        let end = writing.next(Some(&unmet), MANNER, at(start, 30));
+        assert!(matches!(end, Step::GiveUp { .. }));
+        assert_eq!(writing.next(None, MANNER, at(start, 40)), Step::Wait(None));
+        let done = Wish { done: true, ..unmet };
+        assert_eq!(writing.next(Some(&done), MANNER, at(start, 50)), Step::Wait(None));
     }
 
     #[test]
