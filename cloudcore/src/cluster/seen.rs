@@ -108,23 +108,19 @@ impl Cluster {
     /// is written here the watch tells what the answer has told, and the whole pod is dear to read.
     pub(super) fn newer_pod(&self, node: &NodeName, json: &[u8]) -> Option<PodEntry> {
         let (key, revision) = identity(json)?;
-        let held = {
-            let index = self.inner.index.read();
-            if !index.is_news(node, &key, revision) {
-                return None;
-            }
-            index.pod(node, &key).map(|pod| Arc::clone(&pod.object))
-        };
-        entry_after(node, json, held.as_deref())
+        let is_news = self.inner.index.read().is_news(node, &key, revision);
+        is_news.then(|| entry_after(node, json, self.held_pod(node, &key).as_deref()))?
     }
 
     /// A pod as the index keeps it; the body is shared with the version before where it is equal.
     pub(super) fn pod_entry(&self, node: &NodeName, json: &[u8]) -> Option<PodEntry> {
-        let held = identity(json).and_then(|(key, _)| {
-            let index = self.inner.index.read();
-            index.pod(node, &key).map(|pod| Arc::clone(&pod.object))
-        });
+        let held = identity(json).and_then(|(key, _)| self.held_pod(node, &key));
         entry_after(node, json, held.as_deref())
+    }
+
+    fn held_pod(&self, node: &NodeName, key: &ObjectKey) -> Option<Arc<Object>> {
+        let index = self.inner.index.read();
+        index.pod(node, key).map(|pod| Arc::clone(&pod.object))
     }
 
     pub(super) fn lost_pod(&self, key: &ObjectKey, revision: Revision, json: &[u8]) {

@@ -24,8 +24,8 @@ use super::{spec, status};
 /// How long the same event stays untold.
 const QUIET: Duration = Duration::from_mins(1);
 /// How many different events are remembered: five for each of the 110 pods that a node has by default, and some for
-/// what else happens. What is more than that in a minute is not told, and cloudcore writes as many within one: else a
-/// thousand would wait in the outbox, 3 MB of an agent's memory, as long as pods come and go.
+/// what else happens. What is more than that in a minute is not told. Cloudcore writes as many within one, so that none wait
+/// in the outbox as long as pods come and go.
 const REMEMBERED: usize = 600;
 /// How much of a message is told, in characters. The output of a probe may be much longer than an event may be
 /// ([`MAX_EVENT`](protocol::reported::MAX_EVENT)), and each character takes up to six bytes as JSON.

@@ -63,11 +63,8 @@ pub fn host_name(pod: &Pod, cluster_domain: &str) -> HostName {
 /// What the hosts file says. `device` is the device's own file, for pods on the host network: it is copied as it is,
 /// in whatever encoding somebody wrote a comment there.
 pub fn render(pod: &Pod, pod_ips: &[String], cluster_domain: &str, device: &[u8]) -> Vec<u8> {
-    let mut whole = Vec::new();
-    let mut text = String::new();
-    if spec::host_network(pod) {
-        whole.extend_from_slice(HEADER_HOST_NETWORK.as_bytes());
-        whole.extend_from_slice(device);
+    let mut text = if spec::host_network(pod) {
+        [HEADER_HOST_NETWORK.as_bytes(), device].concat()
     } else {
         let HostName { name, domain } = host_name(pod, cluster_domain);
         let full = if domain.is_empty() {
@@ -75,20 +72,15 @@ pub fn render(pod: &Pod, pod_ips: &[String], cluster_domain: &str, device: &[u8]
         } else {
             format!("{name}.{domain}\t")
         };
-        text.push_str(HEADER);
-        text.push_str(LOCAL);
+        let mut text = [HEADER, LOCAL].concat();
         for ip in pod_ips {
             let _ = writeln!(text, "{ip}\t{full}{name}");
         }
-    }
-    aliases(
-        &mut text,
-        spec::spec(pod)
-            .and_then(|spec| spec.host_aliases.as_deref())
-            .unwrap_or_default(),
-    );
-    whole.extend_from_slice(text.as_bytes());
-    whole
+        text.into_bytes()
+    };
+    let named = spec::spec(pod).and_then(|spec| spec.host_aliases.as_deref());
+    text.extend(aliases(named.unwrap_or_default()).into_bytes());
+    text
 }
 
 /// Writes the pod's hosts file and says where it is.
@@ -104,15 +96,16 @@ pub fn write(facts: &NodeFacts, pod: &Pod, pod_ips: &[String]) -> io::Result<Pat
     Ok(path)
 }
 
-fn aliases(text: &mut String, aliases: &[HostAlias]) {
+fn aliases(aliases: &[HostAlias]) -> String {
     if aliases.is_empty() {
-        return;
+        return String::new();
     }
-    text.push_str("\n# Entries added by HostAliases.\n");
+    let mut text = "\n# Entries added by HostAliases.\n".to_owned();
     for alias in aliases {
         let names = alias.hostnames.as_deref().unwrap_or_default().join("\t");
         let _ = writeln!(text, "{}\t{names}", alias.ip);
     }
+    text
 }
 
 fn truncated(name: &str) -> String {

@@ -13,7 +13,6 @@ mod fake;
 mod folder;
 mod http;
 mod http_trust;
-mod line;
 mod modbus;
 mod mqtt;
 mod mqtt_old;

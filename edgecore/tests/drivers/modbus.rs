@@ -236,21 +236,31 @@ async fn a_serial_line_serves_its_units() {
     node.stop().await;
 }
 
+/// A node that reads registers 0 and 7 of a meter one by one, each twice where no answer comes in time.
+fn read_apart(path: &str, timeout: u64) -> Node {
+    let config = json!({"serialPort": path, "timeout": timeout, "retries": 1});
+    let apart = |address: u16| json!({"register": "holding", "offset": address, "merge": false});
+    Node::start(
+        1883,
+        [meter("meter", &config, &[("a", apart(0)), ("b", apart(7))])],
+    )
+}
+
+/// Waits until the meter has said all of these.
+async fn until_all(node: &Node, said: [(&str, &str); 2]) {
+    for (property, text) in said {
+        node.twins.until(&device("meter"), property, &value(text)).await;
+    }
+}
+
 #[tokio::test]
 async fn on_a_serial_line_an_answer_that_comes_late_is_that_to_no_other_request() {
     let memory = Memory::with(&[(0, 1), (7, 2)]);
     memory.answer_late(&[600, 150]);
     let (path, _line) = serial_line(&memory);
-    let config = json!({"serialPort": path, "timeout": 500, "retries": 1});
-    let apart = |address: u16| json!({"register": "holding", "offset": address, "merge": false});
-    let node = Node::start(
-        1883,
-        [meter("meter", &config, &[("a", apart(0)), ("b", apart(7))])],
-    );
+    let node = read_apart(&path, 500);
     let name = device("meter");
-    for (property, text) in [("a", "1"), ("b", "2")] {
-        node.twins.until(&name, property, &value(text)).await;
-    }
+    until_all(&node, [("a", "1"), ("b", "2")]).await;
     let wrong = [("a", "2"), ("b", "1")].map(|(property, text)| (property.to_owned(), value(text)));
     let observed = node.twins.observed(&name);
     assert!(!observed.iter().any(|seen| wrong.contains(seen)), "{observed:?}");
@@ -262,21 +272,12 @@ async fn a_serial_line_on_which_an_answer_was_too_late_for_all_patience_is_right
     let memory = Memory::with(&[(0, 1), (7, 2)]);
     memory.answer_late(&[1000]);
     let (path, _line) = serial_line(&memory);
-    let config = json!({"serialPort": path, "timeout": 200, "retries": 1});
-    let apart = |address: u16| json!({"register": "holding", "offset": address, "merge": false});
-    let node = Node::start(
-        1883,
-        [meter("meter", &config, &[("a", apart(0)), ("b", apart(7))])],
-    );
+    let node = read_apart(&path, 200);
     let name = device("meter");
-    for (property, text) in [("a", "1"), ("b", "2")] {
-        node.twins.until(&name, property, &value(text)).await;
-    }
+    until_all(&node, [("a", "1"), ("b", "2")]).await;
     memory.set(0, 3);
     memory.set(7, 4);
-    for (property, text) in [("a", "3"), ("b", "4")] {
-        node.twins.until(&name, property, &value(text)).await;
-    }
+    until_all(&node, [("a", "3"), ("b", "4")]).await;
     let seen = node.twins.observed(&name).len();
     tokio::time::sleep(Duration::from_millis(500)).await;
     let right = [("a", "3"), ("b", "4")].map(|(property, text)| (property.to_owned(), value(text)));

@@ -8,7 +8,6 @@ use protocol::devices::{DeviceName, DeviceState};
 use serde_json::{Value, json};
 
 use crate::broker::{Broker, Client};
-use crate::line::Line;
 use crate::node::Node;
 use crate::relay::Relay;
 
@@ -338,19 +337,19 @@ async fn a_broker_that_wants_to_hear_of_its_clients_often_hears_of_the_driver() 
 #[tokio::test]
 async fn what_the_broker_has_not_acknowledged_counts_for_nothing_and_is_written_again() {
     let broker = Broker::start("dead").await;
-    let line = Line::to(broker.port).await;
+    let relay = Relay::to(broker.port).await;
     let topics = ["zigbee2mqtt/lamp/set", "zigbee2mqtt/blind/set"];
     let mut devices = Client::connect(&broker, &topics).await;
     let mut blind = lamp("blind");
     blind["spec"]["properties"][0]["visitors"]["configData"]["optimistic"] = json!(true);
-    let node = Node::start(line.port, [lamp("lamp"), blind]);
+    let node = Node::start(relay.port, [lamp("lamp"), blind]);
     let names = ["lamp", "blind"].map(|name| DeviceName::new("hall", name));
     for name in &names {
         let topic = format!("zigbee2mqtt/{}/availability", name.name);
         devices.publish(&topic, true, r#"{"state": "online"}"#).await;
         node.until_state(name, DeviceState::Online).await;
     }
-    line.dies();
+    relay.dies();
     for name in &names {
         node.twins.wish(name, "power", "true", 1);
     }
@@ -359,7 +358,7 @@ async fn what_the_broker_has_not_acknowledged_counts_for_nothing_and_is_written_
     for name in &names {
         assert_eq!(node.twins.observed(name), [], "{name}");
     }
-    line.revives();
+    relay.mend();
     let mut set = [devices.next().await, devices.next().await].map(|(topic, _)| topic);
     set.sort_unstable_by(|one, other| other.cmp(one));
     assert_eq!(set, topics);

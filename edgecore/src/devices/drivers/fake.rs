@@ -62,20 +62,10 @@ impl FakeTwins {
 
     pub(super) fn wish(&self, device: &DeviceName, property: &str, value: &str, version: u64) {
         let mut inner = self.inner.lock();
-        let last = inner
-            .observed
-            .iter()
-            .rev()
-            .find_map(|(of, name, seen)| match seen {
-                Observation::Value(value) if of == device && name == property => Some(value),
-                Observation::Value(_)
-                | Observation::Fault(_)
-                | Observation::GivenUp { .. }
-                | Observation::Retained(_)
-                | Observation::Wished(_)
-                | Observation::Dropped => None,
-            });
-        let met = last.is_some_and(|last| last == value);
+        let last = inner.observed.iter().rfind(|(of, name, seen)| {
+            of == device && name == property && matches!(seen, Observation::Value(_))
+        });
+        let met = last.is_some_and(|(.., seen)| *seen == Observation::Value(value.to_owned()));
         let wish = Wish {
             value: value.to_owned(),
             version,

@@ -114,11 +114,7 @@ impl Wishes {
 
     /// What came of a write.
     pub(crate) fn came(&mut self, due: &Due, outcome: Outcome, now: Instant) {
-        let writing = self
-            .devices
-            .get_mut(&due.device)
-            .and_then(|properties| properties.get_mut(&due.property));
-        if let Some((_, writing)) = writing {
+        if let Some(writing) = self.writing(due) {
             match outcome {
                 Outcome::Sent => writing.sent(now),
                 Outcome::Refused(why) => writing.refused(why, now),
@@ -130,11 +126,14 @@ impl Wishes {
 
     /// What went out without an answer has come after all.
     pub(crate) fn arrived(&mut self, due: &Due, now: Instant) {
-        if let Some(properties) = self.devices.get_mut(&due.device)
-            && let Some((_, writing)) = properties.get_mut(&due.property)
-        {
+        if let Some(writing) = self.writing(due) {
             writing.arrived(due.version, now);
         }
+    }
+
+    fn writing(&mut self, due: &Due) -> Option<&mut Writing> {
+        let properties = self.devices.get_mut(&due.device)?;
+        properties.get_mut(&due.property).map(|(_, writing)| writing)
     }
 
     /// The devices can be reached again: what waited for that is due.
@@ -149,12 +148,8 @@ impl Wishes {
 
     /// The device has answered what was read.
     pub(crate) fn answers(&mut self, device: &DeviceName, now: Instant) {
-        for (_, writing) in self
-            .devices
-            .get_mut(device)
-            .into_iter()
-            .flat_map(BTreeMap::values_mut)
-        {
+        let properties = self.devices.get_mut(device).into_iter();
+        for (_, writing) in properties.flat_map(BTreeMap::values_mut) {
             writing.answers(now);
         }
     }

@@ -289,19 +289,19 @@ impl Worker {
 
     /// Carries the steps out and reports meanwhile.
     async fn act(&mut self, steps: Vec<Step>) {
-        let starts = steps.iter().all(|step| matches!(step, Step::Start(_)));
-        if !starts {
+        let starts = |step: &Step| matches!(step, Step::Start(_));
+        let makes = |step: &Step| matches!(step, Step::CreateSandbox { .. });
+        if !steps.iter().all(starts) {
             self.permit = None;
         }
-        let makes = |step: &Step| matches!(step, Step::CreateSandbox { .. } | Step::Start(_));
-        let first = self.observed.containers.is_empty() && steps.iter().all(makes);
-        let starts_some = steps.iter().any(|step| matches!(step, Step::Start(_)));
+        let new = self.observed.containers.is_empty();
+        let first = new && steps.iter().all(|step| starts(step) || makes(step));
+        // What runs is told at once: a pod of which nothing was told is taken for a new one after a restart.
+        let queues = new && steps.iter().all(makes);
         let publish = self.publish();
         let untold = *self.untold.get_or_insert_with(|| Instant::now() + CROWDED);
-        let starts = Arc::clone(&self.kit.starts);
-        // What runs is told at once: a pod of which nothing was told is taken for a new one after a restart.
-        let queues = first && !starts_some;
-        let waits = || queues && Instant::now() < untold && starts.available_permits() == 0;
+        let turns = Arc::clone(&self.kit.starts);
+        let waits = || queues && Instant::now() < untold && turns.available_permits() == 0;
         let soon = if first { SOON } else { Duration::ZERO };
         let (noted, told) = beside(publish, Box::pin(self.carry_out(steps)), (soon, waits)).await;
         self.noted = noted;
