@@ -82,6 +82,11 @@ impl FakeRuntime {
         self.world.lock().sandbox_takes = takes;
     }
 
+    /// How many sandboxes were asked for, made or not.
+    pub(crate) fn sandboxes_begun(&self) -> usize {
+        self.world.lock().sandboxes_begun
+    }
+
     /// The runtime's wall clock steps back by so much.
     pub(crate) fn clock_steps_back(&self, by: Duration) {
         self.world.lock().clock -= i64::try_from(by.as_nanos()).unwrap();

@@ -13,6 +13,7 @@ mod last_words;
 mod links;
 mod live;
 mod missing;
+mod networks;
 mod pull_secrets;
 mod pulls;
 mod resizes;

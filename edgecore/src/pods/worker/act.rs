@@ -1,20 +1,21 @@
 //! Carrying out the steps of a plan.
 //!
 //! Each step is one write to the runtime (a start is two) and may fail; what failed is held back for a while
-//! and said in the pod's status. Image pulls, mounts and sub paths give way when the pod is ordered to end.
+//! and said in the pod's status. Image pulls, mounts, sub paths and turns to start give way when the pod is ordered to
+//! end.
 
 use std::fs;
 use std::path::Path;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_cri::v1::{ContainerConfig, PodSandboxConfig};
 use k8s_openapi::api::core::v1::{Container, Pod};
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 use tracing::warn;
 
+use super::permit::{PATIENCE, keeping};
 use super::{Order, Waiting, Worker, ordered_end};
 use crate::pods::container_config::{self, ConfigError, ContainerInput};
 use crate::pods::events::Tone;
@@ -29,9 +30,6 @@ use crate::runtime::RuntimeError;
 
 /// How long what failed is left alone: the kubelet's back-off after a failed sync.
 pub(super) const AFTER_FAILURE: Duration = Duration::from_secs(10);
-
-/// How long a start that waits for a file system keeps its permit.
-const PATIENCE: Duration = Duration::from_secs(1);
 
 /// How often the stop of a dead sandbox is tried.
 const STOP_TRIES: u32 = 3;
@@ -135,6 +133,7 @@ impl Worker {
             () = ordered_to_end => return false,
         };
         let made = match config {
+            Ok(_) if !self.take_permit().await => return false,
             Ok(config) => self.create_and_start(start, &container, (config, sandbox)).await,
             Err(error) => Err(error.into()),
         };
@@ -191,9 +190,6 @@ impl Worker {
         (config, sandbox): (ContainerConfig, PodSandboxConfig),
     ) -> Result<String, Failure> {
         let runtime = Arc::clone(&self.kit.runtime);
-        if !self.take_permit().await {
-            return Err(Failure::closing());
-        }
         self.count_restart(start, container);
         let id = Box::pin(runtime.create_container(&start.sandbox, config, sandbox)).await;
         let id = id.map_err(|error| Failure::of("CreateContainerError", &error))?;
@@ -234,14 +230,7 @@ impl Worker {
                 recursive_read_only: kit.recursive_read_only(&desired.pod),
             })
         });
-        let mut built = pin!(built);
-        let soon = timeout(PATIENCE, &mut built).await;
-        let built = if let Ok(built) = soon {
-            built
-        } else {
-            self.permit = None;
-            built.await
-        };
+        let built = keeping(&mut self.permit, PATIENCE, built).await;
         built.unwrap_or_else(|error| Err(ConfigError::io("build the container's config", &error)))
     }
 
@@ -290,13 +279,6 @@ impl Failure {
         Self {
             reason,
             message: error.words(),
-        }
-    }
-
-    fn closing() -> Self {
-        Self {
-            reason: "RunContainerError",
-            message: "the node agent is stopping".to_owned(),
         }
     }
 }

@@ -4,9 +4,7 @@
 //! image is sought by a task of its own: it holds one of the node's few turns to pull, and must come to its end
 //! while the worker waits for something else, another image's turn perhaps. Volumes are begun with the permit to
 //! start and not before: only the worker drives them, and a token that was asked for by a pod that waits for its turn
-//! would be given up meanwhile. A volume that is known at once to be missing keeps the sandbox from being made. A
-//! permit to start is kept from the sandbox to the pod's first containers, so that of a burst some pods run early
-//! instead of all late, and is given back wherever the wait may be long.
+//! would be given up meanwhile. A volume that is known at once to be missing keeps the sandbox from being made.
 //!
 //! **Invariant:** no container is made before the pod's volumes are mounted.
 
@@ -27,6 +25,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::act::{AFTER_FAILURE, field, ordered_to_end_sooner};
+use super::permit::{SANDBOX_PATIENCE, keeping};
 use super::{Worker, earlier};
 use crate::pods::cgroups::{CgroupError, Cgroups};
 use crate::pods::desired::DesiredPod;
@@ -100,7 +99,7 @@ impl Worker {
         let made = tokio::select! {
             biased;
             never = self.ahead.pursue() => match never {},
-            made = run => made,
+            made = keeping(&mut self.permit, SANDBOX_PATIENCE, run) => made,
         };
         match made {
             Ok(id) => self.note_sandbox(&id).await,
@@ -123,14 +122,6 @@ impl Worker {
         let Ok(Some(sandbox)) = seen else { return false };
         self.observed.note_sandbox(sandbox);
         true
-    }
-
-    /// Makes sure of a permit to start. False when the node agent is stopping.
-    pub(super) async fn take_permit(&mut self) -> bool {
-        if self.permit.is_none() {
-            self.permit = Arc::clone(&self.kit.starts).acquire_owned().await.ok();
-        }
-        self.permit.is_some()
     }
 
     /// Brings the pod's directory and cgroup into being.

@@ -12,6 +12,7 @@ mod ground;
 mod holds;
 mod hooking;
 mod looking;
+mod permit;
 mod probing;
 mod resizing;
 mod settle;

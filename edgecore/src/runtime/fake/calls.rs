@@ -96,7 +96,12 @@ impl Runtime for FakeRuntime {
     fn run_sandbox(&self, config: api::PodSandboxConfig, handler: String) -> Call<'_, String> {
         let metadata = config.metadata.clone().unwrap_or_default();
         let name = metadata.name.clone();
-        let (takes, fake) = (self.world.lock().sandbox_takes, self.clone());
+        let fake = self.clone();
+        let takes = {
+            let mut world = self.world.lock();
+            world.sandboxes_begun += 1;
+            world.sandbox_takes
+        };
         let make = move |world: &mut World| {
             let id = world.id("sandbox");
             let ip = format!("10.86.0.{}", world.next % 250 + 2);

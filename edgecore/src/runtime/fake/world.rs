@@ -25,6 +25,7 @@ pub(super) struct World {
     pub(super) registry: BTreeSet<String>,
     pub(super) pull_takes: Duration,
     pub(super) sandbox_takes: Duration,
+    pub(super) sandboxes_begun: usize,
     pub(super) private: BTreeMap<String, String>,
     pub(super) exits: HashMap<String, i32>,
     pub(super) unstartable: BTreeSet<String>,

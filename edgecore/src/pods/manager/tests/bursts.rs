@@ -29,7 +29,7 @@ async fn a_pod_that_waits_for_its_turn_asks_for_its_token_when_its_turn_comes() 
     }
     let node = booted(&["app:1"]).await;
     node.tokens.set_clock(1_000_000);
-    let takes = Duration::from_secs(30);
+    let takes = Duration::from_secs(8);
     node.runtime.sandboxes_take(takes);
     let began = Instant::now();
     let token =

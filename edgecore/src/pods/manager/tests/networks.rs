@@ -1,0 +1,74 @@
+//! Pods whose networks do not answer: their sandboxes are asked for, and do not come.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::{booted, deleted, pod, web};
+use crate::pods::testbed::Node;
+
+/// How many pods a node of these tests starts side by side.
+const SIDE_BY_SIDE: usize = 4;
+/// Until the runtime gives up.
+const HANGS: Duration = Duration::from_mins(4);
+
+/// So many pods that hang as start side by side: nobody else has a turn now.
+async fn hang(node: &Node) {
+    node.runtime.sandboxes_take(HANGS);
+    let before = node.runtime.sandboxes_begun();
+    for n in 0..SIDE_BY_SIDE {
+        let name = format!("hangs-{n}");
+        let spec = json!({"containers": [{"name": &name, "image": "app:1"}]});
+        node.want(&pod(&name, &name, &spec));
+    }
+    let all = |node: &Node| node.runtime.sandboxes_begun() == before + SIDE_BY_SIDE;
+    node.until("their sandboxes are asked for", all).await;
+    node.runtime.sandboxes_take(Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn they_keep_no_other_from_starting_and_come_up_when_the_network_answers() {
+    let node = booted(&["app:1"]).await;
+    hang(&node).await;
+    node.want(&web("u1"));
+    node.until("the other one", |node| node.runtime.running() == ["c"])
+        .await;
+    assert_eq!(node.runtime.sandboxes(), 1, "it was not waited for");
+    let all = |node: &Node| node.runtime.running().len() == SIDE_BY_SIDE + 1;
+    node.until("all of them", all).await;
+    assert_eq!(node.runtime.sandboxes_begun(), SIDE_BY_SIDE + 1, "once each");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_is_deleted_does_not_wait_for_its_turn_to_make_a_sandbox() {
+    let node = booted(&["app:1"]).await;
+    hang(&node).await;
+    node.want(&web("u1"));
+    node.until("it waits", |node| node.phase("u1") == "Pending").await;
+    node.want(&deleted(web("u1"), 30));
+    node.until("gone", |node| node.gone() == ["u1"]).await;
+    assert_eq!(node.runtime.sandboxes_begun(), SIDE_BY_SIDE);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nor_for_its_turn_to_start_a_container() {
+    let node = booted(&["app:1"]).await;
+    node.runtime.publish("late:1");
+    node.runtime.pulls_take(Duration::from_secs(5));
+    let late = pod(
+        "web",
+        "u1",
+        &json!({"containers": [{"name": "c", "image": "late:1"}]}),
+    );
+    node.want(&late);
+    node.until("its sandbox", |node| node.runtime.sandboxes() == 1)
+        .await;
+    hang(&node).await;
+    node.until("its image", |node| node.runtime.count("PullImage") == 1)
+        .await;
+    node.want(&deleted(late, 30));
+    node.until("gone", |node| node.gone() == ["u1"]).await;
+    assert_eq!(node.runtime.count("CreateContainer"), 0);
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert!(!node.events().iter().any(|told| told.starts_with("Failed")));
+}
