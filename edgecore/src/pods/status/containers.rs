@@ -132,11 +132,9 @@ fn unseen(input: &StatusInput<'_>, container: &Container, old: Option<&Container
     let was_running = old
         .and_then(|old| old.state.as_ref())
         .is_some_and(|state| state.running.is_some());
-    let ended_before = status
-        .last_state
-        .as_ref()
-        .is_some_and(|last| last.terminated.is_some());
-    if was_running && !ended_before {
+    // Each loss counts, and once: what is told of it waits. The kubelet counts none after an end that it knows of, and
+    // leaves the others to the logs, which a reboot may take too.
+    if was_running {
         status.last_state = Some(terminated(UNKNOWN_REASON, LOST, UNKNOWN_EXIT_CODE));
         status.restart_count += i32::from(input.pod.metadata.deletion_timestamp.is_none());
     }

@@ -225,6 +225,25 @@ fn a_container_that_nobody_saw_end_has_failed_once_its_pod_has_stopped() {
 }
 
 #[test]
+fn each_run_that_the_runtime_forgets_counts_once_and_is_the_last_to_have_ended() {
+    let mut world = World::new(one(), PodObserved::default());
+    for lost in 1..=2 {
+        let mut run = seen("c", "2", Run::Running, 0);
+        run.restart_count = lost - 1;
+        world.observed = observed(vec![run, seen("c", "1", Run::Exited, 3)]);
+        world.last = Some(world.status(7));
+        world.observed = PodObserved::default();
+        for _ in 0..2 {
+            let status = world.status(8);
+            let told = container(&status);
+            assert_eq!(told["restartCount"], json!(lost));
+            assert_eq!(told["lastState"]["terminated"]["reason"], json!(UNKNOWN_REASON));
+            world.last = Some(status);
+        }
+    }
+}
+
+#[test]
 fn an_end_that_was_reported_keeps_its_last_words() {
     let mut ended = seen("c", "1", Run::Exited, 3);
     ended.last_words = "bye".to_owned();
