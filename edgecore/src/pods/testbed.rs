@@ -333,6 +333,11 @@ impl Node {
         statuses.entry(uid.to_owned()).or_default().push(status);
     }
 
+    /// As if nothing had been reported of a pod.
+    pub(crate) fn untell(&self, uid: &str) {
+        self.report.statuses.lock().remove(uid);
+    }
+
     /// The phase reported last.
     pub(crate) fn phase(&self, uid: &str) -> String {
         self.status(uid).phase.unwrap_or_default()

@@ -354,13 +354,17 @@ async fn with_enough_of_everything_and_no_limits_nothing_is_measured() {
     assert!(!calls.iter().any(|call| call.starts_with("ListContainerStats")));
 }
 
+fn press_memory(node: &Node) {
+    let pressure = json!({"type": "MemoryPressure", "status": "True"});
+    node.pressures.learn(&[serde_json::from_value(pressure).unwrap()]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn under_pressure_a_new_pod_is_refused_and_one_that_ran_before_a_reboot_is_not() {
     let mut node = booted(&[plain("old")]).await;
     node.kill().await;
     node.runtime.reboot();
-    node.pressures
-        .learn(&[serde_json::from_value(json!({"type": "MemoryPressure", "status": "True"})).unwrap()]);
+    press_memory(&node);
     node.boot().await;
     node.until("it runs again", |node| node.runtime.running() == ["old"])
         .await;
@@ -372,4 +376,15 @@ async fn under_pressure_a_new_pod_is_refused_and_one_that_ran_before_a_reboot_is
     assert_eq!(status.message.unwrap(), format!("Pod was rejected: {told}"));
     node.hear(&format!("Evicted: {told}")).await;
     assert_eq!(node.runtime.running(), ["old"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nor_is_one_that_runs_and_of_which_nothing_was_told_before_the_agent_ended() {
+    let mut node = booted(&[plain("old")]).await;
+    node.kill().await;
+    node.untell("old");
+    press_memory(&node);
+    node.boot().await;
+    node.until("Running", |node| node.phase("old") == "Running").await;
+    assert_eq!(node.runtime.count("StopContainer"), 0);
 }

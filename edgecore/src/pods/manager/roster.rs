@@ -154,11 +154,14 @@ impl Roster {
         if over || desired.refused.is_some() || pod.metadata.deletion_timestamp.is_some() {
             return Ok(());
         }
-        if status.as_ref().is_none_or(|status| status.start_time.is_none()) {
+        let started = status.as_ref().is_some_and(|status| status.start_time.is_some());
+        // It may run though nothing was told of it yet: its directory comes first, and only once it was admitted.
+        let begun = started || self.kit.facts.pod_dir(spec::uid(pod)).exists();
+        if !begun {
             admission::admit_new(pod, &self.kit.facts.pressures.held())?;
         }
         let phase = status.and_then(|status| status.phase);
-        let pending = phase.is_none_or(|phase| phase == "Pending");
+        let pending = phase.map_or(!begun, |phase| phase == "Pending");
         let others: Vec<_> = self.admitted(wanted).collect();
         let others = others.iter().map(|other| &other.pod);
         admission::admit(&self.kit.facts, pod, pending, others)
