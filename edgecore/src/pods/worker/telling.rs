@@ -27,16 +27,16 @@ pub(super) const CROWDED: Duration = Duration::from_secs(5);
 
 impl Worker {
     pub(super) fn say_back_offs(&mut self, plan: &Plan) {
-        let pod = self.pod().clone();
-        let full_name = format!("{}_{}({})", spec::name(&pod), spec::namespace(&pod), self.uid);
+        let pod = &self.order.desired.pod;
         for (name, seconds) in &plan.backing_off {
+            let full_name = format!("{}_{}({})", spec::name(pod), spec::namespace(pod), self.uid);
             let delay = go_duration(*seconds);
             let message = format!("back-off {delay} restarting failed container={name} pod={full_name}");
             let event = format!("Back-off restarting failed container {name} in pod {full_name}");
-            let field = field(&pod, name);
+            let field = field(pod, name);
             self.kit
                 .events
-                .container(&pod, &field, (Tone::Warning, "BackOff", &event));
+                .container(pod, &field, (Tone::Warning, "BackOff", &event));
             self.waiting.insert(
                 name.clone(),
                 Waiting {
