@@ -37,6 +37,8 @@ use crate::store::Db;
 #[derive(Default)]
 pub(crate) struct FakeTokens {
     seconds: AtomicU64,
+    /// How long one is waited for.
+    pub(crate) takes: Mutex<Duration>,
     /// For which pods one was asked for, and when.
     pub(crate) asked: Mutex<Vec<(String, Instant)>>,
     /// What is on disk, and whether the disk hangs when it is to be forgotten.
@@ -59,8 +61,15 @@ impl TokenSource for FakeTokens {
             return std::future::pending().boxed();
         }
         let claims = format!(r#"{{"iat":{now},"exp":{}}}"#, now + 3600);
-        let claims = URL_SAFE_NO_PAD.encode(claims);
-        std::future::ready(Ok(format!("{now}.{claims}.s"))).boxed()
+        let token = format!("{now}.{}.s", URL_SAFE_NO_PAD.encode(claims));
+        let takes = *self.takes.lock();
+        async move {
+            if !takes.is_zero() {
+                tokio::time::sleep(takes).await;
+            }
+            Ok(token)
+        }
+        .boxed()
     }
 }
 

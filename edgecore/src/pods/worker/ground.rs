@@ -25,7 +25,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::act::{AFTER_FAILURE, field, ordered_to_end_sooner};
-use super::permit::{SANDBOX_PATIENCE, keeping};
+use super::permit::{PATIENCE, SANDBOX_PATIENCE, keeping};
 use super::{Worker, earlier};
 use crate::pods::cgroups::{CgroupError, Cgroups};
 use crate::pods::desired::DesiredPod;
@@ -267,11 +267,10 @@ impl Worker {
             return false;
         }
         let ahead = self.ahead.take_volumes();
-        if ahead.as_ref().is_none_or(|volumes| volumes.peek().is_none()) {
-            self.permit = None;
-        }
+        let sought = self.sought_or_refreshed(ahead);
         let (mounted, trouble) = tokio::select! {
-            mounted = self.sought_or_refreshed(ahead) => mounted,
+            // A token may take as long as the way to the cluster is: not worth the pod's turn.
+            mounted = keeping(&mut self.permit, PATIENCE, sought) => mounted,
             () = ordered_to_end_sooner(self.orders.clone(), i64::MAX) => return false,
         };
         self.refresh_at = mounted.refresh_after.map(|after| Instant::now() + after);

@@ -22,6 +22,10 @@ fn burst(node: &Node, count: usize, volumes: &Value) -> Vec<String> {
     uids
 }
 
+fn token() -> Value {
+    json!([{"name": "api", "projected": {"sources": [{"serviceAccountToken": {"path": "token"}}]}}])
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_pod_that_waits_for_its_turn_asks_for_its_token_when_its_turn_comes() {
     if !is_root() {
@@ -32,9 +36,7 @@ async fn a_pod_that_waits_for_its_turn_asks_for_its_token_when_its_turn_comes() 
     let takes = Duration::from_secs(8);
     node.runtime.sandboxes_take(takes);
     let began = Instant::now();
-    let token =
-        json!([{"name": "api", "projected": {"sources": [{"serviceAccountToken": {"path": "token"}}]}}]);
-    burst(&node, SIDE_BY_SIDE + 1, &token);
+    burst(&node, SIDE_BY_SIDE + 1, &token());
     let all_run = |node: &Node| node.runtime.running().len() == SIDE_BY_SIDE + 1;
     node.until("all of them", all_run).await;
     let asked = node.tokens.asked.lock().clone();
@@ -44,6 +46,26 @@ async fn a_pod_that_waits_for_its_turn_asks_for_its_token_when_its_turn_comes() 
     assert!(
         asked[..SIDE_BY_SIDE].iter().all(|(_, at)| *at < began + takes),
         "{asked:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_comes_a_little_later_than_the_sandbox_costs_no_pod_its_turn() {
+    if !is_root() {
+        return;
+    }
+    let node = booted(&["app:1"]).await;
+    node.tokens.set_clock(1_000_000);
+    *node.tokens.takes.lock() = Duration::from_millis(500);
+    burst(&node, SIDE_BY_SIDE + 1, &token());
+    let all_run = |node: &Node| node.runtime.running().len() == SIDE_BY_SIDE + 1;
+    node.until("all of them", all_run).await;
+    let calls = node.runtime.calls();
+    let last = calls.iter().rposition(|call| call.starts_with("RunPodSandbox"));
+    let before = &calls[..last.unwrap()];
+    assert!(
+        before.iter().any(|call| call.starts_with("StartContainer")),
+        "{calls:?}"
     );
 }
 
