@@ -164,14 +164,30 @@ impl Rotation {
 /// The count of the next instance of a container whose logs are in `dir`: one more than the highest of `<n>.log` and
 /// of what was rotated out of them. 0 when there is none.
 pub(super) fn next_attempt(dir: &Path) -> u32 {
-    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
-    let files = entries.filter(|entry| !entry.path().is_dir());
-    let names = files.map(|entry| entry.file_name().to_string_lossy().into_owned());
-    names
-        .filter_map(|name| attempt(&name))
-        .map(|n| n.saturating_add(1))
+    attempts(dir)
+        .map(|(attempt, _)| attempt.saturating_add(1))
         .max()
         .unwrap_or(0)
+}
+
+/// Removes what is logged of a container's instances before the newest one. The runtime has forgotten all of them, so
+/// that none would go with its container; and at each reboot there is one more.
+pub(super) fn remove_older(dir: &Path) {
+    let logs: Vec<_> = attempts(dir).collect();
+    let newest = logs.iter().map(|(attempt, _)| *attempt).max();
+    for (_, path) in logs.iter().filter(|(attempt, _)| Some(*attempt) < newest) {
+        unlink(path);
+    }
+}
+
+/// The logs in the directory of a container, each with its instance.
+fn attempts(dir: &Path) -> impl Iterator<Item = (u32, PathBuf)> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let files = entries.map(|entry| entry.path()).filter(|path| !path.is_dir());
+    files.filter_map(|path| {
+        let attempt = attempt(path.file_name()?.to_str()?)?;
+        Some((attempt, path))
+    })
 }
 
 /// The instance whose log has this name.

@@ -137,6 +137,19 @@ fn what_was_rotated_goes_with_the_log() {
 }
 
 #[test]
+fn of_the_logs_of_instances_only_the_newest_and_what_was_rotated_out_of_it_is_kept() {
+    let place = Place::new();
+    remove_older(&place.dir.path().join("nowhere"));
+    let older = ["2.log", "9.log", "9.log.20260101-000000.gz"];
+    let kept = ["10.log", "10.log.20260102-000000", "11", "x.log"];
+    for name in older.iter().chain(&kept) {
+        fs::write(place.dir.path().join(name), "").unwrap();
+    }
+    remove_older(place.dir.path());
+    assert_eq!(place.files(), kept);
+}
+
+#[test]
 fn the_next_instance_counts_on_from_the_highest_log() {
     let place = Place::new();
     let dir = place.dir.path();

@@ -91,12 +91,14 @@ impl Worker {
     }
 
     /// How often the container has been restarted, of which the runtime knows nothing: it is new, or the runtime has
-    /// forgotten its instances, over a reboot perhaps. Then the count goes on from what was told and what is logged.
-    fn forgotten_restarts(&self, container: &str) -> u32 {
+    /// forgotten its instances, over a reboot perhaps. Then the count goes on from what was told and what is logged, of
+    /// which only the newest is kept, as of dead containers.
+    fn follow_forgotten(&self, container: &str) -> u32 {
         let statuses = spec::container_statuses(&self.status());
         let named = statuses.iter().filter(|status| status.name == container);
         let told = named.filter_map(|status| u32::try_from(status.restart_count).ok());
         let logs = self.kit.facts.pod_log_dir(self.pod()).join(container);
+        logs::remove_older(&logs);
         told.max().unwrap_or(0).max(logs::next_attempt(&logs))
     }
 
@@ -107,7 +109,7 @@ impl Worker {
         };
         let mut start = start.clone();
         if self.observed.latest(&container.name).is_none() {
-            start.restart_count = self.forgotten_restarts(&container.name);
+            start.restart_count = self.follow_forgotten(&container.name);
         }
         let start = &start;
         if self.mounted.is_none() && !self.mount().await {

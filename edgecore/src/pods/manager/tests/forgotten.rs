@@ -16,8 +16,8 @@ fn logs(node: &Node) -> PathBuf {
     node.link_dir().with_file_name("pods").join("ns_web_u1/c")
 }
 
-/// The counts that were told of a container that ran, was forgotten so many times and runs again.
-async fn counts_over(losses: usize, prepare: impl Fn(&Node)) -> Vec<i32> {
+/// A node whose container ran, was forgotten so many times and runs again.
+async fn after(losses: usize, prepare: impl Fn(&Node)) -> Node {
     let mut node = booted(&["app:1"]).await;
     node.want(&web("u1"));
     node.until("Running", |node| node.phase("u1") == "Running").await;
@@ -32,12 +32,13 @@ async fn counts_over(losses: usize, prepare: impl Fn(&Node)) -> Vec<i32> {
     }
     let counts = counts(&node);
     assert!(counts.is_sorted(), "{counts:?}");
-    counts
+    node
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_count_goes_on_from_what_was_told() {
-    assert_eq!(counts_over(1, |_| {}).await.last(), Some(&1));
+    let node = after(1, |_| {}).await;
+    assert_eq!(counts(&node).last(), Some(&1));
 }
 
 #[tokio::test(start_paused = true)]
@@ -47,11 +48,20 @@ async fn each_loss_counts_though_the_logs_were_lost_with_it() {
         // So slow that the loss is told before the container runs again.
         node.runtime.sandboxes_take(Duration::from_secs(2));
     };
-    assert_eq!(counts_over(3, lost).await.last(), Some(&3));
+    let node = after(3, lost).await;
+    assert_eq!(counts(&node).last(), Some(&3));
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_count_goes_on_from_what_is_logged() {
-    let logged = |node: &Node| fs::write(logs(node).join("3.log"), "").unwrap();
-    assert_eq!(counts_over(1, logged).await.last(), Some(&4));
+    let logged = |node: &Node| {
+        for name in ["2.log", "3.log"] {
+            fs::write(logs(node).join(name), "").unwrap();
+        }
+    };
+    let node = after(1, logged).await;
+    assert_eq!(counts(&node).last(), Some(&4));
+    let kept = fs::read_dir(logs(&node)).unwrap().flatten();
+    let kept: Vec<_> = kept.map(|log| log.file_name()).collect();
+    assert_eq!(kept, ["3.log"]);
 }
