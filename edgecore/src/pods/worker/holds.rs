@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::api::core::v1::Pod;
 use tokio::time::Instant;
 
 use super::{Worker, earlier};
+use crate::pods::container_config::container_hash;
 use crate::pods::lifecycle::{Plan, Step};
+use crate::pods::spec;
 
 /// What is left alone until an instant, because it failed.
 #[derive(Debug, Default)]
@@ -18,6 +21,17 @@ pub(super) struct Holds {
 }
 
 impl Worker {
+    /// That another image failed says nothing of a container's new one.
+    pub(super) fn let_go_of_other_versions(&mut self, before: &Pod) {
+        for container in spec::all_containers(&self.order.desired.pod) {
+            let hash = container_hash(container);
+            if !spec::all_containers(before).any(|old| container_hash(old) == hash) {
+                self.holds.containers.remove(&container.name);
+                self.waiting.remove(&container.name);
+            }
+        }
+    }
+
     /// Takes out of the plan what failed a moment ago; says when it may be tried again.
     pub(super) fn hold_back(&mut self, plan: &mut Plan) -> Option<Instant> {
         let now = Instant::now();

@@ -213,10 +213,11 @@ impl Worker {
         }
     }
 
-    /// What may change of a pod that runs: its files say its labels and annotations, and its deadline may
-    /// come nearer.
+    /// What may change of a pod that runs: its files say its labels and annotations, its deadline may come nearer,
+    /// and a container may get another image.
     fn follow_changes(&mut self, before: &Pod) {
         self.refresh_at = Some(Instant::now());
+        self.let_go_of_other_versions(before);
         let deadline = |pod: &Pod| spec::spec(pod).and_then(|spec| spec.active_deadline_seconds);
         if deadline(before) != deadline(self.pod()) {
             self.history.deadline = self.deadline();

@@ -2,23 +2,47 @@
 
 use super::*;
 
+/// Why the container of the pod waits.
+fn reason(node: &Node) -> String {
+    let statuses = node.status("u1").container_statuses.unwrap_or_default();
+    let waiting = statuses
+        .first()
+        .and_then(|s| s.state.clone())
+        .and_then(|s| s.waiting);
+    waiting.and_then(|w| w.reason).unwrap_or_default()
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_missing_image_is_said_and_pulled_when_it_comes() {
     let node = booted(&[]).await;
     node.want(&web("u1"));
-    let reason = |node: &Node| {
-        let statuses = node.status("u1").container_statuses.unwrap_or_default();
-        let waiting = statuses
-            .first()
-            .and_then(|s| s.state.clone())
-            .and_then(|s| s.waiting);
-        waiting.and_then(|w| w.reason).unwrap_or_default()
-    };
     node.until("ImagePullBackOff", |node| reason(node) == "ImagePullBackOff")
         .await;
     assert_eq!(node.phase("u1"), "Pending");
     node.runtime.publish("app:1");
     node.until("Running", |node| node.phase("u1") == "Running").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_image_that_is_corrected_does_not_wait_out_the_wrong_ones_back_off() {
+    let node = booted(&["app:1"]).await;
+    let mut wrong = web("u1");
+    wrong["spec"]["containers"][0]["image"] = json!("ap:1");
+    node.want(&wrong);
+    node.until("ImagePullBackOff", |node| reason(node) == "ImagePullBackOff")
+        .await;
+    // The back-off is a long one by now.
+    tokio::time::sleep(Duration::from_mins(10)).await;
+    node.until("a new back-off", |node| reason(node) == "ImagePullBackOff")
+        .await;
+    node.want(&web("u1"));
+    let corrected = Instant::now();
+    node.until("Running", |node| node.phase("u1") == "Running").await;
+    assert!(
+        corrected.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        corrected.elapsed()
+    );
 }
 
 #[tokio::test(start_paused = true)]
