@@ -1,7 +1,8 @@
 //! The postStart hook: a container counts as started only when it is over.
 //!
-//! Nothing is reported while it runs, and the containers that come next wait, as with the kubelet. A hook that
-//! a restart of edgecore cuts short is not run again: the container is found running and taken as it is.
+//! Nothing is reported while it runs but the readiness of others, and the containers that come next wait, as with the
+//! kubelet. A hook that a restart of edgecore cuts short is not run again: the container is found running and taken as
+//! it is.
 
 use k8s_openapi::api::core::v1::Container;
 

@@ -12,6 +12,7 @@ mod ground;
 mod holds;
 mod hooking;
 mod looking;
+mod meanwhile;
 mod permit;
 mod probing;
 mod resizing;
@@ -300,12 +301,18 @@ impl Worker {
         let first = new && steps.iter().all(|step| starts(step) || makes(step));
         // What runs is told at once: a pod of which nothing was told is taken for a new one after a restart.
         let queues = new && steps.iter().all(makes);
-        let publish = self.publish();
+        let done = CancellationToken::new();
+        let publish = self.publish_until(done.clone());
         let untold = *self.untold.get_or_insert_with(|| Instant::now() + CROWDED);
         let turns = Arc::clone(&self.kit.starts);
         let waits = || queues && Instant::now() < untold && turns.available_permits() == 0;
         let soon = if first { SOON } else { Duration::ZERO };
-        let (noted, told) = beside(publish, Box::pin(self.carry_out(steps)), (soon, waits)).await;
+        let work = Box::pin(async {
+            let noted = self.carry_out(steps).await;
+            done.cancel();
+            noted
+        });
+        let (noted, told) = beside(publish, work, (soon, waits)).await;
         self.noted = noted;
         self.keep(told);
     }

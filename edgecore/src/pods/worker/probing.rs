@@ -25,6 +25,8 @@ const UNTOLD: usize = 16;
 pub(super) struct Probing {
     kit: Arc<Kit>,
     poke: Arc<Notify>,
+    /// Beats when a probe says something else.
+    beat: watch::Sender<()>,
     tasks: JoinSet<()>,
     probed: BTreeMap<String, Probed>,
     told: mpsc::Receiver<Unhealthy>,
@@ -43,6 +45,7 @@ impl Probing {
         Self {
             kit,
             poke,
+            beat: watch::Sender::new(()),
             tasks: JoinSet::new(),
             probed: BTreeMap::new(),
             told,
@@ -105,9 +108,10 @@ impl Probing {
             unhealthy: self.tell.clone(),
         };
         let results = probes::start(&mut self.tasks, target, &stop);
-        let (mut changes, poke) = (results.clone(), Arc::clone(&self.poke));
+        let (mut changes, poke, beat) = (results.clone(), Arc::clone(&self.poke), self.beat.clone());
         self.tasks.spawn(async move {
             while changes.changed().await.is_ok() {
+                beat.send_replace(());
                 poke.notify_one();
             }
         });
@@ -144,14 +148,20 @@ impl Probing {
 
     /// What the probes say now, by container id.
     pub(super) fn health(&self) -> BTreeMap<String, Health> {
-        let health = |results: &ProbeResults| Health {
-            started: results.started,
-            ready: results.ready,
-        };
-        self.probed
-            .iter()
-            .map(|(id, probed)| (id.clone(), health(&probed.results.borrow())))
-            .collect()
+        health(self.probed.iter().map(|(id, probed)| (id, &probed.results)))
+    }
+
+    /// The same from now on; nothing where no probe has anything more to say.
+    pub(super) fn pulse(&self) -> Option<Pulse> {
+        let lasts = |probed: &Probed| probed.results.has_changed().is_ok();
+        self.probed.values().any(lasts).then(|| Pulse {
+            beat: self.beat.subscribe(),
+            results: self
+                .probed
+                .iter()
+                .map(|(id, probed)| (id.clone(), probed.results.clone()))
+                .collect(),
+        })
     }
 
     /// Tells of one failed probe.
@@ -168,6 +178,37 @@ impl Probing {
             None => std::future::pending().await,
         }
     }
+}
+
+/// What the probes say of the containers that ran when it was asked for.
+pub(super) struct Pulse {
+    beat: watch::Receiver<()>,
+    results: BTreeMap<String, watch::Receiver<ProbeResults>>,
+}
+
+impl Pulse {
+    /// Ends when a probe says something else.
+    pub(super) async fn changed(&mut self) {
+        if self.beat.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    pub(super) fn health(&self) -> BTreeMap<String, Health> {
+        health(self.results.iter())
+    }
+}
+
+fn health<'a>(
+    results: impl Iterator<Item = (&'a String, &'a watch::Receiver<ProbeResults>)>,
+) -> BTreeMap<String, Health> {
+    let health = |results: &ProbeResults| Health {
+        started: results.started,
+        ready: results.ready,
+    };
+    results
+        .map(|(id, results)| (id.clone(), health(&results.borrow())))
+        .collect()
 }
 
 /// What was reported of (started, ready) for this very container.

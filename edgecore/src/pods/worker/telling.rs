@@ -10,10 +10,11 @@ use tokio::time::{Instant, timeout};
 use tracing::warn;
 
 use super::act::field;
-use super::{RETRY, Turn, Waiting, Worker};
+use super::{Order, RETRY, Turn, Waiting, Worker};
 use crate::pods::admission::Rejection;
 use crate::pods::events::Tone;
 use crate::pods::features::UnsupportedPodFeature;
+use crate::pods::kit::Kit;
 use crate::pods::lifecycle::Plan;
 use crate::pods::spec;
 use crate::pods::status::{self, StatusInput, ephemeral};
@@ -119,11 +120,8 @@ impl Worker {
         let news = self.reported.as_ref() != Some(&status) && !self.order.removed;
         let (kit, order) = (Arc::clone(&self.kit), self.order.clone());
         async move {
-            if news && let Err(error) = kit.report.pod_status(&order.desired.pod, &status).await {
-                warn!(pod = spec::name(&order.desired.pod), %error, "a status waits");
-                return None;
-            }
-            Some(status)
+            let kept = !news || tell(&kit, &order, &status).await;
+            kept.then_some(status)
         }
     }
 
@@ -132,6 +130,15 @@ impl Worker {
             self.reported = told;
         }
     }
+}
+
+/// Whether the status could be kept.
+pub(super) async fn tell(kit: &Kit, order: &Order, status: &PodStatus) -> bool {
+    let told = kit.report.pod_status(&order.desired.pod, status).await;
+    if let Err(error) = &told {
+        warn!(pod = spec::name(&order.desired.pod), %error, "a status waits");
+    }
+    told.is_ok()
 }
 
 /// Works, and tells meanwhile; not if the work is done `soon`, for then there is newer to tell, nor as long as telling

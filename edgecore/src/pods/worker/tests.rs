@@ -3,6 +3,7 @@
 mod beside;
 mod hooks;
 mod late;
+mod probes;
 mod sidecars;
 
 use serde_json::{Value, json};
