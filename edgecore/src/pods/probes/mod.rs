@@ -118,18 +118,34 @@ pub struct ProbeTarget {
     pub unhealthy: mpsc::Sender<Unhealthy>,
 }
 
+/// When the probes of a container stop.
+#[derive(Clone, Debug)]
+pub struct Stop {
+    /// All of them.
+    pub all: CancellationToken,
+    /// Those of liveness and startup alone: the pod ends.
+    pub ending: CancellationToken,
+}
+
+impl Default for Stop {
+    fn default() -> Self {
+        let all = CancellationToken::new();
+        let ending = all.child_token();
+        Self { all, ending }
+    }
+}
+
 /// Starts the probes of a container in `tasks`, until `stop`. Without probes nothing is spawned and the
 /// results say started and ready.
-pub fn start(
-    tasks: &mut JoinSet<()>,
-    target: ProbeTarget,
-    stop: &CancellationToken,
-) -> watch::Receiver<ProbeResults> {
+pub fn start(tasks: &mut JoinSet<()>, target: ProbeTarget, stop: &Stop) -> watch::Receiver<ProbeResults> {
     let (results, seen) = watch::channel(initial(&target));
     let (results, target) = (Arc::new(results), Arc::new(target));
     for kind in ProbeKind::ALL {
         if let Some(worker) = Worker::new(kind, &target, &results) {
-            let stop = stop.clone();
+            let stop = match kind {
+                ProbeKind::Startup | ProbeKind::Liveness => stop.ending.clone(),
+                ProbeKind::Readiness => stop.all.clone(),
+            };
             tasks.spawn(async move { stop.run_until_cancelled(worker.run()).await.unwrap_or_default() });
         }
     }

@@ -9,7 +9,7 @@ use crate::runtime::fake::FakeRuntime;
 
 struct World {
     tasks: JoinSet<()>,
-    stop: CancellationToken,
+    stop: Stop,
     told: mpsc::Receiver<Unhealthy>,
     target: ProbeTarget,
 }
@@ -39,7 +39,7 @@ fn world(container_json: &str) -> World {
     };
     World {
         tasks: JoinSet::new(),
-        stop: CancellationToken::new(),
+        stop: Stop::default(),
         told,
         target,
     }
@@ -233,7 +233,7 @@ async fn stopping_ends_every_probe() {
     ));
     world.start();
     assert_eq!(world.tasks.len(), 2);
-    world.stop.cancel();
+    world.stop.all.cancel();
     while world.tasks.join_next().await.is_some() {}
 }
 

@@ -15,7 +15,7 @@ use crate::pods::events::Tone;
 use crate::pods::kit::Kit;
 use crate::pods::lifecycle::{self, History};
 use crate::pods::observed::{ContainerObserved, PodObserved, Run};
-use crate::pods::probes::{self, Host, ProbeResults, ProbeTarget, Unhealthy};
+use crate::pods::probes::{self, Host, ProbeResults, ProbeTarget, Stop, Unhealthy};
 use crate::pods::spec;
 use crate::pods::status::Health;
 
@@ -36,6 +36,8 @@ pub(super) struct Probing {
 
 struct Probed {
     results: watch::Receiver<ProbeResults>,
+    /// Ends liveness and startup.
+    ending: CancellationToken,
     _stop: DropGuard,
 }
 
@@ -54,7 +56,8 @@ impl Probing {
         }
     }
 
-    /// Probes what runs, and nothing else; of a pod that ends nothing new. What ran at the first look is adopted: it stays as it was said to be.
+    /// Probes what runs, and nothing else; of a pod that ends nothing new, and of its main containers only whether they
+    /// are ready: no other failure matters any more. What ran at the first look is adopted: it stays as it was said to be.
     pub(super) fn follow(
         &mut self,
         desired: &DesiredPod,
@@ -72,6 +75,7 @@ impl Probing {
         self.probed.retain(|id, _| runs(id));
         let first_look = !std::mem::replace(&mut self.looked, true);
         if ending {
+            self.end_of_main(desired, observed);
             return;
         }
         for container in lifecycle::lasting(&desired.pod) {
@@ -85,6 +89,16 @@ impl Probing {
         }
     }
 
+    /// A sidecar is still needed, and goes on as it is.
+    fn end_of_main(&self, desired: &DesiredPod, observed: &PodObserved) {
+        for container in lifecycle::main_containers(&desired.pod) {
+            let seen = observed.latest(&container.name);
+            if let Some(probed) = seen.and_then(|seen| self.probed.get(&seen.id)) {
+                probed.ending.cancel();
+            }
+        }
+    }
+
     fn start(
         &mut self,
         pod: &Pod,
@@ -92,7 +106,7 @@ impl Probing {
         (container, seen): (&Container, &ContainerObserved),
         adopted: Option<(bool, bool)>,
     ) {
-        let stop = CancellationToken::new();
+        let stop = Stop::default();
         let host = if spec::host_network(pod) {
             Host::Device(self.kit.facts.host_ip.clone())
         } else {
@@ -119,7 +133,8 @@ impl Probing {
             seen.id.clone(),
             Probed {
                 results,
-                _stop: stop.drop_guard(),
+                ending: stop.ending,
+                _stop: stop.all.drop_guard(),
             },
         );
     }

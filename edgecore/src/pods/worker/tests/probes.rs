@@ -20,6 +20,14 @@ fn is_ready(node: &Node, ready: &str) -> bool {
     conditions.iter().any(|c| c.type_ == "Ready" && c.status == ready)
 }
 
+fn asked(node: &Node, command: &str) -> usize {
+    let calls = node.runtime.calls();
+    calls
+        .iter()
+        .filter(|call| **call == format!("ExecSync {command}"))
+        .count()
+}
+
 async fn ready() -> Node {
     let node = wanting(&probed(), |_| ()).await;
     node.until("Ready", |node| is_ready(node, "True")).await;
@@ -39,4 +47,20 @@ async fn a_container_that_hangs_is_not_ready_while_it_is_killed() {
     node.until("Ready again", |node| is_ready(node, "True")).await;
     assert_eq!(graces(&node), [""; 0], "the kill still goes on");
     assert_eq!(node.runtime.running(), ["c"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_ends_is_asked_whether_it_is_ready_and_no_longer_whether_it_lives() {
+    let node = ready().await;
+    node.want(&deleted(probed(), 90));
+    node.hear("Killing").await;
+    let before = (asked(&node, "alive"), asked(&node, "ready"));
+    for command in ["alive", "ready"] {
+        node.runtime.commands(command, 1, Duration::ZERO);
+    }
+    node.until("Ready=False", |node| is_ready(node, "False")).await;
+    assert_eq!(graces(&node), [""; 0], "it still ends");
+    node.until("gone", |node| node.gone() == ["u1"]).await;
+    assert!(asked(&node, "ready") > before.1 + 10);
+    assert_eq!(asked(&node, "alive"), before.0);
 }
