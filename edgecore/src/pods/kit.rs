@@ -12,6 +12,7 @@ use super::cgroups::Cgroups;
 use super::endings::Endings;
 use super::events::{Events, Tone};
 use super::images::Images;
+use super::remains::Remains;
 use super::resize::Ledger;
 use super::seams::Report;
 use super::spec::{self, Lookup, NodeFacts, Objects};
@@ -49,6 +50,8 @@ pub struct Kit {
     pub starts: Arc<Semaphore>,
     /// Which pods are being stopped.
     pub endings: Arc<Endings>,
+    /// What ended pods leave behind.
+    pub remains: Arc<Remains>,
     /// What each pod was given of the node.
     pub ledger: Ledger,
     /// `/var/log/containers`: links to the logs, for log shippers.

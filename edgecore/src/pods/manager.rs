@@ -203,6 +203,7 @@ impl Round {
             clock: parts.clock,
             starts: Arc::new(Semaphore::new(parts.parallel_starts.max(1))),
             endings: Arc::default(),
+            remains: Arc::default(),
             ledger: Ledger::default(),
             link_dir: parts.link_dir,
         });
@@ -283,6 +284,7 @@ impl Round {
             facts: Arc::clone(&self.kit.facts),
             cgroups: self.kit.cgroups.clone(),
             events: self.kit.events.clone(),
+            remains: Arc::clone(&self.kit.remains),
             images,
             verdicts,
         }

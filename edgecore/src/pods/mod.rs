@@ -25,6 +25,7 @@ mod logs;
 pub mod manager;
 pub mod observed;
 pub mod probes;
+pub mod remains;
 pub mod resize;
 pub mod resource_fields;
 pub mod resources;

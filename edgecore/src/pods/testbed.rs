@@ -190,6 +190,8 @@ pub(crate) struct Node {
     pub(crate) tokens: Arc<FakeTokens>,
     /// What is left of the device.
     pub(crate) load: Arc<Mutex<Load>>,
+    /// What is left by what the runtime holds, from the next boot on; else `load` says it.
+    pub(crate) sight: Option<fn(&FakeRuntime) -> Load>,
     /// Above so many percent of the disk unused images go, from the next boot on; 100 keeps them all.
     pub(crate) image_gc_high_percent: u8,
     /// When pods are evicted, from the next boot on.
@@ -224,6 +226,7 @@ impl Node {
             tokens: Arc::default(),
             scratch: Scratch::new("node"),
             load: Arc::new(Mutex::new(plenty())),
+            sight: None,
             image_gc_high_percent: 100,
             eviction: Policy::default(),
             pressures: Pressures::default(),
@@ -242,7 +245,7 @@ impl Node {
             pressures: self.pressures.clone(),
             ..facts()
         });
-        let load = Arc::clone(&self.load);
+        let (load, sight, runtime) = (Arc::clone(&self.load), self.sight, self.runtime.clone());
         let objects = Arc::clone(&self.objects) as Arc<dyn spec::Objects>;
         let clock = Arc::clone(&self.tokens);
         let now = Arc::new(move || UNIX_EPOCH + Duration::from_secs(clock.seconds.load(Ordering::Relaxed)));
@@ -261,7 +264,7 @@ impl Node {
             parallel_starts: 4,
             image_gc_high_percent: self.image_gc_high_percent,
             eviction: self.eviction,
-            load: Arc::new(move || load.lock().clone()),
+            load: Arc::new(move || sight.map_or_else(|| load.lock().clone(), |of| of(&runtime))),
             clock: Clock::system(),
         });
         self.stop = CancellationToken::new();

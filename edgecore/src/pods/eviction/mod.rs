@@ -1,9 +1,9 @@
 //! Pods that are ended so that the device lives: the kubelet's eviction.
 //!
 //! ```text
-//! watch ──► limits: a pod has more than it may ─────────────────────┐
-//!   │                                                               ├──► Eviction ──► its worker
-//!   └─────► shortage ──► reclaim images ──► rank ──► the first pod ─┘
+//! watch ──► limits: a pod has more than it may ───────────────────────────────────────────────┐
+//!   │                                                                                         ├──► Eviction ──► its worker
+//!   └─────► shortage ──► reclaim what ended pods left, and images ──► rank ──► the first pod ─┘
 //! ```
 //!
 //! `rank`, `limits` and `words` decide and are pure; `usage` is what they decide on, `measure` gets it,

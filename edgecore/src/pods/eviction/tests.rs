@@ -1,5 +1,7 @@
 //! Pods that are evicted, on a node in memory: what becomes of them, and of those that stay.
 
+mod remains;
+
 use std::time::Duration;
 
 use serde_json::{Value, json};

@@ -22,6 +22,7 @@ use crate::pods::desired::DesiredPod;
 use crate::pods::events::{Events, Tone};
 use crate::pods::image_gc::Plea;
 use crate::pods::lifecycle::spec_grace;
+use crate::pods::remains::Remains;
 use crate::pods::seams::{PodSource, Report};
 use crate::pods::spec::{self, NodeFacts};
 use crate::runtime::Runtime;
@@ -34,6 +35,8 @@ const CLEANUP: Duration = Duration::from_secs(30);
 const CLEANUP_LOOK: Duration = Duration::from_secs(1);
 /// Measuring takes one part in so many of the time at most, however much pods have on disk.
 const MEASURING_PART: u32 = 20;
+/// How long the removal of what ended pods left is waited for.
+const REMAINS: Duration = Duration::from_secs(30);
 /// How long the removal of unused images is waited for.
 const RECLAIM: Duration = Duration::from_mins(1);
 
@@ -50,6 +53,8 @@ pub(in crate::pods) struct Parts {
     pub(in crate::pods) facts: Arc<NodeFacts>,
     pub(in crate::pods) cgroups: Option<Arc<Cgroups>>,
     pub(in crate::pods) events: Events,
+    /// Who removes what ended pods left.
+    pub(in crate::pods) remains: Arc<Remains>,
     /// Who removes unused images.
     pub(in crate::pods) images: mpsc::Sender<Plea>,
     /// Who ends pods.
@@ -265,7 +270,8 @@ impl Watch {
         );
     }
 
-    /// Whether something was done that may have helped. Where images lie apart, their removal makes no room for pods.
+    /// Whether something was done that may have helped: containers of ended pods go, and then the images that nobody
+    /// uses any more. Where images lie apart, containers do too, and none of that makes room for pods.
     async fn reclaim(&self, signal: Signal) -> bool {
         let helps = match signal {
             Signal::Memory | Signal::Pids => false,
@@ -274,6 +280,9 @@ impl Watch {
         };
         if !helps {
             return false;
+        }
+        if timeout(REMAINS, self.parts.remains.give_back()).await.is_err() {
+            warn!("what ended pods left cannot be removed yet");
         }
         let (plea, made) = oneshot::channel();
         let asked = self.parts.images.send(plea).await.is_ok();

@@ -37,8 +37,8 @@ impl Worker {
         self.known_statuses().any(evicted)
     }
 
-    /// Removes the containers of a pod that was evicted, with all that they wrote: until then the node is as short
-    /// as it was. The pod's object may stay for months; its sandbox, its logs and its status do.
+    /// Removes the containers of a pod that has ended, with all that they wrote: until then the node is as short as it
+    /// was. The pod's object may stay for months; its sandbox, its logs and its status do.
     pub(super) async fn shed(&mut self) -> bool {
         for container in self.observed.containers.clone() {
             if !self.removed(&container).await {

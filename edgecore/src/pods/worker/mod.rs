@@ -180,6 +180,7 @@ impl Worker {
             () = self.poke.notified() => {}
             () = sleep_until(until) => {}
             () = self.probing.hear(&self.order.desired.pod) => {}
+            () = self.leaving.hear() => {}
             () = self.resizing.room() => {}
         }
     }

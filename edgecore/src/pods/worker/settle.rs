@@ -9,9 +9,10 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep};
 use tracing::{debug, info, warn};
 
@@ -20,6 +21,7 @@ use crate::pods::gc;
 use crate::pods::lifecycle::Stage;
 use crate::pods::logs;
 use crate::pods::observed::ContainerObserved;
+use crate::pods::remains::Plea;
 use crate::pods::spec;
 use crate::pods::termination;
 use crate::runtime::RuntimeError;
@@ -36,6 +38,24 @@ pub(super) struct Leaving {
     gone: bool,
     /// It was said that its remains resist.
     resisted: bool,
+    /// Where the room is asked for that its remains take; from the end on.
+    pleas: Option<mpsc::Receiver<Plea>>,
+    /// Who waits for that room.
+    plea: Option<Plea>,
+}
+
+impl Leaving {
+    /// Ends when somebody asks for the room that the pod's remains take.
+    pub(super) async fn hear(&mut self) {
+        let plea = match &mut self.pleas {
+            Some(pleas) => pleas.recv().await,
+            None => None,
+        };
+        if plea.is_none() {
+            std::future::pending::<()>().await;
+        }
+        self.plea = plea;
+    }
 }
 
 /// What the runtime would not remove, and why.
@@ -78,9 +98,8 @@ impl Worker {
         }
         let deleted = self.pod().metadata.deletion_timestamp.is_some();
         if !deleted && !self.order.removed {
-            // It went for what it uses, and nobody may ever delete its object.
-            let shed = !self.was_evicted() || self.shed().await;
-            return Turn::Wait((!shed).then(|| Instant::now() + RETRY));
+            let made = self.make_room().await;
+            return Turn::Wait((!made).then(|| Instant::now() + RETRY));
         }
         if !self.say_gone().await {
             return Turn::Wait(Some(Instant::now() + RETRY));
@@ -104,6 +123,7 @@ impl Worker {
         if !erased {
             return Turn::Wait(Some(Instant::now() + RETRY));
         }
+        self.leaving.plea = None;
         if self.order.removed {
             self.kit.report.forget(&self.uid).await;
             return Turn::Done;
@@ -146,6 +166,31 @@ impl Worker {
         }
         self.mounted = None;
         self.leaving.settled = true;
+        self.leaving.pleas = Some(self.kit.remains.enlist());
+        true
+    }
+
+    /// Gives back what an ended pod's containers take, if it went for that or is asked to: nobody may ever delete its
+    /// object. The logs go only where they are asked for too. Whether it could.
+    async fn make_room(&mut self) -> bool {
+        let asked = self.leaving.plea.is_some();
+        if !asked && !self.was_evicted() {
+            return true;
+        }
+        let endings = Arc::clone(&self.kit.endings);
+        let _turn = if asked && !self.observed.containers.is_empty() {
+            endings.turn().await
+        } else {
+            None
+        };
+        if !self.shed().await {
+            return false;
+        }
+        if let Some(plea) = self.leaving.plea.take() {
+            remove_logs(&self.kit.facts.pod_log_dir(self.pod()));
+            // Nobody may be waiting any more.
+            let _ = plea.send(());
+        }
         true
     }
 
