@@ -1,24 +1,17 @@
 //! `edgecore`: see the library for what it does.
 
-use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
 use edgecore::cli::{self, Cli};
 use edgecore::run;
 use protocol::clock::Clock;
-use tracing_subscriber::EnvFilter;
 
 // Two workers: one may encode while the other talks to the runtime; more only cost memory.
 #[tokio::main(worker_threads = 2)]
 async fn main() -> ExitCode {
     let cli = Cli::parse();
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .init();
+    cli::log::show();
     match edgecore(cli).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

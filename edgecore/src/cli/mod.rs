@@ -11,6 +11,7 @@ pub mod control;
 mod doctor;
 pub mod get;
 pub mod join;
+pub mod log;
 pub mod paths;
 pub mod record;
 pub mod reset;
