@@ -11,8 +11,8 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use tracing::debug;
 
-use super::Worker;
 use super::act::ordered_to_end_sooner;
+use super::{Worker, ordered_end};
 use crate::pods::events::Tone;
 use crate::pods::hooks;
 use crate::pods::lifecycle::{self, Kill, MIN_GRACE_SECONDS};
@@ -30,8 +30,10 @@ impl Worker {
         }
         let stopped = watch::channel(BTreeSet::new()).0;
         let stops = kills.iter().map(|kill| self.stop(kill, &stopped));
-        // A shorter grace cannot cut the shortest one, so it is no reason to start over.
-        let sooner = longest.max(MIN_GRACE_SECONDS);
+        // What is obeyed already is no reason to start over, nor is what cannot cut the shortest grace: an orphan
+        // gets the grace of its annotations, which may be longer than that of the order to end it.
+        let obeyed = ordered_end(&self.order).map_or(longest, |grace| grace.min(longest));
+        let sooner = obeyed.max(MIN_GRACE_SECONDS);
         let floor_reached = sooner <= MIN_GRACE_SECONDS;
         let results = tokio::select! {
             results = join_all(stops) => results,

@@ -252,10 +252,16 @@ impl Runtime for FakeRuntime {
     }
 
     fn stop_container(&self, id: &str, grace_seconds: i64) -> Call<'_, ()> {
-        self.with("StopContainer", &format!("{id} {grace_seconds}"), |world| {
-            world.exit(id, if grace_seconds == 0 { 137 } else { 143 });
+        let asked = self.with("StopContainer", &format!("{id} {grace_seconds}"), |_| Ok(()));
+        let (fake, id) = (self.clone(), id.to_owned());
+        // Who does not wait for the end does not get it.
+        async move {
+            asked.await?;
+            let code = if grace_seconds == 0 { 137 } else { 143 };
+            fake.world.lock().exit(&id, code);
             Ok(())
-        })
+        }
+        .boxed()
     }
 
     fn remove_container(&self, id: &str) -> Call<'_, ()> {

@@ -149,6 +149,40 @@ async fn an_orphan_that_still_runs_holds_its_name() {
         .await;
 }
 
+/// What it ends with stands in its annotations, and is longer than the order to end gives.
+#[tokio::test(start_paused = true)]
+async fn an_orphan_with_a_long_grace_is_stopped_once_and_its_hook_run() {
+    for (lifecycle, given) in [
+        (json!({}), " 60"),
+        (json!({"preStop": {"sleep": {"seconds": 5}}}), " 55"),
+    ] {
+        let mut node = booted(&["app:1"]).await;
+        let container = json!({"name": "c", "image": "app:1", "lifecycle": lifecycle});
+        let spec = json!({"terminationGracePeriodSeconds": 60, "containers": [container]});
+        node.want(&pod("web", "u1", &spec));
+        node.until("Running", |node| node.phase("u1") == "Running").await;
+        node.stop().await;
+        node.forget("u1");
+        node.boot().await;
+        let before = node.runtime.count("ListContainers");
+        // The clock is pushed on: a worker that never rests would keep it from moving by itself.
+        for _ in 0..4000 {
+            tokio::time::advance(Duration::from_millis(10)).await;
+            tokio::task::yield_now().await;
+            std::thread::sleep(Duration::from_micros(50));
+            let looks = node.runtime.count("ListContainers") - before;
+            assert!(looks < 100, "{looks} looks");
+        }
+        assert_eq!((node.runtime.running().len(), node.runtime.sandboxes()), (0, 0));
+        let calls = node.runtime.calls();
+        let stops: Vec<_> = calls
+            .iter()
+            .filter(|call| call.starts_with("StopContainer"))
+            .collect();
+        assert!(stops.len() == 1 && stops[0].ends_with(given), "{stops:?}");
+    }
+}
+
 /// Counts what is warned of.
 #[derive(Clone, Default)]
 struct Warnings(std::sync::Arc<parking_lot::Mutex<Vec<u8>>>);
