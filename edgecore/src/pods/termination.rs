@@ -2,7 +2,7 @@
 //!
 //! A message is read from the file that was mounted for it, else, with policy `FallbackToLogsOnError` after a
 //! failure, from the end of the log. **Invariant:** never more than the last 4096 bytes of a file, 80 lines or 2048
-//! bytes of a log, and 12 KiB a pod; no link is followed and no pipe is waited for.
+//! bytes of a log, and a container's share of 12 KiB a pod; no link is followed and no pipe is waited for.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _, Seek as _, SeekFrom};
@@ -64,19 +64,10 @@ pub fn message(status: &ContainerStatus) -> String {
     written
 }
 
-/// Cuts the messages of a pod's containers so that together they keep the pod's limit.
-pub fn fit_pod(messages: &mut [&mut String]) {
-    let Some(share) = POD_LIMIT.checked_div(messages.len()) else {
-        return;
-    };
-    if messages.iter().map(|message| message.len()).sum::<usize>() > POD_LIMIT {
-        for message in messages {
-            let end = (0..=share.min(message.len()))
-                .rev()
-                .find(|at| message.is_char_boundary(*at));
-            message.truncate(end.unwrap_or(0));
-        }
-    }
+/// Cuts the message of one of so many containers to its share of the pod's limit, the runtime's words included.
+pub fn fit(message: &mut String, containers: usize) {
+    let share = POD_LIMIT / containers.max(1);
+    message.truncate(message.floor_char_boundary(share));
 }
 
 fn from_file(path: &Path) -> String {
@@ -235,16 +226,11 @@ mod tests {
     }
 
     #[test]
-    fn a_pods_messages_share_its_limit() {
-        let mut texts = vec!["é".repeat(2000); 8];
-        fit_pod(&mut texts.iter_mut().collect::<Vec<_>>());
-        assert!(
-            texts
-                .iter()
-                .all(|text| text.len() <= POD_LIMIT / 8 && !text.is_empty())
-        );
-        let mut small = vec!["abc".to_owned()];
-        fit_pod(&mut small.iter_mut().collect::<Vec<_>>());
-        assert_eq!(small, ["abc"]);
+    fn a_message_is_cut_at_the_end_of_a_character() {
+        for (containers, length) in [(0, 4000), (3, 4000), (7, 1754), (8, 1536)] {
+            let mut text = "é".repeat(2000);
+            fit(&mut text, containers);
+            assert_eq!(text.len(), length, "{containers}");
+        }
     }
 }

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{HostIP, Pod, PodIP, PodStatus};
+use k8s_openapi::api::core::v1::{ContainerStatus, HostIP, Pod, PodIP, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::lifecycle::{self, History};
@@ -22,6 +22,7 @@ use super::observed::{ContainerObserved, PodObserved, Run};
 use super::resize::Resize;
 use super::resources;
 use super::spec;
+use super::termination;
 
 pub use containers::UNKNOWN_REASON;
 use phase::Progress;
@@ -113,7 +114,28 @@ pub fn build(input: &StatusInput<'_>) -> PodStatus {
         containers::apply_health(input, &mut status);
         status.phase = Some(final_phase(&status).to_owned());
     }
+    fit_messages(input.pod, &mut status);
     status
+}
+
+/// The last words of all containers keep the pod's limit, each its share of it.
+fn fit_messages(pod: &Pod, status: &mut PodStatus) {
+    let count = spec::all_containers(pod).count() + ephemeral::containers(pod).len();
+    let cut = |container: &mut ContainerStatus| {
+        let both = [&mut container.state, &mut container.last_state];
+        let ends = both
+            .into_iter()
+            .flatten()
+            .filter_map(|state| state.terminated.as_mut());
+        for message in ends.filter_map(|end| end.message.as_mut()) {
+            termination::fit(message, count);
+        }
+    };
+    let lists = [
+        &mut status.init_container_statuses,
+        &mut status.container_statuses,
+    ];
+    lists.into_iter().flatten().flatten().for_each(cut);
 }
 
 /// The kubelet says no more than this of a pod that it did not admit.

@@ -1,5 +1,7 @@
 //! What users see of a pod at each step of its life.
 
+mod endings;
+
 use std::time::Duration;
 
 use serde_json::{Value, json};
