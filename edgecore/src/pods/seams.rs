@@ -10,7 +10,8 @@ use thiserror::Error;
 use tokio::sync::watch;
 
 use super::desired::DesiredPod;
-use super::{spec, status};
+use super::spec;
+use super::status::{self, Failure};
 
 /// A pod that the cluster wants here and of which no readable version is held.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,10 +57,18 @@ pub struct NotKept(#[source] pub Box<dyn std::error::Error + Send + Sync>);
 
 /// Whom to tell what became of a pod. Returns when the report outlives a crash.
 pub trait Report: Send + Sync + 'static {
-    /// The pod's status, whole. The newest one counts.
-    fn pod_status<'a>(&'a self, pod: &'a Pod, status: &'a PodStatus) -> BoxFuture<'a, Result<(), NotKept>>;
+    /// The pod's status, whole. The newest one counts. Why the pod fails is kept beside it on the device alone: the
+    /// status says it only when nothing of the pod runs any more.
+    fn pod_status<'a>(
+        &'a self,
+        pod: &'a Pod,
+        status: &'a PodStatus,
+        failure: Option<&'a Failure>,
+    ) -> BoxFuture<'a, Result<(), NotKept>>;
     /// The status that was reported last, if it is still remembered (also from before a restart).
     fn last_status(&self, uid: &str) -> Option<PodStatus>;
+    /// Why the pod fails, as it was kept beside that status.
+    fn last_failure(&self, uid: &str) -> Option<Failure>;
     /// Whether the pod has ended for good, as far as this node or the cluster knows: it never runs again.
     fn is_over(&self, pod: &Pod) -> bool {
         let reported = self.last_status(spec::uid(pod));

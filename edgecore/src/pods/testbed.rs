@@ -23,6 +23,7 @@ use super::manager::{Manager, Parts};
 use super::seams::{NotKept, PodSource, Report, UnreadPod};
 use super::spec::testing::{FakeObjects, facts};
 use super::spec::{self, NodeFacts};
+use super::status::Failure;
 use super::volumes::Volumes;
 use super::volumes::testing::Scratch;
 use super::volumes::tokens::{TokenCache, TokenError, TokenRequest, TokenSource, TokenStore};
@@ -123,6 +124,7 @@ impl PodSource for FakeSource {
 #[derive(Default)]
 pub(crate) struct FakeReport {
     statuses: Mutex<BTreeMap<String, Vec<PodStatus>>>,
+    failures: Mutex<BTreeMap<String, Option<Failure>>>,
     gone: Mutex<Vec<String>>,
     forgotten: Mutex<Vec<String>>,
     pub(crate) unforgotten: Mutex<Vec<String>>,
@@ -130,7 +132,14 @@ pub(crate) struct FakeReport {
 }
 
 impl Report for FakeReport {
-    fn pod_status<'a>(&'a self, pod: &'a Pod, status: &'a PodStatus) -> BoxFuture<'a, Result<(), NotKept>> {
+    fn pod_status<'a>(
+        &'a self,
+        pod: &'a Pod,
+        status: &'a PodStatus,
+        failure: Option<&'a Failure>,
+    ) -> BoxFuture<'a, Result<(), NotKept>> {
+        let uid = spec::uid(pod).to_owned();
+        self.failures.lock().insert(uid, failure.cloned());
         let mut statuses = self.statuses.lock();
         statuses
             .entry(spec::uid(pod).to_owned())
@@ -141,6 +150,10 @@ impl Report for FakeReport {
 
     fn last_status(&self, uid: &str) -> Option<PodStatus> {
         self.statuses.lock().get(uid)?.last().cloned()
+    }
+
+    fn last_failure(&self, uid: &str) -> Option<Failure> {
+        self.failures.lock().get(uid)?.clone()
     }
 
     fn gone<'a>(&'a self, pod: &'a Pod) -> BoxFuture<'a, Result<(), NotKept>> {

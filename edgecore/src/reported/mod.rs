@@ -33,6 +33,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::pods::spec;
+use crate::pods::status::Failure;
 use crate::store::{Batch, Db, MAX_OPS, Op, StoreError, Table};
 
 /// The row of [`Table::Meta`] with the end of the reserved numbers.
@@ -80,6 +81,9 @@ struct Book {
 struct LastStatus {
     pod: PodIdentity,
     status: PodStatus,
+    /// Why it fails, which the status says only when nothing of it runs any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    failure: Option<Failure>,
 }
 
 impl Reporter {
@@ -139,12 +143,18 @@ impl Reporter {
         self.put(|book| book.put(OutboxKey::Node, &json)).await
     }
 
-    /// Reports a pod's status.
-    pub async fn pod_status(&self, pod: &Pod, status: &PodStatus) -> Result<(), ReportError> {
+    /// Reports a pod's status, and keeps here why it fails.
+    pub async fn pod_status(
+        &self,
+        pod: &Pod,
+        status: &PodStatus,
+        failure: Option<&Failure>,
+    ) -> Result<(), ReportError> {
         let identity = identity(pod);
         let last = LastStatus {
             pod: identity.clone(),
             status: status.clone(),
+            failure: failure.cloned(),
         };
         let (json, kept) = (serde_json::to_vec(status)?, serde_json::to_vec(&last)?);
         self.put(|book| {
@@ -158,6 +168,11 @@ impl Reporter {
     /// The status that was last reported of a pod.
     pub fn last_status(&self, uid: &str) -> Option<PodStatus> {
         Some(self.book.lock().statuses.get(uid)?.status.clone())
+    }
+
+    /// Why a pod fails, as it was kept beside its last status.
+    pub fn last_failure(&self, uid: &str) -> Option<Failure> {
+        self.book.lock().statuses.get(uid)?.failure.clone()
     }
 
     /// Says that nothing of a pod is left here.

@@ -86,7 +86,10 @@ async fn served(reporter: &Reporter, count: usize) -> Vec<OutboxKey> {
 async fn a_report_survives_a_restart_until_the_cloud_has_it() {
     let db = Db::in_memory();
     let reporter = Reporter::load(db.clone()).await.unwrap();
-    reporter.pod_status(&pod(), &status("Running")).await.unwrap();
+    reporter
+        .pod_status(&pod(), &status("Running"), None)
+        .await
+        .unwrap();
     drop(reporter);
 
     let reporter = Reporter::load(db.clone()).await.unwrap();
@@ -102,7 +105,10 @@ async fn what_the_cloud_has_leaves_the_disk_within_a_second_and_not_one_by_one()
     let db = Db::in_memory();
     let reporter = Reporter::load(db.clone()).await.unwrap();
     reporter.node(&Node::default()).await.unwrap();
-    reporter.pod_status(&pod(), &status("Running")).await.unwrap();
+    reporter
+        .pod_status(&pod(), &status("Running"), None)
+        .await
+        .unwrap();
     let (edge, cloud) = pair();
     let stop = CancellationToken::new();
     let (served, ()) = tokio::join!(reporter.serve(edge, EVERYTHING, &stop), async {
@@ -131,7 +137,10 @@ async fn what_the_cloud_has_leaves_the_disk_within_a_second_and_not_one_by_one()
 async fn what_the_cluster_had_is_said_again_after_a_restart() {
     let db = Db::in_memory();
     let reporter = Reporter::load(db.clone()).await.unwrap();
-    reporter.pod_status(&pod(), &status("Running")).await.unwrap();
+    reporter
+        .pod_status(&pod(), &status("Running"), None)
+        .await
+        .unwrap();
     served(&reporter, 1).await;
 
     let reporter = Reporter::load(db).await.unwrap();
@@ -140,10 +149,31 @@ async fn what_the_cluster_had_is_said_again_after_a_restart() {
 }
 
 #[tokio::test]
+async fn why_a_pod_fails_is_kept_here_until_its_status_says_so() {
+    let db = Db::in_memory();
+    let reporter = Reporter::load(db.clone()).await.unwrap();
+    let failure = Failure {
+        reason: "Evicted".to_owned(),
+        message: "why".to_owned(),
+        for_the_node: true,
+    };
+    let (pod, running) = (pod(), status("Running"));
+    let told = reporter.pod_status(&pod, &running, Some(&failure)).await;
+    told.unwrap();
+    drop(reporter);
+    let reporter = Reporter::load(db).await.unwrap();
+    assert_eq!(reporter.last_failure("u1"), Some(failure));
+    assert_eq!(reporter.last_status("u1"), Some(running));
+}
+
+#[tokio::test]
 async fn a_pod_that_is_gone_is_forgotten_once_the_cluster_knows() {
     let db = Db::in_memory();
     let reporter = Reporter::load(db.clone()).await.unwrap();
-    reporter.pod_status(&pod(), &status("Succeeded")).await.unwrap();
+    reporter
+        .pod_status(&pod(), &status("Succeeded"), None)
+        .await
+        .unwrap();
     reporter.gone(&pod()).await.unwrap();
     served(&reporter, 2).await;
     assert_eq!(reporter.last_status("u1"), None);
@@ -169,9 +199,17 @@ async fn a_full_disk_ends_no_stream_and_devices_are_reported_on() {
     let (db, full) = Db::fillable();
     let reporter = Reporter::load(db.clone()).await.unwrap();
     reporter.node(&Node::default()).await.unwrap();
-    reporter.pod_status(&pod(), &status("Running")).await.unwrap();
+    reporter
+        .pod_status(&pod(), &status("Running"), None)
+        .await
+        .unwrap();
     full.store(true, Ordering::Relaxed);
-    assert!(reporter.pod_status(&pod(), &status("Succeeded")).await.is_err());
+    assert!(
+        reporter
+            .pod_status(&pod(), &status("Succeeded"), None)
+            .await
+            .is_err()
+    );
     let pump = DeviceIdentity {
         namespace: "hall".to_owned(),
         name: "pump".to_owned(),
@@ -208,7 +246,10 @@ async fn a_full_disk_ends_no_stream_and_devices_are_reported_on() {
 async fn a_node_that_starts_on_a_full_disk_reports_all_the_same() {
     let (db, full) = Db::fillable();
     let reporter = Reporter::load(db.clone()).await.unwrap();
-    reporter.pod_status(&pod(), &status("Running")).await.unwrap();
+    reporter
+        .pod_status(&pod(), &status("Running"), None)
+        .await
+        .unwrap();
     served(&reporter, 1).await;
     full.store(true, Ordering::Relaxed);
     for _ in 0..2 {
@@ -229,7 +270,7 @@ async fn a_full_disk_fills_no_memory_and_what_came_meanwhile_is_written_in_the_e
     reporter.node(&Node::default()).await.unwrap();
     full.store(true, Ordering::Relaxed);
     for n in 0..1_000 {
-        let said = reporter.pod_status(&pod(), &status(&n.to_string())).await;
+        let said = reporter.pod_status(&pod(), &status(&n.to_string()), None).await;
         assert!(said.is_err());
     }
     let is_put = |(_, _, op): &&(Table, String, Op)| matches!(op, Op::Put(_));
@@ -259,7 +300,10 @@ async fn events_whose_budget_is_spent_wait_on_flash_and_go_when_it_renews_and_no
         let db = Db::in_memory();
         let reporter = Reporter::load(db.clone()).await.unwrap();
         reporter.event(&event("one")).await.unwrap();
-        reporter.pod_status(&pod(), &status("Running")).await.unwrap();
+        reporter
+            .pod_status(&pod(), &status("Running"), None)
+            .await
+            .unwrap();
         let (spent, stop) = (AtomicBool::new(true), CancellationToken::new());
         let defers = || spent.load(Ordering::Relaxed);
         let way = |carries| Way {

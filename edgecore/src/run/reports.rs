@@ -6,6 +6,7 @@ use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::{Event, Pod, PodStatus};
 
 use crate::pods::seams::{NotKept, Report};
+use crate::pods::status::Failure;
 use crate::reported::Reporter;
 use crate::uplink::DesiredFlow;
 
@@ -20,12 +21,24 @@ fn not_kept(error: crate::reported::ReportError) -> NotKept {
 }
 
 impl Report for PodReports {
-    fn pod_status<'a>(&'a self, pod: &'a Pod, status: &'a PodStatus) -> BoxFuture<'a, Result<(), NotKept>> {
-        Box::pin(async move { self.reporter.pod_status(pod, status).await.map_err(not_kept) })
+    fn pod_status<'a>(
+        &'a self,
+        pod: &'a Pod,
+        status: &'a PodStatus,
+        failure: Option<&'a Failure>,
+    ) -> BoxFuture<'a, Result<(), NotKept>> {
+        Box::pin(async move {
+            let kept = self.reporter.pod_status(pod, status, failure).await;
+            kept.map_err(not_kept)
+        })
     }
 
     fn last_status(&self, uid: &str) -> Option<PodStatus> {
         self.reporter.last_status(uid)
+    }
+
+    fn last_failure(&self, uid: &str) -> Option<Failure> {
+        self.reporter.last_failure(uid)
     }
 
     fn gone<'a>(&'a self, pod: &'a Pod) -> BoxFuture<'a, Result<(), NotKept>> {

@@ -102,7 +102,7 @@ impl World {
     async fn report(&self, message: &str) {
         let pod = self.edge.desired.pods()[0].pod.clone();
         let status = serde_json::from_value(serde_json::json!({ "message": message })).unwrap();
-        self.edge.reporter.pod_status(&pod, &status).await.unwrap();
+        self.edge.reporter.pod_status(&pod, &status, None).await.unwrap();
     }
 }
 

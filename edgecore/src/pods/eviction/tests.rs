@@ -1,5 +1,6 @@
 //! Pods that are evicted, on a node in memory: what becomes of them, and of those that stay.
 
+mod endings;
 mod remains;
 
 use std::time::Duration;

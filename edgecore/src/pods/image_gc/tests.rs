@@ -95,7 +95,7 @@ async fn on_a_full_disk_the_image_that_a_wanted_pod_names_stays_and_the_others_g
     // It was evicted: it stays in the cluster, and never runs again.
     let failed = serde_json::from_value(serde_json::json!({ "phase": "Failed" })).unwrap();
     let pod = serde_json::from_value(pod).unwrap();
-    node.report.pod_status(&pod, &failed).await.unwrap();
+    node.report.pod_status(&pod, &failed, None).await.unwrap();
     assert!(left().await.is_empty());
 }
 

@@ -14,6 +14,7 @@ mod links;
 mod live;
 mod missing;
 mod networks;
+mod phases;
 mod pull_secrets;
 mod pulls;
 mod resizes;

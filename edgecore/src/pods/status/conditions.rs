@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod, PodCondition, PodStatus};
 
-use super::{StatusInput, time};
+use super::{Failure, StatusInput, time};
 use crate::pods::lifecycle;
 use crate::pods::spec::{self, is_sidecar};
 
@@ -82,18 +82,17 @@ pub(super) fn apply(input: &StatusInput<'_>, old: &PodStatus, status: &mut PodSt
 fn disruption(input: &StatusInput<'_>, old: &PodStatus) -> Option<PodCondition> {
     let own = |c: &&PodCondition| c.type_ == DISRUPTION && c.reason.as_deref() == Some(BY_THE_NODE);
     let said = old.conditions.iter().flatten().find(own);
-    let message = input.end.failed.as_ref().map(|(_, message)| message.clone());
-    let new = || {
+    // Not before the phase says so too.
+    let failure = input.end.failed.as_ref().filter(|_| input.end.stopped);
+    let failure = failure.filter(|failure| failure.for_the_node);
+    let new = |failure: &Failure| {
         let verdict = Verdict {
-            message,
+            message: Some(failure.message.clone()),
             ..Verdict::because(true, BY_THE_NODE)
         };
-        input
-            .end
-            .for_the_node
-            .then(|| condition(input, old, DISRUPTION, verdict))
+        condition(input, old, DISRUPTION, verdict)
     };
-    said.cloned().or_else(new)
+    said.cloned().or_else(|| failure.map(new))
 }
 
 fn condition(input: &StatusInput<'_>, old: &PodStatus, name: &str, verdict: Verdict) -> PodCondition {

@@ -3,7 +3,8 @@
 //! Pure: [`build`] gets the pod, what was reported last and what is observed. Times are cut to seconds, the
 //! API server's precision, so that two statuses can be compared with `==`.
 //!
-//! **Invariant:** a pod that was reported `Succeeded` or `Failed` is never reported in another phase.
+//! **Invariants:** a pod that was reported `Succeeded` or `Failed` is never reported in another phase, and none is
+//! reported so before all of it has stopped: who counts on the phase starts another one in its place.
 
 mod conditions;
 mod containers;
@@ -16,6 +17,7 @@ use std::time::SystemTime;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStatus, HostIP, Pod, PodIP, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use serde::{Deserialize, Serialize};
 
 use super::lifecycle::{self, History};
 use super::observed::{ContainerObserved, PodObserved, Run};
@@ -81,12 +83,22 @@ pub struct Health {
 pub struct End {
     /// Nothing of it runs any more, and nothing will.
     pub stopped: bool,
-    /// The pod fails, with this reason and message, whatever its containers say.
-    pub failed: Option<(String, String)>,
-    /// It fails because the node needs what it uses: it gets the condition `DisruptionTarget`.
-    pub for_the_node: bool,
-    /// The pod was not admitted, for this reason and with this message: nothing of it was made.
+    /// The pod fails, whatever its containers say.
+    pub failed: Option<Failure>,
+    /// The pod was not admitted, for this reason and with this message: nothing of it was made, at least not since
+    /// edgecore was started.
     pub rejected: Option<(String, String)>,
+}
+
+/// Why a pod fails.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// `Evicted`, `DeadlineExceeded`.
+    pub reason: String,
+    /// For people.
+    pub message: String,
+    /// The node needs what it uses: it gets the condition `DisruptionTarget`.
+    pub for_the_node: bool,
 }
 
 /// `Succeeded` and `Failed` are for ever.
@@ -101,21 +113,38 @@ pub fn build(input: &StatusInput<'_>) -> PodStatus {
         .or(input.pod.status.as_ref())
         .cloned()
         .unwrap_or_default();
-    if let Some((reason, message)) = &input.end.rejected {
+    if let (Some((reason, message)), None, true) = (&input.end.rejected, &input.end.failed, input.end.stopped)
+    {
         return rejected(input, &old, (reason, message));
     }
     let mut status = from_runtime(input, &old);
     containers::apply_health(input, &mut status);
     settle_phase(input, &old, &mut status);
     conditions::apply(input, &old, &mut status);
-    // Last: the conditions of a pod that never ran say what it lacked, not that it has failed.
+    // Last: the conditions of a pod that never ran say what it lacked, not that it has failed; and those of one that
+    // is about to end say so already.
     if input.end.stopped {
         containers::settle_ended(input.pod, &old, &mut status);
         containers::apply_health(input, &mut status);
         status.phase = Some(final_phase(&status).to_owned());
+    } else {
+        hold_phase(input, &old, &mut status);
     }
     fit_messages(input.pod, &mut status);
     status
+}
+
+/// Until all of a pod has been stopped it keeps the phase that it had, as with the kubelet. That nothing of it runs is
+/// not enough: between two sandboxes nothing does, and what ended well because it was stopped has not succeeded.
+fn hold_phase(input: &StatusInput<'_>, old: &PodStatus, status: &mut PodStatus) {
+    let known = [Some(old), input.pod.status.as_ref()];
+    if !is_terminal(status) || known.into_iter().flatten().any(is_terminal) {
+        return;
+    }
+    let pending = || Some("Pending".to_owned());
+    status.phase = old.phase.clone().or_else(pending);
+    status.reason.clone_from(&old.reason);
+    status.message.clone_from(&old.message);
 }
 
 /// The last words of all containers keep the pod's limit, each its share of it.
@@ -218,10 +247,10 @@ fn settle_phase(input: &StatusInput<'_>, old: &PodStatus, status: &mut PodStatus
         status.message.clone_from(&old.message);
     }
     status.phase = Some(phase);
-    if let (Some((reason, message)), None) = (&input.end.failed, terminal) {
+    if let (Some(failure), None) = (&input.end.failed, terminal) {
         status.phase = Some("Failed".to_owned());
-        status.reason = Some(reason.clone());
-        status.message = Some(message.clone());
+        status.reason = Some(failure.reason.clone());
+        status.message = Some(failure.message.clone());
     }
 }
 

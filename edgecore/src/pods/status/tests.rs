@@ -155,7 +155,7 @@ fn a_crash_loop_shows_the_last_end_and_stays_running() {
 
 #[test]
 fn exit_codes_and_restart_policy_make_the_phase() {
-    for (policy, exit_code, phase) in [
+    for (policy, exit_code, expected) in [
         ("Never", 0, "Succeeded"),
         ("Never", 1, "Failed"),
         ("OnFailure", 0, "Succeeded"),
@@ -164,9 +164,14 @@ fn exit_codes_and_restart_policy_make_the_phase() {
     ] {
         let spec = json!({"restartPolicy": policy, "containers": [{"name": "c", "image": "i"}]});
         let world = World::new(pod(&spec), observed(vec![seen("c", "1", Run::Exited, exit_code)]));
+        let progress = Progress {
+            begun: true,
+            stopped: false,
+        };
+        let statuses = spec::container_statuses(&world.status(7));
         assert_eq!(
-            world.status(7).phase.as_deref(),
-            Some(phase),
+            phase::of(&world.pod, &statuses, progress),
+            expected,
             "{policy} {exit_code}"
         );
     }
@@ -336,6 +341,7 @@ fn a_pod_starts_when_it_is_seen_first_and_never_after_its_containers() {
     let starts = |world: &World, now| world.status(now).start_time.unwrap().0.as_second();
     let mut world = World::new(one(), PodObserved::default());
     assert_eq!(starts(&world, 12), 7, "however long its first status waits");
+    world.end.stopped = true;
     world.end.rejected = Some(("NodePorts".to_owned(), "taken".to_owned()));
     assert_eq!(starts(&world, 12), 7);
     let ran_before = World {

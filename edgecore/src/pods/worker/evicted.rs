@@ -7,19 +7,22 @@ use k8s_openapi::api::core::v1::PodStatus;
 use super::Worker;
 use crate::pods::events::Tone;
 use crate::pods::eviction::{self, Eviction};
-use crate::pods::lifecycle;
+use crate::pods::lifecycle::{self, Stage};
+use crate::pods::status::{self, Failure};
 
 impl Worker {
-    /// The pod fails, unless it has ended already. What is said of it first counts.
+    /// The pod fails, unless it ends already. What is said of it first counts.
     pub(super) fn evict(&mut self, eviction: &Eviction) {
-        let is_said = self.end.failed.is_some() || self.end.rejected.is_some();
-        if is_said || self.has_ended_before() {
+        if self.stage != Stage::Running || self.has_ended_before() {
             return;
         }
         let (reason, message) = (eviction::REASON, &eviction.message);
         self.kit.events.pod(self.pod(), Tone::Warning, reason, message);
-        self.end.failed = Some((reason.to_owned(), message.clone()));
-        self.end.for_the_node = eviction.for_the_node;
+        self.end.failed = Some(Failure {
+            reason: reason.to_owned(),
+            message: message.clone(),
+            for_the_node: eviction.for_the_node,
+        });
     }
 
     /// What was evicted before a restart is still in the way.
@@ -33,8 +36,16 @@ impl Worker {
 
     /// Whether that was said of the pod, also before a restart.
     pub(super) fn was_evicted(&self) -> bool {
-        let evicted = |status: &PodStatus| status.reason.as_deref() == Some(eviction::REASON);
-        self.known_statuses().any(evicted)
+        let said = self
+            .known_statuses()
+            .filter_map(|status| status.reason.as_deref());
+        let decided = self.end.failed.iter().map(|failure| failure.reason.as_str());
+        said.chain(decided).any(|reason| reason == eviction::REASON)
+    }
+
+    /// Whether it was said, or decided and kept, that the pod never runs again.
+    pub(super) fn has_ended_before(&self) -> bool {
+        self.end.failed.is_some() || self.known_statuses().any(status::is_terminal)
     }
 
     /// Removes the containers of a pod that has ended, with all that they wrote: until then the node is as short as it

@@ -50,7 +50,7 @@ impl Worker {
             // A report that has begun is not given up: it would not be known what was kept.
             while done.run_until_cancelled(sketch.pulse.changed()).await.is_some() {
                 let status = sketch.status(told.as_ref());
-                if told.as_ref() != Some(&status) && tell(&sketch.kit, &sketch.order, &status).await {
+                if told.as_ref() != Some(&status) && sketch.tell(&status).await {
                     told = Some(status);
                 }
             }
@@ -77,6 +77,10 @@ impl Worker {
 }
 
 impl Sketch {
+    async fn tell(&self, status: &PodStatus) -> bool {
+        tell(&self.kit, &self.order, status, self.end.failed.as_ref()).await
+    }
+
     fn status(&self, told: Option<&PodStatus>) -> PodStatus {
         let pod = &self.order.desired.pod;
         status::build(&StatusInput {

@@ -40,7 +40,7 @@ use super::kit::Kit;
 use super::lifecycle::{self, History, Outcome, Plan, Stage, Step, View};
 use super::observed::{Memory, PodObserved, Run};
 use super::spec;
-use super::status::{self, End, Waiting};
+use super::status::{self, End, Failure, Waiting};
 use super::volumes::Mounted;
 use ground::Ahead;
 use holds::Holds;
@@ -113,6 +113,7 @@ impl Worker {
         let mut order = orders.borrow_and_update().clone();
         let uid = spec::uid(&order.desired.pod).to_owned();
         let reported = kit.report.last_status(&uid);
+        let failed = kit.report.last_failure(&uid);
         let objects_seen = order.objects;
         let known = reported.as_ref().or(order.desired.pod.status.as_ref());
         let resizing = Resizing::new(&order.desired, known, kit.ledger.freed());
@@ -128,7 +129,10 @@ impl Worker {
             poke,
             order,
             stage: Stage::Running,
-            end: End::default(),
+            end: End {
+                failed,
+                ..End::default()
+            },
             ending: None,
             leaving: Leaving::default(),
             observed: PodObserved::default(),
@@ -224,10 +228,6 @@ impl Worker {
         if deadline(before) != deadline(self.pod()) {
             self.history.deadline = self.deadline();
         }
-    }
-
-    fn has_ended_before(&self) -> bool {
-        self.known_statuses().any(status::is_terminal)
     }
 
     fn begin_end(&mut self, grace_seconds: i64) {
@@ -326,16 +326,17 @@ impl Worker {
         Turn::Wait(earlier(earlier(wake, refreshed), retry))
     }
 
-    fn end_it(&mut self, failed: Option<(String, String)>) -> Turn {
+    fn end_it(&mut self, failed: Option<Failure>) -> Turn {
         self.end.failed = failed;
         self.begin_end(lifecycle::spec_grace(self.pod()));
         Turn::Again
     }
 
     fn end_overdue(&mut self) -> Turn {
-        let (reason, message) = overdue();
-        self.kit.events.pod(self.pod(), Tone::Normal, &reason, &message);
-        self.end_it(Some((reason, message)))
+        let failure = overdue();
+        let (reason, message) = (&failure.reason, &failure.message);
+        self.kit.events.pod(self.pod(), Tone::Normal, reason, message);
+        self.end_it(Some(failure))
     }
 
     /// Draws the conclusions of an observation.
@@ -384,9 +385,12 @@ fn ordered_end(order: &Order) -> Option<i64> {
     [ended, evicted].into_iter().flatten().min()
 }
 
-fn overdue() -> (String, String) {
-    let message = "Pod was active on the node longer than the specified deadline";
-    ("DeadlineExceeded".to_owned(), message.to_owned())
+fn overdue() -> Failure {
+    Failure {
+        reason: "DeadlineExceeded".to_owned(),
+        message: "Pod was active on the node longer than the specified deadline".to_owned(),
+        for_the_node: false,
+    }
 }
 
 fn earlier(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {

@@ -17,7 +17,7 @@ use crate::pods::features::UnsupportedPodFeature;
 use crate::pods::kit::Kit;
 use crate::pods::lifecycle::Plan;
 use crate::pods::spec;
-use crate::pods::status::{self, StatusInput, ephemeral};
+use crate::pods::status::{self, Failure, StatusInput, ephemeral};
 
 /// How long a status waits for the sandbox or the first containers: it is out of date as soon as they are
 /// there, and telling it takes the processor from those that make them.
@@ -119,8 +119,9 @@ impl Worker {
         let status = self.status();
         let news = self.reported.as_ref() != Some(&status) && !self.order.removed;
         let (kit, order) = (Arc::clone(&self.kit), self.order.clone());
+        let failure = self.end.failed.clone();
         async move {
-            let kept = !news || tell(&kit, &order, &status).await;
+            let kept = !news || tell(&kit, &order, &status, failure.as_ref()).await;
             kept.then_some(status)
         }
     }
@@ -133,8 +134,8 @@ impl Worker {
 }
 
 /// Whether the status could be kept.
-pub(super) async fn tell(kit: &Kit, order: &Order, status: &PodStatus) -> bool {
-    let told = kit.report.pod_status(&order.desired.pod, status).await;
+pub(super) async fn tell(kit: &Kit, order: &Order, status: &PodStatus, failure: Option<&Failure>) -> bool {
+    let told = kit.report.pod_status(&order.desired.pod, status, failure).await;
     if let Err(error) = &told {
         warn!(pod = spec::name(&order.desired.pod), %error, "a status waits");
     }

@@ -2,6 +2,84 @@
 
 use super::*;
 
+fn evicted() -> Failure {
+    Failure {
+        reason: "Evicted".to_owned(),
+        message: "too much".to_owned(),
+        for_the_node: true,
+    }
+}
+
+fn says_disruption(status: &PodStatus) -> bool {
+    let mut all = status.conditions.iter().flatten();
+    all.any(|condition| condition.type_ == "DisruptionTarget")
+}
+
+#[test]
+fn a_final_phase_waits_for_the_end_of_all_that_runs() {
+    for (failed, exit_code, last) in [
+        (None, 0, ("Succeeded", None, "PodCompleted")),
+        (None, 1, ("Failed", None, "PodFailed")),
+        (Some(evicted()), 0, ("Failed", Some("Evicted"), "PodFailed")),
+    ] {
+        let spec = json!({"restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]});
+        let mut world = World::new(pod(&spec), observed(vec![seen("c", "1", Run::Running, 0)]));
+        world.last = Some(world.status(7));
+        let for_the_node = failed.is_some();
+        world.end.failed = failed;
+        world.observed.containers[0] = seen("c", "1", Run::Exited, exit_code);
+        let (phase, reason, why) = last;
+        let status = world.status(8);
+        assert_eq!(
+            (status.phase.as_deref(), status.reason.as_deref()),
+            (Some("Running"), None)
+        );
+        assert_eq!(condition(&status, "Ready"), ("False".to_owned(), why.to_owned()));
+        assert!(!says_disruption(&status));
+        world.last = Some(status);
+        world.end.stopped = true;
+        let status = world.status(9);
+        assert_eq!(
+            (status.phase.as_deref(), status.reason.as_deref()),
+            (Some(phase), reason)
+        );
+        assert_eq!(says_disruption(&status), for_the_node);
+    }
+}
+
+#[test]
+fn a_pod_of_which_nothing_was_told_is_pending_until_it_has_ended() {
+    let mut world = World::new(one(), observed(vec![seen("c", "1", Run::Running, 0)]));
+    world.end.failed = Some(evicted());
+    assert_eq!(world.status(7).phase.as_deref(), Some("Pending"));
+    world.pod.status = Some(PodStatus {
+        phase: Some("Failed".to_owned()),
+        ..PodStatus::default()
+    });
+    assert_eq!(
+        world.status(7).phase.as_deref(),
+        Some("Failed"),
+        "the cluster knows"
+    );
+}
+
+#[test]
+fn a_pod_that_runs_and_is_not_admitted_any_more_is_rejected_when_it_has_ended() {
+    let mut world = World::new(one(), observed(vec![seen("c", "1", Run::Running, 0)]));
+    world.end.rejected = Some(("NodePorts".to_owned(), "taken".to_owned()));
+    let status = world.status(7);
+    assert_eq!(
+        (status.phase.as_deref(), status.reason.as_deref()),
+        (Some("Running"), None)
+    );
+    world.end.stopped = true;
+    let status = world.status(8);
+    assert_eq!(
+        (status.phase.as_deref(), status.reason.as_deref()),
+        (Some("Failed"), Some("NodePorts"))
+    );
+}
+
 #[test]
 fn last_words_keep_their_share_of_the_pods_limit() {
     let named = |name: &str| json!({"name": name, "image": "i"});
