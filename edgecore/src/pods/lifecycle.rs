@@ -27,8 +27,7 @@ use super::backoff::BackOff;
 use super::container_config::container_hash;
 use super::observed::{ContainerObserved, PodObserved, Run, SandboxObserved};
 use super::probes::ProbeKill;
-use super::spec;
-use super::spec::is_sidecar;
+use super::spec::{self, is_sidecar};
 
 pub use restart::{RestartPolicy, restarts};
 
@@ -339,6 +338,7 @@ fn plan_new_sandbox(view: &View<'_>, attempt: u32) -> Plan {
     if !old.steps.is_empty() {
         // First everything of the old sandbox ends; the new one comes after the next look.
         return Plan {
+            steps: kills::for_the_next(view.pod, old.steps),
             outcome: Outcome::Going,
             ..old
         };

@@ -157,6 +157,15 @@ impl FakeRuntime {
         self.world.lock().down = down;
     }
 
+    /// Every sandbox dies beneath its containers, which run on and end well when they are stopped.
+    pub(crate) fn sandboxes_die(&self) {
+        let mut world = self.world.lock();
+        world.stopped_with = Some(0);
+        for sandbox in world.sandboxes.values_mut() {
+            sandbox.state = api::PodSandboxState::SandboxNotready as i32;
+        }
+    }
+
     /// What a reboot does: every sandbox is not ready, every container has exited.
     pub(crate) fn reboot(&self) {
         let mut world = self.world.lock();

@@ -257,8 +257,10 @@ impl Runtime for FakeRuntime {
         // Who does not wait for the end does not get it.
         async move {
             asked.await?;
-            let code = if grace_seconds == 0 { 137 } else { 143 };
-            fake.world.lock().exit(&id, code);
+            let by_signal = if grace_seconds == 0 { 137 } else { 143 };
+            let mut world = fake.world.lock();
+            let code = world.stopped_with.unwrap_or(by_signal);
+            world.exit(&id, code);
             Ok(())
         }
         .boxed()

@@ -16,6 +16,8 @@ pub(super) struct World {
     pub(super) removals_hang: bool,
     pub(super) shown_memory: Option<i64>,
     pub(super) stops_hang: bool,
+    /// What containers exit with when they are stopped, unless it is by their signal.
+    pub(super) stopped_with: Option<i32>,
     pub(super) panics: Option<&'static str>,
     pub(super) driver: Option<api::CgroupDriver>,
     pub(super) sandboxes: BTreeMap<String, api::PodSandboxStatus>,

@@ -1,5 +1,7 @@
 //! What is left of a sandbox that died.
 
+use serde_json::json;
+
 use super::{booted, web};
 
 #[tokio::test(start_paused = true)]
@@ -34,4 +36,23 @@ async fn a_dead_sandbox_that_cannot_be_stopped_does_not_keep_its_pod_down() {
     node.until("Running again", |node| node.runtime.running() == ["c"])
         .await;
     assert_eq!(node.runtime.count("StopPodSandbox"), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_whose_sandbox_dies_is_not_done_because_it_ends_well_when_it_is_stopped() {
+    let node = booted(&["app:1"]).await;
+    let mut job = web("u1");
+    job["spec"]["restartPolicy"] = json!("OnFailure");
+    node.want(&job);
+    node.until("Running", |node| node.phase("u1") == "Running").await;
+    node.runtime.sandboxes_die();
+    node.until("Running again", |node| {
+        node.runtime.count("CreateContainer") == 2 && node.runtime.running() == ["c"]
+    })
+    .await;
+    let over = node
+        .told("u1")
+        .into_iter()
+        .find(|status| status.phase.as_deref() == Some("Succeeded"));
+    assert_eq!(over, None);
 }
