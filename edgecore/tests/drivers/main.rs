@@ -17,6 +17,7 @@ mod modbus;
 mod mqtt;
 mod mqtt_old;
 mod mqtt_powercut;
+mod mqtt_refused;
 mod node;
 #[path = "../mqtt/old.rs"]
 mod old;

@@ -131,6 +131,13 @@ impl Wishes {
         }
     }
 
+    /// What went out without an answer was refused after all.
+    pub(crate) fn turned_away(&mut self, due: &Due, why: String, now: Instant) {
+        if let Some(writing) = self.writing(due) {
+            writing.turned_away(due.version, why, now);
+        }
+    }
+
     fn writing(&mut self, due: &Due) -> Option<&mut Writing> {
         let properties = self.devices.get_mut(&due.device)?;
         properties.get_mut(&due.property).map(|(_, writing)| writing)

@@ -134,13 +134,25 @@ impl Writing {
 
     /// What went out for this wish has come; when to write it again stays as it was.
     pub(crate) fn arrived(&mut self, version: u64, now: Instant) {
-        if self.version == Some(version)
-            && let Some(effort) = &mut self.effort
-        {
+        if let Some(effort) = self.effort_for(version) {
             effort.refusal = None;
             effort.owed = false;
             effort.reached.get_or_insert(now);
         }
+    }
+
+    /// What went out for this wish was refused on its way; when to write it again stays as it was. So does the
+    /// doubt: something that went out before may have come.
+    pub(crate) fn turned_away(&mut self, version: u64, why: String, now: Instant) {
+        if let Some(effort) = self.effort_for(version) {
+            effort.refusal = Some(why);
+            effort.reached.get_or_insert(now);
+        }
+    }
+
+    /// The effort, if it is for this wish.
+    fn effort_for(&mut self, version: u64) -> Option<&mut Effort> {
+        self.effort.as_mut().filter(|_| self.version == Some(version))
     }
 
     /// The device was reached and would not have it.
@@ -537,6 +549,26 @@ mod tests {
         writing.arrived(1, now);
         writing.reachable(now);
         assert_eq!(writing.next(Some(&back), MANNER, now), off);
+    }
+
+    #[test]
+    fn what_is_refused_on_its_way_is_written_again_in_its_time_and_then_given_up_with_the_reason() {
+        let (mut writing, start) = (Writing::default(), Instant::now());
+        let unmet = wish("ON", 2, false);
+        let _ = writing.next(Some(&unmet), MANNER, start);
+        writing.unanswered(start);
+        writing.turned_away(1, "of an earlier wish".to_owned(), start);
+        assert!(!writing.is_awaited());
+        writing.turned_away(2, "no".to_owned(), at(start, 1));
+        let again = Step::Wait(Some(at(start, 2)));
+        assert_eq!(writing.next(Some(&unmet), MANNER, at(start, 1)), again);
+        assert_eq!(
+            writing.next(Some(&unmet), MANNER, at(start, 31)),
+            Step::GiveUp {
+                version: 2,
+                why: "NotConfirmed: no".to_owned()
+            }
+        );
     }
 
     #[test]

@@ -11,7 +11,7 @@
 //! ```
 //!
 //! **Invariant:** an update is acknowledged only after the twins took or refused it and the broker
-//! has acknowledged its result. What is held is bounded, whatever clients send.
+//! has acknowledged its result, or would not take it. What is held is bounded, whatever clients send.
 
 mod requests;
 #[cfg(test)]
@@ -56,6 +56,8 @@ pub(super) struct Bridge {
     gathering: bool,
     /// What comes again first may be older than what is known here.
     lost_power: bool,
+    /// Whether the broker has refused anything since it was connected to.
+    is_refused: bool,
 }
 
 impl Bridge {
@@ -73,6 +75,7 @@ impl Bridge {
             largest: None,
             gathering: true,
             lost_power: false,
+            is_refused: false,
         }
     }
 
@@ -95,6 +98,7 @@ impl Bridge {
             self.gathering = false;
         }
         self.largest = Some(largest);
+        self.is_refused = false;
         self.counters.connected.store(true, Ordering::Relaxed);
     }
 
@@ -279,6 +283,18 @@ impl Bridge {
         if let Some(arrival) = self.outbox.acknowledged(packet) {
             self.arrivals.finish(arrival);
         }
+    }
+
+    /// The broker will not have what was sent under this number. It is not sent again: an ACL refuses it each
+    /// time, and an answer that waited for that would hold up the acknowledgements of all that came after its
+    /// question. Who asked has no answer, and asks again. Returns the topic, once in a connection.
+    pub(super) fn refused(&mut self, packet: u16) -> Option<String> {
+        let outgoing = self.outbox.refused(packet)?;
+        count(&self.counters.dropped_out);
+        if let Some(arrival) = outgoing.answers {
+            self.arrivals.finish(arrival);
+        }
+        (!std::mem::replace(&mut self.is_refused, true)).then_some(outgoing.topic)
     }
 
     /// Tells what is due, as far as there is room.

@@ -279,6 +279,11 @@ impl Shell {
                 }
             }
             Event::Acknowledged(packet) => self.bridge.acknowledged(packet),
+            Event::Refused { packet, why } => {
+                if let Some(topic) = self.bridge.refused(packet) {
+                    warn!(topic, why, "the MQTT broker refused this: see its ACL and limits");
+                }
+            }
         }
         Ok(())
     }

@@ -1,12 +1,12 @@
 //! What is to be published, and what was published and is not acknowledged yet. Pure.
 //!
 //! ```text
-//! push ──► waiting ──next──► handed over ──sent──► in flight ──acknowledged──► gone
+//! push ──► waiting ──next──► handed over ──sent──► in flight ──acknowledged, refused──► gone
 //!             ▲                                        │
 //!             └──────────────── lost ──────────────────┘
 //! ```
 //!
-//! **Invariant:** an answer stays until the broker has acknowledged it; everything else may be
+//! **Invariant:** an answer stays until the broker has acknowledged or refused it; everything else may be
 //! dropped when there is no room, and is counted by the caller.
 
 use std::collections::{HashMap, VecDeque};
@@ -100,9 +100,14 @@ impl Outbox {
 
     /// The broker has it; returns the message that it answers.
     pub(super) fn acknowledged(&mut self, packet: u16) -> Option<Arrival> {
+        self.refused(packet)?.answers
+    }
+
+    /// The broker will not have it, and would not the next time; returns it.
+    pub(super) fn refused(&mut self, packet: u16) -> Option<Outgoing> {
         let (_, outgoing) = self.in_flight.remove(&packet)?;
         self.bytes -= outgoing.payload.len();
-        outgoing.answers
+        Some(outgoing)
     }
 
     /// The connection is gone: what was not acknowledged is to be sent again, before the rest.

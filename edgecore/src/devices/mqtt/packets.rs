@@ -1,5 +1,7 @@
 //! What goes over the wire, in both versions of MQTT. Pure; the bytes are the library's work.
 
+use std::fmt::Debug;
+
 use bytes::{Buf, BytesMut};
 use rumqttc::v5::mqttbytes::v5 as five;
 use rumqttc::v5::mqttbytes::{self as bytes5, QoS as QoS5};
@@ -41,6 +43,13 @@ pub(super) enum Incoming {
     Received(u16),
     /// The broker has what was sent under this number.
     Acknowledged(u16),
+    /// The broker will not have what was sent under this number.
+    Refused {
+        /// Its number.
+        packet: u16,
+        /// The name of the reason.
+        why: String,
+    },
     /// Something that only says that it lives.
     Alive,
 }
@@ -246,12 +255,17 @@ const fn whole(message: Message) -> Incoming {
     Incoming::Message { message, left: 0 }
 }
 
+fn refused(packet: u16, reason: &impl Debug) -> Incoming {
+    let why = format!("{reason:?}");
+    Incoming::Refused { packet, why }
+}
+
 #[expect(
     clippy::wildcard_enum_match_arm,
     reason = "a new kind of packet is nothing that was asked for"
 )]
 fn of_five(packet: five::Packet) -> Result<Incoming, Lost> {
-    use five::{ConnectReturnCode as Code, Packet, PubRecReason as Reason, SubscribeReasonCode};
+    use five::{ConnectReturnCode as Code, Packet, PubAckReason, PubRecReason, SubscribeReasonCode};
     Ok(match packet {
         Packet::ConnAck(ack) => {
             let up = Incoming::Up {
@@ -284,11 +298,14 @@ fn of_five(packet: five::Packet) -> Result<Incoming, Lost> {
             Incoming::Subscribed { packet, granted }
         }
         Packet::UnsubAck(ack) => Incoming::Unsubscribed(ack.pkid),
-        Packet::PubAck(ack) => Incoming::Acknowledged(ack.pkid),
-        Packet::PubRec(ack) if matches!(ack.reason, Reason::Success | Reason::NoMatchingSubscribers) => {
-            Incoming::Received(ack.pkid)
-        }
-        Packet::PubRec(refusal) => Incoming::Acknowledged(refusal.pkid),
+        Packet::PubAck(ack) => match ack.reason {
+            PubAckReason::Success | PubAckReason::NoMatchingSubscribers => Incoming::Acknowledged(ack.pkid),
+            reason => refused(ack.pkid, &reason),
+        },
+        Packet::PubRec(ack) => match ack.reason {
+            PubRecReason::Success | PubRecReason::NoMatchingSubscribers => Incoming::Received(ack.pkid),
+            reason => refused(ack.pkid, &reason),
+        },
         Packet::PubComp(ack) => Incoming::Acknowledged(ack.pkid),
         Packet::Disconnect(bye) => {
             let why = format!("the broker ended it: {:?}", bye.reason_code);
@@ -350,5 +367,24 @@ mod tests {
         assert!(!refuses_five(&refused));
         let read = Version::Five.read(&mut BytesMut::from(refused.as_slice()));
         assert_eq!(read, Err(Lost::Version), "one that knows how to say no in MQTT 5");
+    }
+
+    #[test]
+    fn what_the_broker_has_and_what_it_will_not_have_are_told_apart() {
+        let read = |packet: &[u8]| Version::Five.read(&mut BytesMut::from(packet)).unwrap().unwrap();
+        let refused = |why: &str| Incoming::Refused {
+            packet: 9,
+            why: why.to_owned(),
+        };
+        assert_eq!(read(&[0x40, 2, 0, 9]), Incoming::Acknowledged(9));
+        assert_eq!(
+            read(&[0x40, 3, 0, 9, 0x10]),
+            Incoming::Acknowledged(9),
+            "nobody listens now"
+        );
+        assert_eq!(read(&[0x50, 4, 0, 9, 0x10, 0]), Incoming::Received(9));
+        assert_eq!(read(&[0x40, 3, 0, 9, 0x87]), refused("NotAuthorized"));
+        assert_eq!(read(&[0x40, 4, 0, 9, 0x97, 0]), refused("QuotaExceeded"));
+        assert_eq!(read(&[0x50, 4, 0, 9, 0x90, 0]), refused("TopicNameInvalid"));
     }
 }

@@ -54,6 +54,13 @@ pub(crate) enum Event {
     },
     /// The broker has what was sent under this number.
     Acknowledged(u16),
+    /// The broker will not have what was sent under this number: it goes to nobody.
+    Refused {
+        /// Its number.
+        packet: u16,
+        /// The name of the reason, as MQTT 5 calls it.
+        why: String,
+    },
 }
 
 pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -293,6 +300,10 @@ impl Open {
             Incoming::Acknowledged(packet) => {
                 self.in_flight.remove(&packet);
                 Event::Acknowledged(packet)
+            }
+            Incoming::Refused { packet, why } => {
+                self.in_flight.remove(&packet);
+                Event::Refused { packet, why }
             }
             Incoming::Alive => return Ok(None),
         }))

@@ -292,6 +292,7 @@ impl Task {
                 }
             }
             Ok(Event::Acknowledged(packet)) => self.arrived(packet),
+            Ok(Event::Refused { packet, why }) => self.turned_away(packet, &why),
             Err(lost) => self.down(&lost),
         }
     }

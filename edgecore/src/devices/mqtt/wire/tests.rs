@@ -83,6 +83,27 @@ async fn exactly_once_takes_four_packets_and_its_number_is_free_after_the_last()
 }
 
 #[tokio::test]
+async fn what_the_broker_refuses_is_told_and_its_number_is_free() {
+    let (mut wire, mut broker) = begun().await;
+    broker.write_all(&[0x20, 3, 0, 0, 0]).await.unwrap();
+    assert!(matches!(wire.next().await, Ok(Event::Up { .. })));
+    published(&mut wire, &mut broker).await;
+    broker.write_all(&[0x50, 4, 0, 1, 0x87, 0]).await.unwrap();
+    let refused = Event::Refused {
+        packet: 1,
+        why: "NotAuthorized".to_owned(),
+    };
+    assert_eq!(wire.next().await, Ok(refused));
+    let State::Open(open) = &wire.state else {
+        panic!("it ended")
+    };
+    assert!(
+        open.in_flight.is_empty() && open.output.is_empty(),
+        "nothing is left to be said"
+    );
+}
+
+#[tokio::test]
 async fn a_broker_is_asked_for_nothing_that_it_does_not_have() {
     let (mut wire, mut broker) = begun().await;
     broker

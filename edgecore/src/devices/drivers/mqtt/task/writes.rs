@@ -1,7 +1,8 @@
 //! How a device is set: what is wished for becomes a message.
 //!
 //! **Invariant:** a write counts as gone out when the broker has acknowledged it. Until then it may lie in
-//! a connection that nobody hears any more; after that it is made again.
+//! a connection that nobody hears any more; after that it is made again. One that the broker refuses counts
+//! as refused by the device.
 
 use protocol::devices::DeviceName;
 use tokio::time::Instant;
@@ -50,6 +51,16 @@ impl Task {
         };
         self.wishes.arrived(&due, Instant::now());
         self.say_sent(&due);
+        self.look(&due.device);
+    }
+
+    /// The broker will not have a write: it is on its way to nobody.
+    pub(super) fn turned_away(&mut self, packet: u16, why: &str) {
+        let Some(due) = self.under_way.remove(&packet) else {
+            return;
+        };
+        let why = format!("the broker refused it: {why}");
+        self.wishes.turned_away(&due, why, Instant::now());
         self.look(&due.device);
     }
 

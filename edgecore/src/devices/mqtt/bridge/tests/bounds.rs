@@ -51,6 +51,32 @@ fn what_a_broker_does_not_take_even_in_short_is_done_without_an_answer() {
 }
 
 #[test]
+fn what_a_broker_refuses_is_not_sent_again_and_holds_nobody_up() {
+    let mut bridge = bridge();
+    bridge.message(&message(UPDATE, &update("e", "1"), 9), 5);
+    work(&mut bridge);
+    let sent = ends(&published(&mut bridge)).len();
+    assert_eq!(sent, 3, "result, document, delta");
+    for packet in 1..=3 {
+        bridge.sent(packet);
+    }
+    assert_eq!(bridge.next_ack(), None);
+    let topics = [1, 2, 3].map(|packet| bridge.refused(packet));
+    assert_eq!(
+        topics,
+        [Some(format!("{UPDATE}/result")), None, None],
+        "it is said once"
+    );
+    assert_eq!(bridge.next_ack(), Some(9));
+    assert_eq!(bridge.counters.read().dropped_out, 3);
+    assert!(bridge.outbox.is_empty());
+    bridge.lost();
+    bridge.connected(true, 256 << 10);
+    assert_eq!(published(&mut bridge), []);
+    assert_eq!(bridge.refused(1), None, "nothing was sent under this number");
+}
+
+#[test]
 fn the_list_of_devices_is_written_out_only_while_there_is_room() {
     let mut bridge = bridge();
     for _ in 0..100 {
