@@ -42,6 +42,22 @@ async fn without_a_power_cut_what_the_broker_delivers_once_more_is_news() {
 }
 
 #[tokio::test]
+async fn a_subscription_that_was_not_granted_is_made_again_and_from_its_answer_on_all_is_news() {
+    const NEWS: &[Said] = &[("zigbee2mqtt/lamp", r#"{"state": "ON"}"#)];
+    for refuses in [false, true] {
+        let broker = Pretender::hanging_up(refuses, NEWS).await;
+        let name = DeviceName::new("hall", "lamp");
+        // Its availability alone would be asked for at each connection.
+        let mut silent = lamp("lamp");
+        let config = &mut silent["spec"]["protocol"]["configData"];
+        config.as_object_mut().unwrap().remove("availability");
+        let node = Node::after_a_power_cut(broker.port, [silent]);
+        node.twins.until(&name, "power", &value("true")).await;
+        node.stop().await;
+    }
+}
+
+#[tokio::test]
 async fn a_broker_elsewhere_has_not_lost_its_power() {
     let broker = Pretender::start(BEFORE, AFTER).await;
     let name = DeviceName::new("hall", "lamp");

@@ -21,11 +21,23 @@ pub(crate) struct Pretender {
 impl Pretender {
     /// One that delivers these messages before it answers the first subscription, and those after it.
     pub(crate) async fn start(before: &'static [Said], after: &'static [Said]) -> Self {
+        Self::after(None, before, after).await
+    }
+
+    /// One that does so after it hung up on the first subscription of all, which it refused or did not answer.
+    pub(crate) async fn hanging_up(refuses: bool, after: &'static [Said]) -> Self {
+        Self::after(Some(refuses), &[], after).await
+    }
+
+    async fn after(hangs_up: Option<bool>, before: &'static [Said], after: &'static [Said]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let (acknowledged, mut task) = (Arc::default(), JoinSet::new());
         let seen = Arc::clone(&acknowledged);
         task.spawn(async move {
+            if let Some(refuses) = hangs_up {
+                hang_up(listener.accept().await.unwrap().0, refuses).await;
+            }
             let (stream, _) = listener.accept().await.unwrap();
             converse(stream, before, after, &seen).await;
         });
@@ -48,6 +60,21 @@ impl Pretender {
     }
 }
 
+/// Lets a client in, and refuses its subscription or leaves it unanswered.
+async fn hang_up(mut stream: TcpStream, refuses: bool) {
+    while let Some((kind, body)) = packet(&mut stream).await {
+        match kind {
+            1 => stream.write_all(&[0x20, 3, 1, 0, 0]).await.unwrap(),
+            8 if refuses => {
+                let answer = answer(&body, 0x87);
+                return stream.write_all(&answer).await.unwrap();
+            }
+            8 => return,
+            _ => {}
+        }
+    }
+}
+
 async fn converse(mut stream: TcpStream, before: &[Said], after: &[Said], acknowledged: &Mutex<Vec<u16>>) {
     let mut numbers = 1..;
     let mut after = after.iter();
@@ -64,10 +91,7 @@ async fn converse(mut stream: TcpStream, before: &[Said], after: &[Said], acknow
             4 => acknowledged.lock().push(u16::from_be_bytes([body[0], body[1]])),
             // SUBSCRIBE: all of it is granted.
             8 => {
-                let granted = vec![1; filters(&body)];
-                let length = u8::try_from(granted.len() + 3).unwrap();
-                out.extend([0x90, length, body[0], body[1], 0]);
-                out.extend(granted);
+                out.extend(answer(&body, 1));
                 for (said, number) in after.by_ref().zip(&mut numbers) {
                     out.extend(again(said, number));
                 }
@@ -96,6 +120,15 @@ async fn packet(stream: &mut TcpStream) -> Option<(u8, Vec<u8>)> {
     let mut body = vec![0; length];
     stream.read_exact(&mut body).await.ok()?;
     Some((kind, body))
+}
+
+/// The SUBACK to a SUBSCRIBE: the same for each filter.
+fn answer(body: &[u8], code: u8) -> Vec<u8> {
+    let filters = filters(body);
+    let length = u8::try_from(filters + 3).unwrap();
+    let mut answer = vec![0x90, length, body[0], body[1], 0];
+    answer.resize(answer.len() + filters, code);
+    answer
 }
 
 /// How many filters a SUBSCRIBE has, behind its number and its properties, of which there are few.

@@ -267,7 +267,7 @@ impl Shell {
                 let now = self.now();
                 self.bridge.message(&message, now);
             }
-            Event::Subscribed { granted } => {
+            Event::Subscribed { granted, .. } => {
                 let refused = refused(&granted);
                 self.subscribed = !refused;
                 self.counters.subscribed.store(self.subscribed, Ordering::Relaxed);

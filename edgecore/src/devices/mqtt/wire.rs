@@ -49,6 +49,8 @@ pub(crate) enum Event {
     Message(Message),
     /// The broker answered subscriptions.
     Subscribed {
+        /// Under which number they were asked for.
+        packet: u16,
         /// Of each filter, whether it was granted.
         granted: Vec<bool>,
     },
@@ -151,11 +153,12 @@ impl Wire {
         open.version.acknowledge(packet, &mut open.output)
     }
 
-    /// Subscribes.
-    pub(crate) fn subscribe(&mut self, filters: impl Iterator<Item = Filter>) -> Result<(), Lost> {
+    /// Subscribes, and returns the number of what the broker is asked.
+    pub(crate) fn subscribe(&mut self, filters: impl Iterator<Item = Filter>) -> Result<u16, Lost> {
         let open = self.open()?;
         let packet = open.number();
-        open.version.subscribe(packet, filters, &mut open.output)
+        open.version.subscribe(packet, filters, &mut open.output)?;
+        Ok(packet)
     }
 
     /// Takes a subscription back.
@@ -287,7 +290,7 @@ impl Open {
             }
             Incoming::Subscribed { packet, granted } => {
                 self.in_flight.remove(&packet);
-                Event::Subscribed { granted }
+                Event::Subscribed { packet, granted }
             }
             Incoming::Unsubscribed(packet) => {
                 self.in_flight.remove(&packet);

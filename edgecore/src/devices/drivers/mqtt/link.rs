@@ -1,5 +1,6 @@
 //! One connection to a broker, over the bridge's own wire: what is the devices' alone.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::encode::Message;
@@ -31,6 +32,10 @@ pub(super) struct Link {
     wire: Wire,
     /// The largest packet that the broker takes.
     largest: usize,
+    /// The topics that the broker was asked for and has not answered, by the number of what it was asked.
+    asked: BTreeMap<u16, Vec<String>>,
+    /// Those that it did not grant.
+    refused: BTreeSet<String>,
 }
 
 impl Link {
@@ -45,6 +50,8 @@ impl Link {
         Ok(Self {
             wire: Wire::connect(greeting, &access),
             largest: 0,
+            asked: BTreeMap::new(),
+            refused: BTreeSet::new(),
         })
     }
 
@@ -57,7 +64,19 @@ impl Link {
         if let Event::Up { largest, .. } = event {
             self.largest = largest;
         }
+        if let Event::Subscribed { packet, granted } = &event {
+            let asked = self.asked.remove(packet).unwrap_or_default();
+            let answers = asked.into_iter().zip(granted);
+            self.refused
+                .extend(answers.filter_map(|(topic, granted)| (!granted).then_some(topic)));
+        }
         Ok(event)
+    }
+
+    /// The topics that the broker was asked for and has not granted.
+    pub(super) fn lacking(&self) -> impl Iterator<Item = &str> {
+        let topics = self.asked.values().flatten().chain(&self.refused);
+        topics.map(String::as_str)
     }
 
     /// Subscribes to topics; each with whether its retained message is wanted even where the broker has
@@ -67,9 +86,12 @@ impl Link {
             path: (*topic).to_owned(),
             always: *always,
         };
-        topics
-            .chunks(TOPICS)
-            .try_for_each(|chunk| self.wire.subscribe(chunk.iter().map(filter)))
+        for chunk in topics.chunks(TOPICS) {
+            let packet = self.wire.subscribe(chunk.iter().map(filter))?;
+            let asked = chunk.iter().map(|(topic, _)| (*topic).to_owned());
+            self.asked.insert(packet, asked.collect());
+        }
+        Ok(())
     }
 
     /// Takes a subscription back.

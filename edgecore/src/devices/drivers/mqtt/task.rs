@@ -58,6 +58,7 @@ pub(super) struct Task {
     under_way: BTreeMap<u16, Due>,
     /// Since when the broker answers on this link.
     up: Option<Instant>,
+    /// What was asked for and may be granted, over this link or in the session that it goes on with.
     subscribed: BTreeSet<String>,
     /// The power failed since the last process, and the broker has yet to answer the subscription of this
     /// one: what it delivers again until then it may have forgotten that it delivered, and what came since.
@@ -283,7 +284,7 @@ impl Task {
                     self.unacked.push(packet, tickets);
                 }
             }
-            Ok(Event::Subscribed { granted }) => {
+            Ok(Event::Subscribed { granted, .. }) => {
                 self.recalls = false;
                 if granted.contains(&false) {
                     warn!(
@@ -332,7 +333,10 @@ impl Task {
             pause(&mut self.backoff)
         };
         warn!(why = %lost, ?wait, "the broker is not there");
-        self.link = None;
+        // A session that goes on has what the broker granted, and nothing else that was asked for.
+        for topic in self.link.take().iter().flat_map(Link::lacking) {
+            self.subscribed.remove(topic);
+        }
         self.unacked.clear();
         self.under_way.clear();
         let now = Instant::now();
