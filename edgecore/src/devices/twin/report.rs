@@ -14,7 +14,7 @@ use protocol::devices::DeviceState;
 /// A longer remark of a sender is cut: it is shown, and must not fill the disk.
 const MAX_CLUE: usize = 64;
 /// A longer reason is cut.
-const MAX_REASON: usize = 256;
+pub(super) const MAX_REASON: usize = 256;
 
 /// A report that is being worked through; nothing of it is in the twin.
 pub(super) struct Draft<'a> {
@@ -130,7 +130,7 @@ impl Draft<'_> {
     }
 
     /// The last value stays, and is not good any more.
-    fn faulty(&self, kept: &Kept, reason: &str, origin: Origin) -> Reported {
+    pub(super) fn faulty(&self, kept: &Kept, reason: &str, origin: Origin) -> Reported {
         let last = kept.reported.as_deref().cloned();
         let last = last.unwrap_or(Reported {
             at: self.now.wall,
@@ -142,21 +142,6 @@ impl Draft<'_> {
             reason: reason_of(reason),
             mapper: origin == Origin::Mapper,
             ..last
-        }
-    }
-
-    /// A wish that was written in vain is over. Of another one it says nothing, nor where the device has
-    /// said it by now.
-    fn give_up(&self, kept: &mut Kept, seen: &Seen, (version, why): (u64, &str), origin: Origin) {
-        let is_wanted = kept.wish.as_ref().is_some_and(|wish| wish.version == version);
-        if !is_wanted || self.rules.is_confirmed(&seen.property, kept) {
-            return;
-        }
-        kept.reported = Some(Arc::new(self.faulty(kept, why, origin)));
-        if let Some(wish) = &mut kept.wish {
-            let wish = Arc::make_mut(wish);
-            wish.done = true;
-            wish.given_up = reason_of(why);
         }
     }
 
@@ -178,31 +163,6 @@ impl Draft<'_> {
             reason,
             ..self.reported(value, &seen.clue, origin)
         }));
-    }
-
-    fn wish(&self, kept: &mut Kept, name: &str, value: &str) -> Result<(), Refused> {
-        self.rules
-            .judge_wish(name, value)
-            .map_err(|reason| Refused::BadWish {
-                property: name.to_owned(),
-                value: cut(value, MAX_REASON),
-                reason,
-            })?;
-        let same = kept.wish.as_ref().is_some_and(|wish| *wish.value == *value);
-        // Whoever says it again while the device does otherwise, or did not say lately, wants it written again.
-        if same && self.rules.is_confirmed(name, kept) {
-            return Ok(());
-        }
-        kept.wish = Some(Arc::new(Wished {
-            value: value.into(),
-            at: self.now.wall,
-            version: self.now.version,
-            local: true,
-            expires: None,
-            done: false,
-            given_up: String::new(),
-        }));
-        Ok(())
     }
 
     /// What a property is so far.
@@ -358,6 +318,6 @@ pub(super) fn reason_of(text: &str) -> String {
     cut(text, MAX_REASON)
 }
 
-fn cut(text: &str, most: usize) -> String {
+pub(super) fn cut(text: &str, most: usize) -> String {
     text.chars().take(most).collect()
 }
