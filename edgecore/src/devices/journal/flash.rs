@@ -59,13 +59,12 @@ fn read_row(recalled: &mut Recalled, key: &str, row: &[u8]) -> Option<()> {
 }
 
 fn recall(reported: Arc<Reported>) -> Arc<Reported> {
-    let quality = match reported.quality {
+    let quality = match reported.own_quality() {
         Quality::Good | Quality::Stale => Quality::Stale,
         Quality::Error => Quality::Error,
     };
     Arc::new(Reported {
-        quality,
         recalled: Some(reported.recalled.unwrap_or(reported.version)),
-        ..Arc::unwrap_or_clone(reported)
+        ..Arc::unwrap_or_clone(reported).with_own_quality(quality)
     })
 }

@@ -168,14 +168,13 @@ fn finish(draft: &Draft<'_>) -> Outcome {
 /// The good value as a stale one; none if it is not good.
 fn aged(kept: &Kept, now: Moment) -> Option<Kept> {
     let reported = kept.reported.as_deref()?;
-    if reported.quality != Quality::Good {
+    if reported.own_quality() != Quality::Good {
         return None;
     }
     Some(Kept {
         reported: Some(Arc::new(Reported {
-            quality: Quality::Stale,
             version: now.version,
-            ..reported.clone()
+            ..reported.clone().with_own_quality(Quality::Stale)
         })),
         ..kept.clone()
     })

@@ -46,6 +46,9 @@ pub(crate) struct Reported {
     /// A mapper said it, so that no cycle holds it.
     #[serde(rename = "m", default, skip_serializing_if = "is_default")]
     pub(crate) mapper: bool,
+    /// It is an error only because the device was set to something else in vain; what it is otherwise.
+    #[serde(rename = "o", default, skip_serializing_if = "Option::is_none")]
+    pub(crate) otherwise: Option<Quality>,
     /// The value was read from flash after a boot, with this version: the cluster may have something newer.
     #[serde(rename = "b", default, skip_serializing_if = "Option::is_none")]
     pub(crate) recalled: Option<u64>,
@@ -115,6 +118,22 @@ pub(crate) struct Stood {
     /// When it was last seen, ms since 1970.
     #[serde(rename = "t", default, skip_serializing_if = "is_default")]
     pub(crate) last_online: Option<i64>,
+}
+
+impl Reported {
+    /// How far the value itself can be relied on, whatever the device was set to in vain.
+    pub(crate) fn own_quality(&self) -> Quality {
+        self.otherwise.unwrap_or(self.quality)
+    }
+
+    /// The same value of another quality.
+    pub(crate) fn with_own_quality(mut self, quality: Quality) -> Self {
+        match &mut self.otherwise {
+            Some(otherwise) => *otherwise = quality,
+            None => self.quality = quality,
+        }
+        self
+    }
 }
 
 impl Kept {

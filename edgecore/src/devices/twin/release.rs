@@ -101,7 +101,7 @@ impl Slot {
 
     fn goes_stale(&self, rules: &Rules, name: &str) -> Option<i64> {
         let reported = self.kept.reported.as_ref()?;
-        if reported.quality != super::Quality::Good {
+        if reported.own_quality() != super::Quality::Good {
             return None;
         }
         Some(self.heard.saturating_add(rules.stale_after(name)?))

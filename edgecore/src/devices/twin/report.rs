@@ -66,13 +66,18 @@ impl Draft<'_> {
         let heard = match &seen.observation {
             Observation::Value(value) => {
                 within(&seen.property, value.len(), MAX_VALUE)?;
-                kept.reported = Some(Arc::new(self.reported(value, &seen.clue, origin)));
-                let (quality, reason) = self.quality(&kept, seen, value);
-                if let Some(reported) = &mut kept.reported {
-                    let reported = Arc::make_mut(reported);
-                    reported.quality = quality;
-                    reported.reason = reason_of(&reason);
-                }
+                let (quality, reason) = self.rules.quality(&seen.property, value);
+                let note = if quality == Quality::Good {
+                    &seen.clue.note
+                } else {
+                    &reason
+                };
+                kept.reported = Some(Arc::new(Reported {
+                    quality,
+                    reason: reason_of(note),
+                    ..self.reported(value, &seen.clue, origin)
+                }));
+                self.blame(&mut kept, &seen.property);
                 true
             }
             Observation::Fault(reason) => {
@@ -103,20 +108,6 @@ impl Draft<'_> {
         Ok(())
     }
 
-    /// The quality of a value that was just said, and what is to be known of it. One that is not what the
-    /// device was set to in vain is an error until somebody wishes for something else: who set it must see.
-    fn quality(&self, kept: &Kept, seen: &Seen, value: &str) -> (Quality, String) {
-        let (quality, reason) = self.rules.quality(&seen.property, value);
-        if quality != Quality::Good {
-            return (quality, reason);
-        }
-        let given_up = kept.wish.as_ref().map(|wish| &wish.given_up);
-        match given_up.filter(|why| !why.is_empty()) {
-            Some(why) if !self.rules.is_met(&seen.property, kept) => (Quality::Error, why.clone()),
-            Some(_) | None => (quality, seen.clue.note.clone()),
-        }
-    }
-
     fn reported(&self, value: &str, clue: &Clue, origin: Origin) -> Reported {
         Reported {
             value: Some(value.into()),
@@ -141,6 +132,7 @@ impl Draft<'_> {
             quality: Quality::Error,
             reason: reason_of(reason),
             mapper: origin == Origin::Mapper,
+            otherwise: None,
             ..last
         }
     }
@@ -185,6 +177,7 @@ impl Draft<'_> {
             wish.done = true;
             wish.given_up.clear();
         }
+        self.forgive(&mut kept);
         match self.work.get_mut(name) {
             Some(entry) => *entry = (kept, heard || entry.1),
             None => {

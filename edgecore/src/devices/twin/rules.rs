@@ -112,7 +112,7 @@ impl Rules {
             let judged = self.judge(name, value);
             judged.is_err_and(|reason| reason_of(&reason) == reported.reason)
         };
-        let said = match reported.quality {
+        let said = match reported.own_quality() {
             Quality::Good => true,
             Quality::Stale => false,
             Quality::Error => unfit(),

@@ -3,6 +3,7 @@
 mod any;
 mod cycles;
 mod told;
+mod vain;
 mod wishes;
 
 use std::sync::Arc;
@@ -121,8 +122,8 @@ impl Bench {
             if let Some(reported) = &mut kept.reported {
                 let reported = Arc::make_mut(reported);
                 reported.recalled = Some(reported.version);
-                if reported.quality == Quality::Good {
-                    reported.quality = Quality::Stale;
+                if reported.own_quality() == Quality::Good {
+                    *reported = reported.clone().with_own_quality(Quality::Stale);
                 }
             }
             (name.clone(), kept)

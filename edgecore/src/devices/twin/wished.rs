@@ -1,12 +1,43 @@
-//! What becomes of a wish in a report: it is made, or given up.
+//! What becomes of a wish in a report: it is made, given up, or followed by another.
 
 use std::sync::Arc;
 
 use super::report::{Draft, MAX_REASON, cut, reason_of};
-use super::{Kept, Wished};
+use super::{Kept, Quality, Reported, Wished};
 use crate::devices::seam::{Origin, Refused, Seen};
 
 impl Draft<'_> {
+    /// A good value that was just said and is not what the device was set to in vain is an error until somebody
+    /// wishes for something else: who set it must see.
+    pub(super) fn blame(&self, kept: &mut Kept, name: &str) {
+        let is_met = self.rules.is_met(name, kept);
+        if let (Some(reported), Some(wish)) = (&mut kept.reported, &kept.wish)
+            && reported.quality == Quality::Good
+            && !wish.given_up.is_empty()
+            && !is_met
+        {
+            let reported = Arc::make_mut(reported);
+            reported.otherwise = Some(reported.quality);
+            reported.quality = Quality::Error;
+            reported.reason.clone_from(&wish.given_up);
+        }
+    }
+
+    /// What the device was set to in vain is nobody's wish any more: the value is what it is without that.
+    pub(super) fn forgive(&self, kept: &mut Kept) {
+        let blamed = kept.wish.as_ref().is_some_and(|wish| !wish.given_up.is_empty());
+        if let Some(reported) = &mut kept.reported
+            && let Some(quality) = reported.otherwise
+            && !blamed
+        {
+            let reported = Arc::make_mut(reported);
+            reported.otherwise = None;
+            reported.quality = quality;
+            reported.reason.clear();
+            reported.version = self.now.version;
+        }
+    }
+
     /// A wish that was written in vain is over. Of another one it says nothing, nor where the device has
     /// said it by now.
     pub(super) fn give_up(&self, kept: &mut Kept, seen: &Seen, (version, why): (u64, &str), origin: Origin) {
@@ -14,7 +45,16 @@ impl Draft<'_> {
         if !is_wanted || self.rules.is_confirmed(&seen.property, kept) {
             return;
         }
-        kept.reported = Some(Arc::new(self.faulty(kept, why, origin)));
+        let has_value = |reported: &&Reported| reported.value.is_some();
+        let before = kept.reported.as_deref().filter(has_value);
+        // Why it could not be read is forgotten over this.
+        let otherwise = before
+            .map(Reported::own_quality)
+            .filter(|quality| *quality != Quality::Error);
+        kept.reported = Some(Arc::new(Reported {
+            otherwise,
+            ..self.faulty(kept, why, origin)
+        }));
         if let Some(wish) = &mut kept.wish {
             let wish = Arc::make_mut(wish);
             wish.done = true;

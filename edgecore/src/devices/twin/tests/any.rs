@@ -152,6 +152,9 @@ proptest! {
             }
             prop_assert_eq!(&kept, &journal(&bench.twin));
             for (name, new) in &kept {
+                let blamed = new.wish.as_ref().is_some_and(|wish| !wish.given_up.is_empty());
+                let otherwise = new.reported.as_ref().and_then(|reported| reported.otherwise);
+                prop_assert!(blamed || otherwise.is_none(), "an error for a wish that is nobody's");
                 let version = |kept: &Kept| kept.reported.as_ref().map_or(0, |reported| reported.version);
                 let wish = |kept: &Kept| kept.wish.as_ref().map_or(0, |wish| wish.version);
                 if let Some(old) = before.get(name) {

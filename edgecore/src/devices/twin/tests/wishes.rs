@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn wanting(value: &str) -> Rules {
+pub(super) fn wanting(value: &str) -> Rules {
     rules_of(|device| device["spec"]["properties"][1]["desired"] = json!({"value": value}))
 }
 
@@ -13,7 +13,7 @@ fn wish_of(bench: &Bench) -> Option<(String, bool)> {
 }
 
 /// Whether the wish is met, and whether it is done.
-fn state(bench: &Bench) -> (bool, bool) {
+pub(super) fn state(bench: &Bench) -> (bool, bool) {
     let wish = bench.twin.wishes(&bench.rules)["target"].clone();
     (wish.met, wish.done)
 }
@@ -127,7 +127,7 @@ fn whoever_says_the_same_again_of_a_device_that_is_away_wants_it_written_again()
     assert_eq!(state(&bench), (true, false));
 }
 
-fn given_up(version: u64) -> Report {
+pub(super) fn given_up(version: u64) -> Report {
     let why = "NotConfirmed: exception 3".to_owned();
     report(vec![seen("target", Observation::GivenUp { version, why })])
 }
