@@ -64,6 +64,11 @@ pub enum Observation {
         /// What it is like.
         why: String,
     },
+    /// The wish of this version is in doubt no more: whatever the device was set to before it is over.
+    Settled {
+        /// The wish.
+        version: u64,
+    },
     /// It had this value at some time before: taken only while no value is held, as `stale`.
     Retained(String),
     /// Somebody on the site wants it to be so.
@@ -95,6 +100,9 @@ pub struct Wish {
     /// Whether the device has said it since it was wished for, or said it at that time, or it was given up:
     /// what differs now stays.
     pub done: bool,
+    /// Whether the device may have been set to something that it has never said: to another wish before this
+    /// one, or to this one by an earlier process.
+    pub in_doubt: bool,
 }
 
 /// One property of a twin, as local clients see it.

@@ -122,6 +122,8 @@ struct Slot {
     kept: Kept,
     /// When the device was last heard of it.
     heard: i64,
+    /// An earlier process had the wish, and may have set the device to it.
+    inherited: bool,
     /// What the cluster was told last.
     released: Option<Arc<Reported>>,
     /// When it was.
@@ -154,6 +156,9 @@ impl Twin {
             // Also what is from flash alone: the cluster shows it as good until it hears of the boot.
             twin.hear |= kept.reported.is_some();
             twin.put(name, Some(kept), now.mono);
+        }
+        for slot in twin.slots.values_mut() {
+            slot.inherited = slot.kept.wish.is_some();
         }
         twin
     }
@@ -203,17 +208,19 @@ impl Twin {
 
     /// What the properties should be, as far as the model allows.
     pub(crate) fn wishes(&self, rules: &Rules) -> BTreeMap<String, Wish> {
-        let wish = |(name, kept): (&Arc<str>, &Kept)| {
+        let wish = |(name, slot): (&Arc<str>, &Slot)| {
+            let kept = &slot.kept;
             let wished = rules.allowed_wish(name, kept)?;
             let wish = Wish {
                 value: wished.value.to_string(),
                 version: wished.version,
                 met: rules.is_met(name, kept),
                 done: wished.done,
+                in_doubt: kept.doubt || (slot.inherited && wished.is_open()),
             };
             Some((name.to_string(), wish))
         };
-        self.kept().filter_map(wish).collect()
+        self.slots.iter().filter_map(wish).collect()
     }
 
     fn put(&mut self, name: Arc<str>, kept: Option<Kept>, heard: i64) {
@@ -230,6 +237,8 @@ impl Twin {
         if slot.released.is_some() && version(&slot.released) == version(&kept.reported) {
             slot.released.clone_from(&kept.reported);
         }
+        let wish = |kept: &Kept| kept.wish.as_ref().map(|wish| wish.version);
+        slot.inherited &= wish(&slot.kept) == wish(&kept);
         slot.kept = kept;
         slot.heard = heard;
     }

@@ -80,24 +80,7 @@ impl Fake {
         if !self.devices.lock().contains_key(&report.device) {
             return Err(Refused::UnknownDevice(report.device));
         }
-        for seen in &report.seen {
-            if let Observation::Value(value) = &seen.observation
-                && value.len() > LARGEST
-            {
-                return Err(Refused::TooLarge {
-                    what: seen.property.clone(),
-                    bytes: value.len(),
-                    limit: LARGEST,
-                });
-            }
-            if seen.observation == Observation::Wished("never".to_owned()) {
-                return Err(Refused::BadWish {
-                    property: seen.property.clone(),
-                    value: "never".to_owned(),
-                    reason: "it is never".to_owned(),
-                });
-            }
-        }
+        judge(&report)?;
         let timestamp = self.clock.fetch_add(1, Ordering::Relaxed);
         let mut twins = self.twins.lock();
         let twin = twins.entry(report.device.clone()).or_default();
@@ -120,7 +103,10 @@ impl Fake {
                     changes.insert(seen.property, TwinChange { last, current: None });
                     continue;
                 }
-                Observation::Fault(_) | Observation::GivenUp { .. } | Observation::Retained(_) => {}
+                Observation::Fault(_)
+                | Observation::GivenUp { .. }
+                | Observation::Settled { .. }
+                | Observation::Retained(_) => {}
             }
             twin.insert(seen.property.clone(), view.clone());
             let current = Some(view);
@@ -158,6 +144,29 @@ fn delta(twin: &BTreeMap<String, TwinView>) -> BTreeMap<String, String> {
     twin.iter().filter_map(unmet).collect()
 }
 
+/// What these twins refuse.
+fn judge(report: &Report) -> Result<(), Refused> {
+    for seen in &report.seen {
+        if let Observation::Value(value) = &seen.observation
+            && value.len() > LARGEST
+        {
+            return Err(Refused::TooLarge {
+                what: seen.property.clone(),
+                bytes: value.len(),
+                limit: LARGEST,
+            });
+        }
+        if seen.observation == Observation::Wished("never".to_owned()) {
+            return Err(Refused::BadWish {
+                property: seen.property.clone(),
+                value: "never".to_owned(),
+                reason: "it is never".to_owned(),
+            });
+        }
+    }
+    Ok(())
+}
+
 impl Twins for Fake {
     fn devices(&self) -> Arc<BTreeMap<DeviceName, Arc<Served>>> {
         Arc::clone(&self.devices.lock())
@@ -179,6 +188,7 @@ impl Twins for Fake {
                 version: 1,
                 met: !unmet.contains_key(&name),
                 done: false,
+                in_doubt: false,
             };
             (name, wish)
         };

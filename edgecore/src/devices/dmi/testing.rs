@@ -63,6 +63,7 @@ impl FakeTwins {
             version: 1,
             met: false,
             done: false,
+            in_doubt: false,
         };
         let mut wishes = self.wishes.lock();
         wishes

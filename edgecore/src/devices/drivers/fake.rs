@@ -71,11 +71,25 @@ impl FakeTwins {
             version,
             met,
             done: met,
+            in_doubt: false,
         };
         let of_device = inner.wishes.entry(device.clone()).or_default();
         of_device.insert(property.to_owned(), wish);
         drop(inner);
         self.changed.send_modify(|count| *count += 1);
+    }
+
+    /// The device may have been set to something else before this wish.
+    #[allow(
+        dead_code,
+        reason = "the tests against real devices have no process before them"
+    )]
+    pub(super) fn doubt(&self, device: &DeviceName, property: &str) {
+        let mut inner = self.inner.lock();
+        let of_device = inner.wishes.get_mut(device);
+        if let Some(wish) = of_device.and_then(|wishes| wishes.get_mut(property)) {
+            wish.in_doubt = true;
+        }
     }
 
     /// Waits until this wish of a property was given up.

@@ -2,7 +2,7 @@
 //!
 //! Storing may take half a second while the node is offline; a device that talks faster than that
 //! must not fill the memory. So one report per device is under way, and behind it waits at most one
-//! value of each property, and that its wish was given up.
+//! value of each property, and what became of its wish.
 //!
 //! **Invariant:** of two values of one property, the one that was seen later is never taken first.
 
@@ -73,10 +73,10 @@ impl Outgoing {
         self.tickets += 1;
         let ticket = self.tickets;
         let load = self.waiting.entry(device.clone()).or_default();
-        // That a wish was given up is nothing that a value tells again.
-        let ends = is_given_up(&observation);
+        // What became of a wish is nothing that a value tells again.
+        let ends = is_of_wish(&observation);
         let is_older =
-            |(_, seen): &(u64, Seen)| seen.property == property && is_given_up(&seen.observation) == ends;
+            |(_, seen): &(u64, Seen)| seen.property == property && is_of_wish(&seen.observation) == ends;
         let before = load.seen.iter().position(is_older);
         if let Some(before) = before {
             if matches!(observation, Observation::Retained(_)) {
@@ -171,8 +171,11 @@ impl Outgoing {
     }
 }
 
-const fn is_given_up(observation: &Observation) -> bool {
-    matches!(observation, Observation::GivenUp { .. })
+const fn is_of_wish(observation: &Observation) -> bool {
+    matches!(
+        observation,
+        Observation::GivenUp { .. } | Observation::Settled { .. }
+    )
 }
 
 async fn deliver(twins: Arc<dyn Twins>, device: DeviceName, state: Option<DeviceState>, seen: Vec<Seen>) {

@@ -185,8 +185,8 @@ impl<D: Polled> Frame<D> {
     fn look(&mut self, device: &DeviceName) {
         let twins = self.hands.twins.as_ref();
         let found = self.wishes.look(twins, device, Instant::now());
-        for (property, given_up) in found.given_up {
-            self.outgoing.seen(device, &property, given_up, Clue::default());
+        for (property, end) in found.ended {
+            self.outgoing.seen(device, &property, end, Clue::default());
         }
         self.writes.retain(|due| due.device != *device);
         self.writes.extend(found.due);

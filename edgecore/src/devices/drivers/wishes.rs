@@ -52,8 +52,8 @@ pub(crate) struct Wishes {
 pub(crate) struct Found {
     /// To be written now; say with [`Wishes::came`] what came of each before the next look.
     pub(crate) due: VecDeque<Due>,
-    /// Given up just now: the property, and what the twin is to be told.
-    pub(crate) given_up: Vec<(String, Observation)>,
+    /// Given up or settled just now: the property, and what the twin is to be told.
+    pub(crate) ended: Vec<(String, Observation)>,
 }
 
 impl Wishes {
@@ -97,7 +97,11 @@ impl Wishes {
                 }),
                 Step::GiveUp { version, why } => {
                     let given_up = Observation::GivenUp { version, why };
-                    found.given_up.push((property.clone(), given_up));
+                    found.ended.push((property.clone(), given_up));
+                }
+                Step::Settle { version } => {
+                    let settled = Observation::Settled { version };
+                    found.ended.push((property.clone(), settled));
                 }
                 Step::Wait(until) => next = earlier(next, until),
             }
@@ -199,6 +203,11 @@ mod tests {
     use super::super::fake::FakeTwins;
     use super::*;
 
+    const MANNER: Manner = Manner {
+        confirm_timeout: Duration::from_secs(30),
+        enforce: false,
+    };
+
     struct Property(Option<Manner>);
 
     impl Settable for Property {
@@ -208,12 +217,33 @@ mod tests {
     }
 
     #[test]
+    fn a_wish_in_doubt_of_which_nothing_went_out_is_told_to_be_settled() {
+        let (twins, device, now) = (FakeTwins::new(), DeviceName::new("hall", "lamp"), Instant::now());
+        let mut wishes = Wishes::default();
+        let properties = BTreeMap::from([("power".to_owned(), Property(Some(MANNER)))]);
+        wishes.serve(&device, &properties);
+        twins.wish(&device, "power", "ON", 1);
+        let due = wishes.look(twins.as_ref(), &device, now).due.pop_front().unwrap();
+        wishes.came(&due, Outcome::Refused("no".to_owned()), now);
+        let end = now + MANNER.confirm_timeout;
+        assert_eq!(
+            wishes.look(twins.as_ref(), &device, end).ended.len(),
+            1,
+            "given up"
+        );
+        twins.doubt(&device, "power");
+        let settled = Observation::Settled { version: 1 };
+        let found = wishes.look(twins.as_ref(), &device, end);
+        assert_eq!(found.ended, [("power".to_owned(), settled)]);
+    }
+
+    #[test]
     fn a_changed_setting_of_a_device_does_not_write_its_wishes_again() {
         let (twins, device, now) = (FakeTwins::new(), DeviceName::new("hall", "lamp"), Instant::now());
         let power = |seconds| {
             let manner = Manner {
                 confirm_timeout: Duration::from_secs(seconds),
-                enforce: false,
+                ..MANNER
             };
             let properties = [("power", Some(manner)), ("read", None)];
             BTreeMap::from(properties.map(|(name, manner)| (name.to_owned(), Property(manner))))

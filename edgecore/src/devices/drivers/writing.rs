@@ -48,6 +48,11 @@ pub(crate) enum Step {
         /// How it failed.
         why: String,
     },
+    /// The twin takes this wish for one in doubt, and it is none, or none any more: say so, once.
+    Settle {
+        /// The wish.
+        version: u64,
+    },
 }
 
 /// Where the writing of one property stands.
@@ -56,8 +61,10 @@ pub(crate) struct Writing {
     version: Option<u64>,
     effort: Option<Effort>,
     /// The device may have another value than it last reported: something was written to it and
-    /// never confirmed.
+    /// never confirmed. What an earlier process has written the twin tells.
     in_doubt: bool,
+    /// The last wish that was said to be in doubt no more.
+    settled: Option<u64>,
 }
 
 #[derive(Clone, Debug)]
@@ -101,7 +108,7 @@ impl Writing {
         };
         self.take(wish, manner, now);
         let Some(effort) = &self.effort else {
-            return Step::Wait(None);
+            return self.rest(wish);
         };
         let ends = effort.reached.map(|reached| reached + manner.confirm_timeout);
         if ends.is_some_and(|ends| ends <= now) {
@@ -119,6 +126,16 @@ impl Writing {
             return Step::Write(wish.value.clone());
         }
         Step::Wait(Some(ends.map_or(effort.next, |ends| ends.min(effort.next))))
+    }
+
+    /// Nothing is to be done; the twin may have to be told so.
+    fn rest(&mut self, wish: &Wish) -> Step {
+        let version = wish.version;
+        if !wish.in_doubt || self.in_doubt || self.settled == Some(version) {
+            return Step::Wait(None);
+        }
+        self.settled = Some(version);
+        Step::Settle { version }
     }
 
     /// The value went out; the device has yet to report it.
@@ -208,6 +225,7 @@ impl Writing {
 
     fn take(&mut self, wish: &Wish, manner: Manner, now: Instant) {
         let new = self.version != Some(wish.version);
+        self.in_doubt |= self.version.is_none() && wish.in_doubt;
         self.version = Some(wish.version);
         if new {
             // One that the device has fulfilled was written by an earlier run: it is as any other that a

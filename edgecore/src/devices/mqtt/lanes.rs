@@ -260,7 +260,7 @@ fn cost_of_seen(seen: &Seen) -> usize {
         | Observation::Retained(text)
         | Observation::Wished(text) => text.len(),
         Observation::GivenUp { why, .. } => why.len(),
-        Observation::Dropped => 0,
+        Observation::Settled { .. } | Observation::Dropped => 0,
     };
     let clue = [&seen.clue.device_timestamp, &seen.clue.type_];
     let clue: usize = clue

@@ -104,6 +104,10 @@ pub(crate) struct Kept {
     /// What the cluster's manifest said last.
     #[serde(rename = "c", default, skip_serializing_if = "Option::is_none")]
     pub(crate) manifest: Option<Arc<Manifest>>,
+    /// Another wish was there before, the device may have been set to it, and has never said so: what it said
+    /// may be older than that. It is set with the wish that follows, before anybody can carry that out.
+    #[serde(rename = "d", default, skip_serializing_if = "is_default")]
+    pub(crate) doubt: bool,
 }
 
 /// How the device is.
@@ -133,6 +137,13 @@ impl Reported {
             None => self.quality = quality,
         }
         self
+    }
+}
+
+impl Wished {
+    /// Whether the device has yet to say it, also where it was set to it in vain.
+    pub(crate) fn is_open(&self) -> bool {
+        !self.done || !self.given_up.is_empty()
     }
 }
 

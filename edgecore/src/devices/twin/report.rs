@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::view::view;
 use super::{
     Change, Kept, MAX_DEVICE, MAX_NAME, MAX_UNDECLARED, MAX_VALUE, Moment, Outcome, Quality, Reported, Rules,
-    Stood, Twin, Wished, weight,
+    Stood, Twin, weight,
 };
 use crate::devices::seam::{Clue, Observation, Origin, Refused, Report, Seen, Told, TwinChange};
 use protocol::devices::DeviceState;
@@ -88,6 +88,10 @@ impl Draft<'_> {
                 self.give_up(&mut kept, seen, (*version, why), origin);
                 false
             }
+            Observation::Settled { version } => {
+                kept.doubt &= kept.wish.as_ref().is_none_or(|wish| wish.version != *version);
+                false
+            }
             Observation::Retained(value) => {
                 within(&seen.property, value.len(), MAX_VALUE)?;
                 self.retained(&mut kept, seen, value, origin);
@@ -167,9 +171,8 @@ impl Draft<'_> {
     }
 
     pub(super) fn put(&mut self, name: &str, mut kept: Kept, heard: bool) {
-        let is_open = |wish: &Arc<Wished>| !wish.done || !wish.given_up.is_empty();
-        let open = kept.wish.as_ref().is_some_and(is_open);
-        if open
+        self.doubt(&mut kept, name, heard);
+        if kept.wish.as_ref().is_some_and(|wish| wish.is_open())
             && self.rules.is_confirmed(name, &kept)
             && let Some(wish) = &mut kept.wish
         {
@@ -278,7 +281,7 @@ impl Draft<'_> {
 
 /// Whether nothing but time and version differs.
 fn is_again(before: &Kept, after: &Kept) -> bool {
-    if before.wish != after.wish || before.manifest != after.manifest {
+    if before.wish != after.wish || before.manifest != after.manifest || before.doubt != after.doubt {
         return false;
     }
     match (&before.reported, &after.reported) {

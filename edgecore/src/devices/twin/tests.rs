@@ -2,6 +2,7 @@
 
 mod any;
 mod cycles;
+mod doubt;
 mod told;
 mod vain;
 mod wishes;

@@ -7,6 +7,17 @@ use super::{Kept, Quality, Reported, Wished};
 use crate::devices::seam::{Origin, Refused, Seen};
 
 impl Draft<'_> {
+    /// Whoever carries wishes out may have begun with one that is followed by another now, or by none. What the
+    /// device says from then on is newer; it ends the doubt where it is what is wished by now.
+    pub(super) fn doubt(&self, kept: &mut Kept, name: &str, heard: bool) {
+        let before = self.current(name).wish.filter(|wish| wish.is_open());
+        let version = kept.wish.as_ref().map(|wish| wish.version);
+        kept.doubt |= before.is_some_and(|before| Some(before.version) != version);
+        let reported = kept.reported.as_ref();
+        let has_value = reported.is_some_and(|reported| reported.value.is_some());
+        kept.doubt &= has_value && !(heard && self.rules.is_confirmed(name, kept));
+    }
+
     /// A good value that was just said and is not what the device was set to in vain is an error until somebody
     /// wishes for something else: who set it must see.
     pub(super) fn blame(&self, kept: &mut Kept, name: &str) {

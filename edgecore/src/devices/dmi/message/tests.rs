@@ -64,6 +64,7 @@ fn what_mappers_follow_without_asking_is_always_there() {
         version: 1,
         met: false,
         done: false,
+        in_doubt: false,
     };
     let sent = device(&served(), &BTreeMap::from([("temperature".to_owned(), wish)]));
     let spec = sent.spec.unwrap();

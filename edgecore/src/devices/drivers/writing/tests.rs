@@ -2,6 +2,8 @@
 
 use super::*;
 
+mod doubt;
+
 const MANNER: Manner = Manner {
     confirm_timeout: Duration::from_secs(30),
     enforce: false,
@@ -13,6 +15,7 @@ fn wish(value: &str, version: u64, met: bool) -> Wish {
         version,
         met,
         done: met,
+        in_doubt: false,
     }
 }
 
@@ -60,6 +63,7 @@ fn an_unconfirmed_write_is_repeated_with_back_off_and_given_up_once() {
             }
             Step::Wait(until) => now = until.unwrap(),
             Step::GiveUp { why, .. } => break why,
+            Step::Settle { .. } => panic!("nothing was in doubt"),
         }
     };
     assert_eq!((writes, why), (vec![0, 2, 6, 14], "NotConfirmed".to_owned()));
@@ -76,7 +80,7 @@ fn the_time_in_which_nobody_is_reached_does_not_count() {
         match writing.next(Some(&unmet), MANNER, now) {
             Step::Write(_) => writing.unreachable(now),
             Step::Wait(until) => now = until.unwrap(),
-            Step::GiveUp { .. } => panic!("given up"),
+            Step::GiveUp { .. } | Step::Settle { .. } => panic!("given up"),
         }
     }
     writing.reachable(now);
@@ -283,7 +287,7 @@ fn what_went_out_and_never_came_is_not_given_up_and_is_due_when_the_device_is_ba
         match writing.next(Some(&unmet), MANNER, now) {
             Step::Write(_) => writing.unanswered(now),
             Step::Wait(until) => now = until.unwrap(),
-            Step::GiveUp { .. } => panic!("given up"),
+            Step::GiveUp { .. } | Step::Settle { .. } => panic!("given up"),
         }
     }
     writing.reachable(now);

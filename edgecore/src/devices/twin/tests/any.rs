@@ -25,6 +25,7 @@ fn observation() -> impl Strategy<Value = Observation> {
         1 => (0..120u8).prop_map(|n| Observation::Retained(n.to_string())),
         3 => (0..120u8).prop_map(|n| Observation::Wished(n.to_string())),
         2 => (0..60u64).prop_map(|version| Observation::GivenUp { version, why: "NotConfirmed".to_owned() }),
+        1 => (0..60u64).prop_map(|version| Observation::Settled { version }),
         1 => Just(Observation::Dropped),
     ]
 }
@@ -121,6 +122,7 @@ fn check_order(bench: &Bench, seen: &[(usize, Observation)]) -> Result<(), TestC
             Observation::Dropped => drop(last.insert(*name, None)),
             Observation::Fault(_)
             | Observation::GivenUp { .. }
+            | Observation::Settled { .. }
             | Observation::Retained(_)
             | Observation::Wished(_) => {}
         }

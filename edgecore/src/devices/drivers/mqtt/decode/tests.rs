@@ -73,9 +73,10 @@ fn told(heard: Heard) -> ((String, Value), Option<String>) {
                 Observation::Value(value) => value,
                 Observation::Retained(value) => format!("retained {value}"),
                 Observation::Fault(_) => "fault".to_owned(),
-                Observation::GivenUp { .. } | Observation::Wished(_) | Observation::Dropped => {
-                    panic!("{observation:?}")
-                }
+                Observation::GivenUp { .. }
+                | Observation::Settled { .. }
+                | Observation::Wished(_)
+                | Observation::Dropped => panic!("{observation:?}"),
             };
             ((property, text.into()), clue.device_timestamp)
         }

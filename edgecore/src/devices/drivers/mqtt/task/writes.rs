@@ -25,8 +25,8 @@ impl Task {
     pub(super) fn look(&mut self, device: &DeviceName) {
         let now = Instant::now();
         let found = self.wishes.look(self.hands.twins.as_ref(), device, now);
-        for (property, given_up) in found.given_up {
-            self.outgoing.seen(device, &property, given_up, Clue::default());
+        for (property, end) in found.ended {
+            self.outgoing.seen(device, &property, end, Clue::default());
         }
         for due in found.due {
             let outcome = self.write(&due);
