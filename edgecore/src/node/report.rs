@@ -22,7 +22,7 @@ use super::pressures::Pressures;
 use super::shortage::Policy;
 use super::watch::Watch;
 use super::{Machine, Observation, address, observe};
-use crate::reported::Reporter;
+use crate::reported::{ReportError, Reporter};
 use crate::runtime::{Abilities, Runtime};
 
 /// How long the runtime may take to describe itself before the look counts as missed.
@@ -33,13 +33,23 @@ pub type SinkError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Where node documents go: the outbox, in the running node.
 pub trait NodeSink: Send + Sync + 'static {
-    /// Takes the document; returns when it is durable.
+    /// Takes the document; returns when it is durable, or kept to be written once there is room.
     fn node_status<'a>(&'a self, document: &'a Node) -> BoxFuture<'a, Result<(), SinkError>>;
 }
 
 impl NodeSink for Reporter {
     fn node_status<'a>(&'a self, document: &'a Node) -> BoxFuture<'a, Result<(), SinkError>> {
-        Box::pin(async { Ok(self.node(document).await?) })
+        Box::pin(async {
+            match self.node(document).await {
+                // The outbox has it, sends it, and writes it with what comes next. Offered anew it would be
+                // another document, for its heartbeats are.
+                Err(ReportError::Store(error)) if !error.breaks() => {
+                    tracing::warn!(%error, "the node document waits in memory");
+                    Ok(())
+                }
+                taken => Ok(taken?),
+            }
+        })
     }
 }
 
@@ -156,8 +166,12 @@ impl NodeReporter {
 mod tests {
     use std::net::IpAddr;
 
+    use k8s_openapi::api::core::v1::Pod;
+
     use super::*;
     use crate::node::watch::{DOWN_AFTER, EVERY};
+    use crate::runtime::fake::FakeRuntime;
+    use crate::store::{Db, Table};
 
     /// Keeps what it was given; refuses the first so many.
     struct Desk {
@@ -189,22 +203,14 @@ mod tests {
         (ready.status.clone(), ready.message.clone().unwrap_or_default())
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_runtime_that_goes_and_comes_back_is_told_both_times() {
-        let runtime = crate::runtime::fake::FakeRuntime::with_images(&["busybox"]);
-        let (taken, mut documents) = tokio::sync::mpsc::channel(8);
-        let (shown, _) = tokio::sync::watch::channel(None);
-        let host_ip = HostIp::default();
-        let reporter = NodeReporter {
+    fn reporter(runtime: &FakeRuntime, sink: Arc<dyn NodeSink>) -> NodeReporter {
+        NodeReporter {
             identity: Identity {
                 name: "pump-7".to_owned(),
                 ..Identity::default()
             },
             runtime: Arc::new(runtime.clone()),
-            sink: Arc::new(Desk {
-                refusals: parking_lot::Mutex::new(2),
-                taken,
-            }),
+            sink,
             clock: protocol::clock::Clock::system(),
             pods_dir: PathBuf::from("/"),
             // The way to the loopback is there on every machine.
@@ -213,12 +219,44 @@ mod tests {
                 connected: None,
             }),
             abilities: Abilities::default(),
-            host_ip: host_ip.clone(),
+            host_ip: HostIp::default(),
             policy: Policy::default(),
             images: ImagesApart::default(),
             pressures: Pressures::default(),
-            shown,
-        };
+            shown: tokio::sync::watch::channel(None).0,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_makes_no_new_report_of_a_node_that_does_not_change() {
+        let (db, full) = Db::fillable();
+        full.store(true, std::sync::atomic::Ordering::Relaxed);
+        let outbox = Arc::new(Reporter::load(db.clone()).await.unwrap());
+        let runtime = FakeRuntime::with_images(&["busybox"]);
+        let reporter = reporter(&runtime, Arc::clone(&outbox) as _);
+        let mut watch = Watch::of(&reporter.policy, reporter.pressures.clone());
+        for _ in 0..100 {
+            reporter.once(&Machine::default(), &mut watch).await;
+        }
+        full.store(false, std::sync::atomic::Ordering::Relaxed);
+        outbox.gone(&Pod::default()).await.unwrap();
+        let rows = db.scan(Table::Outbox).await.unwrap();
+        let last: u64 = rows.last().unwrap().0.parse().unwrap();
+        assert!(rows.len() == 2 && last < 10, "{} rows up to {last}", rows.len());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_runtime_that_goes_and_comes_back_is_told_both_times() {
+        let runtime = FakeRuntime::with_images(&["busybox"]);
+        let (taken, mut documents) = tokio::sync::mpsc::channel(8);
+        let reporter = reporter(
+            &runtime,
+            Arc::new(Desk {
+                refusals: parking_lot::Mutex::new(2),
+                taken,
+            }),
+        );
+        let host_ip = reporter.host_ip.clone();
         let (stop, mut tasks) = (CancellationToken::new(), tokio::task::JoinSet::new());
         tasks.spawn(reporter.run(stop.clone()));
 

@@ -1,6 +1,6 @@
 //! What to send of the node, and how soon to look again. Pure: observations and time are given.
 //!
-//! **Invariant:** a document is offered until it is known to be stored, and one that says nothing new is not offered.
+//! **Invariant:** a document is offered until the outbox has it, and one that says nothing new is not offered.
 
 use std::net::IpAddr;
 use std::time::Duration;

@@ -16,10 +16,11 @@
 
 mod devices;
 mod flow;
+mod unwritten;
 
 pub use flow::{FlowError, Way};
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use k8s_openapi::api::core::v1::{Event, Node, Pod, PodStatus};
@@ -34,10 +35,8 @@ use tokio::time::Instant;
 
 use crate::pods::spec;
 use crate::pods::status::Failure;
-use crate::store::{Batch, Db, MAX_OPS, Op, StoreError, Table};
-
-/// The row of [`Table::Meta`] with the end of the reserved numbers.
-const RESERVED: &str = "outbox-reserved";
+use crate::store::{Db, MAX_OPS, Op, StoreError, Table};
+use unwritten::{RESERVED, Unwritten};
 
 /// Why a report could not be kept.
 #[derive(Debug, Error)]
@@ -69,7 +68,7 @@ struct Book {
     outbox: Outbox,
     /// The last status of each pod, also from before a restart.
     statuses: BTreeMap<String, LastStatus>,
-    unwritten: Vec<(Table, String, Op)>,
+    unwritten: Unwritten,
     /// How many changes were ever made.
     made: u64,
     /// Which entries of devices are on flash, and which are not.
@@ -115,7 +114,7 @@ impl Reporter {
         let mut book = Book {
             outbox,
             statuses: BTreeMap::new(),
-            unwritten: Vec::new(),
+            unwritten: Unwritten::default(),
             made: 0,
             devices: places,
         };
@@ -248,14 +247,13 @@ impl Reporter {
             (book.unwritten.len(), book.made)
         };
         while left > 0 {
-            // They stay until they are durable: whoever waits for them must not find them gone.
-            let batch = self.book.lock().batch(left.min(MAX_OPS));
+            let batch = self.book.lock().unwritten.offer(left.min(MAX_OPS));
             let taken = batch.len();
             if let Err(error) = self.db.commit(batch).await {
-                self.book.lock().compact();
+                self.book.lock().unwritten.refused(&error);
                 return Err(error);
             }
-            self.book.lock().unwritten.drain(..taken);
+            self.book.lock().unwritten.written();
             left -= taken;
         }
         *written = made;
@@ -271,28 +269,8 @@ impl Book {
     }
 
     fn keep(&mut self, table: Table, key: String, op: Op) {
-        self.unwritten.push((table, key, op));
+        self.unwritten.push(table, key, op);
         self.made += 1;
-    }
-
-    /// The first changes that are not written yet.
-    fn batch(&self, most: usize) -> Batch {
-        let mut batch = Batch::new();
-        for (table, key, op) in self.unwritten.iter().take(most) {
-            batch.push(*table, key.clone(), op.clone());
-        }
-        batch
-    }
-
-    /// Leaves the last change of each key alone, so that a full disk does not fill the memory too.
-    fn compact(&mut self) {
-        let mut seen = BTreeSet::new();
-        let mut last: Vec<_> = std::mem::take(&mut self.unwritten);
-        last.reverse();
-        last.retain(|(table, key, _)| seen.insert((*table, key.clone())));
-        last.reverse();
-        last.sort_by_key(|(table, key, _)| !is_reservation(*table, key));
-        self.unwritten = last;
     }
 
     fn note(&mut self, change: Change, table: Table) {
@@ -309,9 +287,7 @@ impl Book {
 
     /// Whether numbers are about to be used whose reservation is not on the disk yet.
     fn reserves(&self) -> bool {
-        self.unwritten
-            .iter()
-            .any(|(table, key, _)| is_reservation(*table, key))
+        self.unwritten.reserves()
     }
 
     fn note_reservation(&mut self, reserved: Option<u64>) {
@@ -339,10 +315,6 @@ impl Book {
             self.keep(Table::PodState, uid.to_owned(), Op::Delete);
         }
     }
-}
-
-fn is_reservation(table: Table, key: &str) -> bool {
-    table == Table::Meta && key == RESERVED
 }
 
 /// Numbers in the order of the keys.

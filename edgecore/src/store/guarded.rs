@@ -88,7 +88,7 @@ impl Store for Guarded {
         drop(catch_unwind(AssertUnwindSafe(|| drop(broken))));
         match self.reopened() {
             Err(error) if !error.is_full() => Err(error),
-            _ => Err(self.space.full()),
+            _ => Err(self.space.filled()),
         }
     }
 }

@@ -229,6 +229,18 @@ pub enum StoreError {
         /// What is left.
         free: u64,
     },
+    /// Others filled the disk during the commit: the batch is written whole or not at all, and the store is
+    /// open again, or will be.
+    #[error(
+        "the disk of {path} was filled during a write ({free} bytes are free): make room there; edgecore goes \
+         on and tries again"
+    )]
+    Filled {
+        /// The store's directory.
+        path: PathBuf,
+        /// What is left.
+        free: u64,
+    },
     /// A newer program wrote what this one needs and cannot read. It is left as it is.
     #[error(
         "the store in {path} was written by a newer edgecore ({what}): run that one again, or a newer one; \
@@ -273,11 +285,24 @@ impl StoreError {
 
     /// Whether the store must be opened again before anything else is written.
     ///
-    /// A refused batch leaves the store as it was; everything else may have left it half way.
+    /// A refused batch leaves the store as it was, and a store whose disk was filled is opened again by itself;
+    /// everything else may have left it half way.
     pub const fn breaks(&self) -> bool {
         !matches!(
             self,
-            Self::TooManyOps { .. } | Self::TooLarge { .. } | Self::Damaged { .. } | Self::Full { .. }
+            Self::TooManyOps { .. }
+                | Self::TooLarge { .. }
+                | Self::Damaged { .. }
+                | Self::Full { .. }
+                | Self::Filled { .. }
+        )
+    }
+
+    /// Whether it is sure that nothing of the batch was written.
+    pub const fn wrote_nothing(&self) -> bool {
+        matches!(
+            self,
+            Self::TooManyOps { .. } | Self::TooLarge { .. } | Self::Full { .. }
         )
     }
 
@@ -287,6 +312,7 @@ impl StoreError {
         if let Self::Engine { source, .. } = self {
             return matches!(&**source, sled::Error::Io(e) if full(e));
         }
-        matches!(self, Self::Full { .. }) || matches!(self, Self::Io { source, .. } if full(source))
+        matches!(self, Self::Full { .. } | Self::Filled { .. })
+            || matches!(self, Self::Io { source, .. } if full(source))
     }
 }

@@ -76,6 +76,14 @@ impl Space {
         }
     }
 
+    /// The error of a commit during which the disk was filled.
+    pub(super) fn filled(&self) -> StoreError {
+        StoreError::Filled {
+            path: self.root.clone(),
+            free: self.measure().unwrap_or_default().0,
+        }
+    }
+
     fn keep_ballast(&self) {
         let mut there = self.ballast.lock();
         if *there {

@@ -58,6 +58,7 @@ pub(super) fn is_damage(error: &StoreError) -> bool {
         | StoreError::InUse { .. }
         | StoreError::Newer { .. }
         | StoreError::Full { .. }
+        | StoreError::Filled { .. }
         | StoreError::Stopped => false,
     }
 }
