@@ -258,7 +258,7 @@ impl Identity {
         let now = self.clock.now();
         let mut state = self.state.lock();
         let held = state.held.clone()?;
-        if state.schedule.due().is_none_or(|due| now < due) {
+        if state.schedule.due(now).is_none_or(|due| now < due) {
             return None;
         }
         state.schedule.asked(now);
@@ -310,7 +310,10 @@ impl Identity {
         let state = self.state.lock();
         CertificateView {
             ends: state.held.as_ref().map(|held| held.ends),
-            renews: state.schedule.due().filter(|_| state.held.is_some()),
+            renews: state
+                .schedule
+                .due(self.clock.now())
+                .filter(|_| state.held.is_some()),
             trouble: state.trouble.clone(),
             unwritten: state.unwritten.as_ref().map(|one| one.why.clone()),
         }

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! **Invariant:** nothing is asked of a cloudcore that did not say how much to leave, and two attempts
-//! are apart by a pause that grows.
+//! are apart by a pause that grows. A clock that was ahead and is right again never makes a pause longer.
 
 use std::time::{Duration, SystemTime};
 
@@ -32,8 +32,29 @@ pub(super) struct Schedule {
     lead: Option<Duration>,
     /// Where in the spread this one is, from 0 to 1.
     dice: f64,
-    not_before: Option<SystemTime>,
+    pause: Option<Pause>,
     failures: u32,
+}
+
+/// Nothing is asked for until it is over.
+#[derive(Clone, Copy, Debug)]
+struct Pause {
+    length: Duration,
+    end: SystemTime,
+}
+
+impl Pause {
+    fn from(now: SystemTime, length: Duration) -> Self {
+        let end = now + length;
+        Self { length, end }
+    }
+
+    /// Its end. A pause of which more is left than it was long began while the clock was ahead: it is over, or it
+    /// would hold until the clock is there again.
+    fn end(self, now: SystemTime) -> Option<SystemTime> {
+        let left = self.end.duration_since(now).unwrap_or_default();
+        (left <= self.length).then_some(self.end)
+    }
 }
 
 impl Schedule {
@@ -42,7 +63,7 @@ impl Schedule {
             end,
             lead: None,
             dice,
-            not_before: None,
+            pause: None,
             failures: 0,
         }
     }
@@ -57,7 +78,7 @@ impl Schedule {
     }
 
     /// When to ask; never, where the cloudcore of this session renews nothing.
-    pub(super) fn due(&self) -> Option<SystemTime> {
+    pub(super) fn due(&self, now: SystemTime) -> Option<SystemTime> {
         let lead = self.lead?;
         let jitter = (lead / SPREAD).mul_f64(self.dice.clamp(0.0, 1.0));
         // A lead that is longer than the time since 1970 asks at once.
@@ -65,17 +86,18 @@ impl Schedule {
             .end
             .checked_sub(lead.saturating_sub(jitter))
             .unwrap_or(SystemTime::UNIX_EPOCH);
-        Some(self.not_before.map_or(due, |not_before| due.max(not_before)))
+        let pause = self.pause.and_then(|pause| pause.end(now));
+        Some(pause.map_or(due, |end| due.max(end)))
     }
 
     /// How long until then.
     pub(super) fn wait(&self, now: SystemTime) -> Option<Duration> {
-        Some(self.due()?.duration_since(now).unwrap_or_default())
+        Some(self.due(now)?.duration_since(now).unwrap_or_default())
     }
 
     /// It was asked for now.
     pub(super) fn asked(&mut self, now: SystemTime) {
-        self.not_before = Some(now + ANSWER);
+        self.pause = Some(Pause::from(now, ANSWER));
     }
 
     /// It was refused, or could not be kept.
@@ -86,7 +108,7 @@ impl Schedule {
         let most = first.saturating_mul(1 << self.failures.min(16)).min(longest);
         let own = most.mul_f64(0.5 + dice.clamp(0.0, 1.0) / 2.0);
         self.failures = self.failures.saturating_add(1);
-        self.not_before = Some(now + retry_after.unwrap_or(own));
+        self.pause = Some(Pause::from(now, retry_after.unwrap_or(own)));
     }
 
     /// There is a new certificate. One that ends no later (the CA's own end is near) is not asked for
@@ -95,7 +117,7 @@ impl Schedule {
         let pause = (self.lead.unwrap_or_default() / 2).min(LONGEST_BOUND);
         *self = Self {
             lead: self.lead,
-            not_before: Some(now + pause),
+            pause: Some(Pause::from(now, pause)),
             ..Self::new(end, dice)
         };
     }
@@ -131,8 +153,8 @@ mod tests {
     #[test]
     fn it_is_asked_for_from_two_thirds_of_its_life_on_and_within_the_spread() {
         let begin = end() - LIFE;
-        assert_eq!(schedule(0.0).due(), Some(begin + DAY * 240));
-        assert_eq!(schedule(1.0).due(), Some(begin + DAY * 264));
+        assert_eq!(schedule(0.0).due(begin), Some(begin + DAY * 240));
+        assert_eq!(schedule(1.0).due(begin), Some(begin + DAY * 264));
         assert_eq!(schedule(0.0).wait(begin), Some(DAY * 240));
     }
 
@@ -184,6 +206,26 @@ mod tests {
         assert_eq!(schedule.wait(now), Some(LIFE * 2 / 3 + DAY));
     }
 
+    #[test]
+    fn a_clock_that_was_ahead_keeps_nothing_from_being_asked_for_once_it_is_right() {
+        let (ahead, now) = (UNIX_EPOCH + DAY * 47_118, end() - DAY);
+        let wrong: [fn(&mut Schedule, SystemTime); 4] = [
+            |schedule, ahead| schedule.asked(ahead),
+            |schedule, ahead| schedule.failed(ahead, None, 1.0),
+            |schedule, ahead| schedule.failed(ahead, Some(DAY), 1.0),
+            |schedule, ahead| schedule.renewed(end(), ahead, 0.0),
+        ];
+        for make in wrong {
+            let mut schedule = schedule(0.0);
+            make(&mut schedule, ahead);
+            assert!(schedule.wait(ahead).unwrap() > Duration::ZERO);
+            assert!(schedule.wait(now).unwrap() <= LONGEST_BOUND);
+            // And pauses from there on are pauses.
+            make(&mut schedule, now);
+            assert!(schedule.wait(now).unwrap() >= ANSWER);
+        }
+    }
+
     proptest! {
         #[test]
         fn whatever_the_life_there_is_time_for_several_attempts_before_the_end(
@@ -194,7 +236,7 @@ mod tests {
             let life = Duration::from_secs(seconds);
             let mut schedule = Schedule::new(end(), dice);
             schedule.told(life / 3);
-            let due = schedule.due().unwrap();
+            let due = schedule.due(end() - life).unwrap();
             prop_assert!(due >= end() - life / 3 - Duration::from_secs(1));
             prop_assert!(end().duration_since(due).unwrap() >= life / 4);
             let mut now = due;
