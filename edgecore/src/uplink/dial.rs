@@ -5,7 +5,9 @@
 //!                                        └──► WebSocket           has proven itself wins
 //! ```
 //!
-//! Which of them begins, [`Ways`] knows. Nothing but a TLS handshake is made on the loser.
+//! Which of them begins, [`Ways`] knows. Where that is a WebSocket because QUIC falls silent after its handshake,
+//! QUIC begins only when the WebSocket has failed or had all its time: on a slow path the quicker handshake would win,
+//! and fall silent again. Nothing but a TLS handshake is made on the loser.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -27,6 +29,8 @@ use crate::identity::{Identity, IdentityFault};
 
 /// How long the first transport is alone.
 const HEAD_START: Duration = Duration::from_millis(2_500);
+/// How long a WebSocket is alone where QUIC has been struck out: a socket and a handshake have ten seconds each.
+const WHOLE_LIMIT: Duration = Duration::from_secs(20);
 /// How long one UDP address is alone: a handshake takes a round trip or two.
 const NEXT_AFTER: Duration = Duration::from_secs(1);
 /// How long the other end has to refuse what was only tried: a round trip, even over a poor link.
@@ -222,21 +226,31 @@ fn told(mut failed: Vec<DialError>) -> DialError {
     }
 }
 
+/// Both ways, in the order and with the head start that `known` advises; what won is noted there.
+pub(super) async fn raced<'a>(
+    known: &Ways,
+    quic: Dialling<'a>,
+    websocket: Dialling<'a>,
+) -> Result<Arc<dyn Connection>, DialError> {
+    let mut ways = vec![quic, websocket];
+    if known.first() == Transport::WebSocket {
+        ways.reverse();
+    }
+    let alone = if known.quic_is_out() {
+        WHOLE_LIMIT
+    } else {
+        HEAD_START
+    };
+    let connected = first(ways, alone).await;
+    let won = connected.as_ref().ok().map(|connection| connection.transport());
+    known.dialled(won);
+    connected
+}
+
 impl Dial for Dialer {
     fn dial<'a>(&'a self, address: &'a Address) -> Dialling<'a> {
-        Box::pin(async move {
-            let mut ways: Vec<Dialling<'_>> = vec![
-                Box::pin(self.by_quic(address)),
-                Box::pin(self.by_websocket(address)),
-            ];
-            if self.ways.first() == Transport::WebSocket {
-                ways.reverse();
-            }
-            let connected = first(ways, HEAD_START).await;
-            let won = connected.as_ref().ok().map(|connection| connection.transport());
-            self.ways.dialled(won);
-            connected
-        })
+        let (quic, websocket) = (self.by_quic(address), self.by_websocket(address));
+        Box::pin(raced(&self.ways, Box::pin(quic), Box::pin(websocket)))
     }
 
     fn probe<'a>(&'a self, address: &'a Address) -> Dialling<'a> {

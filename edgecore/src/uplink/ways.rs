@@ -5,7 +5,8 @@
 //! goes first, and QUIC is asked about more and more rarely; a session that lasts wipes them out. A
 //! WebSocket that fares no better says that it was the network, and not QUIC.
 //!
-//! Whatever goes first, the other way is begun when that gets no answer: a strike never costs the link.
+//! Whatever goes first, the other way is begun when that gets no answer: a strike never costs the link. It costs
+//! time where TCP is swallowed as well, for then a WebSocket has all of its own before QUIC begins.
 //!
 //! Pure but for the lock: instants and dice are the callers'.
 
@@ -49,12 +50,16 @@ impl Default for Ways {
 impl Ways {
     /// Which goes first.
     pub(super) fn first(&self) -> Transport {
-        let known = self.0.lock();
-        if known.strikes < OUT {
-            known.won
-        } else {
+        if self.quic_is_out() {
             Transport::WebSocket
+        } else {
+            self.0.lock().won
         }
+    }
+
+    /// Whether the last QUIC sessions fell silent, so that its handshake shows nothing.
+    pub(super) fn quic_is_out(&self) -> bool {
+        self.0.lock().strikes >= OUT
     }
 
     /// What came of a dial. Who finds no way begins anew with QUIC.

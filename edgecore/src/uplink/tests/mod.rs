@@ -2,6 +2,7 @@
 
 mod hints;
 mod memory;
+mod race;
 mod renewal;
 
 use std::sync::Arc;
