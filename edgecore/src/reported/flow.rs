@@ -53,6 +53,8 @@ pub struct Way<'a> {
     pub carries: Carries,
     /// Whether events wait, asked before each.
     pub defers: &'a (dyn Fn() -> bool + Sync),
+    /// Told of each report that the API server has.
+    pub took: &'a (dyn Fn() + Sync),
 }
 
 impl Way<'_> {
@@ -145,7 +147,9 @@ impl Reporter {
                 }
                 frame = reader.read::<ReportedDown>() => match frame? {
                     Some(frame) => {
-                        self.answered(frame)?;
+                        if self.answered(frame)? {
+                            (way.took)();
+                        }
                         settle_at.get_or_insert_with(|| Instant::now() + SETTLE);
                     }
                     None => return Ok(()),
@@ -192,17 +196,19 @@ impl Reporter {
         }
     }
 
-    fn answered(&self, frame: ReportedDown) -> Result<(), OutboxError> {
+    /// Whether the API server has one more.
+    fn answered(&self, frame: ReportedDown) -> Result<bool, OutboxError> {
         let now = self.began.elapsed();
         let mut book = self.book.lock();
         let answered = frame.kind.as_ref().and_then(answered_number);
-        if let Some(settled) = book.outbox.handle_frame(frame, now, rand::random::<f64>())? {
-            book.settle(&settled);
-            if let (OutboxKey::Device(device), Some(seq)) = (&settled.key, answered) {
-                book.settle_device(device, seq, settled.outcome);
-            }
+        let Some(settled) = book.outbox.handle_frame(frame, now, rand::random::<f64>())? else {
+            return Ok(false);
+        };
+        book.settle(&settled);
+        if let (OutboxKey::Device(device), Some(seq)) = (&settled.key, answered) {
+            book.settle_device(device, seq, settled.outcome);
         }
-        Ok(())
+        Ok(settled.outcome == SettledAs::Committed)
     }
 }
 

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 const EVERYTHING: Way<'_> = Way {
     carries: Carries::Everything,
     defers: &|| false,
+    took: &|| (),
 };
 
 fn pod() -> Pod {
@@ -308,6 +309,7 @@ async fn events_whose_budget_is_spent_wait_on_flash_and_go_when_it_renews_and_no
         let way = |carries| Way {
             carries,
             defers: &defers,
+            took: &|| (),
         };
         let ((edge, cloud), (beside, events)) = (pair(), pair());
         let (mut reader, mut writer) = (FrameReader::new(cloud.recv), FrameWriter::new(cloud.send));

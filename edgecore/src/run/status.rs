@@ -99,6 +99,7 @@ fn status(parts: &Parts, since: Option<String>) -> Status {
             .incidents
             .iter()
             .map(ToString::to_string)
+            .chain(parts.link.troubles())
             .chain(broker_warnings(parts))
             .collect(),
     };

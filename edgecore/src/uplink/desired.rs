@@ -82,7 +82,12 @@ impl DesiredFlow {
             .collect()
     }
 
-    /// Serves one desired stream until it ends or `stop`.
+    fn all_synced(&self) -> bool {
+        let replica = self.replica.lock();
+        Kind::ALL.into_iter().all(|kind| replica.synced(kind))
+    }
+
+    /// Serves one desired stream until it ends or `stop`. `synced` is told when each kind equals the cluster's view.
     ///
     /// # Cancel safety
     ///
@@ -91,20 +96,29 @@ impl DesiredFlow {
         &self,
         stream: Stream,
         cluster: (&str, u64),
+        synced: &(dyn Fn() + Sync),
         stop: &CancellationToken,
     ) -> Result<(), FlowError> {
         self.replica.lock().connected(cluster.0, cluster.1)?;
-        let served = self.exchange(stream, stop).await;
+        let served = self.exchange(stream, synced, stop).await;
         self.replica.lock().disconnected();
         served
     }
 
-    async fn exchange(&self, stream: Stream, stop: &CancellationToken) -> Result<(), FlowError> {
+    async fn exchange(
+        &self,
+        stream: Stream,
+        synced: &(dyn Fn() + Sync),
+        stop: &CancellationToken,
+    ) -> Result<(), FlowError> {
         let mut reader = FrameReader::new(stream.recv);
         let mut writer = FrameWriter::new(stream.send);
         let mut compare_at = Instant::now() + jittered();
         loop {
             self.commit().await?;
+            if self.all_synced() {
+                synced();
+            }
             while let Some(frame) = self.next() {
                 writer.write(&frame).await?;
             }

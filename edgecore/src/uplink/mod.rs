@@ -33,6 +33,7 @@ mod probes;
 mod pulse;
 mod race;
 mod reach;
+mod reopen;
 mod server_time;
 mod session;
 mod state;
@@ -58,6 +59,7 @@ use crate::identity::Identity;
 use crate::reported::Reporter;
 
 use nudge::{Nudged, Nudges};
+use reopen::Troubles;
 
 pub use budget::{BudgetState, Budgets, Spent};
 pub use desired::{DesiredFlow, FlowError};
@@ -102,6 +104,7 @@ pub struct Link {
     connection: Arc<watch::Sender<Option<Arc<dyn Connection>>>>,
     budgets: Arc<Budgets>,
     nudges: Nudges,
+    troubles: Troubles,
 }
 
 /// Why a tunnel could not be opened.
@@ -127,6 +130,7 @@ impl Link {
             connection: Arc::new(watch::channel(None).0),
             budgets: Arc::new(budgets),
             nudges: Nudges::default(),
+            troubles: Troubles::default(),
         }
     }
 
@@ -148,6 +152,11 @@ impl Link {
     /// How it is now, and every change of it.
     pub fn watch(&self) -> watch::Receiver<LinkState> {
         self.state.subscribe()
+    }
+
+    /// Flows whose streams end before they work, one line each.
+    pub fn troubles(&self) -> Vec<String> {
+        self.troubles.told()
     }
 
     /// The device has slept, or has another address: a session asks at once whether it is still answered,

@@ -8,7 +8,7 @@ use protocol::name::shown;
 use protocol::reported::Carries;
 use protocol::transport::{Connection, Transport};
 use protocol::wire::{Dial, DialRefusal, DialReply, FrameWriter, Open, Welcome, open};
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::beside::Doubt;
@@ -16,6 +16,7 @@ use super::desired::FlowError;
 use super::ended::Ended;
 use super::greet::Greeted;
 use super::pulse::{Pulse, speak};
+use super::reopen::Reopen;
 use super::state::LinkState;
 use super::{Address, Link, Uplink};
 use crate::identity::told;
@@ -23,8 +24,13 @@ use crate::reported::Way;
 
 /// Bounds on what the cloud may ask for as its keepalive.
 const KEEPALIVE: std::ops::RangeInclusive<u64> = 1_000..=300_000;
-/// A flow whose stream was reset is opened again after this.
-const REOPEN_AFTER: Duration = Duration::from_secs(1);
+/// How long whoever dials may take to read that nothing is served.
+const REFUSE_WITHIN: Duration = Duration::from_secs(1);
+/// What is said of a stream that was ended in order.
+const ENDED_THERE: &str = "the other end has ended it";
+
+/// A flow's name, and what opens its stream.
+type Flow = (&'static str, fn() -> Open);
 
 impl Uplink {
     /// Serves a session until it ends. Where it moved, the next one comes with it.
@@ -91,24 +97,28 @@ impl Uplink {
         welcome: &Welcome,
         over: &CancellationToken,
     ) -> Option<FlowError> {
+        let mut streams = Reopen::of("desired", &self.link.troubles);
         while !over.is_cancelled() {
             let Ok(stream) = connection.open(Open::desired()).await else {
                 return None;
             };
+            streams.opened();
             let cluster = (welcome.cluster_id.as_str(), welcome.epoch);
-            match self.desired.serve(stream, cluster, over).await {
-                // A store on a full disk is in order: the link stays, and the stream is tried again.
-                Err(FlowError::Store(error)) if !error.breaks() => {
-                    tracing::warn!(error = %told(&error), "the desired stream is opened again");
-                }
-                Err(error @ (FlowError::Cluster(_) | FlowError::Store(_))) => {
+            let works = || streams.works();
+            let why = match self.desired.serve(stream, cluster, &works, over).await {
+                Err(error @ FlowError::Cluster(_)) => {
                     over.cancel();
                     return Some(error);
                 }
-                Err(error) => tracing::warn!(error = %told(&error), "the desired stream is opened again"),
-                Ok(()) => {}
-            }
-            reopen_pause(over).await;
+                // A store on a full disk is in order: the link stays, and the stream is tried again.
+                Err(FlowError::Store(error)) if error.breaks() => {
+                    over.cancel();
+                    return Some(error.into());
+                }
+                Err(error) => told(&error),
+                Ok(()) => ENDED_THERE.to_owned(),
+            };
+            streams.pause(why, over).await;
         }
         None
     }
@@ -119,12 +129,14 @@ impl Uplink {
         } else {
             Carries::Everything
         };
-        self.keep(connection, Open::reported, carries, over).await;
+        let flow: Flow = ("reported", Open::reported);
+        self.keep(connection, flow, carries, over).await;
     }
 
     async fn keep_events(&self, connection: &dyn Connection, welcome: &Welcome, over: &CancellationToken) {
         if welcome.takes_events {
-            self.keep(connection, Open::events, Carries::Events, over).await;
+            let events: Flow = ("events", Open::events);
+            self.keep(connection, events, Carries::Events, over).await;
         }
     }
 
@@ -132,23 +144,25 @@ impl Uplink {
     async fn keep(
         &self,
         connection: &dyn Connection,
-        open: fn() -> Open,
+        (flow, open): Flow,
         carries: Carries,
         over: &CancellationToken,
     ) {
         let defers = || self.link.budgets.admit(Class::MessagesNormal).is_err();
-        let way = Way {
-            carries,
-            defers: &defers,
-        };
+        let mut streams = Reopen::of(flow, &self.link.troubles);
         while !over.is_cancelled() {
             let Ok(stream) = connection.open(open()).await else {
                 return;
             };
-            if let Err(error) = self.reporter.serve(stream, way, over).await {
-                tracing::warn!(error = %told(&error), ?carries, "a stream of reports is opened again");
-            }
-            reopen_pause(over).await;
+            streams.opened();
+            let way = Way {
+                carries,
+                defers: &defers,
+                took: &|| streams.works(),
+            };
+            let served = self.reporter.serve(stream, way, over).await;
+            let why = served.map_or_else(|error| told(&error), |()| ENDED_THERE.to_owned());
+            streams.pause(why, over).await;
         }
     }
 }
@@ -173,7 +187,7 @@ async fn refuse_dials(connection: &dyn Connection, link: &Link, over: &Cancellat
             continue;
         };
         let reply = refusal(&dial, link);
-        let _ = timeout(REOPEN_AFTER, FrameWriter::new(stream.send).write(&reply)).await;
+        let _ = timeout(REFUSE_WITHIN, FrameWriter::new(stream.send).write(&reply)).await;
     }
 }
 
@@ -184,13 +198,6 @@ fn refusal(dial: &Dial, link: &Link) -> DialReply {
     }
     let text = format!("this edgecore serves no {}", shown(&dial.service));
     DialReply::refused(DialRefusal::UnknownService, text)
-}
-
-async fn reopen_pause(over: &CancellationToken) {
-    tokio::select! {
-        () = over.cancelled() => {}
-        () = sleep(REOPEN_AFTER) => {}
-    }
 }
 
 #[cfg(test)]

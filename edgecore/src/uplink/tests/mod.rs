@@ -4,6 +4,7 @@ mod hints;
 mod memory;
 mod race;
 mod renewal;
+mod reopen;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,13 +46,14 @@ struct World {
     link: Link,
     pki: Pki,
     identity: Arc<Identity>,
+    reporter: Arc<Reporter>,
     stop: CancellationToken,
     running: JoinSet<()>,
 }
 
 /// The cloud's end of one session.
 struct Replica {
-    connection: Memory,
+    connection: Arc<Memory>,
     reader: FrameReader<ByteReader>,
     writer: FrameWriter<ByteWriter>,
     renew_before_ms: u64,
@@ -75,8 +77,9 @@ impl World {
         let link = Link::new(&clock);
         let (pki, node) = (Pki::new(), NODE.parse().unwrap());
         let credentials = pki.credentials(NODE, clock.now() + life);
-        let identity = Identity::fixed(node, credentials, pki.authority(), clock.clone()).unwrap();
-        let identity = Arc::new(identity);
+        let identity = Identity::fixed(node, credentials, pki.authority(), clock.clone());
+        let identity = Arc::new(identity.unwrap());
+        let reporter = Arc::new(Reporter::load(Db::in_memory()).await.unwrap());
         let uplink = Uplink {
             addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
             dialer: Arc::clone(&gate) as _,
@@ -85,12 +88,11 @@ impl World {
             boot_id: [1; 16],
             desired: DesiredFlow::new(desired, remembered),
             identity: Arc::clone(&identity),
-            reporter: Arc::new(Reporter::load(Db::in_memory()).await.unwrap()),
+            reporter: Arc::clone(&reporter),
             progress: Progress::default(),
             link: link.clone(),
         };
-        let stop = CancellationToken::new();
-        let mut running = JoinSet::new();
+        let (stop, mut running) = (CancellationToken::new(), JoinSet::new());
         running.spawn(uplink.run(stop.clone()));
         Self {
             meta,
@@ -99,6 +101,7 @@ impl World {
             link,
             pki,
             identity,
+            reporter,
             stop,
             running,
         }
@@ -146,7 +149,7 @@ impl Replica {
         let (open, stream) = connection.accept().await.unwrap();
         assert_eq!(open, Open::session());
         let mut replica = Self {
-            connection,
+            connection: Arc::new(connection),
             reader: FrameReader::new(stream.recv),
             writer: FrameWriter::new(stream.send),
             renew_before_ms: 0,
@@ -156,13 +159,8 @@ impl Replica {
     }
 
     async fn heard(&mut self) -> session_up::Kind {
-        self.reader
-            .read::<SessionUp>()
-            .await
-            .unwrap()
-            .unwrap()
-            .kind
-            .unwrap()
+        let said = self.reader.read::<SessionUp>().await.unwrap();
+        said.unwrap().kind.unwrap()
     }
 
     async fn beat(&mut self) -> u64 {
