@@ -67,6 +67,11 @@ impl FakeRuntime {
         self.world.lock().stops_hang = hang;
     }
 
+    /// So many stops, of containers and of sandboxes, succeed and change nothing.
+    pub(crate) fn ignores_stops(&self, times: u32) {
+        self.world.lock().ignored_stops = times;
+    }
+
     /// Whoever makes this call panics.
     pub(crate) fn panics_at(&self, call: &'static str) {
         self.world.lock().panics = Some(call);

@@ -9,6 +9,7 @@
 mod act;
 mod evicted;
 mod ground;
+mod haste;
 mod holds;
 mod hooking;
 mod looking;
@@ -43,6 +44,7 @@ use super::spec;
 use super::status::{self, End, Failure, Waiting};
 use super::volumes::Mounted;
 use ground::Ahead;
+use haste::Haste;
 use holds::Holds;
 use probing::Probing;
 use resizing::Resizing;
@@ -157,19 +159,18 @@ impl Worker {
     /// Works until the pod is removed and nothing of it is left, or until `stop`, which leaves its
     /// containers running.
     pub async fn run(mut self, stop: CancellationToken) {
+        let mut haste = Haste::default();
         loop {
             let turn = tokio::select! {
                 () = stop.cancelled() => return,
                 turn = self.turn() => turn,
             };
-            let until = match turn {
-                Turn::Done => return,
-                Turn::Again => continue,
-                Turn::Wait(until) => until,
-            };
+            if matches!(turn, Turn::Done) {
+                return;
+            }
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = self.rest(until) => {}
+                () = self.between(turn, &mut haste) => {}
             }
         }
     }

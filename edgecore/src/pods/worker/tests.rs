@@ -1,6 +1,7 @@
 //! Hooks and sidecars, against the runtime in memory.
 
 mod beside;
+mod haste;
 mod hooks;
 mod late;
 mod probes;

@@ -138,6 +138,9 @@ impl Runtime for FakeRuntime {
             return given_up.map(|()| Err(error)).boxed();
         }
         self.with("StopPodSandbox", id, |world| {
+            if world.ignores_stop() {
+                return Ok(());
+            }
             let inside: Vec<_> = world
                 .containers
                 .iter()
@@ -259,6 +262,9 @@ impl Runtime for FakeRuntime {
             asked.await?;
             let by_signal = if grace_seconds == 0 { 137 } else { 143 };
             let mut world = fake.world.lock();
+            if world.ignores_stop() {
+                return Ok(());
+            }
             let code = world.stopped_with.unwrap_or(by_signal);
             world.exit(&id, code);
             Ok(())

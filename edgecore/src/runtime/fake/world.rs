@@ -18,6 +18,7 @@ pub(super) struct World {
     pub(super) stops_hang: bool,
     /// What containers exit with when they are stopped, unless it is by their signal.
     pub(super) stopped_with: Option<i32>,
+    pub(super) ignored_stops: u32,
     pub(super) panics: Option<&'static str>,
     pub(super) driver: Option<api::CgroupDriver>,
     pub(super) sandboxes: BTreeMap<String, api::PodSandboxStatus>,
@@ -43,6 +44,12 @@ impl World {
     pub(super) fn tick(&mut self) -> i64 {
         self.clock += 1_000_000;
         1_700_000_000_000_000_000 + self.clock
+    }
+
+    pub(super) fn ignores_stop(&mut self) -> bool {
+        let ignores = self.ignored_stops > 0;
+        self.ignored_stops = self.ignored_stops.saturating_sub(1);
+        ignores
     }
 
     pub(super) fn id(&mut self, what: &str) -> String {
