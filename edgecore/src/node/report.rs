@@ -233,9 +233,11 @@ mod tests {
         full.store(true, std::sync::atomic::Ordering::Relaxed);
         let outbox = Arc::new(Reporter::load(db.clone()).await.unwrap());
         let runtime = FakeRuntime::with_images(&["busybox"]);
-        let reporter = reporter(&runtime, Arc::clone(&outbox) as _);
+        let mut reporter = reporter(&runtime, Arc::clone(&outbox) as _);
         let mut watch = Watch::of(&reporter.policy, reporter.pressures.clone());
-        for _ in 0..100 {
+        for look in 0..100 {
+            // Each has another heartbeat.
+            reporter.clock = protocol::clock::Clock::with_offset(10 * look);
             reporter.once(&Machine::default(), &mut watch).await;
         }
         full.store(false, std::sync::atomic::Ordering::Relaxed);
