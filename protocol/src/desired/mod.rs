@@ -36,3 +36,7 @@ pub use violation::Violation;
 
 /// Entries of one kind that a node may hold.
 pub const MAX_INVENTORY: usize = 4_096;
+
+/// Entries of one kind that an edge may say that it holds. Older versions took more than [`MAX_INVENTORY`] where
+/// one pod named much; only who compares with them can take it back.
+const MAX_CLAIMED: usize = 4 * MAX_INVENTORY;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::desired::digest::{BucketSet, BucketSums, MapDigest};
-use crate::desired::{MAX_INVENTORY, View, Violation, frames};
+use crate::desired::{MAX_CLAIMED, View, Violation, frames};
 use crate::object::{Digest, Kind, ObjectKey, Revision, Version};
 use crate::wire::{BucketDigests, Different, Have, Inventory, Plan, Same, Synced, WantKeys, desired_down};
 
@@ -72,10 +72,10 @@ impl Publisher {
         let Some(kind) = Kind::from_wire(have.kind) else {
             return Ok(());
         };
-        if have.count > MAX_INVENTORY as u64 {
+        if have.count > MAX_CLAIMED as u64 {
             return Err(Violation::Oversize {
                 kind,
-                limit: MAX_INVENTORY,
+                limit: MAX_CLAIMED,
             });
         }
         self.dirty.retain(|key| key.kind != kind);
@@ -221,10 +221,10 @@ impl Publisher {
                 (frames::to_uid(entry.uid)?, frames::to_digest(&entry.digest)?),
             );
         }
-        if frozen.entries.len() > MAX_INVENTORY {
+        if frozen.entries.len() > MAX_CLAIMED {
             return Err(Violation::Oversize {
                 kind,
-                limit: MAX_INVENTORY,
+                limit: MAX_CLAIMED,
             });
         }
         if inventory.last {

@@ -74,6 +74,14 @@ impl Change {
             Self::Remove { .. } => None,
         }
     }
+
+    /// Whether the map has the key afterwards.
+    pub(super) const fn keeps(&self) -> bool {
+        match self {
+            Self::Put { .. } | Self::Absent(_) => true,
+            Self::Remove { .. } => false,
+        }
+    }
 }
 
 /// Changes that are written together, and the closures that they come from.

@@ -89,7 +89,7 @@ impl Overlay<'_> {
     fn has(&self, key: &ObjectKey) -> bool {
         self.changes
             .get(key)
-            .map_or_else(|| self.held.contains_key(key), |change| change.entry().is_some())
+            .map_or_else(|| self.held.contains_key(key), Change::keeps)
     }
 
     /// Whether any pod, also one that is just being removed, names the key.
@@ -105,12 +105,24 @@ impl Overlay<'_> {
 
     fn count(&self, kind: Kind) -> usize {
         let of_kind = |key: &&ObjectKey| key.kind == kind;
-        let new = self
+        let stays = |key: &&ObjectKey| self.changes.get(*key).is_none_or(Change::keeps);
+        let new = |(key, change): &(&ObjectKey, &Change)| change.keeps() && !self.held.contains_key(*key);
+        let held = self.held.keys().filter(of_kind).filter(stays).count();
+        held + self
             .changes
-            .keys()
-            .filter(of_kind)
-            .filter(|key| !self.held.contains_key(*key));
-        self.held.keys().filter(of_kind).count() + new.count()
+            .iter()
+            .filter(new)
+            .filter(|(key, _)| key.kind == kind)
+            .count()
+    }
+
+    /// Whether the map would have more of a kind than it may, were these written too.
+    fn overflows(&self, brought: &BTreeSet<&ObjectKey>) -> bool {
+        Kind::ALL.into_iter().any(|kind| {
+            let of_kind = brought.iter().filter(|key| key.kind == kind);
+            let new = of_kind.filter(|key| !self.has(key)).count();
+            new > 0 && self.count(kind) + new > MAX_INVENTORY
+        })
     }
 }
 
@@ -207,25 +219,17 @@ impl Replica {
 impl Judged {
     /// Why the closure as a whole cannot be taken.
     fn fault(&self, overlay: &Overlay<'_>) -> Option<RejectReason> {
-        let brought = |key: &ObjectKey| {
-            self.changes
-                .iter()
-                .any(|(new, change)| new == key && change.entry().is_some())
-        };
-        for (key, change) in &self.changes {
-            let Some(entry) = change.entry() else { continue };
-            if !overlay.has(key) && overlay.count(key.kind) >= MAX_INVENTORY {
-                return Some(RejectReason::Full);
-            }
-            if entry
-                .references
-                .iter()
-                .any(|named| !brought(named) && !overlay.has(named))
-            {
-                return Some(RejectReason::Incomplete);
-            }
+        let kept = self.changes.iter().filter(|(_, change)| change.keeps());
+        let brought: BTreeSet<&ObjectKey> = kept.map(|(key, _)| key).collect();
+        if overlay.overflows(&brought) {
+            return Some(RejectReason::Full);
         }
-        None
+        let entries = self.changes.iter().filter_map(|(_, change)| change.entry());
+        let lacks = |named: &ObjectKey| !brought.contains(named) && !overlay.has(named);
+        let incomplete = entries
+            .flat_map(|entry| entry.references)
+            .any(|named| lacks(&named));
+        incomplete.then_some(RejectReason::Incomplete)
     }
 
     fn refuse_all(closure: &Closure, reason: RejectReason) -> Self {

@@ -3,6 +3,7 @@
 mod cluster;
 mod devices;
 mod frames;
+mod large;
 mod laws;
 mod restored;
 mod untaken;

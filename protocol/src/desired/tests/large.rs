@@ -1,0 +1,212 @@
+//! Pods that name more than a node may hold, or than one closure may carry.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use serde_json::json;
+
+use crate::desired::{
+    AbsentReason, Fences, Found, Held, MAX_INVENTORY, Publisher, RejectReason, Replica, Request, View,
+    absent_version, references,
+};
+use crate::object::{Kind, Object, ObjectKey, Revision, canonical};
+use crate::wire::{DesiredUp, desired_up};
+
+/// Pods that name `ConfigMaps`, of which there are none.
+#[derive(Default)]
+struct Naming {
+    pods: BTreeMap<ObjectKey, (Arc<Object>, BTreeSet<ObjectKey>)>,
+    head: u64,
+}
+
+impl Naming {
+    /// A pod that names so many `ConfigMaps` of its own; its keys.
+    fn put(&mut self, name: &str, names: usize) -> BTreeSet<ObjectKey> {
+        self.head += 1;
+        let volume = |index| json!({"configMap": {"name": format!("{name}-{index}"), "optional": true}});
+        let volumes: Vec<_> = (0..names).map(volume).collect();
+        let metadata = json!({"name": name, "namespace": "n", "uid": format!("u-{name}"),
+            "resourceVersion": self.head.to_string()});
+        let pod = json!({"metadata": metadata, "spec": {"volumes": volumes}}).to_string();
+        let object = Arc::new(canonical(Kind::Pod, pod.as_bytes()).unwrap());
+        let (key, names) = (object.key.clone(), references(pod.as_bytes()).unwrap());
+        self.pods.insert(key.clone(), (object, names.clone()));
+        names.into_iter().chain([key]).collect()
+    }
+
+    fn held(&self) -> Vec<Held> {
+        let (mut held, version) = (Vec::new(), absent_version(AbsentReason::Missing, Revision(1)));
+        for (object, names) in self.pods.values() {
+            held.push(Held {
+                key: object.key.clone(),
+                version: object.version.clone(),
+                references: names.clone(),
+            });
+            held.extend(names.iter().map(|key| Held {
+                key: key.clone(),
+                version: version.clone(),
+                references: BTreeSet::new(),
+            }));
+        }
+        held
+    }
+}
+
+impl View for Naming {
+    fn keys(&self, kind: Kind) -> Vec<ObjectKey> {
+        let pods = self.pods.iter();
+        let keys = pods.flat_map(|(pod, (_, names))| std::iter::once(pod).chain(names));
+        keys.filter(|key| key.kind == kind).cloned().collect()
+    }
+
+    fn find(&self, key: &ObjectKey) -> Found {
+        let named = || self.pods.values().any(|(_, names)| names.contains(key));
+        match self.pods.get(key) {
+            Some((object, _)) => Found::Object(Arc::clone(object)),
+            None if named() => Found::Absent(AbsentReason::Missing),
+            None => Found::Nothing,
+        }
+    }
+
+    fn closure(&self, pod: &ObjectKey) -> Vec<ObjectKey> {
+        let names = self.pods.get(pod).map(|(_, names)| names);
+        names.into_iter().flatten().cloned().collect()
+    }
+
+    fn revision(&self, _: Kind) -> Revision {
+        Revision(self.head)
+    }
+}
+
+/// Both halves, and what the edge would not take.
+struct Pair {
+    view: Naming,
+    cloud: Publisher,
+    edge: Replica,
+    refused: Vec<(ObjectKey, u32)>,
+}
+
+impl Pair {
+    fn new(held: Vec<Held>) -> Self {
+        Self {
+            view: Naming::default(),
+            cloud: Publisher::new(),
+            edge: Replica::load(held, Fences::default()),
+            refused: Vec::new(),
+        }
+    }
+
+    fn connect(&mut self) {
+        self.edge.disconnected();
+        self.edge.connected("c", 0).unwrap();
+        self.cloud = Publisher::new();
+        self.settle();
+    }
+
+    fn put(&mut self, name: &str, names: usize) {
+        for key in self.view.put(name, names) {
+            self.cloud.mark_dirty(key);
+        }
+        self.settle();
+    }
+
+    /// The pod is deleted, and its containers are gone.
+    fn delete(&mut self, name: &str) {
+        self.view.head += 1;
+        let key = ObjectKey::new(Kind::Pod, "n", name);
+        let (object, names) = self.view.pods.remove(&key).unwrap();
+        for key in names.into_iter().chain([key]) {
+            self.cloud.mark_dirty(key);
+        }
+        self.settle();
+        self.edge.terminated(&object.version.uid);
+        self.settle();
+    }
+
+    fn retry(&mut self) {
+        self.cloud.retry_refused();
+        self.settle();
+    }
+
+    /// Any violation of either half panics here.
+    fn settle(&mut self) {
+        loop {
+            let mut idle = true;
+            while let Some(commit) = self.edge.poll_commit() {
+                self.edge.committed(commit.id).unwrap();
+            }
+            while let Some(frame) = self.edge.poll_transmit() {
+                self.refused.extend(refusal(&frame));
+                self.cloud.handle_frame(frame).unwrap();
+                idle = false;
+            }
+            while let Some(Request::Consistent(kind)) = self.cloud.poll_request() {
+                self.cloud.consistent(kind, self.view.revision(kind));
+                idle = false;
+            }
+            while let Some(frame) = self.cloud.poll_transmit(&self.view) {
+                self.edge.handle_frame(frame).unwrap();
+                idle = false;
+            }
+            if idle {
+                return;
+            }
+        }
+    }
+
+    fn held(&self, kind: Kind) -> BTreeSet<&str> {
+        let entries = self.edge.entries().filter(|(key, _)| key.kind == kind);
+        entries.map(|(key, _)| key.name.as_str()).collect()
+    }
+
+    fn is_synced(&self) -> bool {
+        Kind::ALL.into_iter().all(|kind| self.edge.synced(kind))
+    }
+}
+
+fn refusal(frame: &DesiredUp) -> Option<(ObjectKey, u32)> {
+    let Some(desired_up::Kind::Rejected(rejected)) = &frame.kind else {
+        return None;
+    };
+    let name = rejected.key.clone()?;
+    let key = ObjectKey::new(Kind::from_wire(rejected.kind)?, name.namespace, name.name);
+    Some((key, rejected.code))
+}
+
+#[test]
+fn a_pod_that_names_more_than_there_is_room_for_is_refused_and_locks_nobody_out() {
+    let mut pair = Pair::new(Vec::new());
+    pair.connect();
+    pair.put("a", 4_000);
+    pair.put("b", 200);
+    let b = (ObjectKey::new(Kind::Pod, "n", "b"), RejectReason::Full.wire());
+    for _ in 0..2 {
+        assert!(pair.held(Kind::ConfigMap).len() <= MAX_INVENTORY);
+        assert_eq!(pair.held(Kind::Pod), BTreeSet::from(["a"]));
+        assert!(pair.refused.contains(&b) && pair.is_synced());
+        pair.refused.clear();
+        pair.connect();
+    }
+    pair.delete("b");
+    pair.put("c", 90);
+    assert_eq!(pair.held(Kind::Pod), BTreeSet::from(["a", "c"]));
+    assert_eq!(pair.held(Kind::ConfigMap).len(), 4_090);
+    assert!(pair.is_synced());
+}
+
+#[test]
+fn an_edge_that_holds_more_than_it_may_is_compared_and_has_room_again() {
+    let mut pair = Pair::new(Vec::new());
+    pair.view.put("a", 4_000);
+    pair.view.put("b", 300);
+    pair.edge = Replica::load(pair.view.held(), Fences::default());
+    pair.connect();
+    assert!(pair.is_synced());
+    assert_eq!(pair.held(Kind::ConfigMap).len(), 4_300);
+    pair.delete("b");
+    pair.connect();
+    pair.put("c", 90);
+    assert_eq!(pair.held(Kind::Pod), BTreeSet::from(["a", "c"]));
+    assert_eq!(pair.held(Kind::ConfigMap).len(), 4_090);
+    assert!(pair.is_synced());
+}
