@@ -40,3 +40,9 @@ pub const MAX_INVENTORY: usize = 4_096;
 /// Entries of one kind that an edge may say that it holds. Older versions took more than [`MAX_INVENTORY`] where
 /// one pod named much; only who compares with them can take it back.
 const MAX_CLAIMED: usize = 4 * MAX_INVENTORY;
+
+/// Items of one closure.
+const MAX_ITEMS: usize = MAX_INVENTORY;
+
+/// Bytes of compressed bodies in one closure.
+const MAX_CLOSURE: usize = 64 * 1024 * 1024;

@@ -51,6 +51,8 @@ pub struct Publisher {
     sent: BTreeMap<ObjectKey, Sent>,
     /// What the edge would not take: its state is unknown, so it is left out of `Synced`.
     refused: BTreeSet<ObjectKey>,
+    /// Pods that were not sent, for no edge would take so much at once; those not yet said to the shell.
+    too_large: BTreeSet<ObjectKey>,
     /// Removals on their way, and the closure of each: what the edge may refuse although it holds no offer of it.
     removing: BTreeMap<ObjectKey, u64>,
     dirty: BTreeSet<ObjectKey>,
@@ -117,6 +119,11 @@ impl Publisher {
     /// What the shell must do next.
     pub fn poll_request(&mut self) -> Option<Request> {
         self.requests.pop_front()
+    }
+
+    /// A pod that was not sent now, for with all that it names it is too large: people should hear of it.
+    pub fn poll_too_large(&mut self) -> Option<ObjectKey> {
+        self.too_large.pop_first()
     }
 
     /// The next frame for the edge. Call it only when the stream can take more: what is not sent

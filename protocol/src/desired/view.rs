@@ -60,7 +60,8 @@ pub fn absent_version(reason: AbsentReason, seen: Revision) -> Version {
 pub enum Found {
     /// The node must hold this.
     Object(Arc<Object>),
-    /// A pod of the node names it, and it cannot be delivered.
+    /// A pod of the node names it, and it cannot be delivered; or the object itself is the node's and is not to be
+    /// sent, and what the edge holds of it stays.
     Absent(AbsentReason),
     /// A pod of the node names it, and it has not been read yet.
     Unknown,

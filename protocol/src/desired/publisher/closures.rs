@@ -1,10 +1,11 @@
 //! What to send next, and with what. A pod goes with the `ConfigMaps` and Secrets that it names,
 //! or waits until all of them are known; removals go last.
 
+use std::collections::BTreeSet;
 use std::ops::Bound;
 use std::sync::Arc;
 
-use crate::desired::{AbsentReason, Found, View, absent_version, frames};
+use crate::desired::{AbsentReason, Found, MAX_CLOSURE, MAX_ITEMS, View, absent_version, frames};
 use crate::object::{Body, Kind, Object, ObjectKey, Revision, Version};
 use crate::wire::{Absent, Begin, End, Remove, Upsert, desired_down};
 
@@ -35,16 +36,21 @@ impl Offer {
     }
 }
 
+/// Whether the edge needs objects of a kind only where its pods name them.
+const fn is_reference(kind: Kind) -> bool {
+    matches!(kind, Kind::ConfigMap | Kind::Secret)
+}
+
 pub(super) fn offer(view: &dyn View, key: &ObjectKey) -> Offer {
-    let is_reference = matches!(key.kind, Kind::ConfigMap | Kind::Secret);
+    let is_reference = is_reference(key.kind);
     match view.find(key) {
         Found::Object(object) if object.body.bytes.len() <= MAX_SENT => Offer::Put(object),
         Found::Object(_) if is_reference => Offer::Absent(AbsentReason::TooLarge, view.seen(key)),
-        Found::Absent(reason) => Offer::Absent(reason, view.seen(key)),
+        Found::Absent(reason) if is_reference => Offer::Absent(reason, view.seen(key)),
         Found::Unknown => Offer::Unread,
         // A deleted Node is made again by cloudcore, if need be from what the edge holds.
         Found::Nothing if key.kind == Kind::Node => Offer::Silence,
-        Found::Object(_) => Offer::Silence,
+        Found::Object(_) | Found::Absent(_) => Offer::Silence,
         Found::Nothing => Offer::Nothing,
     }
 }
@@ -66,6 +72,8 @@ enum Verdict {
     Settled,
     /// Not in this pass, or not yet.
     Later,
+    /// No edge would take it.
+    TooLarge,
 }
 
 /// A pass over the dirty keys of one kind. The first that has something to send wins.
@@ -112,13 +120,15 @@ impl Publisher {
         if !self.may_run(kind, pass) {
             return None;
         }
+        let mut named = None;
         let mut after = Bound::Included(ObjectKey::new(kind, "", ""));
         loop {
             let next = self.dirty.range((after, Bound::Unbounded)).next();
             let key = next.filter(|key| key.kind == kind)?.clone();
-            match self.consider(view, &key, pass) {
+            match self.consider(view, &key, pass, &mut named) {
                 Verdict::Send(group) => return Some(group),
                 Verdict::Settled => self.settle(&key),
+                Verdict::TooLarge => self.withhold(&key),
                 Verdict::Later => {}
             }
             after = Bound::Excluded(key);
@@ -136,6 +146,8 @@ impl Publisher {
                 // A device is nothing without its model, and outlives it nowhere.
                 Pass::Put if kind == Kind::Device => !pending(Kind::DeviceModel),
                 Pass::Remove if kind == Kind::DeviceModel && !known(Kind::Device) => false,
+                // Which of them the edge needs by itself is known when it is known which pods it has.
+                Pass::Put if is_reference(kind) => known(Kind::Pod),
                 Pass::Update | Pass::Put => true,
                 Pass::Closure => {
                     known(Kind::ConfigMap)
@@ -147,9 +159,17 @@ impl Publisher {
             }
     }
 
-    fn consider(&self, view: &dyn View, key: &ObjectKey, pass: Pass) -> Verdict {
+    /// `named` is what the edge's pods name, once it was asked for.
+    fn consider(
+        &self,
+        view: &dyn View,
+        key: &ObjectKey,
+        pass: Pass,
+        named: &mut Option<BTreeSet<ObjectKey>>,
+    ) -> Verdict {
         let offered = offer(view, key);
-        let held = self.sent.contains_key(key) || self.refused.contains(key);
+        let sent = self.sent.contains_key(key);
+        let held = sent || self.refused.contains(key);
         match (offered, pass) {
             (Offer::Silence, _) => Verdict::Settled,
             (Offer::Nothing, _) if !held => Verdict::Settled,
@@ -159,10 +179,21 @@ impl Publisher {
             (Offer::Unread, _) | (Offer::Nothing, Pass::Update | Pass::Put) | (_, Pass::Remove) => {
                 Verdict::Later
             }
-            (_, Pass::Update) if !held => Verdict::Later,
+            (_, Pass::Update) if !sent => Verdict::Later,
+            // It goes with the first pod that names it: alone it would take the room of what can be used.
+            (_, Pass::Put) if is_reference(key.kind) && !sent && !self.is_named(view, key, named) => {
+                Verdict::Settled
+            }
             (offered, Pass::Closure) => self.closure(view, key, offered),
             (offered, Pass::Update | Pass::Put) => self.lone(key, offered),
         }
+    }
+
+    /// Whether a pod that the edge has names the key.
+    fn is_named(&self, view: &dyn View, key: &ObjectKey, named: &mut Option<BTreeSet<ObjectKey>>) -> bool {
+        let has = |pod: &&ObjectKey| pod.kind == Kind::Pod && !self.refused.contains(*pod);
+        let all = || self.sent.keys().filter(has).flat_map(|pod| view.closure(pod));
+        named.get_or_insert_with(|| all().collect()).contains(key)
     }
 
     fn lone(&self, key: &ObjectKey, offered: Offer) -> Verdict {
@@ -184,6 +215,8 @@ impl Publisher {
         group.0.extend(self.item(pod, offered));
         if group.0.is_empty() {
             Verdict::Settled
+        } else if group.0.len() > MAX_ITEMS || group.bodies() > MAX_CLOSURE {
+            Verdict::TooLarge
         } else {
             Verdict::Send(group)
         }
@@ -205,6 +238,13 @@ impl Publisher {
         if let Stage::Catching(outstanding) = &mut self.stages[key.kind.index()] {
             outstanding.remove(key);
         }
+    }
+
+    /// The pod waits, and is tried again as what the edge refuses is: what it names may be less by then.
+    fn withhold(&mut self, pod: &ObjectKey) {
+        self.settle(pod);
+        self.refused.insert(pod.clone());
+        self.too_large.insert(pod.clone());
     }
 
     /// Puts a closure on its way.
@@ -274,10 +314,15 @@ impl Item {
 }
 
 impl Group {
+    /// What it takes of the window.
     fn bytes(&self) -> usize {
+        self.bodies() + 256 * self.0.len()
+    }
+
+    fn bodies(&self) -> usize {
         let size = |item: &Item| match item {
-            Item::Put(object) => object.body.bytes.len() + 256,
-            Item::Absent(..) | Item::Remove(_) => 256,
+            Item::Put(object) => object.body.bytes.len(),
+            Item::Absent(..) | Item::Remove(_) => 0,
         };
         self.0.iter().map(size).sum()
     }

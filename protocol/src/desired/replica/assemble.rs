@@ -2,14 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use crate::desired::{AbsentReason, MAX_INVENTORY, Violation, frames, names_others, references};
+use crate::desired::{AbsentReason, MAX_CLOSURE, MAX_ITEMS, Violation, frames, names_others, references};
 use crate::object::{Body, Digest, Object, ObjectKey, Revision, Version};
 use crate::wire::{Absent, DesiredDown, Remove, Upsert, desired_down};
 
 use super::guards::RejectReason;
-
-/// The most bytes of compressed bodies in one closure.
-const MAX_CLOSURE: usize = 64 * 1024 * 1024;
 
 /// What came in, in order.
 #[derive(Debug)]
@@ -181,7 +178,7 @@ impl Closure {
             self.bytes += object.body.bytes.len();
         }
         self.items.push(item);
-        if self.bytes > MAX_CLOSURE || self.items.len() > MAX_INVENTORY {
+        if self.bytes > MAX_CLOSURE || self.items.len() > MAX_ITEMS {
             return Err(Violation::Malformed {
                 field: "closure, which is too large",
             });

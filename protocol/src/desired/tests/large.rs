@@ -6,15 +6,18 @@ use std::sync::Arc;
 use serde_json::json;
 
 use crate::desired::{
-    AbsentReason, Fences, Found, Held, MAX_INVENTORY, Publisher, RejectReason, Replica, Request, View,
-    absent_version, references,
+    AbsentReason, Fences, Found, Held, MAX_CLOSURE, MAX_INVENTORY, Publisher, RejectReason, Replica, Request,
+    View, absent_version, references,
 };
-use crate::object::{Kind, Object, ObjectKey, Revision, canonical};
+use crate::object::{Body, Digest, Kind, Object, ObjectKey, Revision, Version, canonical};
 use crate::wire::{DesiredUp, desired_up};
 
-/// Pods that name `ConfigMaps`, of which there are none.
+/// Pods that name `ConfigMaps`, of which there are none, or each with the same body.
 #[derive(Default)]
 struct Naming {
+    body: Option<Body>,
+    /// No pod may be sent, whatever it names.
+    withheld: bool,
     pods: BTreeMap<ObjectKey, (Arc<Object>, BTreeSet<ObjectKey>)>,
     head: u64,
 }
@@ -52,24 +55,44 @@ impl Naming {
     }
 }
 
+fn config_map(key: &ObjectKey, body: &Body) -> Arc<Object> {
+    let version = Version {
+        uid: "u".into(),
+        revision: Revision(1),
+        digest: Digest::of(b""),
+    };
+    Arc::new(Object {
+        key: key.clone(),
+        version,
+        body: body.clone(),
+        seed_status: None,
+    })
+}
+
 impl View for Naming {
     fn keys(&self, kind: Kind) -> Vec<ObjectKey> {
         let pods = self.pods.iter();
-        let keys = pods.flat_map(|(pod, (_, names))| std::iter::once(pod).chain(names));
+        let named = |names| (!self.withheld).then_some(names).into_iter().flatten();
+        let keys = pods.flat_map(|(pod, (_, names))| std::iter::once(pod).chain(named(names)));
         keys.filter(|key| key.kind == kind).cloned().collect()
     }
 
     fn find(&self, key: &ObjectKey) -> Found {
         let named = || self.pods.values().any(|(_, names)| names.contains(key));
         match self.pods.get(key) {
+            Some(_) if self.withheld => Found::Absent(AbsentReason::TooLarge),
             Some((object, _)) => Found::Object(Arc::clone(object)),
-            None if named() => Found::Absent(AbsentReason::Missing),
+            None if named() => match &self.body {
+                Some(body) => Found::Object(config_map(key, body)),
+                None => Found::Absent(AbsentReason::Missing),
+            },
             None => Found::Nothing,
         }
     }
 
     fn closure(&self, pod: &ObjectKey) -> Vec<ObjectKey> {
         let names = self.pods.get(pod).map(|(_, names)| names);
+        let names = names.filter(|_| !self.withheld);
         names.into_iter().flatten().cloned().collect()
     }
 
@@ -181,7 +204,12 @@ fn a_pod_that_names_more_than_there_is_room_for_is_refused_and_locks_nobody_out(
     pair.put("b", 200);
     let b = (ObjectKey::new(Kind::Pod, "n", "b"), RejectReason::Full.wire());
     for _ in 0..2 {
-        assert!(pair.held(Kind::ConfigMap).len() <= MAX_INVENTORY);
+        pair.retry();
+        assert_eq!(
+            pair.held(Kind::ConfigMap).len(),
+            4_000,
+            "what cannot be used takes no room"
+        );
         assert_eq!(pair.held(Kind::Pod), BTreeSet::from(["a"]));
         assert!(pair.refused.contains(&b) && pair.is_synced());
         pair.refused.clear();
@@ -209,4 +237,59 @@ fn an_edge_that_holds_more_than_it_may_is_compared_and_has_room_again() {
     assert_eq!(pair.held(Kind::Pod), BTreeSet::from(["a", "c"]));
     assert_eq!(pair.held(Kind::ConfigMap).len(), 4_090);
     assert!(pair.is_synced());
+}
+
+#[test]
+fn a_pod_that_is_too_large_for_the_link_holds_up_no_other() {
+    let mut pair = Pair::new(Vec::new());
+    pair.connect();
+    pair.put("large", MAX_INVENTORY + 1);
+    pair.put("z", 90);
+    for _ in 0..2 {
+        assert_eq!(pair.held(Kind::Pod), BTreeSet::from(["z"]));
+        assert_eq!(pair.held(Kind::ConfigMap).len(), 90, "no more than can be used");
+        assert_eq!(pair.refused, [], "it is not sent at all");
+        assert!(pair.is_synced());
+        let large = ObjectKey::new(Kind::Pod, "n", "large");
+        assert_eq!(pair.cloud.poll_too_large(), Some(large));
+        assert_eq!(pair.cloud.poll_too_large(), None, "it was said");
+        assert!(pair.cloud.has_refused(), "and is tried again");
+        pair.connect();
+    }
+    pair.put("large", 3);
+    assert_eq!(pair.held(Kind::Pod), BTreeSet::from(["large", "z"]));
+}
+
+#[test]
+fn a_pod_whose_objects_are_too_many_bytes_for_one_closure_waits_until_they_are_fewer() {
+    let mut pair = Pair::new(Vec::new());
+    pair.view.body = Some(Body::plain(vec![0; 3 * 1024 * 1024].into()));
+    pair.connect();
+    pair.put("large", 1 + MAX_CLOSURE / (3 * 1024 * 1024));
+    assert!(pair.held(Kind::Pod).is_empty() && pair.refused.is_empty() && pair.is_synced());
+    assert!(pair.cloud.poll_too_large().is_some());
+    pair.view.body = None;
+    pair.retry();
+    assert_eq!(pair.held(Kind::Pod), BTreeSet::from(["large"]));
+}
+
+#[test]
+fn a_pod_that_may_not_be_sent_stays_where_it_is_and_goes_nowhere_else() {
+    let mut pair = Pair::new(Vec::new());
+    pair.connect();
+    pair.put("a", 3);
+    pair.view.withheld = true;
+    pair.put("b", 3);
+    for _ in 0..2 {
+        assert_eq!(pair.held(Kind::Pod), BTreeSet::from(["a"]));
+        assert_eq!(
+            pair.held(Kind::ConfigMap).len(),
+            3,
+            "what it starts from stays too"
+        );
+        assert!(pair.is_synced());
+        pair.connect();
+    }
+    pair.delete("a");
+    assert!(pair.held(Kind::Pod).is_empty() && pair.held(Kind::ConfigMap).is_empty());
 }
