@@ -39,6 +39,7 @@ pub mod shown;
 #[cfg(test)]
 pub(crate) mod testing;
 mod thin;
+mod unsent;
 mod view;
 mod watch;
 mod way;
@@ -120,6 +121,8 @@ struct Inner {
     leases: reads::Reads<Option<String>>,
     synced: watch_channel::Sender<kinds::Synced>,
     rebirths: rebirth::Rebirths,
+    /// Pods that are not sent, to be said in their events.
+    unsent: unsent::UnsentPods,
     /// The session that last took each node's Lease here, and what it may write over.
     sessions: RwLock<HashMap<NodeName, fence::Proof>>,
 }
@@ -140,6 +143,7 @@ impl Cluster {
             leases: reads::Reads::default(),
             synced: watch_channel::Sender::new(kinds::Synced::default()),
             rebirths: rebirth::Rebirths::default(),
+            unsent: unsent::UnsentPods::default(),
             sessions: RwLock::default(),
         };
         Self {
@@ -204,6 +208,7 @@ impl Cluster {
             self.watch_named(),
             self.list_for_autonomy(),
             self.rebirth_nodes(),
+            self.write_unsent(),
             self.probe(),
         );
     }

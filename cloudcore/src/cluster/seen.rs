@@ -17,6 +17,7 @@ use tracing::warn;
 
 use super::index::{NodeEntry, PodEntry};
 use super::thin::ThinPod;
+use super::unsent::{MAX_REFERENCES, Unsent};
 use super::{Cluster, labels};
 
 /// Between two lists of all pods for nodes that became autonomous: devices set that label themselves, and such a
@@ -109,13 +110,33 @@ impl Cluster {
     pub(super) fn newer_pod(&self, node: &NodeName, json: &[u8]) -> Option<PodEntry> {
         let (key, revision) = identity(json)?;
         let is_news = self.inner.index.read().is_news(node, &key, revision);
-        is_news.then(|| entry_after(node, json, self.held_pod(node, &key).as_deref()))?
+        is_news.then(|| self.entry_after(node, json, self.held_pod(node, &key).as_deref()))?
     }
 
     /// A pod as the index keeps it; the body is shared with the version before where it is equal.
     pub(super) fn pod_entry(&self, node: &NodeName, json: &[u8]) -> Option<PodEntry> {
         let held = identity(json).and_then(|(key, _)| self.held_pod(node, &key));
-        entry_after(node, json, held.as_deref())
+        self.entry_after(node, json, held.as_deref())
+    }
+
+    fn entry_after(&self, node: &NodeName, json: &[u8], held: Option<&Object>) -> Option<PodEntry> {
+        let object = canonical_after(Kind::Pod, json, held);
+        let object =
+            object.inspect_err(|error| warn!(%node, error = error as &dyn std::error::Error, "pod skipped"));
+        let object = Arc::new(object.ok()?);
+        let refs = references(json);
+        let refs = refs.inspect_err(|error| warn!(key = %object.key, %error, "pod skipped"));
+        let refs = refs.ok()?;
+        let withheld = refs.len() > MAX_REFERENCES;
+        if withheld {
+            let why = Unsent::References(refs.len());
+            self.say_unsent(node, &object.key, &object.version.uid, why);
+        }
+        Some(PodEntry {
+            object,
+            refs: if withheld { BTreeSet::new() } else { refs },
+            withheld,
+        })
     }
 
     fn held_pod(&self, node: &NodeName, key: &ObjectKey) -> Option<Arc<Object>> {
@@ -164,19 +185,6 @@ fn identity(json: &[u8]) -> Option<(ObjectKey, Revision)> {
         ObjectKey::new(Kind::Pod, metadata.namespace, metadata.name),
         revision,
     ))
-}
-
-fn entry_after(node: &NodeName, json: &[u8], held: Option<&Object>) -> Option<PodEntry> {
-    let object = canonical_after(Kind::Pod, json, held);
-    let object =
-        object.inspect_err(|error| warn!(%node, error = error as &dyn std::error::Error, "pod skipped"));
-    let object = object.ok()?;
-    let refs = references(json);
-    let refs = refs.inspect_err(|error| warn!(key = %object.key, %error, "pod skipped"));
-    Some(PodEntry {
-        object: Arc::new(object),
-        refs: refs.ok()?,
-    })
 }
 
 struct Owner {

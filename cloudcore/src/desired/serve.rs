@@ -104,6 +104,9 @@ impl<'a> Shell<'a> {
         loop {
             next = next.or_else(|| self.publisher.poll_transmit(self.source.view()));
             self.start_lists();
+            while let Some(pod) = self.publisher.poll_too_large() {
+                self.source.too_large(&pod);
+            }
             tokio::select! {
                 room = frames.reserve(), if next.is_some() => match (room, next.take()) {
                     (Ok(room), Some(frame)) => room.send(frame),

@@ -21,6 +21,9 @@ pub trait Source: Send + Sync {
 
     /// Makes the view of a kind consistent, now; its revision.
     fn consistent(&self, kind: Kind) -> BoxFuture<'_, Result<Revision, BoxError>>;
+
+    /// A pod is not sent, for with all that it names it is too large: whoever made it should hear of it.
+    fn too_large(&self, pod: &ObjectKey);
 }
 
 /// The real one: a subscription to the cluster's index.
@@ -46,6 +49,10 @@ impl Source for NodeSource {
 
     fn changed(&self) -> BoxFuture<'_, BTreeSet<ObjectKey>> {
         self.feed.changed().boxed()
+    }
+
+    fn too_large(&self, pod: &ObjectKey) {
+        self.cluster.say_too_large(self.feed.node(), pod);
     }
 
     fn consistent(&self, kind: Kind) -> BoxFuture<'_, Result<Revision, BoxError>> {

@@ -84,6 +84,8 @@ impl Source for Services {
         .boxed()
     }
 
+    fn too_large(&self, _: &ObjectKey) {}
+
     fn consistent(&self, _: Kind) -> BoxFuture<'_, Result<Revision, BoxError>> {
         async move {
             *self.lists.lock() += 1;

@@ -89,6 +89,7 @@ mod tests {
         PodEntry {
             object: object(Kind::Pod, Some("shop"), identity, revision),
             refs: BTreeSet::new(),
+            withheld: false,
         }
     }
 

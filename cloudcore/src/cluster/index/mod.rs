@@ -51,6 +51,8 @@ pub struct PodEntry {
     pub object: Arc<Object>,
     /// The ConfigMaps and Secrets that it names.
     pub refs: BTreeSet<ObjectKey>,
+    /// It names more than a pod of an edge node may: `refs` is empty, and it is not sent.
+    pub withheld: bool,
 }
 
 /// A Node of ours.

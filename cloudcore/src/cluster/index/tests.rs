@@ -35,6 +35,7 @@ fn pod_in(namespace: &str, name: &str, revision: u64, secrets: &[&str]) -> PodEn
     PodEntry {
         object: Arc::new(object),
         refs,
+        withheld: false,
     }
 }
 

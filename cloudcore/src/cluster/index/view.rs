@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use protocol::desired::{Found, View};
+use protocol::desired::{AbsentReason, Found, View};
 use protocol::name::NodeName;
 use protocol::object::{Kind, ObjectKey, Revision};
 
@@ -28,6 +28,9 @@ impl View for IndexView<'_> {
     }
 
     fn find(&self, key: &ObjectKey) -> Found {
+        if self.index.pod(self.node, key).is_some_and(|pod| pod.withheld) {
+            return Found::Absent(AbsentReason::TooLarge);
+        }
         match self.index.lookup(self.node, key) {
             Some(Lookup::Unknown) => Found::Unknown,
             Some(Lookup::Absent(reason)) => Found::Absent(*reason),

@@ -30,6 +30,7 @@ fn pod(name: &str, revision: u64, secret: &str) -> PodEntry {
     PodEntry {
         object: Arc::new(canonical(Kind::Pod, pod.to_string().as_bytes()).unwrap()),
         refs: BTreeSet::from([ObjectKey::new(Kind::Secret, "shop", secret)]),
+        withheld: false,
     }
 }
 
