@@ -15,7 +15,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use protocol::object::ObjectKey;
-use protocol::reported::{Class, Intake, IntakeViolation, OutboxKey, Outcome, Seq, Write};
+use protocol::reported::{Carries, Class, Intake, IntakeViolation, OutboxKey, Outcome, Seq, Write};
 use protocol::wire::{ReportedDown, ReportedUp};
 use tokio::time::Instant;
 use tracing::{debug, info};
@@ -69,9 +69,10 @@ impl Desk {
         Self::default()
     }
 
-    /// The same, with the pace of its node.
-    pub fn paced(pace: Arc<NodePace>) -> Self {
+    /// The same of a stream on which some reports are, with the pace of its node.
+    pub fn paced(pace: Arc<NodePace>, carries: Carries) -> Self {
         Self {
+            intake: Intake::carrying(carries),
             pace: Some(pace),
             ..Self::default()
         }

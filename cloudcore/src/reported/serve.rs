@@ -98,7 +98,7 @@ impl<'a> Shell<'a> {
     fn new(writer: &'a dyn Writer, pace: Arc<NodePace>) -> Self {
         Self {
             writer,
-            desk: Desk::paced(pace),
+            desk: Desk::paced(pace, writer.carries()),
             running: FuturesUnordered::new(),
             out: VecDeque::new(),
             retry_at: None,

@@ -7,7 +7,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use protocol::name::NodeName;
 use protocol::object::{Digest, ObjectKey};
-use protocol::reported::{OutboxKey, PodIdentity, RefusalCode};
+use protocol::reported::{Carries, OutboxKey, PodIdentity, RefusalCode};
 use tracing::warn;
 
 use crate::cluster::{ApiError, Cluster, Holder, NodeFeed, PodRef, WriteError, persist};
@@ -43,6 +43,11 @@ pub trait Writer: Send + Sync {
 
     /// Writes a report.
     fn write<'a>(&'a self, key: &'a OutboxKey, payload: &'a [u8]) -> BoxFuture<'a, Result<(), Refusal>>;
+
+    /// What may be on its stream.
+    fn carries(&self) -> Carries {
+        Carries::Everything
+    }
 
     /// Waits until objects of the node changed, and returns which. Loses nothing when dropped.
     fn changed(&self) -> BoxFuture<'_, BTreeSet<ObjectKey>>;
@@ -154,11 +159,12 @@ impl Writer for EventWriter {
         Shown::Nothing
     }
 
+    fn carries(&self) -> Carries {
+        Carries::Events
+    }
+
     fn write<'a>(&'a self, key: &'a OutboxKey, payload: &'a [u8]) -> BoxFuture<'a, Result<(), Refusal>> {
         async move {
-            if !key.is_event() {
-                return Err(no_event(key));
-            }
             let written = self.cluster.create_event(&self.node, payload).await;
             written.map_err(|error| refusal(key, &error))
         }
@@ -167,13 +173,6 @@ impl Writer for EventWriter {
 
     fn changed(&self) -> BoxFuture<'_, BTreeSet<ObjectKey>> {
         self.feed.changed().boxed()
-    }
-}
-
-fn no_event(key: &OutboxKey) -> Refusal {
-    Refusal {
-        code: RefusalCode::Other,
-        text: format!("{key} is not an event, and this stream takes nothing else"),
     }
 }
 

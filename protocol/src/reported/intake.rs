@@ -10,14 +10,18 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use thiserror::Error;
 
-use crate::object::Body;
+use crate::object::{Body, BodyError};
 use crate::wire::{Committed, Refused, Report, ReportedDown, ReportedUp, reported_down, reported_up};
 
 use super::key::Lane;
 use super::{
-    Class, DEVICE_WINDOW, EVENT_WINDOW, MAX_EVENT, MAX_PAYLOAD, OutboxKey, RefusalCode, STATE_WINDOW, Seq,
-    WINDOW_BYTES,
+    Carries, Class, DEVICE_WINDOW, EVENT_WINDOW, MAX_EVENT, MAX_PAYLOAD, OutboxKey, RefusalCode,
+    STATE_WINDOW, Seq, WINDOW_BYTES,
 };
+
+/// Damaged payloads of one stream that are refused. An edge whose disk lies gets rid of so many at a time, for good;
+/// to open each costs more than to send it.
+const MAX_DAMAGED: usize = 8;
 
 /// The edge broke the rules of the reported flow; reset the stream.
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -35,6 +39,9 @@ pub enum IntakeViolation {
     /// More unanswered reports, or bytes of them, than were granted.
     #[error("the edge sent more reports than its window allows")]
     Window,
+    /// One payload after another that is not what its header says, or more than any may be.
+    #[error("the edge sent more than {MAX_DAMAGED} reports whose payload is damaged or too large to be one")]
+    Damaged,
 }
 
 /// What the shell writes to the API server, impersonating the node.
@@ -65,6 +72,8 @@ pub enum Outcome {
 /// The reports of one edge on one reported stream.
 #[derive(Debug, Default)]
 pub struct Intake {
+    carries: Carries,
+    damaged: usize,
     waiting: VecDeque<Write>,
     writing: BTreeMap<Seq, Share>,
     busy: BTreeSet<Lane>,
@@ -95,6 +104,14 @@ impl Intake {
     /// The intake of a reported stream that was just opened.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// The intake of a stream on which some reports are.
+    pub fn carrying(carries: Carries) -> Self {
+        Self {
+            carries,
+            ..Self::default()
+        }
     }
 
     /// Takes a frame from the edge.
@@ -159,31 +176,47 @@ impl Intake {
             );
             return Ok(());
         };
-        let payload = match payload(&key, report.payload) {
-            Ok(payload) => payload,
-            Err(text) => {
-                self.answer(seq, Outcome::unreadable(&text));
-                return Ok(());
+        if !self.carries.has(key.class()) {
+            self.answer(seq, Outcome::misplaced(&key));
+            return Ok(());
+        }
+        // Whatever is to be opened has its place before: an edge that keeps to its window counts it too.
+        self.check_window(key.class())?;
+        match payload(&key, report.payload) {
+            Ok(payload) => self.admit(Write { seq, key, payload }),
+            Err(unreadable) => {
+                self.damaged += usize::from(unreadable.is_damaged());
+                if self.damaged > MAX_DAMAGED {
+                    return Err(IntakeViolation::Damaged);
+                }
+                self.answer(seq, Outcome::unreadable(&unreadable.to_string()));
             }
-        };
-        self.admit(Write { seq, key, payload })
+        }
+        Ok(())
     }
 
-    fn admit(&mut self, write: Write) -> Result<(), IntakeViolation> {
-        let class = write.key.class();
+    fn check_window(&mut self, class: Class) -> Result<(), IntakeViolation> {
         let used = self.used(class);
         let (count, window) = match class {
-            Class::State => (&mut used.reports, STATE_WINDOW),
-            Class::Event => (&mut used.events, EVENT_WINDOW),
-            Class::Device => (&mut used.reports, DEVICE_WINDOW),
+            Class::State => (used.reports, STATE_WINDOW),
+            Class::Event => (used.events, EVENT_WINDOW),
+            Class::Device => (used.reports, DEVICE_WINDOW),
         };
-        if *count >= window || used.bytes > WINDOW_BYTES {
+        if count >= window || used.bytes > WINDOW_BYTES {
             return Err(IntakeViolation::Window);
         }
-        *count += 1;
+        Ok(())
+    }
+
+    fn admit(&mut self, write: Write) {
+        let class = write.key.class();
+        let used = self.used(class);
+        match class {
+            Class::State | Class::Device => used.reports += 1,
+            Class::Event => used.events += 1,
+        }
         used.bytes += write.payload.len();
         self.waiting.push_back(write);
-        Ok(())
     }
 
     fn release(&mut self, share: &Share) {
@@ -223,6 +256,13 @@ impl Outcome {
             text: text.to_owned(),
         }
     }
+
+    fn misplaced(key: &OutboxKey) -> Self {
+        Self::Refused {
+            code: RefusalCode::Other,
+            text: format!("{key} does not belong on this stream"),
+        }
+    }
 }
 
 impl Share {
@@ -235,17 +275,42 @@ impl Share {
     }
 }
 
-fn payload(key: &OutboxKey, body: Option<crate::wire::ObjectBody>) -> Result<Vec<u8>, String> {
+/// Why a report's payload is not opened.
+#[derive(Debug, Error)]
+enum Unreadable {
+    #[error(transparent)]
+    Body(#[from] BodyError),
+    #[error("{key}: {raw_len} bytes are more than the {most} allowed")]
+    TooLarge {
+        key: OutboxKey,
+        raw_len: usize,
+        most: usize,
+    },
+}
+
+impl Unreadable {
+    /// Whether no edge in order sends such a thing. Older ones send larger events, newer ones other encodings.
+    const fn is_damaged(&self) -> bool {
+        match self {
+            Self::Body(BodyError::UnknownEncoding { .. }) => false,
+            Self::Body(BodyError::TooLarge { .. } | BodyError::Damaged { .. } | BodyError::Missing) => true,
+            Self::TooLarge { key, .. } => !key.is_event(),
+        }
+    }
+}
+
+fn payload(key: &OutboxKey, body: Option<crate::wire::ObjectBody>) -> Result<Vec<u8>, Unreadable> {
     if matches!(key, OutboxKey::Gone(_)) {
         return Ok(Vec::new());
     }
-    let body = Body::from_wire(body).map_err(|error| error.to_string())?;
+    let body = Body::from_wire(body)?;
     let most = if key.is_event() { MAX_EVENT } else { MAX_PAYLOAD };
     if body.raw_len > most {
-        return Err(format!(
-            "{key}: {} bytes are more than the {most} allowed",
-            body.raw_len
-        ));
+        return Err(Unreadable::TooLarge {
+            key: key.clone(),
+            raw_len: body.raw_len,
+            most,
+        });
     }
-    body.json().map_err(|error| error.to_string())
+    Ok(body.json()?)
 }

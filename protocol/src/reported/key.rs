@@ -66,9 +66,10 @@ pub enum Class {
 }
 
 /// What one stream carries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Carries {
     /// All reports: the cloud takes no stream of events.
+    #[default]
     Everything,
     /// The node, pods and devices.
     AllButEvents,

@@ -73,3 +73,61 @@ fn an_event_that_is_too_large_is_refused_for_good_by_its_name() {
     assert_eq!(next, Some(event("fits")));
     assert_eq!((intake.unanswered(), intake.poll_transmit()), (1, None));
 }
+
+#[test]
+fn damaged_reports_are_refused_a_few_times_and_then_end_the_stream() {
+    let damaged = |seq: u64| {
+        let mut frame = report(seq, &OutboxKey::Node, &[b' '; 1_000]);
+        if let Some(reported_up::Kind::Report(report)) = &mut frame.kind {
+            report.payload.as_mut().unwrap().raw_len += 1;
+        }
+        frame
+    };
+    let mut intake = Intake::new();
+    for seq in 1..=8 {
+        intake.handle_frame(damaged(seq)).unwrap();
+        let Some(reported_down::Kind::Refused(refused)) = intake.poll_transmit().unwrap().kind else {
+            panic!("not refused")
+        };
+        assert!(refused.permanent, "an edge in order drops it: {refused:?}");
+    }
+    assert_eq!(intake.handle_frame(damaged(9)), Err(IntakeViolation::Damaged));
+}
+
+#[test]
+fn an_older_edge_may_have_any_number_of_events_that_are_too_large() {
+    let mut intake = Intake::new();
+    for seq in 1..=100 {
+        let report = report(seq, &event(seq), &[b' '; MAX_EVENT + 1]);
+        intake.handle_frame(report).unwrap();
+    }
+    assert_eq!(intake.unanswered(), 0);
+}
+
+#[test]
+fn nothing_is_opened_that_has_no_place() {
+    let damaged = |seq: u64, key: &OutboxKey| {
+        let mut frame = report(seq, key, b"{}");
+        if let Some(reported_up::Kind::Report(report)) = &mut frame.kind {
+            report.payload.as_mut().unwrap().raw_len = 1;
+        }
+        frame
+    };
+    let mut intake = Intake::carrying(Carries::Events);
+    for seq in 1..=9 {
+        intake
+            .handle_frame(damaged(seq, &OutboxKey::Pod(pod(1))))
+            .unwrap();
+        let Some(reported_down::Kind::Refused(refused)) = intake.poll_transmit().unwrap().kind else {
+            panic!("not refused")
+        };
+        assert!(!refused.permanent, "{refused:?}");
+    }
+    for seq in 10..10 + EVENT_WINDOW as u64 {
+        intake.handle_frame(report(seq, &event(seq), b"{}")).unwrap();
+    }
+    assert_eq!(
+        intake.handle_frame(damaged(1_000, &event(1))),
+        Err(IntakeViolation::Window)
+    );
+}
