@@ -8,6 +8,7 @@ pub mod desired;
 pub mod devices;
 mod each;
 pub mod enroll;
+mod files;
 pub mod flows;
 pub mod gauges;
 mod gcra;

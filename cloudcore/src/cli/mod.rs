@@ -21,7 +21,7 @@ use protocol::clock::Clock;
 use crate::cluster::{Actor, Api, Call, Impersonation, cluster_id, find};
 use crate::config::{BadSpan, Config, LINK_PORT, OBSERVE_PORT, Size, Span};
 use crate::enroll::{Authority, NodeLife, Settings, UnfitLife};
-use crate::run;
+use crate::{files, run};
 
 /// The cluster side of Tombolo: each edge node's stand-in at the API server.
 #[derive(Debug, Parser)]
@@ -110,6 +110,9 @@ fn any_address(port: u16) -> SocketAddr {
 
 /// Does what the command line says.
 pub async fn main(cli: Cli) -> anyhow::Result<()> {
+    if matches!(cli.command, Command::Run(_)) {
+        files::raise();
+    }
     let clock = Clock::from_env()?;
     let found = find(cli.kubeconfig.as_deref()).await?;
     match cli.command {
