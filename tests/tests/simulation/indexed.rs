@@ -85,6 +85,7 @@ pub(crate) fn pod_entry(index: &Index, node: &NodeName, object: &Stored) -> Opti
     Some(PodEntry {
         object: Arc::new(canonical_after(Kind::Pod, &object.json, held.as_deref()).ok()?),
         refs: references(&object.json).ok()?,
+        withheld: false,
     })
 }
 
