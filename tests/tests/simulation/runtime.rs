@@ -40,9 +40,16 @@ impl Runtime {
         self.pods.entry(uid.to_owned()).or_default().note_sandbox(sandbox);
     }
 
+    /// Starts a container. As with sandboxes the name holds the attempt: the call of a process that died meanwhile and
+    /// that of the next one make one container.
     pub(crate) fn start(&mut self, uid: &str, sandbox: &str, container: Making<'_>) {
         let at = self.tick();
         let Some(pod) = self.pods.get_mut(uid) else { return };
+        let taken =
+            |c: &ContainerObserved| c.name == container.name && c.restart_count == container.restart_count;
+        if pod.containers.iter().any(taken) {
+            return;
+        }
         let running = pod
             .containers
             .iter()
