@@ -41,6 +41,13 @@ pub const MAX_INVENTORY: usize = 4_096;
 /// one pod named much; only who compares with them can take it back.
 const MAX_CLAIMED: usize = 4 * MAX_INVENTORY;
 
+/// Bytes of the entries of all kinds that an edge may say that it holds and that its view lacks: each is remembered
+/// until it is removed. Longer names than any cluster has would fit three kinds that are full of nothing else.
+const MAX_STRAYS: usize = 4 * 1024 * 1024;
+
+/// What an entry takes beside its names.
+const ENTRY: usize = 128;
+
 /// Items of one closure.
 const MAX_ITEMS: usize = MAX_INVENTORY;
 

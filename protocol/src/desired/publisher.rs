@@ -55,6 +55,8 @@ pub struct Publisher {
     too_large: BTreeSet<ObjectKey>,
     /// Removals on their way, and the closure of each: what the edge may refuse although it holds no offer of it.
     removing: BTreeMap<ObjectKey, u64>,
+    /// Bytes of what the inventory of each kind had and the view had not.
+    strays: [usize; Kind::ALL.len()],
     dirty: BTreeSet<ObjectKey>,
     flight: Flight,
     out: VecDeque<DesiredDown>,

@@ -39,6 +39,14 @@ pub enum Violation {
         /// The limit.
         limit: usize,
     },
+    /// What it holds and should not takes more memory than a node may.
+    #[error(
+        "the peer holds so much that it should not that its keys alone take more than {limit} bytes; the node is oversize"
+    )]
+    OversizeKeys {
+        /// The limit.
+        limit: usize,
+    },
     /// A comparison that adds or removes pods, or the first since boot, without a consistent list.
     #[error("the replica wants to change pods by a view that it did not list consistently")]
     NotConsistent,

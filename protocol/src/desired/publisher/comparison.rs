@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::desired::digest::{BucketSet, BucketSums, MapDigest};
-use crate::desired::{MAX_CLAIMED, View, Violation, frames};
+use crate::desired::{ENTRY, MAX_CLAIMED, MAX_STRAYS, View, Violation, frames};
 use crate::object::{Digest, Kind, ObjectKey, Revision, Version};
 use crate::wire::{BucketDigests, Different, Have, Inventory, Plan, Same, Synced, WantKeys, desired_down};
 
@@ -83,6 +83,7 @@ impl Publisher {
             // A list made for an earlier comparison does not count for this one.
             self.consistent[kind.index()] = None;
         }
+        self.strays[kind.index()] = 0;
         self.stages[kind.index()] = Stage::Waiting(Claim {
             count: have.count,
             digest: frames::to_digest(&have.digest)?,
@@ -216,10 +217,14 @@ impl Publisher {
         };
         for entry in inventory.entries {
             let key = frames::to_key(inventory.kind, entry.key)?;
-            frozen.entries.insert(
-                key,
-                (frames::to_uid(entry.uid)?, frames::to_digest(&entry.digest)?),
-            );
+            let (uid, digest) = (frames::to_uid(entry.uid)?, frames::to_digest(&entry.digest)?);
+            if !frozen.view.contains_key(&key) {
+                self.strays[kind.index()] += ENTRY + key.namespace.len() + key.name.len() + uid.len();
+            }
+            frozen.entries.insert(key, (uid, digest));
+        }
+        if self.strays.iter().sum::<usize>() > MAX_STRAYS {
+            return Err(Violation::OversizeKeys { limit: MAX_STRAYS });
         }
         if frozen.entries.len() > MAX_CLAIMED {
             return Err(Violation::Oversize {

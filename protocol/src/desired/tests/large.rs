@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use serde_json::json;
 
+use crate::desired::digest::BucketSums;
 use crate::desired::{
     AbsentReason, Fences, Found, Held, MAX_CLOSURE, MAX_INVENTORY, Publisher, RejectReason, Replica, Request,
-    View, absent_version, references,
+    View, Violation, absent_version, frames, references,
 };
 use crate::object::{Body, Digest, Kind, Object, ObjectKey, Revision, Version, canonical};
-use crate::wire::{DesiredUp, desired_up};
+use crate::wire::{BucketDigests, DesiredUp, Have, Inventory, InventoryEntry, ObjectName, desired_up};
 
 /// Pods that name `ConfigMaps`, of which there are none, or each with the same body.
 #[derive(Default)]
@@ -292,4 +293,49 @@ fn a_pod_that_may_not_be_sent_stays_where_it_is_and_goes_nowhere_else() {
     }
     pair.delete("a");
     assert!(pair.held(Kind::Pod).is_empty() && pair.held(Kind::ConfigMap).is_empty());
+}
+
+/// What comes of the inventories of these kinds, each full of names that the view lacks.
+fn strays(kinds: &[Kind], name: usize) -> Result<(), Violation> {
+    let (mut cloud, view) = (Publisher::new(), Naming::default());
+    for kind in kinds.iter().map(|kind| kind.wire()) {
+        let have = Have {
+            kind,
+            count: MAX_INVENTORY as u64,
+            digest: vec![0; 16].into(),
+            ..Have::default()
+        };
+        let digests = BucketSums::default().to_wire().into();
+        let entry = |index| InventoryEntry {
+            key: Some(ObjectName {
+                namespace: "n".into(),
+                name: format!("{index:0name$}"),
+            }),
+            digest: vec![0; 16].into(),
+            ..InventoryEntry::default()
+        };
+        let inventory = Inventory {
+            kind,
+            entries: (0..MAX_INVENTORY).map(entry).collect(),
+            last: false,
+        };
+        for frame in [
+            desired_up::Kind::Have(have),
+            desired_up::Kind::Buckets(BucketDigests { kind, digests }),
+            desired_up::Kind::Inventory(inventory),
+        ] {
+            cloud.handle_frame(frames::up(frame))?;
+            while cloud.poll_transmit(&view).is_some() {}
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn what_an_edge_says_that_it_holds_takes_bounded_memory_over_all_kinds() {
+    let kinds = [Kind::ConfigMap, Kind::Secret, Kind::Service];
+    assert_eq!(strays(&kinds, 60), Ok(()), "names of a usual length");
+    assert_eq!(strays(&kinds[..2], 253), Ok(()), "the longest of two kinds");
+    let refused = strays(&kinds, 253).unwrap_err();
+    assert!(matches!(refused, Violation::OversizeKeys { .. }), "{refused}");
 }
