@@ -311,6 +311,42 @@ mod tests {
         assert!(!chart_grants("", "nodes", "patch") && !chart_grants("", "secrets", "escalate"));
     }
 
+    /// What is asked as a node: the reads and writes of `named`, `nodes`, `pods`, `lease`, `events` and `way`, and
+    /// what the tunnel service `kube-api` lets pass.
+    const AS_NODE: [(&str, &str); 14] = [
+        ("configmaps", "list"),
+        ("configmaps", "watch"),
+        ("events", "create"),
+        ("leases", "create"),
+        ("leases", "get"),
+        ("leases", "update"),
+        ("nodes", "get"),
+        ("nodes", "patch"),
+        ("nodes/status", "patch"),
+        ("pods", "delete"),
+        ("pods/status", "patch"),
+        ("secrets", "list"),
+        ("secrets", "watch"),
+        ("serviceaccounts/token", "create"),
+    ];
+
+    #[test]
+    fn the_chart_lets_cloudcore_do_as_a_node_what_is_done_as_one_and_nothing_more() {
+        let text = include_str!("../../../manifests/charts/cloudcore/templates/rbac.yaml");
+        let mut granted = std::collections::BTreeSet::new();
+        for rule in text.split("- apiGroups: ").skip(1) {
+            let line = rule
+                .lines()
+                .find_map(|line| line.trim().strip_prefix("resources: "));
+            for resource in line.unwrap_or_default().trim_matches(['[', ']']).split(',') {
+                let verbs = rule.split("impersonate-on:arbitrary-node:").skip(1);
+                let verb = |text: &'static str| text.split('"').next().unwrap_or_default();
+                granted.extend(verbs.map(|text| (resource.trim(), verb(text))));
+            }
+        }
+        assert_eq!(granted, std::collections::BTreeSet::from(AS_NODE));
+    }
+
     #[test]
     fn a_device_s_status_may_be_given_an_owner_and_nothing_more() {
         // The admission plugin OwnerReferencesPermissionEnforcement asks for `delete` on what is given an owner, and
