@@ -180,8 +180,7 @@ impl Parts {
             }
             synced.store(true, Ordering::Relaxed);
             info!("ready for edges");
-            hub.run(stop).await;
-            Ok(())
+            Ok(hub.run(stop).await?)
         });
         (base, edge)
     }

@@ -42,7 +42,10 @@ use protocol::{
 };
 use rustls::ServerConfig;
 use thiserror::Error;
-use tokio::{net::TcpListener, task::JoinSet};
+use tokio::{
+    net::TcpListener,
+    task::{JoinError, JoinSet},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{enroll::Authority, gcra::Rates};
@@ -91,6 +94,18 @@ pub enum HubError {
     /// The certificates.
     #[error("TLS could not be set up")]
     Tls(#[from] TlsSetupError),
+}
+
+/// Why a hub ended that nobody told to stop.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum HubLost {
+    /// A bug.
+    #[error("a listener for edges broke off")]
+    Panicked(#[source] JoinError),
+    /// Its socket is of no use any more.
+    #[error("a listener for edges ended by itself")]
+    Closed,
 }
 
 /// Bound to its port, and not yet running.
@@ -188,8 +203,10 @@ impl Hub {
         HubView(Arc::clone(&self.shared))
     }
 
-    /// Serves until `stop`, then drains: sessions say Goodbye, tunnels get their grace.
-    pub async fn run(self, stop: CancellationToken) {
+    /// Serves until `stop`, then drains: sessions say Goodbye, tunnels get their grace. A hub that has lost one of its
+    /// listeners drains, too: half of its edges could not come back to it.
+    pub async fn run(self, stop: CancellationToken) -> Result<(), HubLost> {
+        let stop = stop.child_token();
         let mut tasks = JoinSet::new();
         tasks.spawn(listen::quic(
             Arc::clone(&self.shared),
@@ -200,13 +217,29 @@ impl Hub {
             Arc::clone(&self.shared),
             self.tcp,
             self.tcp_tls,
-            stop,
+            stop.clone(),
         ));
-        while tasks.join_next().await.is_some() {}
+        let ended = listened(tasks, &stop).await;
         self.quic.close(CloseCode::GoingAway, "cloudcore shuts down");
         // Telling the peers must not hold up the end.
         let _ = tokio::time::timeout(Duration::from_secs(1), self.quic.wait_idle()).await;
+        ended
     }
+}
+
+/// Waits for the listeners' ends. The first that comes before `stop` stops the others, and is the hub's own.
+async fn listened(mut listeners: JoinSet<()>, stop: &CancellationToken) -> Result<(), HubLost> {
+    let mut lost = Ok(());
+    while let Some(ended) = listeners.join_next().await {
+        let one = match ended {
+            Err(error) => Err(HubLost::Panicked(error)),
+            Ok(()) if !stop.is_cancelled() => Err(HubLost::Closed),
+            Ok(()) => Ok(()),
+        };
+        stop.cancel();
+        lost = lost.and(one);
+    }
+    lost
 }
 
 /// With port 0 the kernel chooses one for TCP; where UDP has it not free, another is chosen.
@@ -229,5 +262,35 @@ async fn bind_both(
                 if listen.port() == 0 && source.kind() == std::io::ErrorKind::AddrInUse => {}
             bound => return Ok((tcp, bound?)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A listener that drains when it is told to, beside another.
+    fn beside(other: impl Future<Output = ()> + Send + 'static) -> (JoinSet<()>, CancellationToken) {
+        let (mut listeners, stop) = (JoinSet::new(), CancellationToken::new());
+        listeners.spawn(stop.clone().cancelled_owned());
+        listeners.spawn(other);
+        (listeners, stop)
+    }
+
+    #[tokio::test]
+    async fn a_listener_that_breaks_off_or_ends_by_itself_is_the_end_of_the_hub() {
+        let (listeners, stop) = beside(async { panic!("a bug") });
+        let ended = listened(listeners, &stop).await;
+        assert!(matches!(ended, Err(HubLost::Panicked(_))), "{ended:?}");
+        let (listeners, stop) = beside(async {});
+        let ended = listened(listeners, &stop).await;
+        assert!(matches!(ended, Err(HubLost::Closed)), "{ended:?}");
+    }
+
+    #[tokio::test]
+    async fn listeners_that_were_told_to_stop_have_lost_nothing() {
+        let (listeners, stop) = beside(tokio::task::yield_now());
+        stop.cancel();
+        assert!(listened(listeners, &stop).await.is_ok());
     }
 }

@@ -84,7 +84,8 @@ impl World {
         let mut tasks = JoinSet::new();
         let following = Arc::clone(&authority);
         tasks.spawn(async move { following.run().await });
-        tasks.spawn(hub.run(stop.clone()));
+        let until = stop.clone();
+        tasks.spawn(async move { hub.run(until).await.unwrap() });
         authority.synced().await;
         Self {
             api,
