@@ -17,6 +17,7 @@ mod admission;
 mod enrolment;
 mod greet;
 mod greeting;
+mod lease;
 mod listen;
 mod liveness;
 mod recheck;

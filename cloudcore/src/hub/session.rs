@@ -19,26 +19,23 @@ use thiserror::Error;
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
-    time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, debug, info, info_span, warn};
+use tracing::{Instrument, info, info_span};
 
 use super::{
     Shared,
     admission::Place,
     greet::{self, Greeted},
+    lease::{self, Note},
     liveness::Liveness,
     recheck::Rechecks,
     registry::Registered,
     renewal::{self, Renewals},
-    seams::{Lease, Leases},
     streams::Streams,
 };
-use crate::{
-    cluster::{LeaseError, RENEW_EVERY},
-    enroll::Rejected,
-};
+use crate::enroll::Rejected;
 
 /// What one frame to an edge may take: beyond it the edge does not read.
 const WRITE_LIMIT: Duration = Duration::from_secs(10);
@@ -62,6 +59,8 @@ enum Ending {
     Forbidden(Rejected),
     #[error("the node's certificate has ended")]
     Expired,
+    #[error("nobody renews the node's lease any more")]
+    Unrenewed,
     #[error("cloudcore shuts down")]
     Draining,
     #[error("the edge broke the protocol: {0}")]
@@ -76,7 +75,7 @@ impl Ending {
             Self::Silent => CloseCode::Silent,
             Self::Superseded(_) => CloseCode::Superseded,
             Self::Forbidden(_) | Self::Expired => CloseCode::Forbidden,
-            Self::Draining => CloseCode::GoingAway,
+            Self::Unrenewed | Self::Draining => CloseCode::GoingAway,
             Self::Violation(_) => CloseCode::Protocol,
         }
     }
@@ -90,12 +89,6 @@ enum Happening {
     KeysChanged,
     Renewal(renewal::Outcome),
     End(Ending),
-}
-
-/// What the renewing task has to say.
-enum Note {
-    Superseded(String),
-    Degraded,
 }
 
 /// Serves one connection to its end. `place` is held until the session is taken: a certificate
@@ -142,7 +135,7 @@ async fn live(
     let (note, notes) = mpsc::channel(4);
     let mut renewing = JoinSet::new();
     let leases = Arc::clone(&shared.settings.leases);
-    renewing.spawn(renew(lease, leases, Arc::clone(&liveness), note).in_current_span());
+    renewing.spawn(lease::renew(lease, leases, Arc::clone(&liveness), note).in_current_span());
     let mut session = Live {
         changes,
         rechecks: Rechecks::default(),
@@ -193,6 +186,7 @@ impl Live {
                 }
                 Happening::Stream(Err(error)) => Err(Ending::Lost(error)),
                 Happening::Note(Note::Superseded(by)) => Err(Ending::Superseded(by)),
+                Happening::Note(Note::BrokeOff) => Err(Ending::Unrenewed),
                 Happening::Note(Note::Degraded) => {
                     let reason = "the API server does not answer this replica, or refuses it".to_owned();
                     self.say(session_down::Kind::Degraded(Degraded { reason })).await
@@ -217,7 +211,7 @@ impl Live {
             biased;
             () = self.stop.cancelled() => Happening::End(Ending::Draining),
             Ok(by) = &mut self.registered.superseded => Happening::End(Ending::Superseded(by)),
-            Some(note) = self.notes.recv() => Happening::Note(note),
+            note = lease::next(&mut self.notes) => Happening::Note(note),
             Ok(()) = self.changes.changed() => Happening::KeysChanged,
             rejected = self.rechecks.rejected(authority, &self.peer) => Happening::End(Ending::Forbidden(rejected)),
             outcome = self.renewals.done() => Happening::Renewal(outcome),
@@ -306,41 +300,5 @@ impl Live {
                 _ = self.connection.closed() => {}
             }
         }
-    }
-}
-
-/// Renews the Lease while the edge deserves it; ends when another session has it.
-async fn renew(
-    mut lease: Box<dyn Lease>,
-    leases: Arc<dyn Leases>,
-    liveness: Arc<Mutex<Liveness>>,
-    note: mpsc::Sender<Note>,
-) {
-    let mut ticks = interval_at(Instant::now() + RENEW_EVERY, RENEW_EVERY);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut degraded = false;
-    loop {
-        ticks.tick().await;
-        if !liveness.lock().deserves_lease(Instant::now()) {
-            debug!("the edge's pod loop stands still: its lease is not renewed");
-            continue;
-        }
-        match lease.renew().await {
-            Ok(()) => {}
-            Err(LeaseError::Superseded { by, .. }) => {
-                // Fails when the session is over already.
-                let _ = note.send(Note::Superseded(by)).await;
-                return;
-            }
-            Err(error) => warn!(
-                error = &error as &dyn std::error::Error,
-                "the lease was not renewed"
-            ),
-        }
-        let reachable = leases.reachable();
-        if !reachable && !degraded {
-            let _ = note.send(Note::Degraded).await;
-        }
-        degraded = !reachable;
     }
 }
