@@ -46,7 +46,7 @@ const REQUESTS: Rate = Rate {
     burst: 600,
 };
 /// How often the log says that a node asks for what it should not.
-const WARNINGS: Rate = Rate {
+pub(super) const WARNINGS: Rate = Rate {
     every: Duration::from_mins(1),
     burst: 1,
 };

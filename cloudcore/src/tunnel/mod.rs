@@ -10,7 +10,7 @@ mod allow;
 mod kube_api;
 mod splice;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use protocol::{
     name::{NodeName, ServiceName, shown},
@@ -18,18 +18,32 @@ use protocol::{
     wire::{Dial, DialRefusal, DialReply, FrameWriter, WireError},
 };
 use thiserror::Error;
+use tokio::time::Instant;
 use tracing::{debug, warn};
 
-use crate::cluster::Cluster;
+use crate::{
+    cluster::Cluster,
+    gcra::{Rate, Rates},
+};
 use kube_api::KubeApi;
 
 /// The most tunnels a node may have open.
 pub const TUNNELS_MAX: usize = 256;
 
+/// How often a node's pods may be connected to the API server. A connection that ends keeps one of the replica's
+/// 28,000 ports for a minute, and those are for all nodes: five a second keep 300. Pods open theirs when they start,
+/// no more at once than an edge carries, and keep them.
+const PODS_DIALS: Rate = Rate {
+    every: Duration::from_millis(200),
+    burst: 256,
+};
+
 /// What tunnels lead to.
 #[derive(Clone)]
 pub struct Tunnels {
     kube_api: Arc<KubeApi>,
+    pods_dials: Arc<Rates<NodeName>>,
+    warned: Arc<Rates<NodeName>>,
     api_server: String,
 }
 
@@ -38,6 +52,8 @@ impl Tunnels {
     pub fn new(cluster: Cluster, api_server: String) -> Self {
         Self {
             kube_api: Arc::new(KubeApi::new(cluster)),
+            pods_dials: Arc::new(Rates::new(PODS_DIALS)),
+            warned: Arc::new(Rates::new(kube_api::WARNINGS)),
             api_server,
         }
     }
@@ -48,13 +64,13 @@ impl Tunnels {
         let mut writer = FrameWriter::new(send);
         let served = match dial.service_name() {
             Ok(ServiceName::KubeApi) => self.kube_api.serve(node, recv, writer).await,
-            Ok(ServiceName::KubeApiTcp) => splice::serve(&self.api_server, recv, writer).await,
+            Ok(ServiceName::KubeApiTcp) => match self.may_dial(&node, Instant::now()) {
+                Ok(()) => splice::serve(&self.api_server, recv, writer).await,
+                Err(too_often) => refuse(&mut writer, DialRefusal::Busy, too_often).await,
+            },
             Ok(ServiceName::Kubelet | ServiceName::Http) | Err(_) => {
                 let text = format!("cloudcore has no service {}", shown(&dial.service));
-                writer
-                    .write(&DialReply::refused(DialRefusal::UnknownService, text))
-                    .await
-                    .map_err(Into::into)
+                refuse(&mut writer, DialRefusal::UnknownService, text).await
             }
         };
         match served {
@@ -64,6 +80,17 @@ impl Tunnels {
             }
             Err(fault) => debug!(error = &fault as &dyn std::error::Error, "a tunnel broke"),
         }
+    }
+
+    /// Whether a node's pods may be connected once more; if not, what its edge is told.
+    fn may_dial(&self, node: &NodeName, now: Instant) -> Result<(), String> {
+        self.pods_dials.take(node, now).map_err(|opens| {
+            if self.warned.take(node, now).is_ok() {
+                warn!(%node, "pods connect to the API server too often; refusals of the next minute are not told of");
+            }
+            let wait = opens.saturating_duration_since(now).as_millis();
+            format!("the pods of node {node} connect to the API server too often: again in {wait} ms")
+        })
     }
 }
 
@@ -80,8 +107,19 @@ enum TunnelFault {
     Http(#[from] hyper::Error),
 }
 
+async fn refuse(
+    writer: &mut FrameWriter<ByteWriter>,
+    code: DialRefusal,
+    text: String,
+) -> Result<(), TunnelFault> {
+    Ok(writer.write(&DialReply::refused(code, text)).await?)
+}
+
 /// Answers a dial; raw bytes may follow.
 async fn accept(mut writer: FrameWriter<ByteWriter>) -> Result<ByteWriter, TunnelFault> {
     writer.write(&DialReply::dialed()).await?;
     Ok(writer.into_inner())
 }
+
+#[cfg(test)]
+mod tests;
