@@ -17,7 +17,7 @@ use super::kinds::source;
 use super::lease::Holder;
 use super::lists::{PODS, SHARED};
 use super::thin::ThinMeta;
-use super::watch::{Sink, Source, list};
+use super::watch::{Sink, Source, list_whole};
 use super::write::WriteError;
 
 /// One pod of one node, in one incarnation.
@@ -109,7 +109,7 @@ impl Cluster {
             pods: Vec::new(),
             revision: Revision(0),
         };
-        list(self.api(), Actor::Cloudcore, &source, &mut gathered).await?;
+        list_whole(self.api(), Actor::Cloudcore, &source, &mut gathered).await?;
         let Gathered { pods, revision, .. } = gathered;
         undo.armed = false;
         self.inner.index.write().fold(node, pods, revision);

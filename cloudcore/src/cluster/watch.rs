@@ -303,25 +303,53 @@ pub(super) async fn list(
     let mut next = String::new();
     sink.listing();
     loop {
-        let Source { path, selector, .. } = source;
-        let call = Call::get(format!("{path}?limit={PAGE}&continue={next}&{selector}"));
-        let call = if source.only_metadata {
-            call.list_of_metadata()
-        } else {
-            call
-        };
-        let text = api.call(actor, call).await?;
-        let page: Page<'_> = parse_page(path, &text)?;
-        for item in &page.items {
-            put_item(source, item, sink)?;
+        let page = format!("limit={PAGE}&continue={next}&");
+        let told = tell_page((api, actor), source, &page, sink).await?;
+        if told.next.is_empty() {
+            return Ok(ended(&told, sink));
         }
-        if page.metadata.next.is_empty() {
-            let revision = Revision(page.metadata.resource_version.parse().unwrap_or(0));
-            sink.listed(revision);
-            return Ok(revision);
-        }
-        next = page.metadata.next;
+        next = told.next;
     }
+}
+
+/// Lists in one answer, consistently, and tells the sink: for what is few. A list with a limit passes by the API
+/// server's cache, and by its index of pods by node, so that all pods of the cluster would be read for one node's.
+pub(super) async fn list_whole(
+    api: &Api,
+    actor: Actor<'_>,
+    source: &Source,
+    sink: &mut impl Sink,
+) -> Result<Revision, ApiError> {
+    sink.listing();
+    let told = tell_page((api, actor), source, "", sink).await?;
+    Ok(ended(&told, sink))
+}
+
+fn ended(last: &PageMeta, sink: &mut impl Sink) -> Revision {
+    let revision = Revision(last.resource_version.parse().unwrap_or(0));
+    sink.listed(revision);
+    revision
+}
+
+async fn tell_page(
+    (api, actor): (&Api, Actor<'_>),
+    source: &Source,
+    page: &str,
+    sink: &mut impl Sink,
+) -> Result<PageMeta, ApiError> {
+    let Source { path, selector, .. } = source;
+    let call = Call::get(format!("{path}?{page}{selector}"));
+    let call = if source.only_metadata {
+        call.list_of_metadata()
+    } else {
+        call
+    };
+    let text = api.call(actor, call).await?;
+    let page: Page<'_> = parse_page(path, &text)?;
+    for item in &page.items {
+        put_item(source, item, sink)?;
+    }
+    Ok(page.metadata)
 }
 
 fn parse_page<'a>(path: &str, text: &'a Bytes) -> Result<Page<'a>, ApiError> {

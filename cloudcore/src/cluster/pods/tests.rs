@@ -42,6 +42,20 @@ async fn a_pod_whose_name_lives_on_at_another_node_has_ended() {
     }
 }
 
+#[tokio::test]
+async fn a_node_s_pods_are_listed_as_the_api_server_s_cache_can_answer() {
+    let cluster = cluster(|asked| {
+        let query = asked.head.uri.query().unwrap_or_default();
+        assert_eq!(query, "fieldSelector=spec.nodeName%3De1");
+        (
+            StatusCode::OK,
+            json!({ "metadata": { "resourceVersion": "7" }, "items": null }),
+        )
+    });
+    let listed = cluster.consistent_pods(&"e1".parse().unwrap()).await.unwrap();
+    assert_eq!(listed, Revision(7));
+}
+
 #[test]
 fn a_pod_that_is_not_listed_is_gone_for_good() {
     let pod = pod();
