@@ -19,6 +19,8 @@ use serde_json::{Value, json};
 
 /// What the Lease promises to the node controller; the kubelet's own value.
 const LEASE_SECONDS: u32 = 40;
+/// How many writes of its own a session remembers while its Lease cannot be renewed.
+const OWN_MOST: usize = 1024;
 /// The annotation that names the session, so that replicas can tell theirs from others'.
 const SESSION: &str = "tombolo.dev/session";
 
@@ -139,6 +141,10 @@ impl Proof {
     pub fn wrote(&mut self, session: &str, revision: Revision) {
         if session == self.session && revision > self.lease {
             self.own.insert(revision);
+            // What is forgotten costs a read of the Lease.
+            if self.own.len() > OWN_MOST {
+                self.own.pop_first();
+            }
         }
     }
 
@@ -311,6 +317,18 @@ mod tests {
         // A restored cluster begins at a lower revision, and nothing is known of what is above.
         proof.renewed(&at("5"));
         assert!(!proof.covers("one", &at("12")));
+    }
+
+    #[test]
+    fn a_session_that_cannot_renew_remembers_its_newest_writes_alone() {
+        let at = |revision: u64| json!({"metadata": {"resourceVersion": revision.to_string()}, "status": {"startTime": "t"}});
+        let mut proof = Proof::new("one", &at(10));
+        let last = 11 + OWN_MOST as u64;
+        for revision in 11..=last {
+            proof.wrote("one", Revision(revision));
+        }
+        assert_eq!(proof.own.len(), OWN_MOST);
+        assert!(proof.covers("one", &at(last)) && !proof.covers("one", &at(11)));
     }
 
     #[test]
