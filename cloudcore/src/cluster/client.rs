@@ -4,14 +4,17 @@
 //! answers; a watch may be silent for as long as nothing happens.
 //!
 //! **Invariant:** a connection whose other end does not acknowledge for [`DEAD_AFTER`] ends with an error, whether
-//! anything is sent on it or not.
+//! anything is sent on it or not. One that is somebody else's has [`ask_whether_alive`] and [`abandon_soon`].
 
+use std::io;
 use std::time::Duration;
 
 use hyper_timeout::TimeoutConnector;
 use hyper_util::client::legacy::{Builder, connect::HttpConnector};
 use hyper_util::rt::TokioExecutor;
 use kube::client::{Body, ClientBuilder, ConfigExt};
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::TcpStream;
 use tower::ServiceBuilder;
 use tower_http::decompression::DecompressionLayer;
 
@@ -55,6 +58,24 @@ fn tcp() -> HttpConnector {
     // For what was sent and is not acknowledged: no question is asked meanwhile.
     connector.set_tcp_user_timeout(Some(DEAD_AFTER));
     connector
+}
+
+/// Has the kernel notice that the other end of an idle connection is gone.
+///
+/// What was sent and is not acknowledged is left to whoever sent it, as on any connection of his: the limit that
+/// [`tcp`] sets would also end one whose other end lives, and has not read for a while.
+pub(crate) fn ask_whether_alive(socket: &TcpStream) -> io::Result<()> {
+    let asks = TcpKeepalive::new()
+        .with_time(ASK_AFTER)
+        .with_interval(ASK_EVERY)
+        .with_retries(ASK_TIMES);
+    SockRef::from(socket).set_tcp_keepalive(&asks)
+}
+
+/// Nobody waits any more for what was sent to be acknowledged: without a limit the kernel tries for a quarter of
+/// an hour.
+pub(crate) fn abandon_soon(socket: &TcpStream) -> io::Result<()> {
+    SockRef::from(socket).set_tcp_user_timeout(Some(DEAD_AFTER))
 }
 
 #[cfg(test)]

@@ -1,4 +1,9 @@
 //! `kube-api-tcp`: bytes to the API server and back, half-close kept.
+//!
+//! A node has only so many tunnels, so none may be kept by an API server that is gone: the kernel asks for it where
+//! nothing is on its way, and gives it up soon where something is and the pod has left. As long as the pod is there
+//! and waits, that is its own affair: an API server that does not read, as behind `kubectl exec` of a command that
+//! is busy, is not gone.
 
 use std::{io, time::Duration};
 
@@ -8,11 +13,12 @@ use protocol::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpStream, tcp::OwnedWriteHalf},
     time::timeout,
 };
 
 use super::{TunnelFault, accept};
+use crate::cluster::{abandon_soon, ask_whether_alive};
 
 /// A Service that does not answer by then has no endpoint.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
@@ -25,8 +31,7 @@ pub(super) async fn serve(
     match connect(address).await {
         Ok(socket) => {
             let send = accept(writer).await?;
-            let (from_api, to_api) = socket.into_split();
-            Ok(both_ways(recv, send, from_api, to_api).await?)
+            Ok(both_ways(recv, send, socket).await?)
         }
         Err(source) => {
             let text = format!("the API server could not be reached: {source}");
@@ -45,23 +50,33 @@ async fn connect(address: &str) -> io::Result<TcpStream> {
     let connected = timeout(CONNECT_LIMIT, TcpStream::connect(address)).await;
     let socket = connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
     socket.set_nodelay(true)?;
+    ask_whether_alive(&socket)?;
     Ok(socket)
 }
 
 /// Copies until both directions have ended; the end of one closes only that one.
 async fn both_ways(
-    near_recv: impl AsyncRead + Unpin,
-    near_send: impl AsyncWrite + Unpin,
-    far_recv: impl AsyncRead + Unpin,
-    far_send: impl AsyncWrite + Unpin,
+    from_pod: impl AsyncRead + Unpin,
+    to_pod: impl AsyncWrite + Unpin,
+    socket: TcpStream,
 ) -> io::Result<()> {
-    tokio::try_join!(one_way(near_recv, far_send), one_way(far_recv, near_send))?;
+    let (from_api, to_api) = socket.into_split();
+    tokio::try_join!(upwards(from_pod, to_api), one_way(from_api, to_pod))?;
     Ok(())
 }
 
-async fn one_way(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) -> io::Result<()> {
+/// Once the pod has left, what the API server does not take is waited for no longer than a dead one is.
+async fn upwards(from_pod: impl AsyncRead + Unpin, to_api: OwnedWriteHalf) -> io::Result<OwnedWriteHalf> {
+    let to_api = one_way(from_pod, to_api).await?;
+    abandon_soon(to_api.as_ref())?;
+    Ok(to_api)
+}
+
+/// Copies to the end, and closes; what was written to.
+async fn one_way<W: AsyncWrite + Unpin>(mut from: impl AsyncRead + Unpin, mut to: W) -> io::Result<W> {
     tokio::io::copy(&mut from, &mut to).await?;
-    to.shutdown().await
+    to.shutdown().await?;
+    Ok(to)
 }
 
 #[cfg(test)]
@@ -73,6 +88,7 @@ mod tests {
 
     use super::*;
     use protocol::wire::FrameReader;
+    use socket2::SockRef;
 
     #[tokio::test]
     async fn the_answer_comes_after_the_question_was_closed() {
@@ -117,5 +133,24 @@ mod tests {
         assert!(matches!(refused, Err(TunnelFault::Unreachable { .. })));
         let reply: DialReply = FrameReader::new(edge).read().await.unwrap().unwrap();
         assert!(format!("{reply:?}").contains("could not be reached"));
+    }
+
+    #[tokio::test]
+    async fn an_api_server_that_is_gone_keeps_no_tunnel_and_one_that_does_not_read_loses_none() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let socket = connect(&listener.local_addr().unwrap().to_string())
+            .await
+            .unwrap();
+        let set = SockRef::from(&socket);
+        assert!(set.keepalive().unwrap());
+        assert_eq!(set.tcp_user_timeout().unwrap(), None);
+        let (_from_api, to_api) = socket.into_split();
+        let to_api = upwards(tokio::io::empty(), to_api).await.unwrap();
+        assert!(
+            SockRef::from(to_api.as_ref())
+                .tcp_user_timeout()
+                .unwrap()
+                .is_some()
+        );
     }
 }

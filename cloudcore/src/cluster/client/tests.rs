@@ -2,7 +2,6 @@
 
 use http::header;
 use kube::config::AuthInfo;
-use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tower::Service;
@@ -15,12 +14,32 @@ async fn the_kernel_looks_after_every_connection() {
     let url = format!("https://{}", listener.local_addr().unwrap());
     let connection = tcp().call(url.parse().unwrap()).await.unwrap();
     let socket = SockRef::from(connection.inner());
-    assert!(socket.keepalive().unwrap());
-    assert_eq!(socket.tcp_keepalive_time().unwrap(), ASK_AFTER);
-    assert_eq!(socket.tcp_keepalive_interval().unwrap(), ASK_EVERY);
-    assert_eq!(socket.tcp_keepalive_retries().unwrap(), ASK_TIMES);
+    assert!(is_asked(connection.inner()));
     assert_eq!(socket.tcp_user_timeout().unwrap(), Some(DEAD_AFTER));
     assert_eq!(ASK_AFTER + ASK_EVERY * ASK_TIMES, DEAD_AFTER);
+}
+
+/// Whether the kernel asks if its other end is there.
+fn is_asked(socket: &TcpStream) -> bool {
+    let socket = SockRef::from(socket);
+    let asks = (
+        socket.tcp_keepalive_time().unwrap(),
+        socket.tcp_keepalive_interval().unwrap(),
+        socket.tcp_keepalive_retries().unwrap(),
+    );
+    socket.keepalive().unwrap() && asks == (ASK_AFTER, ASK_EVERY, ASK_TIMES)
+}
+
+#[tokio::test]
+async fn another_s_connection_is_asked_for_and_abandoned_only_when_he_has_left() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let socket = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    assert!(!is_asked(&socket));
+    ask_whether_alive(&socket).unwrap();
+    let limit = || SockRef::from(&socket).tcp_user_timeout().unwrap();
+    assert!(is_asked(&socket) && limit().is_none());
+    abandon_soon(&socket).unwrap();
+    assert_eq!(limit(), Some(DEAD_AFTER));
 }
 
 /// Answers one request, compressed; what was asked.
