@@ -18,6 +18,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt as _;
+use futures::stream;
 use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -26,6 +28,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{debug, warn};
 
 use crate::cluster::{Actor, Api, Call, Content, PodObserver};
+use crate::gcra::{Rate, Rates};
 
 /// The taints of a node that is cut off, and what admission lets every pod tolerate of them.
 const TAINTS: [&str; 2] = ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"];
@@ -37,6 +40,13 @@ const CALM_MOST: Duration = Duration::from_secs(20);
 /// After a refusal; doubles to [`RETRY_MOST`], so that a right that is missing costs little.
 const RETRY: Duration = Duration::from_secs(5);
 const RETRY_MOST: Duration = Duration::from_mins(5);
+/// Patches under way at once: many are due together when a replica starts, and one may wait for its answer long.
+const TOGETHER: usize = 8;
+/// How often the log names a pod whose limit stays: what refuses one most often refuses them all.
+const WARNINGS: Rate = Rate {
+    every: Duration::from_secs(6),
+    burst: 10,
+};
 
 /// What has to be done to one pod. Pure: [`Autonomy::run`] does it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -133,9 +143,13 @@ impl Toleration {
 /// The pods that wait for their patch.
 pub struct Autonomy {
     default_seconds: i64,
-    waiting: Mutex<BTreeMap<(String, String), Waiting>>,
+    waiting: Mutex<BTreeMap<PodName, Waiting>>,
     bell: Notify,
+    warned: Rates<()>,
 }
+
+/// Namespace and name.
+type PodName = (String, String);
 
 struct Waiting {
     patch: Patch,
@@ -151,6 +165,7 @@ impl Autonomy {
             default_seconds,
             waiting: Mutex::default(),
             bell: Notify::new(),
+            warned: Rates::new(WARNINGS),
         })
     }
 
@@ -170,7 +185,7 @@ impl Autonomy {
         self.waiting.lock().values().map(|waiting| waiting.due).min()
     }
 
-    fn take_due(&self) -> Option<((String, String), Waiting)> {
+    fn take_due(&self) -> Option<(PodName, Waiting)> {
         let mut waiting = self.waiting.lock();
         let now = Instant::now();
         let key = waiting.iter().find(|(_, one)| one.due <= now)?.0.clone();
@@ -178,27 +193,39 @@ impl Autonomy {
     }
 
     async fn patch_due(&self, api: &Api) {
-        while let Some((key, Waiting { patch, refused, .. })) = self.take_due() {
-            let body = patch.operations.to_string().into_bytes();
-            let call = Call::patch(patch.path.clone(), Content::JsonPatch, body);
-            let Err(error) = api.call(Actor::Cloudcore, call).await else {
-                continue;
-            };
-            // Gone, or changed meanwhile: then the watch tells of the pod again.
-            if error.is_not_found() || matches!(error.code(), 409 | 422) {
-                debug!(pod = patch.path, code = error.code(), "no longer as it was");
-                continue;
-            }
-            warn!(
-                pod = patch.path,
-                error = &error as &dyn std::error::Error,
-                "a limit could not be removed yet"
-            );
-            self.wait(key, patch, refused + 1, retry_after(refused));
-        }
+        stream::iter(std::iter::from_fn(|| self.take_due()))
+            .for_each_concurrent(TOGETHER, |(key, waiting)| self.patch(api, key, waiting))
+            .await;
     }
 
-    fn wait(&self, key: (String, String), patch: Patch, refused: u32, delay: Duration) {
+    async fn patch(&self, api: &Api, key: PodName, Waiting { patch, refused, .. }: Waiting) {
+        let body = patch.operations.to_string().into_bytes();
+        let call = Call::patch(patch.path.clone(), Content::JsonPatch, body);
+        let Err(error) = api.call(Actor::Cloudcore, call).await else {
+            return;
+        };
+        // Gone, or changed meanwhile: then the watch tells of the pod again.
+        if error.is_not_found() || error.is_conflict() || error.is_failed_test() {
+            debug!(pod = patch.path, code = error.code(), "no longer as it was");
+            return;
+        }
+        if self.may_name_one(Instant::now()) {
+            let (namespace, name) = &key;
+            warn!(
+                pod = %format_args!("{namespace}/{name}"),
+                error = &error as &dyn std::error::Error,
+                "a limit could not be removed yet; of many such pods ten a minute are named"
+            );
+        }
+        self.wait(key, patch, refused + 1, retry_after(refused));
+    }
+
+    /// Whether the log may name one more pod whose limit stays for now.
+    fn may_name_one(&self, now: Instant) -> bool {
+        self.warned.take(&(), now).is_ok()
+    }
+
+    fn wait(&self, key: PodName, patch: Patch, refused: u32, delay: Duration) {
         let due = Instant::now() + delay;
         let waiting = Waiting { patch, due, refused };
         // A newer decision, made meanwhile, stands.
@@ -249,99 +276,4 @@ fn spread() -> Duration {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn limited(key: &str, seconds: i64) -> Value {
-        json!({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": seconds})
-    }
-
-    fn pod(tolerations: &[Value]) -> Vec<u8> {
-        json!({"metadata": {"name": "web", "namespace": "shop", "uid": "u"}, "spec": {"tolerations": tolerations}})
-            .to_string()
-            .into_bytes()
-    }
-
-    #[test]
-    fn both_default_limits_are_removed_under_tests_and_nothing_else_is_touched() {
-        let own = json!({"key": "mine", "operator": "Exists"});
-        let pod = pod(&[own, limited(TAINTS[0], 300), limited(TAINTS[1], 300)]);
-        let patch = decide(&pod, 300).unwrap();
-        assert_eq!(patch.path, "/api/v1/namespaces/shop/pods/web");
-        assert_eq!(
-            patch.operations,
-            json!([
-                {"op": "test", "path": "/metadata/uid", "value": "u"},
-                {"op": "test", "path": "/spec/tolerations/1/key", "value": TAINTS[0]},
-                {"op": "test", "path": "/spec/tolerations/1/tolerationSeconds", "value": 300},
-                {"op": "remove", "path": "/spec/tolerations/1/tolerationSeconds"},
-                {"op": "test", "path": "/spec/tolerations/2/key", "value": TAINTS[1]},
-                {"op": "test", "path": "/spec/tolerations/2/tolerationSeconds", "value": 300},
-                {"op": "remove", "path": "/spec/tolerations/2/tolerationSeconds"},
-            ])
-        );
-    }
-
-    #[test]
-    fn a_limit_that_somebody_chose_stays() {
-        assert_eq!(
-            decide(&pod(&[limited(TAINTS[0], 60), limited(TAINTS[1], 6000)]), 300),
-            None
-        );
-        assert_eq!(
-            decide(&pod(&[limited("example.com/maintenance", 300)]), 300),
-            None
-        );
-        let one = decide(&pod(&[limited(TAINTS[0], 60), limited(TAINTS[1], 300)]), 300).unwrap();
-        assert_eq!(one.operations.as_array().unwrap().len(), 4);
-    }
-
-    #[test]
-    fn a_patched_pod_needs_nothing_and_neither_does_one_that_goes() {
-        let unlimited = json!({"key": TAINTS[0], "operator": "Exists", "effect": "NoExecute"});
-        assert_eq!(decide(&pod(&[unlimited]), 300), None);
-        assert_eq!(decide(&pod(&[]), 300), None);
-        let going = String::from_utf8(pod(&[limited(TAINTS[0], 300)])).unwrap();
-        let going = going.replace(r#""uid""#, r#""deletionTimestamp":"2026-01-01T00:00:00Z","uid""#);
-        assert_eq!(decide(going.as_bytes(), 300), None);
-    }
-
-    #[test]
-    fn a_patch_that_is_refused_again_and_again_is_tried_ever_less_often() {
-        let pauses: Vec<_> = (0..8).map(|refused| retry_after(refused).as_secs()).collect();
-        assert_eq!(pauses, [5, 10, 20, 40, 80, 160, 300, 300]);
-        assert_eq!(retry_after(u32::MAX), RETRY_MOST);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_pod_that_another_replica_patched_is_left_alone() {
-        let autonomy = Autonomy::new(300);
-        autonomy.bound("shop", "web", false, &pod(&[limited(TAINTS[0], 300)]));
-        assert!(autonomy.take_due().is_none(), "the session's replica goes first");
-        autonomy.bound("shop", "web", false, &pod(&[]));
-        tokio::time::advance(Duration::from_secs(30)).await;
-        assert!(autonomy.take_due().is_none());
-        autonomy.bound("shop", "web", true, &pod(&[limited(TAINTS[0], 300)]));
-        tokio::time::advance(CALM_MOST).await;
-        assert!(autonomy.take_due().is_some());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_pod_is_started_before_it_is_patched_and_its_changes_put_nothing_off() {
-        let autonomy = Autonomy::new(300);
-        autonomy.bound("shop", "web", true, &pod(&[limited(TAINTS[0], 300)]));
-        tokio::time::advance(Duration::from_secs(15)).await;
-        assert!(autonomy.take_due().is_none());
-        autonomy.bound("shop", "web", true, &pod(&[limited(TAINTS[0], 300)]));
-        tokio::time::advance(Duration::from_secs(5)).await;
-        assert!(autonomy.take_due().is_some());
-    }
-
-    #[test]
-    fn a_patch_is_put_off_for_a_small_part_of_the_limit_only() {
-        assert_eq!(calm(300), Duration::from_secs(20));
-        assert_eq!(calm(30), Duration::from_secs(2));
-        assert_eq!(calm(i64::MAX), CALM_MOST);
-        assert_eq!(calm(-1), Duration::ZERO);
-    }
-}
+mod tests;

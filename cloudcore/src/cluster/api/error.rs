@@ -6,6 +6,10 @@ use thiserror::Error;
 
 use super::CALL_TIMEOUT;
 
+/// What an API server says of a JSON patch that does not fit the object. Its status and reason are those of a
+/// policy's refusal and of an object that is invalid, whose texts name the object.
+const MISFIT: &str = "the server rejected our request due to an error in our request";
+
 /// Why the API server did not do what was asked.
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -76,6 +80,11 @@ impl ApiError {
     /// Whether another writer was faster, or another object bears the name.
     pub const fn is_conflict(&self) -> bool {
         self.code() == 409
+    }
+
+    /// Whether a test of a JSON patch failed: the object has changed.
+    pub fn is_failed_test(&self) -> bool {
+        matches!(self, Self::Refused { code: 422, message, .. } if message.starts_with(MISFIT))
     }
 
     /// Whether a right is missing (or the authorizer lags behind a binding).
