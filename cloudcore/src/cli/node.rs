@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::io::{Write, stdout};
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use clap::Subcommand;
 use protocol::clock::Clock;
 use protocol::name::NodeName;
@@ -13,6 +13,9 @@ use super::bans;
 use super::table::{between, table};
 use crate::cluster::{Actor, Api, ApiError, Call, labels};
 use crate::enroll::{Authority, EnrolledNode};
+
+/// Nodes a request: one shows tens of kilobytes of images and conditions.
+const PAGE: u32 = 500;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum NodeCommand {
@@ -82,18 +85,30 @@ fn row(device: &EnrolledNode, ready: &HashMap<String, String>, clock: &Clock) ->
 }
 
 /// The Ready condition of each edge node.
-async fn readiness(api: &Api) -> Result<HashMap<String, String>, ApiError> {
+async fn readiness(api: &Api) -> anyhow::Result<HashMap<String, String>> {
     let selector = labels::OURS.replace('/', "%2F");
-    let list: Value = api
-        .call_as(
-            Actor::Cloudcore,
-            Call::get(format!("/api/v1/nodes?labelSelector={selector}")),
-        )
-        .await?;
-    let nodes = list["items"].as_array().into_iter().flatten();
-    Ok(nodes
-        .filter_map(|node| Some((node["metadata"]["name"].as_str()?.to_owned(), ready_of(node))))
-        .collect())
+    let (mut ready, mut next) = (HashMap::new(), String::new());
+    loop {
+        let path = format!("/api/v1/nodes?labelSelector={selector}&limit={PAGE}&continue={next}");
+        let page = api.call_as::<Value>(Actor::Cloudcore, Call::get(path)).await;
+        let page = page.with_context(|| unread(ready.len()))?;
+        let nodes = page["items"].as_array().into_iter().flatten();
+        ready.extend(
+            nodes.filter_map(|node| Some((node["metadata"]["name"].as_str()?.to_owned(), ready_of(node)))),
+        );
+        match page["metadata"]["continue"].as_str() {
+            Some(more) if !more.is_empty() => more.clone_into(&mut next),
+            _ => return Ok(ready),
+        }
+    }
+}
+
+/// What is said when a page fails, and so many Nodes were read before.
+fn unread(read: usize) -> String {
+    match read {
+        0 => "the Nodes cannot be read".to_owned(),
+        read => format!("only the first {read} Nodes could be read, so none is shown: try again"),
+    }
 }
 
 fn ready_of(node: &Value) -> String {
@@ -145,5 +160,57 @@ async fn delete(api: &Api, path: String) -> Result<bool, ApiError> {
         Ok(_) => Ok(true),
         Err(error) if error.is_not_found() => Ok(false),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::StatusCode;
+    use serde_json::json;
+
+    use super::*;
+    use crate::cluster::Impersonation;
+    use crate::cluster::testing::client;
+
+    /// Two Nodes, one a page; the second page is answered with this.
+    async fn read(second: (StatusCode, Value)) -> anyhow::Result<HashMap<String, String>> {
+        let api = client(move |asked| match asked.head.uri.query().unwrap() {
+            "labelSelector=node-restriction.kubernetes.io%2Ftombolo&limit=500&continue=" => {
+                let items = [node("e1", "True")];
+                (
+                    StatusCode::OK,
+                    json!({ "metadata": { "continue": "more" }, "items": items }),
+                )
+            }
+            "labelSelector=node-restriction.kubernetes.io%2Ftombolo&limit=500&continue=more" => {
+                second.clone()
+            }
+            other => panic!("{other}"),
+        });
+        readiness(&Api::new(api, Impersonation::Classic)).await
+    }
+
+    fn node(name: &str, ready: &str) -> Value {
+        json!({ "metadata": { "name": name }, "status": { "conditions": [{ "type": "Ready", "status": ready }] } })
+    }
+
+    #[tokio::test]
+    async fn the_nodes_are_read_page_by_page() {
+        let second = json!({ "metadata": { "continue": "" }, "items": [node("e2", "False")] });
+        let ready = read((StatusCode::OK, second)).await.unwrap();
+        assert_eq!(ready.len(), 2);
+        assert_eq!((&*ready["e1"], &*ready["e2"]), ("True", "False"));
+    }
+
+    #[tokio::test]
+    async fn a_page_that_fails_is_told_of_and_no_device_is_shown_as_not_registered_for_it() {
+        let message = "The provided continue parameter is too old";
+        let refused = json!({ "code": 410, "reason": "Expired", "message": message });
+        let told = format!("{:#}", read((StatusCode::GONE, refused)).await.unwrap_err());
+        assert!(
+            told.starts_with("only the first 1 Nodes could be read") && told.contains("try again"),
+            "{told}"
+        );
+        assert!(told.contains(message), "{told}");
     }
 }
