@@ -5,6 +5,7 @@
 
 mod bans;
 mod epoch;
+pub mod log;
 mod node;
 mod table;
 mod token;
