@@ -7,6 +7,12 @@ use edgecore::cli::{self, Cli};
 use edgecore::run;
 use protocol::clock::Clock;
 
+// The C library's heap grows with the holes that pods leave which come and go, though what is in use does not. Elsewhere
+// it stays, as jemalloc has the size of a page built in, and devices on ARM differ in theirs.
+#[cfg(target_arch = "x86_64")]
+#[global_allocator]
+static HEAP: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 // Two workers: one may encode while the other talks to the runtime; more only cost memory.
 #[tokio::main(worker_threads = 2)]
 async fn main() -> ExitCode {
