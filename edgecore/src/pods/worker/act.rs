@@ -11,12 +11,12 @@ use std::time::Duration;
 
 use k8s_cri::v1::{ContainerConfig, PodSandboxConfig};
 use k8s_openapi::api::core::v1::{Container, Pod};
-use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::warn;
 
+use super::orders::{ordered_end, ordered_to_end_sooner};
 use super::permit::{PATIENCE, keeping};
-use super::{Order, Waiting, Worker, ordered_end};
+use super::{Waiting, Worker};
 use crate::pods::container_config::{self, ConfigError, ContainerInput};
 use crate::pods::events::Tone;
 use crate::pods::images::{ImageError, PresentImage};
@@ -33,14 +33,6 @@ pub(super) const AFTER_FAILURE: Duration = Duration::from_secs(10);
 
 /// How often the stop of a dead sandbox is tried.
 const STOP_TRIES: u32 = 3;
-
-/// Ends when the pod is ordered to end sooner than `than` (in seconds).
-pub(super) async fn ordered_to_end_sooner(mut orders: watch::Receiver<Order>, than: i64) {
-    let sooner = |order: &Order| ordered_end(order).is_some_and(|grace| grace < than);
-    if orders.wait_for(sooner).await.is_err() {
-        std::future::pending::<()>().await;
-    }
-}
 
 impl Worker {
     /// Whether all of it is done and noted, so that the next plan needs no look at the whole pod.

@@ -24,7 +24,8 @@ use k8s_openapi::api::core::v1::Container;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::act::{AFTER_FAILURE, field, ordered_to_end_sooner};
+use super::act::{AFTER_FAILURE, field};
+use super::orders::ordered_to_end_sooner;
 use super::permit::{PATIENCE, SANDBOX_PATIENCE, keeping};
 use super::{Worker, earlier};
 use crate::pods::cgroups::{CgroupError, Cgroups};

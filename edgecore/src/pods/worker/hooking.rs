@@ -6,7 +6,7 @@
 
 use k8s_openapi::api::core::v1::Container;
 
-use super::act::ordered_to_end_sooner;
+use super::orders::{ordered_end, ordered_to_end_sooner};
 use super::{Waiting, Worker};
 use crate::pods::events::Tone;
 use crate::pods::hooks::{self, HookTarget, Hooked};
@@ -38,7 +38,7 @@ impl Worker {
             message: failure.to_string(),
         };
         self.waiting.insert(container.name.clone(), waiting);
-        if super::ordered_end(&self.orders.borrow()).is_none() {
+        if ordered_end(&self.orders.borrow()).is_none() {
             self.kill_all(vec![self.kill_of_failed(container, id)]).await;
         }
         false

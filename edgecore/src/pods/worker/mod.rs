@@ -1,7 +1,7 @@
 //! One task for one pod UID: it looks, plans, acts, reports, and looks again.
 //!
-//! All decisions are [`lifecycle::plan`]'s and [`status::build`]'s; this carries them out. Orders come
-//! through a watch channel, so the latest one counts and none waits in a queue.
+//! All decisions are [`lifecycle::plan`]'s and [`status::build`](super::status::build)'s; this carries them out.
+//! Orders come through a watch channel, so the latest one counts and none waits in a queue.
 //!
 //! **Invariants:** there is one worker a UID; after every action it looks before it plans again, at the whole
 //! pod or, where it made something and nothing failed, at what it made; it may be dropped at any `.await` and a new worker finds everything by the runtime's labels.
@@ -14,6 +14,7 @@ mod holds;
 mod hooking;
 mod looking;
 mod meanwhile;
+mod orders;
 mod permit;
 mod probing;
 mod resizing;
@@ -33,15 +34,13 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use super::desired::DesiredPod;
 use super::endings::Ending;
 use super::events::Tone;
-use super::eviction::Eviction;
 use super::kit::Kit;
 use super::lifecycle::{self, History, Outcome, Plan, Stage, Step, View};
 use super::observed::{Memory, PodObserved, Run};
 use super::spec;
-use super::status::{self, End, Failure, Waiting};
+use super::status::{End, Failure, Waiting};
 use super::volumes::Mounted;
 use ground::Ahead;
 use haste::Haste;
@@ -51,24 +50,12 @@ use resizing::Resizing;
 use settle::Leaving;
 use telling::{CROWDED, SOON, beside};
 
+pub use orders::Order;
+
 /// How long after a failed look or report the worker tries again.
 const RETRY: Duration = Duration::from_secs(1);
 /// A worker looks at its pod at least this often; the kubelet's sync frequency.
 const SYNC: Duration = Duration::from_mins(1);
-/// What a worker is told.
-#[derive(Clone, Debug)]
-pub struct Order {
-    /// The pod.
-    pub desired: Arc<DesiredPod>,
-    /// The cluster does not want it any more: end it, and do not report.
-    pub removed: bool,
-    /// Another pod of its name is wanted, and waits for this one's end.
-    pub followed: bool,
-    /// It has to go so that the device lives, or because it exceeds a limit.
-    pub evicted: Option<Arc<Eviction>>,
-    /// Counts changes of the objects that pods name.
-    pub objects: u64,
-}
 
 /// A pod's worker.
 pub struct Worker {
@@ -194,69 +181,6 @@ impl Worker {
         &self.order.desired.pod
     }
 
-    /// Takes the latest order. Once the pod ends it never runs again, and its grace only shrinks.
-    fn obey(&mut self) {
-        let mut latest = self.orders.borrow_and_update().clone();
-        latest.desired = self.resizing.follow(latest.desired, &self.order.desired);
-        let before = std::mem::replace(&mut self.order, latest);
-        if !Arc::ptr_eq(&before.desired, &self.order.desired) {
-            self.follow_changes(&before.desired.pod);
-        }
-        if self.order.objects != self.objects_seen {
-            self.objects_seen = self.order.objects;
-            self.holds = Holds {
-                stops: std::mem::take(&mut self.holds.stops),
-                ..Holds::default()
-            };
-            self.refresh_at = Some(Instant::now());
-        }
-        if let Some(eviction) = self.order.evicted.clone() {
-            self.evict(&eviction);
-        }
-        if let Some(grace_seconds) = ordered_end(&self.order) {
-            self.begin_end(grace_seconds);
-        } else if self.has_ended_before() {
-            self.begin_end(self.grace_of_the_ended());
-        }
-    }
-
-    /// What may change of a pod that runs: its files say its labels and annotations, its deadline may come nearer,
-    /// and a container may get another image.
-    fn follow_changes(&mut self, before: &Pod) {
-        self.refresh_at = Some(Instant::now());
-        self.let_go_of_other_versions(before);
-        let deadline = |pod: &Pod| spec::spec(pod).and_then(|spec| spec.active_deadline_seconds);
-        if deadline(before) != deadline(self.pod()) {
-            self.history.deadline = self.deadline();
-        }
-    }
-
-    fn begin_end(&mut self, grace_seconds: i64) {
-        let grace_seconds = match self.stage {
-            Stage::Running => {
-                self.ending = Some(self.kit.endings.begin());
-                self.ahead = Ahead::default();
-                self.resizing.end();
-                grace_seconds
-            }
-            Stage::Ending {
-                grace_seconds: before,
-            } => before.min(grace_seconds),
-        };
-        self.stage = Stage::Ending { grace_seconds };
-    }
-
-    /// When `activeDeadlineSeconds` is over, counted from the start that was reported.
-    fn deadline(&self) -> Option<Instant> {
-        let seconds = spec::spec(self.pod())?.active_deadline_seconds?;
-        let started = self.known_statuses().find_map(|status| status.start_time.clone());
-        let since = started.map_or(0, |at| {
-            status::time(self.kit.clock.now()).0.as_second() - at.0.as_second()
-        });
-        let left = u64::try_from(seconds.saturating_sub(since.max(0))).unwrap_or(0);
-        Some(Instant::now() + Duration::from_secs(left))
-    }
-
     async fn turn(&mut self) -> Turn {
         self.obey();
         if !std::mem::take(&mut self.noted)
@@ -374,16 +298,6 @@ impl Worker {
             now: Instant::now(),
         })
     }
-}
-
-/// The grace of an order to end, if it is one.
-fn ordered_end(order: &Order) -> Option<i64> {
-    let pod = &order.desired.pod;
-    let deleted = pod.metadata.deletion_timestamp.is_some();
-    let asked = pod.metadata.deletion_grace_period_seconds;
-    let ended = (deleted || order.removed).then(|| asked.unwrap_or_else(|| lifecycle::spec_grace(pod)));
-    let evicted = order.evicted.as_ref().map(|eviction| eviction.grace_seconds);
-    [ended, evicted].into_iter().flatten().min()
 }
 
 fn overdue() -> Failure {

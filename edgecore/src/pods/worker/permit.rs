@@ -12,7 +12,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
 use super::Worker;
-use super::act::ordered_to_end_sooner;
+use super::orders::ordered_to_end_sooner;
 
 /// How long a start that waits for a file system or a token keeps its permit.
 pub(super) const PATIENCE: Duration = Duration::from_secs(1);

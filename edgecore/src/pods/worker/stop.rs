@@ -11,8 +11,8 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use tracing::debug;
 
-use super::act::ordered_to_end_sooner;
-use super::{Worker, ordered_end};
+use super::Worker;
+use super::orders::{ordered_end, ordered_to_end_sooner};
 use crate::pods::events::Tone;
 use crate::pods::hooks;
 use crate::pods::lifecycle::{self, Kill, MIN_GRACE_SECONDS};
