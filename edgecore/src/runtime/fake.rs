@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use k8s_cri::v1 as api;
 use parking_lot::Mutex;
+use tokio::task::JoinSet;
 
 use world::World;
 
@@ -85,6 +86,11 @@ impl FakeRuntime {
     /// Every sandbox takes so long to be made from now on.
     pub(crate) fn sandboxes_take(&self, takes: Duration) {
         self.world.lock().sandbox_takes = takes;
+    }
+
+    /// Sandboxes are made though who asked for them has given up.
+    pub(crate) fn sandboxes_are_made_regardless(&self) {
+        self.world.lock().sandboxes_regardless = Some(JoinSet::new());
     }
 
     /// How many sandboxes were asked for, made or not.

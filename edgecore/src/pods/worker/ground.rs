@@ -21,13 +21,15 @@ use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
 use k8s_cri::v1::PodSandboxConfig;
 use k8s_openapi::api::core::v1::Container;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
+use tracing::info;
 
 use super::act::{AFTER_FAILURE, field};
 use super::orders::ordered_to_end_sooner;
 use super::permit::{PATIENCE, SANDBOX_PATIENCE, keeping};
-use super::{Worker, earlier};
+use super::{Order, Worker, earlier};
 use crate::pods::cgroups::{CgroupError, Cgroups};
 use crate::pods::desired::DesiredPod;
 use crate::pods::events::Tone;
@@ -36,6 +38,7 @@ use crate::pods::lifecycle;
 use crate::pods::observed;
 use crate::pods::resources::{self, PodLimits};
 use crate::pods::sandbox_config;
+use crate::pods::spec;
 use crate::pods::volumes::{MountError, Mounted, PRIVATE};
 
 /// The first and the longest wait after a failed mount.
@@ -101,6 +104,11 @@ impl Worker {
             biased;
             never = self.ahead.pursue() => match never {},
             made = keeping(&mut self.permit, SANDBOX_PATIENCE, run) => made,
+            () = ordered_to_end_and_late(self.orders.clone()) => {
+                info!(pod = spec::name(self.pod()), "its sandbox is not waited for any longer: the pod is to end");
+                self.permit = None;
+                return false;
+            }
         };
         match made {
             Ok(id) => self.note_sandbox(&id).await,
@@ -328,6 +336,14 @@ impl Worker {
         self.refresh_at = earlier(self.refresh_at, retry);
         false
     }
+}
+
+/// Ends when the pod is ordered to end and its sandbox has not come for long. The kubelet waits for the runtime's
+/// answer, four minutes perhaps. One that is being made meanwhile is let be: giving up what comes in a moment leaves
+/// the runtime more to clean than ending it. What is made all the same is found by its labels.
+async fn ordered_to_end_and_late(orders: watch::Receiver<Order>) {
+    sleep(SANDBOX_PATIENCE).await;
+    ordered_to_end_sooner(orders, i64::MAX).await;
 }
 
 /// Work that goes on whoever waits for it, until nobody holds it any more.

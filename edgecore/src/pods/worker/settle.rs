@@ -4,7 +4,8 @@
 //! is left then is found by the manager, as is all that nobody wants.
 //!
 //! **Invariant:** nothing is taken down before the pod's last status outlives a crash, and the pod is said
-//! to be gone only when nothing of it can be running.
+//! to be gone only when no container of it can be running. (A sandbox that the runtime still makes after its call was
+//! given up is ended when it is seen.)
 
 use std::collections::BTreeSet;
 use std::fs;

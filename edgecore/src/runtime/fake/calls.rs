@@ -2,9 +2,12 @@
 
 use futures::FutureExt;
 use k8s_cri::v1 as api;
+use tokio::sync::oneshot;
 use tonic::Code;
 
-use super::world::{World, condition, created, image, listed_container, listed_sandbox, matches, stats};
+use super::world::{
+    World, condition, created, image, listed_container, listed_sandbox, matches, sandbox, stats,
+};
 use super::{FakeRuntime, NAME, UID};
 use crate::runtime::{Call, Events, Labels, Runtime, RuntimeError};
 
@@ -94,41 +97,27 @@ impl Runtime for FakeRuntime {
     }
 
     fn run_sandbox(&self, config: api::PodSandboxConfig, handler: String) -> Call<'_, String> {
-        let metadata = config.metadata.clone().unwrap_or_default();
-        let name = metadata.name.clone();
+        let name = config.metadata.clone().unwrap_or_default().name;
         let fake = self.clone();
-        let takes = {
-            let mut world = self.world.lock();
-            world.sandboxes_begun += 1;
-            world.sandbox_takes
-        };
-        let make = move |world: &mut World| {
-            let id = world.id("sandbox");
-            let ip = format!("10.86.0.{}", world.next % 250 + 2);
-            let status = api::PodSandboxStatus {
-                id: id.clone(),
-                metadata: Some(metadata),
-                state: api::PodSandboxState::SandboxReady as i32,
-                created_at: world.tick(),
-                network: Some(api::PodSandboxNetworkStatus {
-                    ip,
-                    additional_ips: Vec::new(),
-                }),
-                labels: config.labels,
-                annotations: config.annotations,
-                runtime_handler: handler,
-                linux: None,
-            };
-            world.sandboxes.insert(id.clone(), status);
-            Ok(id)
-        };
-        async move {
+        let mut world = self.world.lock();
+        world.sandboxes_begun += 1;
+        let takes = world.sandbox_takes;
+        let add = move |world: &mut World| Ok(sandbox(world, config, handler));
+        let making = async move {
             if !takes.is_zero() {
                 tokio::time::sleep(takes).await;
             }
-            fake.with("RunPodSandbox", &name, make).await
-        }
-        .boxed()
+            fake.with("RunPodSandbox", &name, add).await
+        };
+        let Some(tasks) = &mut world.sandboxes_regardless else {
+            return making.boxed();
+        };
+        let (tell, told) = oneshot::channel();
+        tasks.spawn(async move {
+            // Who asked may have given up.
+            let _ = tell.send(making.await);
+        });
+        told.map(Result::unwrap).boxed()
     }
 
     fn stop_sandbox(&self, id: &str) -> Call<'_, ()> {

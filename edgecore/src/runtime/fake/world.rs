@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
 use k8s_cri::v1 as api;
+use tokio::task::JoinSet;
 use tonic::Code;
 
 use crate::runtime::{Labels, RuntimeError};
@@ -28,6 +29,8 @@ pub(super) struct World {
     pub(super) registry: BTreeSet<String>,
     pub(super) pull_takes: Duration,
     pub(super) sandbox_takes: Duration,
+    /// Where sandboxes are made though who asked for them has given up.
+    pub(super) sandboxes_regardless: Option<JoinSet<()>>,
     pub(super) sandboxes_begun: usize,
     pub(super) private: BTreeMap<String, String>,
     pub(super) exits: HashMap<String, i32>,
@@ -120,6 +123,28 @@ pub(super) fn image(name: &str) -> api::Image {
         size: 1,
         ..Default::default()
     }
+}
+
+/// Makes a sandbox; says its id.
+pub(super) fn sandbox(world: &mut World, config: api::PodSandboxConfig, handler: String) -> String {
+    let id = world.id("sandbox");
+    let ip = format!("10.86.0.{}", world.next % 250 + 2);
+    let status = api::PodSandboxStatus {
+        id: id.clone(),
+        metadata: Some(config.metadata.unwrap_or_default()),
+        state: api::PodSandboxState::SandboxReady as i32,
+        created_at: world.tick(),
+        network: Some(api::PodSandboxNetworkStatus {
+            ip,
+            additional_ips: Vec::new(),
+        }),
+        labels: config.labels,
+        annotations: config.annotations,
+        runtime_handler: handler,
+        linux: None,
+    };
+    world.sandboxes.insert(id.clone(), status);
+    id
 }
 
 pub(super) fn created(world: &mut World, id: &str, config: api::ContainerConfig) -> api::ContainerStatus {

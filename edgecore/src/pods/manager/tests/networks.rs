@@ -72,3 +72,53 @@ async fn nor_for_its_turn_to_start_a_container() {
     tokio::time::sleep(Duration::from_secs(10)).await;
     assert!(!node.events().iter().any(|told| told.starts_with("Failed")));
 }
+
+/// A node with a pod whose sandbox takes so long, which is deleted as soon as it was asked for.
+async fn deleted_early(takes: Duration, prepare: impl FnOnce(&Node)) -> Node {
+    let node = booted(&["app:1"]).await;
+    prepare(&node);
+    node.runtime.sandboxes_take(takes);
+    node.want(&web("u1"));
+    node.until("it is asked for", |node| node.runtime.sandboxes_begun() == 1)
+        .await;
+    node.want(&deleted(web("u1"), 30));
+    node.until("gone", |node| node.gone() == ["u1"]).await;
+    node
+}
+
+#[tokio::test(start_paused = true)]
+async fn nor_for_its_own_sandbox() {
+    let node = deleted_early(Duration::from_hours(1), |_| {}).await;
+    assert_eq!(node.runtime.count("RunPodSandbox"), 0, "it was not waited for");
+    node.forget("u1");
+    node.until("forgotten", |node| node.forgotten() == ["u1"]).await;
+    // And the node has its turns for others.
+    node.runtime.sandboxes_take(Duration::ZERO);
+    node.want(&web("u2"));
+    node.until("Running", |node| node.phase("u2") == "Running").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_runtime_makes_of_a_deleted_pod_all_the_same_is_removed() {
+    for forgotten in [false, true] {
+        let regardless = |node: &Node| node.runtime.sandboxes_are_made_regardless();
+        let node = deleted_early(Duration::from_mins(2), regardless).await;
+        assert_eq!(node.runtime.count("RunPodSandbox"), 0, "it was not waited for");
+        if forgotten {
+            node.forget("u1");
+            node.until("forgotten", |node| node.forgotten() == ["u1"]).await;
+        }
+        node.until("it is made", |node| node.runtime.count("RunPodSandbox") == 1)
+            .await;
+        node.until("it is removed", |node| node.runtime.sandboxes() == 0)
+            .await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sandbox_that_comes_soon_is_not_given_up() {
+    let node = deleted_early(Duration::from_secs(5), |_| {}).await;
+    assert_eq!(node.runtime.count("RunPodSandbox"), 1);
+    node.until("it is removed", |node| node.runtime.sandboxes() == 0)
+        .await;
+}
