@@ -125,6 +125,12 @@ impl Events {
         self.tell(pod, Some(field), event);
     }
 
+    /// What tells events about one container, for those who do not hold its pod.
+    pub fn teller(&self, pod: &Pod, field: &str) -> impl Fn((Tone, &str, &str)) + Send + Sync + use<> {
+        let (events, container) = (self.clone(), reference(pod, Some(field)));
+        move |event| events.tell_of(container.clone(), event)
+    }
+
     /// Tells an event about the node itself.
     pub fn node(&self, tone: Tone, reason: &str, message: &str) {
         let node = &self.shared.node;

@@ -24,13 +24,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Container, HTTPGetAction};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 pub use self::host::Host;
 use self::http::Asker;
 pub(crate) use self::http::HttpGet;
+use super::events::Tone;
 use crate::runtime::Runtime;
 use run::Worker;
 
@@ -88,16 +89,9 @@ pub struct ProbeKill {
     pub grace_seconds: Option<i64>,
 }
 
-/// A probe that failed or warns, for an event of type Warning.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unhealthy {
-    /// `Unhealthy` or `ProbeWarning`.
-    pub reason: &'static str,
-    /// The container's name.
-    pub container: String,
-    /// `Readiness probe failed: ...`.
-    pub message: String,
-}
+/// Whom to tell of a probe that failed or warns: an event's type, reason (`Unhealthy`, `ProbeWarning`) and message.
+/// Telling never waits.
+pub type Tell = Arc<dyn Fn((Tone, &str, &str)) + Send + Sync>;
 
 /// A running container, as its probes see it.
 #[derive(Clone)]
@@ -114,8 +108,8 @@ pub struct ProbeTarget {
     pub adopted: Option<(bool, bool)>,
     /// Runs the commands of exec probes.
     pub runtime: Arc<dyn Runtime>,
-    /// Where failures are told; when it is full they are lost.
-    pub unhealthy: mpsc::Sender<Unhealthy>,
+    /// Hears of failures.
+    pub tell: Tell,
 }
 
 /// When the probes of a container stop.

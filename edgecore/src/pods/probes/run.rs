@@ -11,7 +11,8 @@ use tracing::debug;
 use super::action::Action;
 use super::host::Place;
 use super::machine::{Machine, Outcome};
-use super::{ProbeKill, ProbeKind, ProbeResults, ProbeTarget, Unhealthy};
+use super::{ProbeKill, ProbeKind, ProbeResults, ProbeTarget};
+use crate::pods::events::Tone;
 
 const TRIES: usize = 3;
 
@@ -164,12 +165,7 @@ impl Worker {
             ),
         };
         debug!(container = %self.target.container.name, %message, "probe");
-        let container = self.target.container.name.clone();
-        let _ = self.target.unhealthy.try_send(Unhealthy {
-            reason,
-            container,
-            message,
-        });
+        (self.target.tell)((Tone::Warning, reason, &message));
     }
 }
 

@@ -1,5 +1,6 @@
 //! Probes in virtual time.
 
+use tokio::sync::mpsc;
 use tokio::time::{advance, timeout};
 
 use super::super::spec::testing::container;
@@ -7,10 +8,16 @@ use super::*;
 use crate::node::host_ip::HostIp;
 use crate::runtime::fake::FakeRuntime;
 
+/// What was told of a probe.
+struct Told {
+    reason: String,
+    message: String,
+}
+
 struct World {
     tasks: JoinSet<()>,
     stop: Stop,
-    told: mpsc::Receiver<Unhealthy>,
+    told: mpsc::Receiver<Told>,
     target: ProbeTarget,
 }
 
@@ -27,7 +34,11 @@ async fn somebody() -> (tokio::net::TcpListener, String) {
 }
 
 fn world(container_json: &str) -> World {
-    let (unhealthy, told) = mpsc::channel(64);
+    let (tell, told) = mpsc::channel(64);
+    let tell = move |(_, reason, message): (Tone, &str, &str)| {
+        let (reason, message) = (reason.to_owned(), message.to_owned());
+        let _ = tell.try_send(Told { reason, message });
+    };
     let target = ProbeTarget {
         container: container(container_json),
         container_id: "id".to_owned(),
@@ -35,7 +46,7 @@ fn world(container_json: &str) -> World {
         running_for: Duration::ZERO,
         adopted: None,
         runtime: Arc::new(FakeRuntime::with_images(&[])),
-        unhealthy,
+        tell: Arc::new(tell),
     };
     World {
         tasks: JoinSet::new(),

@@ -162,7 +162,7 @@ impl Worker {
         }
     }
 
-    /// Waits for an order, an observation, a probe or the time.
+    /// Waits for an order, an observation, a probe's result or the time.
     async fn rest(&mut self, until: Option<Instant>) {
         self.permit = None;
         let limit = Instant::now() + SYNC;
@@ -171,7 +171,6 @@ impl Worker {
             changed = self.orders.changed() => if changed.is_err() { sleep_until(until).await },
             () = self.poke.notified() => {}
             () = sleep_until(until) => {}
-            () = self.probing.hear(&self.order.desired.pod) => {}
             () = self.leaving.hear() => {}
             () = self.resizing.room() => {}
         }

@@ -1,26 +1,23 @@
-//! A worker's probes: one set for each running container, started and stopped with it.
+//! A worker's probes: one set for each running container, started and stopped with it. They tell their failures
+//! themselves: the worker may be busy for long.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Container, Pod, PodStatus};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::act::field;
 use crate::pods::desired::DesiredPod;
-use crate::pods::events::Tone;
 use crate::pods::kit::Kit;
 use crate::pods::lifecycle::{self, History};
 use crate::pods::observed::{ContainerObserved, PodObserved, Run};
-use crate::pods::probes::{self, Host, ProbeResults, ProbeTarget, Stop, Unhealthy};
+use crate::pods::probes::{self, Host, ProbeResults, ProbeTarget, Stop};
 use crate::pods::spec;
 use crate::pods::status::Health;
-
-/// How many failures wait to be told; more are lost.
-const UNTOLD: usize = 16;
 
 pub(super) struct Probing {
     kit: Arc<Kit>,
@@ -29,8 +26,6 @@ pub(super) struct Probing {
     beat: watch::Sender<()>,
     tasks: JoinSet<()>,
     probed: BTreeMap<String, Probed>,
-    told: mpsc::Receiver<Unhealthy>,
-    tell: mpsc::Sender<Unhealthy>,
     looked: bool,
 }
 
@@ -43,15 +38,12 @@ struct Probed {
 
 impl Probing {
     pub(super) fn new(kit: Arc<Kit>, poke: Arc<Notify>) -> Self {
-        let (tell, told) = mpsc::channel(UNTOLD);
         Self {
             kit,
             poke,
             beat: watch::Sender::new(()),
             tasks: JoinSet::new(),
             probed: BTreeMap::new(),
-            told,
-            tell,
             looked: false,
         }
     }
@@ -119,7 +111,7 @@ impl Probing {
             running_for: self.running_for(seen),
             adopted,
             runtime: Arc::clone(&self.kit.runtime),
-            unhealthy: self.tell.clone(),
+            tell: Arc::new(self.kit.events.teller(pod, &field(pod, &container.name))),
         };
         let results = probes::start(&mut self.tasks, target, &stop);
         let (mut changes, poke, beat) = (results.clone(), Arc::clone(&self.poke), self.beat.clone());
@@ -177,21 +169,6 @@ impl Probing {
                 .map(|(id, probed)| (id.clone(), probed.results.clone()))
                 .collect(),
         })
-    }
-
-    /// Tells of one failed probe.
-    pub(super) async fn hear(&mut self, pod: &Pod) {
-        match self.told.recv().await {
-            Some(Unhealthy {
-                reason,
-                container,
-                message,
-            }) => {
-                let event = (Tone::Warning, reason, message.as_str());
-                self.kit.events.container(pod, &field(pod, &container), event);
-            }
-            None => std::future::pending().await,
-        }
     }
 }
 

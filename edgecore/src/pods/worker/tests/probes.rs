@@ -64,3 +64,13 @@ async fn a_pod_that_ends_is_asked_whether_it_is_ready_and_no_longer_whether_it_l
     assert!(asked(&node, "ready") > before.1 + 10);
     assert_eq!(asked(&node, "alive"), before.0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_a_probe_finds_is_told_while_the_worker_works() {
+    let node = ready().await;
+    node.want(&deleted(probed(), 90));
+    node.hear("Killing").await;
+    node.runtime.commands("ready", 1, Duration::ZERO);
+    node.hear("Unhealthy: Readiness probe failed").await;
+    assert_eq!(graces(&node), [""; 0], "it still ends");
+}
