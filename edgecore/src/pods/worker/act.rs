@@ -1,8 +1,8 @@
 //! Carrying out the steps of a plan.
 //!
 //! Each step is one write to the runtime (a start is two) and may fail; what failed is held back for a while
-//! and said in the pod's status. Image pulls, mounts, sub paths and turns to start give way when the pod is ordered to
-//! end.
+//! and said in the pod's status. Mounts, sub paths and turns to start give way when the pod is ordered to end; what waits
+//! for an image holds up nothing.
 
 use std::fs;
 use std::path::Path;
@@ -46,13 +46,15 @@ impl Worker {
         }
         let mut noted = true;
         for step in steps {
+            let starts = matches!(step, Step::Start(_));
             noted &= match step {
                 Step::Kill(_) => false,
                 Step::StopSandbox { id } => self.stop_sandbox(&id).await,
                 Step::CreateSandbox { attempt } => self.create_sandbox(attempt).await,
                 Step::Start(start) => self.start(&start).await,
             };
-            if self.stage == Stage::Running && ordered_end(&self.orders.borrow()).is_some() {
+            let to_end = self.stage == Stage::Running && ordered_end(&self.orders.borrow()).is_some();
+            if to_end || starts && self.ahead.pulling.is_awaited() {
                 return false;
             }
         }
@@ -109,17 +111,13 @@ impl Worker {
         }
         let attempt = self.observed.sandbox().map_or(0, |sandbox| sandbox.attempt);
         let sandbox = sandbox_config::build(&self.kit.facts, self.pod(), attempt).config;
-        let image = self.image(&container, &sandbox);
-        let image = tokio::select! {
-            image = image => image,
-            () = ordered_to_end_sooner(self.orders.clone(), i64::MAX) => return false,
-        };
-        let image = match image {
-            Ok(image) => image,
-            Err(error) => {
+        let image = match self.image(&container, &sandbox).await {
+            Some(Ok(image)) => image,
+            Some(Err(error)) => {
                 self.image_missing(&container, &error);
                 return false;
             }
+            None => return false,
         };
         let ordered_to_end = ordered_to_end_sooner(self.orders.clone(), i64::MAX);
         let config = tokio::select! {

@@ -1,19 +1,16 @@
-//! What a container stands on: cgroup, volumes, image and sandbox.
+//! What a container stands on besides its image: cgroup, volumes and sandbox.
 //!
-//! Volumes and the first images do not need the sandbox, so they are sought while it is made ([`Ahead`]). An
-//! image is sought by a task of its own: it holds one of the node's few turns to pull, and must come to its end
-//! while the worker waits for something else, another image's turn perhaps. Volumes are begun with the permit to
-//! start and not before: only the worker drives them, and a token that was asked for by a pod that waits for its turn
-//! would be given up meanwhile. A volume that is known at once to be missing keeps the sandbox from being made.
+//! Volumes and the first images do not need the sandbox, so they are sought while it is made ([`Ahead`]). Volumes are
+//! begun with the permit to start and not before: only the worker drives them, and a token that was asked for by a pod
+//! that waits for its turn would be given up meanwhile. A volume that is known at once to be missing keeps the sandbox
+//! from being made.
 //!
 //! **Invariant:** no container is made before the pod's volumes are mounted.
 
-use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::fs;
 use std::future::pending;
 use std::os::unix::fs::DirBuilderExt as _;
-use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,18 +19,17 @@ use futures::future::{BoxFuture, Shared};
 use k8s_cri::v1::PodSandboxConfig;
 use k8s_openapi::api::core::v1::Container;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use tracing::info;
 
-use super::act::{AFTER_FAILURE, field};
+use super::act::AFTER_FAILURE;
 use super::orders::ordered_to_end_sooner;
 use super::permit::{PATIENCE, SANDBOX_PATIENCE, keeping};
+use super::pulling::Pulling;
 use super::{Order, Worker, earlier};
 use crate::pods::cgroups::{CgroupError, Cgroups};
 use crate::pods::desired::DesiredPod;
 use crate::pods::events::Tone;
-use crate::pods::images::{ImageError, ImageEvent, ImageWish, PresentImage};
 use crate::pods::lifecycle;
 use crate::pods::observed;
 use crate::pods::resources::{self, PodLimits};
@@ -45,14 +41,13 @@ use crate::pods::volumes::{MountError, Mounted, PRIVATE};
 const MOUNT_RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(122));
 
 /// Work whose result may come before anybody asks for it.
-type Sought<T, E> = Shared<BoxFuture<'static, Result<T, E>>>;
+pub(super) type Sought<T, E> = Shared<BoxFuture<'static, Result<T, E>>>;
 
 /// What is sought while the sandbox is made. Each result is used once.
 #[derive(Default)]
 pub(super) struct Ahead {
     volumes: Option<Sought<Mounted, MountError>>,
-    /// By container and its definition.
-    images: BTreeMap<String, Sought<PresentImage, ImageError>>,
+    pub(super) pulling: Pulling,
     /// What the volumes were made from: the objects' generation, and the pod.
     objects: u64,
     pod: Option<Arc<DesiredPod>>,
@@ -183,12 +178,7 @@ impl Worker {
         }
         let first: Vec<Container> = self.first_containers().cloned().collect();
         for container in first {
-            let key = lifecycle::backoff_key(&container);
-            let useful = |image: &Sought<_, _>| !matches!(image.clone().now_or_never(), Some(Err(_)));
-            if !self.ahead.images.get(&key).is_some_and(useful) {
-                let image = self.seek_image(&container, sandbox);
-                self.ahead.images.insert(key, image);
-            }
+            self.seek_ahead(&container, sandbox);
         }
         true
     }
@@ -225,49 +215,6 @@ impl Worker {
         async move { kit.volumes.mount(&desired.pod).await }
             .boxed()
             .shared()
-    }
-
-    fn seek_image(
-        &self,
-        container: &Container,
-        sandbox: &PodSandboxConfig,
-    ) -> Sought<PresentImage, ImageError> {
-        let (kit, desired) = (Arc::clone(&self.kit), Arc::clone(&self.order.desired));
-        let (container, sandbox) = (container.clone(), sandbox.clone());
-        on_its_own(async move {
-            let (pod, field) = (&desired.pod, field(&desired.pod, &container.name));
-            let tell = |event: ImageEvent| {
-                let tone = if event.warning {
-                    Tone::Warning
-                } else {
-                    Tone::Normal
-                };
-                kit.events
-                    .container(pod, &field, (tone, event.reason, &event.message));
-            };
-            let secrets = kit.pull_secrets(pod);
-            let wish = ImageWish {
-                pod,
-                container: &container,
-                sandbox: &sandbox,
-                secrets: &secrets,
-            };
-            kit.images.ensure(wish, &tell).await
-        })
-    }
-
-    /// The container's image, sought before or now.
-    pub(super) fn image(
-        &mut self,
-        container: &Container,
-        sandbox: &PodSandboxConfig,
-    ) -> impl Future<Output = Result<PresentImage, ImageError>> + use<> {
-        let ahead = self.ahead.images.remove(&lifecycle::backoff_key(container));
-        let image = ahead.unwrap_or_else(|| self.seek_image(container, sandbox));
-        if image.clone().now_or_never().is_none() {
-            self.permit = None;
-        }
-        image
     }
 
     /// Brings the volumes to disk or up to date.
@@ -344,28 +291,4 @@ impl Worker {
 async fn ordered_to_end_and_late(orders: watch::Receiver<Order>) {
     sleep(SANDBOX_PATIENCE).await;
     ordered_to_end_sooner(orders, i64::MAX).await;
-}
-
-/// Work that goes on whoever waits for it, until nobody holds it any more.
-fn on_its_own<T, E>(work: impl Future<Output = Result<T, E>> + Send + 'static) -> Sought<T, E>
-where
-    T: Clone + Send + Sync + 'static,
-    E: Clone + Send + Sync + 'static,
-{
-    let mut task = JoinSet::new();
-    task.spawn(work);
-    async move {
-        match task
-            .join_next()
-            .await
-            .map(|ended| ended.map_err(tokio::task::JoinError::try_into_panic))
-        {
-            Some(Ok(result)) => result,
-            Some(Err(Ok(panic))) => resume_unwind(panic),
-            // Aborted: the process ends.
-            Some(Err(Err(_))) | None => pending().await,
-        }
-    }
-    .boxed()
-    .shared()
 }

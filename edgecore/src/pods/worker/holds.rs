@@ -21,8 +21,10 @@ pub(super) struct Holds {
 }
 
 impl Worker {
-    /// That another image failed says nothing of a container's new one.
+    /// That another image failed says nothing of a container's new one, and nobody waits for the old one.
     pub(super) fn let_go_of_other_versions(&mut self, before: &Pod) {
+        let containers = spec::all_containers(&self.order.desired.pod);
+        self.ahead.pulling.keep_for(containers);
         for container in spec::all_containers(&self.order.desired.pod) {
             let hash = container_hash(container);
             if !spec::all_containers(before).any(|old| container_hash(old) == hash) {
@@ -51,6 +53,7 @@ impl Worker {
         };
         let until = plan.steps.iter().filter_map(hold).min();
         plan.steps.retain(|step| hold(step).is_none());
+        self.hold_for_images(plan);
         until
     }
 }

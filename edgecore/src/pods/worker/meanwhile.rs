@@ -1,5 +1,5 @@
-//! Readiness goes past the work: what is killed takes its grace, and an image may take an hour, and who is not ready
-//! must not be asked as long.
+//! Readiness goes past the work: what is killed takes its grace, and a hook its time, and who is not ready must not be
+//! asked as long.
 //!
 //! All else that a status says is as it was when the work began; the next look brings it up to date.
 

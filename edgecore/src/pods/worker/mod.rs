@@ -17,6 +17,7 @@ mod meanwhile;
 mod orders;
 mod permit;
 mod probing;
+mod pulling;
 mod resizing;
 mod settle;
 mod stop;
@@ -171,6 +172,7 @@ impl Worker {
             changed = self.orders.changed() => if changed.is_err() { sleep_until(until).await },
             () = self.poke.notified() => {}
             () = sleep_until(until) => {}
+            () = self.ahead.pulling.come() => {}
             () = self.leaving.hear() => {}
             () = self.resizing.room() => {}
         }

@@ -14,7 +14,8 @@ use tokio::time::timeout;
 use super::Worker;
 use super::orders::ordered_to_end_sooner;
 
-/// How long a start that waits for a file system or a token keeps its permit.
+/// How long a start that waits for a file system or a token keeps its permit, and how long an image is waited for in
+/// place.
 pub(super) const PATIENCE: Duration = Duration::from_secs(1);
 /// How long one that waits for its sandbox does. Making one is work; one that takes so long waits for its network, and
 /// a pod that is to end does not wait any longer.

@@ -1,10 +1,11 @@
-//! Hooks and sidecars, against the runtime in memory.
+//! Workers against the runtime in memory.
 
 mod beside;
 mod haste;
 mod hooks;
 mod late;
 mod probes;
+mod pulls;
 mod sidecars;
 
 use serde_json::{Value, json};
