@@ -15,6 +15,7 @@ mod containers;
 mod init;
 mod kills;
 mod restart;
+mod sandboxes;
 mod starts;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -30,6 +31,7 @@ use super::probes::ProbeKill;
 use super::spec::{self, is_sidecar};
 
 pub use restart::{RestartPolicy, restarts};
+use sandboxes::Verdict;
 
 /// A container gets at least this long between its stop signal and SIGKILL.
 pub const MIN_GRACE_SECONDS: i64 = 2;
@@ -307,75 +309,10 @@ fn kill(container: &ContainerObserved, grace_seconds: i64, message: String, rest
 }
 
 fn plan_running(view: &View<'_>) -> Plan {
-    match sandbox_verdict(view.pod, view.observed) {
-        SandboxVerdict::Keep(sandbox) => containers::plan(view, sandbox),
-        SandboxVerdict::Replace { attempt } => plan_new_sandbox(view, attempt),
+    match sandboxes::judge(view.pod, view.observed) {
+        Verdict::Keep(sandbox) => containers::plan(view, sandbox),
+        Verdict::Replace { attempt } => sandboxes::replace(view, attempt),
     }
-}
-
-enum SandboxVerdict<'a> {
-    Keep(&'a SandboxObserved),
-    Replace { attempt: u32 },
-}
-
-fn sandbox_verdict<'a>(pod: &Pod, observed: &'a PodObserved) -> SandboxVerdict<'a> {
-    let Some(newest) = observed.sandbox() else {
-        return SandboxVerdict::Replace { attempt: 0 };
-    };
-    let only_one = observed.sandboxes.iter().filter(|sandbox| sandbox.ready).count() == 1;
-    let addressed = spec::host_network(pod) || !newest.ips.is_empty();
-    if newest.ready && only_one && addressed {
-        SandboxVerdict::Keep(newest)
-    } else {
-        SandboxVerdict::Replace {
-            attempt: newest.attempt + 1,
-        }
-    }
-}
-
-fn plan_new_sandbox(view: &View<'_>, attempt: u32) -> Plan {
-    let old = plan_ending(view, spec_grace(view.pod));
-    if !old.steps.is_empty() {
-        // First everything of the old sandbox ends; the new one comes after the next look.
-        return Plan {
-            steps: kills::for_the_next(view.pod, old.steps),
-            outcome: Outcome::Going,
-            ..old
-        };
-    }
-    if wants_new_sandbox(view, attempt) {
-        Plan {
-            steps: vec![Step::CreateSandbox { attempt }],
-            ..Plan::default()
-        }
-    } else {
-        Plan {
-            outcome: Outcome::Finished,
-            ..Plan::default()
-        }
-    }
-}
-
-/// Not when the pod had run and its policy lets nothing run again.
-fn wants_new_sandbox(view: &View<'_>, attempt: u32) -> bool {
-    let never = RestartPolicy::of(view.pod) == RestartPolicy::Never;
-    if never && attempt != 0 && !view.observed.containers.is_empty() {
-        return false;
-    }
-    let done = |container: &Container| {
-        let runs_once = RestartPolicy::of_container(view.pod, container) == RestartPolicy::OnFailure;
-        runs_once && has_succeeded(view, &container.name)
-    };
-    let made = |container: &Container| view.observed.latest(&container.name).is_some();
-    let mains = main_containers(view.pod);
-    !mains.iter().all(done) || !mains.iter().any(made)
-}
-
-fn has_succeeded(view: &View<'_>, name: &str) -> bool {
-    let succeeded = |seen: &ContainerObserved| {
-        seen.run == Run::Exited && seen.exit_code == 0 && !view.history.owed.contains(&seen.id)
-    };
-    view.observed.latest(name).is_some_and(succeeded)
 }
 
 /// The container that a kill is about: as the spec says it or, of an orphan, as its annotations do.

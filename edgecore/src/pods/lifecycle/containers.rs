@@ -4,6 +4,7 @@
 
 use super::init::{self, Init};
 use super::kills::{What, kill_unknown, reason_to_kill};
+use super::sandboxes::begins_anew;
 use super::starts::start;
 use super::{
     Kill, Outcome, Place, Plan, Step, View, earliest, kill, main_containers, should_run, spec_grace,
@@ -67,7 +68,9 @@ fn plan_main(view: &View<'_>, sandbox: &SandboxObserved, sidecars: Plan) -> Plan
                 plan.steps
                     .push(Step::Kill(kill_unknown(view.pod, What::Main, latest)));
             }
-            _ if should_run(view.pod, view.observed, view.history, &container.name) => {
+            _ if should_run(view.pod, view.observed, view.history, &container.name)
+                || begins_anew(view, sandbox, container) =>
+            {
                 start(view, sandbox, Place::Main(index), &mut plan);
             }
             _ => {}

@@ -2,11 +2,10 @@
 
 use k8s_openapi::api::core::v1::{Container, Pod};
 
-use super::{Kill, RestartPolicy, Step, View, kill, spec_grace};
+use super::{Kill, RestartPolicy, View, kill, spec_grace};
 use crate::pods::container_config::container_hash;
 use crate::pods::observed::ContainerObserved;
 use crate::pods::probes::ProbeKind;
-use crate::pods::spec;
 
 /// Which kind of container it is, for the kubelet's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,23 +30,6 @@ pub(super) fn kill_unknown(pod: &Pod, what: What, seen: &ContainerObserved) -> K
     let what = what.word();
     let message = format!("{what} is in \"unknown\" state, try killing it before restart");
     kill(seen, spec_grace(pod), message, true)
-}
-
-/// The end of a pod's sandbox after which it goes on in another one: what is stopped for that runs there again, whatever
-/// it exits with on the stop signal, for its work may not be done.
-pub(super) fn for_the_next(pod: &Pod, steps: Vec<Step>) -> Vec<Step> {
-    let lasts = |name: &str| {
-        let container = spec::all_containers(pod).find(|container| container.name == name);
-        container.is_some_and(|it| RestartPolicy::of_container(pod, it) != RestartPolicy::Never)
-    };
-    let again = |step| match step {
-        Step::Kill(kill) => Step::Kill(Kill {
-            restart: lasts(&kill.name),
-            ..kill
-        }),
-        Step::StopSandbox { .. } | Step::CreateSandbox { .. } | Step::Start(_) => step,
-    };
-    steps.into_iter().map(again).collect()
 }
 
 /// What its definition, its size or its probes ask for, if anything.

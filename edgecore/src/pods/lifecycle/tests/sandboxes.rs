@@ -41,3 +41,68 @@ fn what_is_stopped_for_a_new_sandbox_runs_there_again_whatever_it_exits_with() {
         );
     }
 }
+
+/// A pod that restarts always, with a container that never does beside another one, and what runs at last after
+/// `happens`.
+fn runs_after(inits: usize, happens: impl FnOnce(&mut Model)) -> BTreeSet<String> {
+    let mut made = pod("Always", inits, 2);
+    made.spec.as_mut().unwrap().containers[1].restart_policy = Some("Never".to_owned());
+    let mut model = Model::new(made, 0);
+    model.settle();
+    assert_eq!(model.running().len(), 2);
+    happens(&mut model);
+    assert_eq!(model.settle(), Outcome::Going);
+    model.running().into_iter().map(ToOwned::to_owned).collect()
+}
+
+/// The id of the newest instance.
+fn id_of(model: &Model, name: &str) -> String {
+    model.observed.latest(name).unwrap().id.clone()
+}
+
+fn dies(model: &mut Model) {
+    model.observed.sandboxes[0].ready = false;
+}
+
+/// As a reboot does it: nobody is killed.
+fn all_die(model: &mut Model) {
+    for name in ["m0", "m1"] {
+        let id = id_of(model, name);
+        model.exit(&id, 255);
+    }
+    dies(model);
+}
+
+fn ends_before(model: &mut Model) {
+    let id = id_of(model, "m1");
+    model.exit(&id, 0);
+    assert_eq!(model.plan().steps, vec![], "by itself it is not started again");
+    dies(model);
+}
+
+#[test]
+fn in_another_sandbox_a_container_that_never_restarts_begins_anew_unless_there_are_init_containers() {
+    for happens in [dies as fn(&mut Model), all_die, ends_before] {
+        assert_eq!(
+            runs_after(0, happens),
+            BTreeSet::from(["m0", "m1"].map(String::from))
+        );
+        assert_eq!(runs_after(1, happens), BTreeSet::from(["m0"].map(String::from)));
+    }
+}
+
+#[test]
+fn a_pod_of_which_every_container_has_ended_for_good_gets_no_other_sandbox() {
+    let mut made = pod("Always", 0, 2);
+    for container in &mut made.spec.as_mut().unwrap().containers {
+        container.restart_policy = Some("Never".to_owned());
+    }
+    let mut model = Model::new(made, 0);
+    model.settle();
+    all_die(&mut model);
+    assert_eq!(
+        (model.settle(), model.running()),
+        (Outcome::Finished, BTreeSet::new())
+    );
+    assert_eq!(model.observed.sandboxes.len(), 1);
+}

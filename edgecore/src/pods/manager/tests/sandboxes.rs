@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{booted, web};
+use super::{booted, pod, web};
 
 #[tokio::test(start_paused = true)]
 async fn a_dead_sandbox_is_stopped_before_its_successor_is_made() {
@@ -55,4 +55,20 @@ async fn a_job_whose_sandbox_dies_is_not_done_because_it_ends_well_when_it_is_st
         .into_iter()
         .find(|status| status.phase.as_deref() == Some("Succeeded"));
     assert_eq!(over, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_container_that_never_restarts_runs_again_where_its_sandbox_was_replaced() {
+    let node = booted(&["app:1"]).await;
+    let containers =
+        json!([{"name": "a", "image": "app:1"}, {"name": "b", "image": "app:1", "restartPolicy": "Never"}]);
+    node.want(&pod("web", "u1", &json!({"containers": containers})));
+    node.until("Running", |node| node.phase("u1") == "Running").await;
+    node.runtime.sandboxes_die();
+    node.until("Running again", |node| {
+        node.runtime.count("CreateContainer") == 4 && node.runtime.running() == ["a", "b"]
+    })
+    .await;
+    let mut phases = node.told("u1").into_iter().filter_map(|status| status.phase);
+    assert!(phases.all(|phase| phase == "Pending" || phase == "Running"));
 }
