@@ -1,5 +1,7 @@
 //! The conditions of a pod.
 
+use std::time::SystemTime;
+
 use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod, PodCondition, PodStatus};
 
 use super::{Failure, StatusInput, time};
@@ -16,6 +18,11 @@ const OWNED: [&str; 5] = [
     "PodScheduled",
 ];
 
+/// Those of them that follow from the statuses of containers.
+const OF_CONTAINERS: [&str; 3] = ["Initialized", "Ready", "ContainersReady"];
+
+/// The reasons of what is not ready because its pod ends.
+const ENDED: [&str; 2] = ["PodCompleted", "PodFailed"];
 /// The condition of a pod that somebody has to end.
 const DISRUPTION: &str = "DisruptionTarget";
 /// Its reason where that is the node.
@@ -45,36 +52,49 @@ impl Verdict {
 
 /// Sets the node's own conditions. A transition time changes only with its status.
 pub(super) fn apply(input: &StatusInput<'_>, old: &PodStatus, status: &mut PodStatus) {
-    let containers_ready = containers_ready(input.pod, status);
+    let sandbox = Verdict {
+        holds: has_sandbox(input),
+        reason: None,
+        message: None,
+    };
+    let [initialized, ready, containers_ready] = of_containers(input.pod, old, status);
+    let verdicts = [sandbox, initialized, ready, containers_ready, Verdict::YES];
+    let told = (old, input.now);
+    let conditions = OWNED
+        .iter()
+        .zip(verdicts)
+        .map(|(name, verdict)| condition(input.pod, told, name, verdict));
+    let now = || time(input.now);
+    let resize = input.resize.conditions();
+    let resize = resize.map(|told| told.since(old.conditions.as_deref(), now()));
+    let all = conditions.chain(resize).chain(disruption(input, old));
+    status.conditions = Some(all.collect());
+}
+
+/// Sets anew what the health of containers decides. Of a pod that was said to end, nothing.
+pub(super) fn follow_health(pod: &Pod, told: (&PodStatus, SystemTime), status: &mut PodStatus) {
+    let verdicts = of_containers(pod, told.0, status);
+    let ends = |c: &PodCondition| c.reason.as_deref().is_some_and(|reason| ENDED.contains(&reason));
+    for (name, verdict) in OF_CONTAINERS.iter().zip(verdicts) {
+        let mut own = status.conditions.iter_mut().flatten();
+        if let Some(own) = own.find(|c| c.type_ == *name && !ends(c)) {
+            *own = condition(pod, told, name, verdict);
+        }
+    }
+}
+
+/// What the statuses of containers say of [`OF_CONTAINERS`].
+fn of_containers(pod: &Pod, old: &PodStatus, status: &PodStatus) -> [Verdict; 3] {
+    let containers_ready = containers_ready(pod, status);
     let ready = match &containers_ready {
-        Verdict { holds: true, .. } => gates(input.pod),
+        Verdict { holds: true, .. } => gates(pod),
         Verdict { reason, message, .. } => Verdict {
             holds: false,
             reason: *reason,
             message: message.clone(),
         },
     };
-    let sandbox = Verdict {
-        holds: has_sandbox(input),
-        reason: None,
-        message: None,
-    };
-    let verdicts = [
-        sandbox,
-        initialized(input.pod, old, status),
-        ready,
-        containers_ready,
-        Verdict::YES,
-    ];
-    let conditions = OWNED
-        .iter()
-        .zip(verdicts)
-        .map(|(name, verdict)| condition(input, old, name, verdict));
-    let now = || time(input.now);
-    let resize = input.resize.conditions();
-    let resize = resize.map(|told| told.since(old.conditions.as_deref(), now()));
-    let all = conditions.chain(resize).chain(disruption(input, old));
-    status.conditions = Some(all.collect());
+    [initialized(pod, old, status), ready, containers_ready]
 }
 
 /// Said once and for ever of a pod that goes so that the node lives. Others have this condition too, and theirs is
@@ -90,12 +110,12 @@ fn disruption(input: &StatusInput<'_>, old: &PodStatus) -> Option<PodCondition> 
             message: Some(failure.message.clone()),
             ..Verdict::because(true, BY_THE_NODE)
         };
-        condition(input, old, DISRUPTION, verdict)
+        condition(input.pod, (old, input.now), DISRUPTION, verdict)
     };
     said.cloned().or_else(|| failure.map(new))
 }
 
-fn condition(input: &StatusInput<'_>, old: &PodStatus, name: &str, verdict: Verdict) -> PodCondition {
+fn condition(pod: &Pod, (old, now): (&PodStatus, SystemTime), name: &str, verdict: Verdict) -> PodCondition {
     let status = if verdict.holds { "True" } else { "False" };
     let before = old
         .conditions
@@ -109,8 +129,8 @@ fn condition(input: &StatusInput<'_>, old: &PodStatus, name: &str, verdict: Verd
         message: verdict.message,
         last_transition_time: before
             .and_then(|condition| condition.last_transition_time.clone())
-            .or_else(|| Some(time(input.now))),
-        observed_generation: input.pod.metadata.generation,
+            .or_else(|| Some(time(now))),
+        observed_generation: pod.metadata.generation,
         last_probe_time: None,
     }
 }

@@ -1,5 +1,7 @@
 //! The statuses of a pod's containers.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::api::core::v1::{
     Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,
     ContainerStatus, ContainerUser, LinuxContainerUser, Pod, PodStatus, ResourceRequirements, VolumeMount,
@@ -295,19 +297,19 @@ fn is_initialized(input: &StatusInput<'_>) -> bool {
 }
 
 /// Sets `started` and `ready`.
-pub(super) fn apply_health(input: &StatusInput<'_>, status: &mut PodStatus) {
+pub(super) fn apply_health(pod: &Pod, health: &BTreeMap<String, Health>, status: &mut PodStatus) {
     for container in status.container_statuses.iter_mut().flatten() {
-        let health = health_of(input, container);
+        let health = health_of(pod, health, container);
         container.started = Some(health.started);
         container.ready = health.started && health.ready;
     }
     for container in status.init_container_statuses.iter_mut().flatten() {
-        let health = health_of(input, container);
+        let health = health_of(pod, health, container);
         let state = container.state.as_ref();
         let ended = state.and_then(|state| state.terminated.as_ref());
         let done = ended.is_some_and(|ended| ended.exit_code == 0);
         container.started = Some(health.started);
-        container.ready = if lasts(input.pod, &container.name) {
+        container.ready = if lasts(pod, &container.name) {
             health.started && health.ready
         } else {
             done
@@ -320,7 +322,7 @@ fn lasts(pod: &Pod, name: &str) -> bool {
     lifecycle::lasting(pod).any(|container| container.name == name)
 }
 
-fn health_of(input: &StatusInput<'_>, status: &ContainerStatus) -> Health {
+fn health_of(pod: &Pod, health: &BTreeMap<String, Health>, status: &ContainerStatus) -> Health {
     let running = status.state.as_ref().is_some_and(|state| state.running.is_some());
     if !running {
         return Health {
@@ -333,11 +335,11 @@ fn health_of(input: &StatusInput<'_>, status: &ContainerStatus) -> Health {
         .as_deref()
         .and_then(|id| id.split_once("://"))
         .map_or("", |(_, id)| id);
-    if let Some(health) = input.health.get(id) {
+    if let Some(health) = health.get(id) {
         return *health;
     }
     // No probe has been started for it yet: only a container without probes is as good as its process.
-    let spec = spec::all_containers(input.pod).find(|container| container.name == status.name);
+    let spec = spec::all_containers(pod).find(|container| container.name == status.name);
     let started = spec.is_none_or(|container| container.startup_probe.is_none());
     Health {
         started,

@@ -118,19 +118,32 @@ pub fn build(input: &StatusInput<'_>) -> PodStatus {
         return rejected(input, &old, (reason, message));
     }
     let mut status = from_runtime(input, &old);
-    containers::apply_health(input, &mut status);
+    containers::apply_health(input.pod, input.health, &mut status);
     settle_phase(input, &old, &mut status);
     conditions::apply(input, &old, &mut status);
     // Last: the conditions of a pod that never ran say what it lacked, not that it has failed; and those of one that
     // is about to end say so already.
     if input.end.stopped {
         containers::settle_ended(input.pod, &old, &mut status);
-        containers::apply_health(input, &mut status);
+        containers::apply_health(input.pod, input.health, &mut status);
         status.phase = Some(final_phase(&status).to_owned());
     } else {
         hold_phase(input, &old, &mut status);
     }
     fit_messages(input.pod, &mut status);
+    status
+}
+
+/// The status that was told with what the probes say now. All else in it is as it was.
+pub fn with_health(
+    pod: &Pod,
+    told: &PodStatus,
+    health: &BTreeMap<String, Health>,
+    now: SystemTime,
+) -> PodStatus {
+    let mut status = told.clone();
+    containers::apply_health(pod, health, &mut status);
+    conditions::follow_health(pod, (told, now), &mut status);
     status
 }
 

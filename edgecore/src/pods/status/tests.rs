@@ -1,6 +1,7 @@
 //! What users see of a pod at each step of its life.
 
 mod endings;
+mod health;
 
 use std::time::Duration;
 
@@ -57,6 +58,7 @@ struct World {
     last: Option<PodStatus>,
     observed: PodObserved,
     waiting: BTreeMap<String, Waiting>,
+    health: BTreeMap<String, Health>,
     resize: Resize,
     end: End,
     since: Duration,
@@ -69,6 +71,7 @@ impl World {
             last: None,
             observed,
             waiting: BTreeMap::new(),
+            health: BTreeMap::new(),
             resize: Resize::default(),
             end: End::default(),
             since: Duration::from_secs(7),
@@ -82,7 +85,7 @@ impl World {
             observed: &self.observed,
             history: &History::default(),
             waiting: &self.waiting,
-            health: &BTreeMap::new(),
+            health: &self.health,
             host_ips: &["192.168.7.2".to_owned()],
             runtime: "containerd",
             recursive_read_only: false,

@@ -3,35 +3,14 @@
 //!
 //! All else that a status says is as it was when the work began; the next look brings it up to date.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use k8s_openapi::api::core::v1::PodStatus;
 use tokio_util::sync::CancellationToken;
 
-use super::probing::Pulse;
+use super::Worker;
 use super::telling::tell;
-use super::{Order, Waiting, Worker};
-use crate::pods::kit::Kit;
-use crate::pods::lifecycle::History;
-use crate::pods::observed::PodObserved;
-use crate::pods::resize::Resize;
-use crate::pods::status::{self, End, StatusInput};
-
-/// What a status is made from, when the work began, and the probes, as they are.
-struct Sketch {
-    kit: Arc<Kit>,
-    order: Order,
-    last: Option<PodStatus>,
-    observed: PodObserved,
-    history: History,
-    waiting: BTreeMap<String, Waiting>,
-    resize: Resize,
-    end: End,
-    since: SystemTime,
-    pulse: Pulse,
-}
+use crate::pods::status;
 
 impl Worker {
     /// Reports the status, and again whenever the probes say something else, until the work is `done`. What it gives
@@ -40,63 +19,25 @@ impl Worker {
         &self,
         done: CancellationToken,
     ) -> impl Future<Output = Option<PodStatus>> + use<> {
-        // First the sketch: no beat is missed.
-        let (sketch, first) = (self.sketch(), self.publish());
+        // First the pulse: no beat is missed.
+        let pulse = self.probing.pulse().filter(|_| !self.order.removed);
+        let (kit, order) = (Arc::clone(&self.kit), self.order.clone());
+        let (first, failure) = (self.report(), self.end.failed.clone());
         async move {
-            let mut told = first.await;
-            let Some(mut sketch) = sketch else {
-                return told;
+            let (mut status, mut kept) = first.await;
+            let Some(mut pulse) = pulse else {
+                return kept.then_some(status);
             };
             // A report that has begun is not given up: it would not be known what was kept.
-            while done.run_until_cancelled(sketch.pulse.changed()).await.is_some() {
-                let status = sketch.status(told.as_ref());
-                if told.as_ref() != Some(&status) && sketch.tell(&status).await {
-                    told = Some(status);
+            while done.run_until_cancelled(pulse.changed()).await.is_some() {
+                let pod = &order.desired.pod;
+                let now = status::with_health(pod, &status, &pulse.health(), kit.clock.now());
+                let news = !kept || now != status;
+                if news && tell(&kit, &order, &now, failure.as_ref()).await {
+                    (status, kept) = (now, true);
                 }
             }
-            told
+            kept.then_some(status)
         }
-    }
-
-    /// Nothing where nothing else can be told before the work is done.
-    fn sketch(&self) -> Option<Sketch> {
-        let pulse = self.probing.pulse().filter(|_| !self.order.removed)?;
-        Some(Sketch {
-            kit: Arc::clone(&self.kit),
-            order: self.order.clone(),
-            last: self.reported.clone(),
-            observed: self.observed.clone(),
-            history: self.history.clone(),
-            waiting: self.waiting.clone(),
-            resize: self.resizing.state.clone(),
-            end: self.end.clone(),
-            since: self.since,
-            pulse,
-        })
-    }
-}
-
-impl Sketch {
-    async fn tell(&self, status: &PodStatus) -> bool {
-        tell(&self.kit, &self.order, status, self.end.failed.as_ref()).await
-    }
-
-    fn status(&self, told: Option<&PodStatus>) -> PodStatus {
-        let pod = &self.order.desired.pod;
-        status::build(&StatusInput {
-            pod,
-            last: told.or(self.last.as_ref()),
-            observed: &self.observed,
-            history: &self.history,
-            waiting: &self.waiting,
-            health: &self.pulse.health(),
-            host_ips: &self.kit.host_ips(),
-            runtime: &self.kit.runtime_name,
-            recursive_read_only: self.kit.recursive_read_only(pod),
-            resize: &self.resize,
-            end: &self.end,
-            since: self.since,
-            now: self.kit.clock.now(),
-        })
     }
 }

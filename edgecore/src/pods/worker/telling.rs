@@ -113,16 +113,21 @@ impl Worker {
         })
     }
 
-    /// Reports the status if it says something new. `None` when it could not be kept. Borrows nothing, so
-    /// that work goes on meanwhile.
-    pub(super) fn publish(&self) -> impl Future<Output = Option<PodStatus>> + use<> {
+    /// Reports the status if it says something new. `None` when it could not be kept.
+    pub(super) async fn publish(&self) -> Option<PodStatus> {
+        let (status, kept) = self.report().await;
+        kept.then_some(status)
+    }
+
+    /// The same; says whether it is kept. Borrows nothing, so that work goes on meanwhile.
+    pub(super) fn report(&self) -> impl Future<Output = (PodStatus, bool)> + use<> {
         let status = self.status();
         let news = self.reported.as_ref() != Some(&status) && !self.order.removed;
         let (kit, order) = (Arc::clone(&self.kit), self.order.clone());
         let failure = self.end.failed.clone();
         async move {
             let kept = !news || tell(&kit, &order, &status, failure.as_ref()).await;
-            kept.then_some(status)
+            (status, kept)
         }
     }
 
