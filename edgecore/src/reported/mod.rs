@@ -12,7 +12,8 @@
 //! budget says so.
 //!
 //! **Invariant:** changes reach the store in the order in which the outbox made them, so that a
-//! deletion can never be overtaken by the entry that it deletes.
+//! deletion can never be overtaken by the entry that it deletes; and an entry is written before the one that it
+//! replaces is deleted. A power cut between two writes leaves both, and the next start deletes the older one.
 
 mod devices;
 mod flow;
@@ -107,6 +108,7 @@ impl Reporter {
             .filter_map(|entry| OutboxKey::from_wire(entry.key.clone()))
             .collect();
         let places = devices::Places::of(&entries);
+        let replaced = replaced(&entries);
         let (outbox, unreadable) = Outbox::load(entries, reserved.unwrap_or_default());
         for error in unreadable {
             tracing::warn!(%error, "the outbox was repaired");
@@ -118,6 +120,10 @@ impl Reporter {
             made: 0,
             devices: places,
         };
+        // Before anything else is written: one that outlived its successor would be sent at a later start.
+        for seq in replaced {
+            book.keep(Table::Outbox, entry_key(seq), Op::Delete);
+        }
         for (uid, bytes) in db.scan(Table::PodState).await? {
             match serde_json::from_slice::<LastStatus>(&bytes) {
                 Ok(last) => book.remember(uid, last, &waiting),
@@ -276,12 +282,12 @@ impl Book {
     fn note(&mut self, change: Change, table: Table) {
         // The reservation first: a number on disk is never beyond what is reserved there.
         self.note_reservation(change.reserved);
-        for seq in change.delete {
-            self.keep(table, entry_key(seq), Op::Delete);
-        }
         if let Some(entry) = change.write {
             let key = entry_key(Seq(entry.seq));
             self.keep(table, key, Op::Put(entry.encode_to_vec().into()));
+        }
+        for seq in change.delete {
+            self.keep(table, entry_key(seq), Op::Delete);
         }
     }
 
@@ -315,6 +321,26 @@ impl Book {
             self.keep(Table::PodState, uid.to_owned(), Op::Delete);
         }
     }
+}
+
+/// Entries of the node and of pods of which a newer one is on flash. (Those of devices have their
+/// [places](devices::Places), and an event replaces none.)
+fn replaced(entries: &[Entry]) -> Vec<Seq> {
+    let mut newest: BTreeMap<OutboxKey, u64> = BTreeMap::new();
+    let mut replaced = Vec::new();
+    for entry in entries {
+        let Some(key) = OutboxKey::from_wire(entry.key.clone()) else {
+            continue;
+        };
+        if key.is_event() || matches!(key, OutboxKey::Device(_)) {
+            continue;
+        }
+        let seq = entry.seq;
+        let other = newest.get(&key).copied();
+        newest.insert(key, other.map_or(seq, |other| other.max(seq)));
+        replaced.extend(other.map(|other| Seq(other.min(seq))));
+    }
+    replaced
 }
 
 /// Numbers in the order of the keys.

@@ -1,5 +1,7 @@
 //! Reports that outlive restarts, and leave the disk when the cloud has them.
 
+mod powercut;
+
 use super::*;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use protocol::devices::{DeviceIdentity, DeviceStatusStatus};

@@ -2,6 +2,8 @@
 //!
 //! Each status that replaces one is two changes: its entry is written, and the older one deleted. While the
 //! disk takes nothing, both are left out once neither matters, so that a full disk does not fill the memory.
+//! What is left then goes to flash in this order: the reservation of numbers, what is written, what is deleted.
+//! So a power cut between two commits never leaves neither of an entry and the one that it replaces.
 //!
 //! **Invariant:** the deletion of an entry is left out only when it is sure that the entry never was on flash:
 //! one that stayed there would be sent after the next start, and the cluster would go back to it.
@@ -91,7 +93,7 @@ impl Unwritten {
         last.retain(|(place, _)| seen.insert(place.clone()));
         last.retain(|(place, op)| !matches!(op, Op::Delete) || !absent.contains(place));
         last.reverse();
-        last.sort_by_key(|(place, _)| !is_reservation(place));
+        last.sort_by_key(|(place, op)| (!is_reservation(place), matches!(op, Op::Delete)));
         self.changes = last;
     }
 }
@@ -120,8 +122,8 @@ mod tests {
 
     /// The entry of this number takes the place of the one before.
     fn replace(unwritten: &mut Unwritten, number: u32) {
-        unwritten.push(Table::Outbox, (number - 1).to_string(), Op::Delete);
         unwritten.push(Table::Outbox, number.to_string(), Op::Put("x".into()));
+        unwritten.push(Table::Outbox, (number - 1).to_string(), Op::Delete);
     }
 
     /// `+` is written, `-` is deleted.
@@ -140,14 +142,14 @@ mod tests {
             replace(&mut unwritten, number);
             drop(unwritten.offer(512));
             unwritten.refused(&FULL);
-            assert_eq!(left(&unwritten), ["-1".to_owned(), format!("+{number}")]);
+            assert_eq!(left(&unwritten), [format!("+{number}"), "-1".to_owned()]);
         }
         unwritten.push(Table::PodState, "u1".to_owned(), Op::Put("x".into()));
         unwritten.push(Table::PodState, "u1".to_owned(), Op::Delete);
         unwritten.refused(&FULL);
         assert_eq!(
             left(&unwritten),
-            ["-1", "+99", "-u1"],
+            ["+99", "-1", "-u1"],
             "an older row may be there"
         );
     }
@@ -169,7 +171,7 @@ mod tests {
                 drop(unwritten.offer(512));
                 unwritten.refused(&FULL);
             }
-            assert_eq!(left(&unwritten), ["-1", "-2", "+8"]);
+            assert_eq!(left(&unwritten), ["+8", "-1", "-2"]);
             drop(unwritten.offer(512));
             unwritten.written();
             assert!(unwritten.len() == 0 && unwritten.doubtful.is_empty());

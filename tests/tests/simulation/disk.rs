@@ -61,8 +61,8 @@ pub(crate) fn ops(change: Change) -> Vec<Op> {
     let deletes = change.delete.into_iter().map(Op::Delete);
     reserve
         .into_iter()
-        .chain(deletes)
         .chain(change.write.map(Op::Put))
+        .chain(deletes)
         .collect()
 }
 
