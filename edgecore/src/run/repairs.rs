@@ -40,7 +40,7 @@ async fn told(
 fn event(node: &str, now: SystemTime, number: usize, incident: &Incident) -> Event {
     let nanoseconds = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
     let reason = match incident.rung {
-        Rung::Snapshots | Rung::Rows | Rung::Stale | Rung::Salvaged => "StoreRepaired",
+        Rung::Snapshots | Rung::Rows | Rung::Stale | Rung::Salvaged | Rung::Log => "StoreRepaired",
         Rung::Emptied => "StoreLost",
     };
     Event {

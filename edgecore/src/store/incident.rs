@@ -14,6 +14,8 @@ pub enum Rung {
     Stale,
     /// What could be read was moved into a new database.
     Salvaged,
+    /// Damaged commits of the log in front of it were left out.
+    Log,
     /// The database was put aside, and an empty one begun.
     Emptied,
 }
@@ -36,6 +38,7 @@ impl fmt::Display for Incident {
             Rung::Rows => "damaged rows were dropped",
             Rung::Stale => "it may be older than what was written last",
             Rung::Salvaged => "what could be read was moved into a new database",
+            Rung::Log => "damaged commits of its log were left out",
             Rung::Emptied => "it was put aside, and started empty",
         };
         write!(f, "the store {}: {what}: {}", self.database, self.detail)

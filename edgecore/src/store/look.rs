@@ -89,9 +89,11 @@ fn read(root: &Path, copy: &Copied, name: &str, troubles: &mut Vec<String>) -> R
 
 /// The rows of a database that may be changed, and what had to be done to read them.
 fn rows(root: &Path, name: &str) -> Result<(MemoryStore, Vec<Incident>), StoreError> {
-    let (store, _, incidents) = repair(&Place::new(root, name))?;
+    let (store, _, mut incidents) = repair(&Place::new(root, name))?;
     let store: SledStore = if name == SAYS {
-        Tail::open(&tail_of(root, name), store, None)?.into_store()
+        let tail = Tail::open(&tail_of(root, name), store, None)?;
+        incidents.extend(tail.found());
+        tail.into_store()
     } else {
         store
     };
@@ -111,7 +113,7 @@ fn to_be_done(incident: &Incident) -> String {
             "nothing of it can be shown. edgecore puts it aside when it is started, begins anew, and tells the \
              cluster, which sends its part again"
         }
-        Rung::Snapshots | Rung::Rows | Rung::Stale | Rung::Salvaged => {
+        Rung::Snapshots | Rung::Rows | Rung::Stale | Rung::Salvaged | Rung::Log => {
             "this shows what can be read. edgecore repairs it when it is started, and tells the cluster, which \
              sends what is missing"
         }

@@ -7,6 +7,7 @@
 //! <root>/<name>.quarantined/   the last one that was given up
 //! <root>/objects/<name>/       its content files
 //! <root>/<name>.tail           the log in front of it, where there is one
+//! <root>/<name>.tail.quarantined   the last one that was damaged
 //! ```
 //!
 //! **Invariant:** `<name>` is a whole database at any instant: another one takes its place by one exchange of

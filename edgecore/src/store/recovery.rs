@@ -67,7 +67,9 @@ pub fn open(root: &Path, name: &str) -> Result<Opened, StoreError> {
     format::check(root)?;
     let mut opened = open_at(&Place::new(root, name))?;
     if name == SAYS {
-        opened.store = Tail::open(&tail_of(root, name), opened.store, None)?.into_store();
+        let tail = Tail::open(&tail_of(root, name), opened.store, None)?;
+        opened.incidents.extend(tail.found());
+        opened.store = tail.into_store();
     }
     Ok(opened)
 }

@@ -4,7 +4,12 @@
 //! commit a little before the disk is full, and keeps a *ballast*: a file of 8 MiB that is removed when the
 //! store must be opened and others have filled the disk. It is made again once there is plenty of room.
 
-use super::{QUARANTINED, StoreError, place::remove_all};
+use super::{
+    QUARANTINED, StoreError,
+    place::remove_all,
+    recovery::{SAYS, tail_of},
+    tail,
+};
 use nix::{fcntl::posix_fallocate, sys::statvfs::statvfs};
 use parking_lot::Mutex;
 use std::{
@@ -62,6 +67,7 @@ impl Space {
         for path in aside.map(|name| self.root.join(name).with_extension(QUARANTINED)) {
             drop(remove_all(&path));
         }
+        drop(fs::remove_file(tail::aside(&tail_of(&self.root, SAYS))));
         if fs::remove_file(self.root.join("ballast")).is_ok() {
             tracing::warn!("the disk is full; the store's ballast is given up");
         }

@@ -120,19 +120,20 @@ fn open_guarded(root: &Path, name: &str, space: &Arc<Space>) -> Result<(Db, Vec<
     let before = untold::load(&untold::path(&place.db));
     let opened = with_room(&place, space)?;
     tell(&opened.incidents);
+    let mut now = opened.incidents;
     let store = Guarded::new(place, Arc::clone(space), opened.store);
     let started = if name == SAYS {
-        Db::start(
-            name,
-            Tail::open(&tail_of(root, name), store, Some(Arc::clone(space)))?,
-        )
+        let tail = Tail::open(&tail_of(root, name), store, Some(Arc::clone(space)))?;
+        tell(tail.found().as_slice());
+        now.extend(tail.found());
+        Db::start(name, tail)
     } else {
         Db::start(name, store)
     };
     let db = started.map_err(StoreError::io("start a thread for", root))?;
     let mut incidents = before;
-    incidents.retain(|incident| !opened.incidents.contains(incident));
-    incidents.extend(opened.incidents);
+    incidents.retain(|incident| !now.contains(incident));
+    incidents.extend(now);
     Ok((db, incidents, opened.epoch))
 }
 

@@ -9,24 +9,28 @@
 //! commit ──frame──► <root>/<name>.tail ──newest of each key──► database ──► the file starts again
 //! ```
 //!
-//! A power cut leaves the last frame torn; that one was not acknowledged. Reading ends at the first frame that is not
-//! whole, or whose number is not the next: what may lie behind is of an earlier life of the file, and in the
-//! database. A frame that is whole was acknowledged. Changes of tables that are not known here, made by a newer
-//! program, go into the database as they are; at a frame that cannot be understood the store is not opened.
+//! A power cut leaves the last frame torn; that one was not acknowledged. A frame that is whole was. Whole frames
+//! behind one that is not, with numbers that go on, show that a bad disk damaged what was acknowledged: `read` goes
+//! on with them, the file is kept aside, and the cluster is told. Frames with other numbers are of an earlier life
+//! of the file, and in the database. Changes of tables that are not known here, made by a newer program, go into
+//! the database as they are; at a frame that cannot be understood the store is not opened.
+//!
+//! What it does not do: read frames whose dictionary is in a damaged one. They are told as missing.
 //!
 //! **Invariant:** the database and the frames, in order, are what was committed, at every instant.
 
 mod frame;
+mod read;
 
 use super::{
-    Batch, MAX_BATCH_BYTES, MAX_OPS, Op, Store, StoreError, Table, guarded::bytes_of, objects::sync_dir,
-    space::Space,
+    Batch, Incident, MAX_BATCH_BYTES, MAX_OPS, Op, QUARANTINED, Store, StoreError, Table, guarded::bytes_of,
+    objects::sync_dir, space::Space, untold,
 };
 use bytes::Bytes;
 use frame::value_of;
 use std::{
     collections::BTreeMap,
-    fs::{File, OpenOptions},
+    fs::{self, File, OpenOptions},
     io,
     os::unix::fs::{FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
@@ -64,6 +68,10 @@ pub(super) struct Tail<S> {
     pending: BTreeMap<(Table, String), Pending>,
     /// The newest change of each key of tables that are not known here. Only reading the file adds some.
     foreign: BTreeMap<Vec<u8>, Op>,
+    /// What was damaged when it was opened.
+    found: Option<Incident>,
+    /// That damage is still in the file.
+    is_damaged: bool,
     broken: bool,
 }
 
@@ -98,20 +106,11 @@ impl<S: Store> Put<'_, S> {
 impl<S: Store> Tail<S> {
     /// Puts the log at `path` in front of a database, and what it holds into it.
     pub(super) fn open(path: &Path, store: S, space: Option<Arc<Space>>) -> Result<Self, StoreError> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(path)
-            .map_err(StoreError::io("open", path))?;
-        path.parent().map_or(Ok(()), sync_dir)?;
         let mut tail = Self {
             store,
             space,
             path: path.to_owned(),
-            file,
+            file: open_file(path)?,
             len: 0,
             lasting: 0,
             // Never the number that frames of an earlier life go on with.
@@ -119,63 +118,29 @@ impl<S: Store> Tail<S> {
             dictionary: Vec::new(),
             pending: BTreeMap::new(),
             foreign: BTreeMap::new(),
+            found: None,
+            is_damaged: false,
             broken: false,
         };
         tail.read()?;
+        if let Some(incident) = &tail.found {
+            // Before it is acted on, as all repairs are.
+            untold::add(&untold::path(path), std::slice::from_ref(incident));
+            tail.is_damaged = true;
+        }
         // On a full disk the database stays as it is, and the log in front of it.
         tail.fold_if_there_is_room()?;
         Ok(tail)
     }
 
+    /// What was damaged when it was opened.
+    pub(super) fn found(&self) -> Option<Incident> {
+        self.found.clone()
+    }
+
     /// The database alone.
     pub(super) fn into_store(self) -> S {
         self.store
-    }
-
-    fn read(&mut self) -> Result<(), StoreError> {
-        let mut bytes = Vec::new();
-        io::Read::read_to_end(&mut self.file, &mut bytes).map_err(StoreError::io("read", &self.path))?;
-        self.lasting = bytes.len() as u64;
-        let mut expected = None;
-        while let Some((number, kind, packed)) =
-            frame::first(&bytes[usize::try_from(self.len).unwrap_or(usize::MAX)..])
-        {
-            if expected.is_some_and(|expected| number != expected) {
-                break;
-            }
-            let understood = self.unpack(kind, packed);
-            let understood = understood.and_then(|raw| Some((frame::decode(&raw)?, raw)));
-            let (batch, raw) = understood.ok_or_else(|| self.newer())?;
-            self.len += (frame::HEAD + packed.len()) as u64;
-            self.learn(&raw);
-            self.take(&batch);
-            self.next = number + 1;
-            expected = Some(self.next);
-        }
-        let rest = bytes.len() as u64 - self.len;
-        if rest > 0 {
-            self.cut(self.len)?;
-            tracing::info!(path = %self.path.display(), rest, "the end of a log is not whole; it was not acknowledged");
-        }
-        Ok(())
-    }
-
-    fn newer(&self) -> StoreError {
-        StoreError::Newer {
-            path: self.path.clone(),
-            what: format!("what stands at byte {} is of a kind that is not known", self.len),
-        }
-    }
-
-    fn unpack(&self, kind: u8, packed: &[u8]) -> Option<Vec<u8>> {
-        let dictionary: &[u8] = match kind {
-            PLAIN => &[],
-            WITH_DICTIONARY => &self.dictionary,
-            _ => return None,
-        };
-        let size = usize::try_from(zstd::zstd_safe::get_frame_content_size(packed).ok()??).ok()?;
-        let mut unpacker = zstd::bulk::Decompressor::with_dictionary(dictionary).ok()?;
-        unpacker.decompress(packed, size.min(4 * MOST_OF_BATCH)).ok()
     }
 
     fn pack(&self, raw: &[u8]) -> io::Result<Vec<u8>> {
@@ -239,11 +204,22 @@ impl<S: Store> Tail<S> {
     /// Shortens the file for good: what goes past it into the database must not find old frames behind it
     /// at the next open.
     fn empty(&mut self) -> Result<(), StoreError> {
+        if self.is_damaged {
+            return self.put_aside();
+        }
         self.cut(0)?;
         if self.lasting > 0 {
             self.file.sync_all().map_err(StoreError::io("sync", &self.path))?;
             self.lasting = 0;
         }
+        Ok(())
+    }
+
+    /// Keeps the damaged file for whoever wants to look, and begins another.
+    fn put_aside(&mut self) -> Result<(), StoreError> {
+        fs::rename(&self.path, aside(&self.path)).map_err(StoreError::io("rename", &self.path))?;
+        self.file = open_file(&self.path)?;
+        (self.lasting, self.is_damaged) = (0, false);
         Ok(())
     }
 
@@ -315,6 +291,20 @@ impl<S: Store> Tail<S> {
         }
         Ok(())
     }
+}
+
+fn open_file(path: &Path) -> Result<File, StoreError> {
+    let mut options = OpenOptions::new();
+    let options = options.read(true).write(true).create(true).truncate(false);
+    let file = options.mode(0o600).open(path);
+    let file = file.map_err(StoreError::io("open", path))?;
+    path.parent().map_or(Ok(()), sync_dir)?;
+    Ok(file)
+}
+
+/// Where a damaged log is kept.
+pub(super) fn aside(path: &Path) -> PathBuf {
+    path.with_extension(format!("tail.{QUARANTINED}"))
 }
 
 fn weight<'a>(ops: impl Iterator<Item = &'a Op>) -> usize {

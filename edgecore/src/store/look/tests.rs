@@ -101,6 +101,34 @@ async fn a_database_that_cannot_be_read_is_not_put_aside() {
 }
 
 #[tokio::test]
+async fn damage_in_the_middle_of_the_log_is_said_and_costs_what_it_hit() {
+    let root = Scratch::new();
+    let stores = open_stores(root.path()).unwrap();
+    let log = tail_of(root.path(), SAYS);
+    let mut ends = Vec::new();
+    for key in ["a", "b", "c"] {
+        let said = Batch::new().put(Table::Outbox, key, key);
+        stores.outbox.commit(said).await.unwrap();
+        ends.push(fs::metadata(&log).unwrap().len());
+    }
+    let root = killed(&root);
+    let log = tail_of(root.path(), SAYS);
+    let mut bytes = fs::read(&log).unwrap();
+    bytes[usize::try_from(ends[1]).unwrap() - 1] ^= 1;
+    fs::write(&log, bytes).unwrap();
+
+    let seen = looked(&root);
+    assert_eq!(keys(&seen.outbox, Table::Outbox).await, ["a", "c"]);
+    let text = seen.troubles.join("\n");
+    assert!(text.contains("the store outbox is damaged"), "{text}");
+
+    let stores = open_stores(root.path()).unwrap();
+    assert_eq!(keys(&stores.outbox, Table::Outbox).await, ["a", "c"]);
+    let rungs: Vec<_> = stores.incidents.iter().map(|incident| incident.rung).collect();
+    assert_eq!(rungs, [Rung::Log]);
+}
+
+#[tokio::test]
 async fn what_was_repaired_and_not_told_yet_is_said() {
     let root = left().await;
     fs::remove_dir_all(root.path().join("objects/meta")).unwrap();

@@ -9,6 +9,8 @@ use crate::store::{Batch, Op, envelope::parse_key};
 /// What stands before the packed changes.
 pub(super) const HEAD: usize = 4 + 8 + 1 + DIGEST;
 const DIGEST: usize = 16;
+/// How the packed changes of every frame begin.
+const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 
 /// A frame as it stands in the file.
 pub(super) fn write(number: u64, kind: u8, packed: &[u8]) -> io::Result<Vec<u8>> {
@@ -30,6 +32,33 @@ pub(super) fn first(bytes: &[u8]) -> Option<(u64, u8, &[u8])> {
     let packed = rest.get(..usize::try_from(len).ok()?)?;
     let number = u64::from_le_bytes(fields[4..12].try_into().ok()?);
     (*written == digest(fields, packed)).then_some((number, fields[12], packed))
+}
+
+/// Where the next frame begins whose number goes on: at once, or behind bytes that are not what was written.
+///
+/// So many bytes hold at least one frame, and no more than fit; a number that fits neither is of an earlier life
+/// of the file. Behind a damaged first frame any number may follow.
+pub(super) fn seek(bytes: &[u8], expected: Option<u64>) -> Option<usize> {
+    (0..bytes.len()).find(|skipped| {
+        let rest = &bytes[*skipped..];
+        goes_on(rest, *skipped, expected) && first(rest).is_some()
+    })
+}
+
+/// Whether a head behind so many skipped bytes may be that of the next frame. It spares most digests.
+fn goes_on(rest: &[u8], skipped: usize, expected: Option<u64>) -> bool {
+    let Some((head, packed)) = rest.split_at_checked(HEAD) else {
+        return false;
+    };
+    let Some(expected) = expected else {
+        return skipped == 0 || packed.starts_with(&ZSTD);
+    };
+    let number = head[4..12].try_into().map(u64::from_le_bytes);
+    let missing = number.ok().and_then(|number| number.checked_sub(expected));
+    missing.is_some_and(|missing| {
+        let fit = (skipped / HEAD) as u64;
+        missing <= fit && (missing > 0) == (skipped > 0)
+    })
 }
 
 /// The changes of a batch as bytes.

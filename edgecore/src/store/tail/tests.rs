@@ -1,5 +1,7 @@
 //! What a short log must keep, whatever happens to its end.
 
+mod damage;
+
 use std::fs;
 
 use proptest::prelude::*;
@@ -71,30 +73,6 @@ fn what_was_committed_is_there_after_a_kill_and_a_torn_end_costs_that_end_alone(
         assert_eq!(rows(&open), rows(&model), "cut at {cut}");
         assert_eq!(rows(&kept), rows(&model), "it is in the database once it is open");
         assert_eq!(fs::read(&path).unwrap().len(), 0);
-    }
-}
-
-#[test]
-fn any_flipped_bit_ends_the_reading_and_what_is_behind_is_not_taken() {
-    let root = Scratch::new();
-    let path = root.path().join("outbox.tail");
-    let mut first = 0;
-    {
-        let mut open = tail(&root, &Kept::default());
-        for number in 0..3 {
-            open.commit(&one("k", &number.to_string())).unwrap();
-            if number == 0 {
-                first = usize::try_from(open.len).unwrap();
-            }
-        }
-    }
-    let whole = fs::read(&path).unwrap();
-    for at in first..2 * first {
-        let mut flipped = whole.clone();
-        flipped[at] ^= 4;
-        fs::write(&path, flipped).unwrap();
-        let open = tail(&root, &Kept::default());
-        assert_eq!(open.get(Table::Device, "k").unwrap().unwrap(), "0", "byte {at}");
     }
 }
 
