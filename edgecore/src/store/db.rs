@@ -7,7 +7,10 @@
 //!
 //! **Invariant:** `commit` returns `Ok` only for a batch that is durable.
 
-use super::{Batch, MAX_BATCH_BYTES, MAX_OPS, MemoryStore, Store, StoreError, Table};
+use super::{
+    Batch, MAX_BATCH_BYTES, MAX_OPS, MemoryStore, Store, StoreError, Table,
+    pulse::{Pulse, Watched},
+};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use std::{sync::Arc, thread, time::Duration};
@@ -19,7 +22,7 @@ use tokio::{
 
 /// Requests that may wait; who comes later waits with them.
 const QUEUE: usize = 64;
-/// A commit that takes longer than this hangs.
+/// A commit that takes longer than this hangs; of one that is many of the database, each is timed alone.
 const STUCK_AFTER: Duration = Duration::from_secs(30);
 /// How often the watchdog looks.
 const WATCH_EVERY: Duration = Duration::from_secs(5);
@@ -34,7 +37,7 @@ pub struct Db(Backend);
 enum Backend {
     Writer {
         queue: mpsc::Sender<Request>,
-        busy_since: Arc<Mutex<Option<Instant>>>,
+        pulse: Pulse,
     },
     /// No thread, so that tests may pause the clock.
     Memory(Arc<Mutex<MemoryStore>>),
@@ -61,7 +64,7 @@ pub enum WriterEnded {
     /// A commit has taken so long that it will never end.
     #[error("a commit of the store has hung for {after:?}; edgecore restarts to open it again")]
     Stuck {
-        /// How long it has taken so far.
+        /// For how long it was seen.
         after: Duration,
     },
     /// The writer stopped after a failure that is in the log.
@@ -72,18 +75,22 @@ pub enum WriterEnded {
 impl Db {
     /// Hands a store to a writer thread of its own.
     pub fn start(name: &str, store: impl Store + 'static) -> std::io::Result<Self> {
+        Self::start_with(name, store, Pulse::default())
+    }
+
+    /// The same for a store that says itself when it comes to its next step.
+    pub(super) fn start_with(name: &str, store: impl Store + 'static, pulse: Pulse) -> std::io::Result<Self> {
         let (queue, requests) = mpsc::channel(QUEUE);
-        let busy_since = Arc::new(Mutex::new(None));
         let writer = Writer {
             store,
             requests,
-            busy_since: busy_since.clone(),
+            pulse: pulse.clone(),
             held: None,
         };
         thread::Builder::new()
             .name(format!("store-{name}"))
             .spawn(move || writer.run())?;
-        Ok(Self(Backend::Writer { queue, busy_since }))
+        Ok(Self(Backend::Writer { queue, pulse }))
     }
 
     /// A store that forgets everything with its last handle.
@@ -138,15 +145,16 @@ impl Db {
 
     /// Returns when the writer has ended or hangs. A task of the supervisor's.
     pub async fn watch(self) -> WriterEnded {
-        let Backend::Writer { queue, busy_since } = self.0 else {
+        let Backend::Writer { queue, pulse } = self.0 else {
             return std::future::pending().await;
         };
+        let mut watched = Watched::default();
         loop {
             tokio::select! {
                 () = queue.closed() => return WriterEnded::Failed,
                 () = sleep(WATCH_EVERY) => {}
             }
-            let after = busy_since.lock().map_or(Duration::ZERO, |since| since.elapsed());
+            let after = watched.look(pulse.step(), Instant::now());
             if after > STUCK_AFTER {
                 return WriterEnded::Stuck { after };
             }
@@ -166,7 +174,7 @@ async fn ask<T>(
 struct Writer<S> {
     store: S,
     requests: mpsc::Receiver<Request>,
-    busy_since: Arc<Mutex<Option<Instant>>>,
+    pulse: Pulse,
     /// A request that was taken from the queue and did not fit into the group.
     held: Option<Request>,
 }
@@ -196,9 +204,9 @@ impl<S: Store> Writer<S> {
         let Some((batch, waiting)) = self.gather(first) else {
             return Ok(());
         };
-        *self.busy_since.lock() = Some(Instant::now());
+        self.pulse.turn();
         let result = self.store.commit(&batch);
-        *self.busy_since.lock() = None;
+        self.pulse.turn();
         for done in waiting {
             drop(done.send(result.clone()));
         }
@@ -255,98 +263,4 @@ fn scan_all(store: &impl Store, table: Table) -> Result<Vec<(String, Bytes)>, St
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
-    /// Blocks its first commit until told to go on, and counts.
-    struct Slow {
-        inner: MemoryStore,
-        go: std::sync::mpsc::Receiver<()>,
-        commits: Arc<AtomicUsize>,
-        fail: bool,
-    }
-
-    impl Store for Slow {
-        fn get(&self, table: Table, key: &str) -> Result<Option<Bytes>, StoreError> {
-            self.inner.get(table, key)
-        }
-        fn scan(
-            &self,
-            table: Table,
-            after: Option<&str>,
-            n: usize,
-        ) -> Result<Vec<(String, Bytes)>, StoreError> {
-            self.inner.scan(table, after, n)
-        }
-        fn commit(&mut self, batch: &Batch) -> Result<(), StoreError> {
-            if self.commits.fetch_add(1, Ordering::SeqCst) == 0 {
-                self.go.recv().ok();
-            }
-            if self.fail {
-                return Err(StoreError::io("sync", "/x")(std::io::ErrorKind::Other.into()));
-            }
-            self.inner.commit(batch)
-        }
-    }
-
-    fn slow(fail: bool) -> (Db, std::sync::mpsc::Sender<()>, Arc<AtomicUsize>) {
-        let (go, wait) = std::sync::mpsc::channel();
-        let commits = Arc::new(AtomicUsize::new(0));
-        let store = Slow {
-            inner: MemoryStore::new(),
-            go: wait,
-            commits: commits.clone(),
-            fail,
-        };
-        (Db::start("test", store).unwrap(), go, commits)
-    }
-
-    fn one(n: usize) -> Batch {
-        Batch::new()
-            .put(Table::Meta, "last", n.to_string())
-            .put(Table::Meta, format!("{n:02}"), "x")
-    }
-
-    #[tokio::test]
-    async fn commits_that_wait_share_one_write_and_keep_their_order() {
-        let (db, go, commits) = slow(false);
-        let mut all: Vec<_> = (0..20).map(|n| Box::pin(db.commit(one(n)))).collect();
-        // Polled in order, so queued in order; the first one holds the writer.
-        for future in &mut all {
-            assert!(futures::poll!(future).is_pending());
-        }
-        go.send(()).unwrap();
-        for future in all {
-            future.await.unwrap();
-        }
-        assert_eq!(db.get(Table::Meta, "last").await.unwrap().unwrap(), "19");
-        assert_eq!(db.scan(Table::Meta).await.unwrap().len(), 21);
-        assert!(
-            commits.load(Ordering::SeqCst) <= 3,
-            "20 commits became few writes"
-        );
-    }
-
-    #[tokio::test]
-    async fn a_batch_over_the_limit_is_refused_alone_and_the_store_lives_on() {
-        let (db, go, _) = slow(false);
-        go.send(()).unwrap();
-        let mut huge = Batch::new();
-        (0..=MAX_OPS).for_each(|n| huge.push(Table::Meta, n.to_string(), super::super::Op::Delete));
-        assert!(matches!(
-            db.commit(huge).await,
-            Err(StoreError::TooManyOps { ops: 513 })
-        ));
-        db.commit(one(1)).await.unwrap();
-    }
-
-    #[tokio::test]
-    async fn a_failed_sync_ends_the_writer_for_good() {
-        let (db, go, _) = slow(true);
-        go.send(()).unwrap();
-        assert!(matches!(db.commit(one(1)).await, Err(StoreError::Io { .. })));
-        assert!(matches!(db.commit(one(2)).await, Err(StoreError::Stopped)));
-        assert!(matches!(db.watch().await, WriterEnded::Failed));
-    }
-}
+mod tests;

@@ -31,6 +31,7 @@ mod look;
 mod memory;
 mod objects;
 mod place;
+mod pulse;
 mod recovery;
 #[cfg(test)]
 mod rollback;

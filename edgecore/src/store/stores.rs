@@ -126,7 +126,8 @@ fn open_guarded(root: &Path, name: &str, space: &Arc<Space>) -> Result<(Db, Vec<
         let tail = Tail::open(&tail_of(root, name), store, Some(Arc::clone(space)))?;
         tell(tail.found().as_slice());
         now.extend(tail.found());
-        Db::start(name, tail)
+        let pulse = tail.pulse();
+        Db::start_with(name, tail, pulse)
     } else {
         Db::start(name, store)
     };

@@ -24,7 +24,7 @@ mod read;
 
 use super::{
     Batch, Incident, MAX_BATCH_BYTES, MAX_OPS, Op, QUARANTINED, Store, StoreError, Table, guarded::bytes_of,
-    objects::sync_dir, space::Space, untold,
+    objects::sync_dir, pulse::Pulse, space::Space, untold,
 };
 use bytes::Bytes;
 use frame::value_of;
@@ -72,6 +72,8 @@ pub(super) struct Tail<S> {
     found: Option<Incident>,
     /// That damage is still in the file.
     is_damaged: bool,
+    /// Each commit of the database is a step, and each frame.
+    pulse: Pulse,
     broken: bool,
 }
 
@@ -85,6 +87,7 @@ struct Pending {
 /// Changes on their way into the database, as many at a time as it takes.
 struct Put<'a, S> {
     store: &'a mut S,
+    pulse: &'a Pulse,
     batch: Batch,
     weight: usize,
 }
@@ -95,11 +98,16 @@ impl<S: Store> Put<'_, S> {
         let more = key + value_of(op).map_or(0, Bytes::len);
         let is_over = self.batch.len() == MAX_OPS || self.weight + more > MAX_BATCH_BYTES;
         if is_over && !self.batch.is_empty() {
-            self.store.commit(&self.batch)?;
+            self.commit()?;
             (self.batch, self.weight) = (Batch::new(), 0);
         }
         self.weight += more;
         Ok(&mut self.batch)
+    }
+
+    fn commit(&mut self) -> Result<(), StoreError> {
+        self.pulse.beat();
+        self.store.commit(&self.batch)
     }
 }
 
@@ -120,6 +128,7 @@ impl<S: Store> Tail<S> {
             foreign: BTreeMap::new(),
             found: None,
             is_damaged: false,
+            pulse: Pulse::default(),
             broken: false,
         };
         tail.read()?;
@@ -131,6 +140,11 @@ impl<S: Store> Tail<S> {
         // On a full disk the database stays as it is, and the log in front of it.
         tail.fold_if_there_is_room()?;
         Ok(tail)
+    }
+
+    /// What it counts its steps with, for whoever watches the writer.
+    pub(super) fn pulse(&self) -> Pulse {
+        self.pulse.clone()
     }
 
     /// What was damaged when it was opened.
@@ -226,6 +240,7 @@ impl<S: Store> Tail<S> {
     fn put_all(&mut self) -> Result<(), StoreError> {
         let mut put = Put {
             store: &mut self.store,
+            pulse: &self.pulse,
             batch: Batch::new(),
             weight: 0,
         };
@@ -235,7 +250,7 @@ impl<S: Store> Tail<S> {
         for (raw, op) in &self.foreign {
             put.room(raw.len(), op)?.push_foreign(raw.clone(), op.clone());
         }
-        put.store.commit(&put.batch)
+        put.commit()
     }
 
     fn fold_if_there_is_room(&mut self) -> Result<(), StoreError> {
@@ -280,6 +295,7 @@ impl<S: Store> Tail<S> {
     fn commit_checked(&mut self, batch: &Batch) -> Result<(), StoreError> {
         if weight(batch.ops().iter().map(|(_, _, op)| op)) > MOST_OF_BATCH {
             self.fold()?;
+            self.pulse.beat();
             return self.store.commit(batch);
         }
         self.write(batch)?;

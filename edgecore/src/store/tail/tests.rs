@@ -201,6 +201,50 @@ fn what_a_full_disk_let_half_through_can_still_be_deleted() {
     assert!(kept.get(Table::Device, "a").unwrap().is_none());
 }
 
+/// A database that notes at which step of the writer each batch came.
+struct Timed(Kept, Pulse, Vec<Option<u64>>);
+
+impl Store for Timed {
+    fn get(&self, table: Table, key: &str) -> Result<Option<Bytes>, StoreError> {
+        self.0.get(table, key)
+    }
+
+    fn scan(
+        &self,
+        table: Table,
+        after: Option<&str>,
+        most: usize,
+    ) -> Result<Vec<(String, Bytes)>, StoreError> {
+        self.0.scan(table, after, most)
+    }
+
+    fn commit(&mut self, batch: &Batch) -> Result<(), StoreError> {
+        self.2.push(self.1.step());
+        self.0.commit(batch)
+    }
+}
+
+#[test]
+fn each_batch_of_a_fold_is_a_step_of_its_own_for_whoever_watches() {
+    let root = Scratch::new();
+    let kept = Timed(Kept::default(), Pulse::default(), Vec::new());
+    let mut open = Tail::open(&root.path().join("outbox.tail"), kept, None).unwrap();
+    open.store.2.clear();
+    open.store.1 = open.pulse();
+    open.pulse().turn();
+    for key in ["a", "b", "c"] {
+        open.commit(&one(key, &"x".repeat(200 * 1024))).unwrap();
+    }
+    let frames = open.pulse().step();
+    open.commit(&one("k", &"x".repeat(MOST_OF_BATCH + 1))).unwrap();
+    let mut steps = open.store.2.clone();
+    assert_eq!(steps.len(), 4, "three that fold, and the large one");
+    steps.push(frames);
+    steps.sort_unstable();
+    steps.dedup();
+    assert_eq!(steps.len(), 5, "{steps:?}");
+}
+
 const JOB: &[u8] = b"jobs\0one";
 
 /// What a newer program commits: something of ours, and something that is not known here.
