@@ -1,7 +1,7 @@
 //! Health and metrics on a port of their own: read-only, and no secrets.
 //!
-//! What it is: `/healthz` (the process lives), `/readyz` (it can serve edges, else why not) and
-//! `/metrics`. What it is not: a way to change anything.
+//! What it is: `/healthz` (the process lives), `/readyz` (it can serve edges, else why not; and what is amiss
+//! although it can) and `/metrics`. What it is not: a way to change anything.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -54,6 +54,9 @@ pub enum ObserveError {
 pub trait Readiness: Send + Sync + 'static {
     /// The reason, for people.
     fn obstacle(&self) -> Option<&'static str>;
+
+    /// What people should know of a replica that serves edges all the same.
+    fn trouble(&self) -> Option<&'static str>;
 }
 
 /// Bound, not yet serving.
@@ -142,7 +145,10 @@ fn answer(
     match path {
         "/healthz" => text(StatusCode::OK, "ok\n"),
         "/readyz" => match readiness.obstacle() {
-            None => text(StatusCode::OK, "ok\n"),
+            None => match readiness.trouble() {
+                None => text(StatusCode::OK, "ok\n"),
+                Some(trouble) => text(StatusCode::OK, &format!("ok, but {trouble}\n")),
+            },
             Some(obstacle) => text(StatusCode::SERVICE_UNAVAILABLE, &format!("{obstacle}\n")),
         },
         "/metrics" => metrics(registry),
@@ -183,6 +189,10 @@ mod tests {
     impl Readiness for Always {
         fn obstacle(&self) -> Option<&'static str> {
             self.0
+        }
+
+        fn trouble(&self) -> Option<&'static str> {
+            Some("something is amiss")
         }
     }
 
@@ -227,20 +237,23 @@ mod tests {
             idle.push(TcpStream::connect(address).await.unwrap());
         }
         let answer = tokio::time::timeout(HEADER_TIME / 2, ask(address)).await.unwrap();
-        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        assert!(
+            answer.starts_with("HTTP/1.1 200") && answer.ends_with("ok, but something is amiss\n"),
+            "{answer}"
+        );
         assert_eq!(idle[0].read(&mut [0]).await.unwrap_or(0), 0, "the oldest is gone");
     }
 
     #[tokio::test]
     async fn an_obstacle_is_told_to_whoever_asks() {
-        let observe = bound(Some("the API server does not answer")).await;
+        let observe = bound(Some("the lists are not complete")).await;
         let address = observe.address().unwrap();
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
         tasks.spawn(observe.serve(stop.clone()));
         let answer = ask(address).await;
         assert!(
-            answer.starts_with("HTTP/1.1 503") && answer.ends_with("does not answer\n"),
+            answer.starts_with("HTTP/1.1 503") && answer.ends_with("are not complete\n"),
             "{answer}"
         );
         stop.cancel();

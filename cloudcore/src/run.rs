@@ -215,7 +215,11 @@ fn ca_end(ends: SystemTime, now: SystemTime) -> Option<String> {
     })
 }
 
-/// Whether this replica can serve edges.
+/// Whether this replica can serve edges: once it knows all, it does so for as long as it lives.
+///
+/// An API server that is away is no reason to take it out of its Service. All replicas would leave it together, and
+/// kube-proxy forgets the UDP sessions of an endpoint that left: edges whose links are sound would lose them. Those that
+/// may do better elsewhere are told in their sessions.
 struct Ready {
     cluster: Cluster,
     synced: Arc<AtomicBool>,
@@ -226,6 +230,10 @@ impl Readiness for Ready {
         if !self.synced.load(Ordering::Relaxed) {
             return Some("the first lists from the API server are not complete yet");
         }
+        None
+    }
+
+    fn trouble(&self) -> Option<&'static str> {
         self.cluster.health().obstacle()
     }
 }
@@ -279,7 +287,28 @@ async fn told_to_stop() {
 
 #[cfg(test)]
 mod tests {
+    use http::StatusCode;
+    use serde_json::json;
+    use tokio::time::timeout;
+
     use super::*;
+    use crate::cluster::testing;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_replica_that_was_synced_once_stays_ready_while_the_api_server_is_away_and_says_so() {
+        let away = |_| (StatusCode::SERVICE_UNAVAILABLE, json!({ "code": 503 }));
+        let cluster = testing::cluster(away);
+        let synced = Arc::new(AtomicBool::new(false));
+        let ready = Ready {
+            cluster: cluster.clone(),
+            synced: Arc::clone(&synced),
+        };
+        let _ended = timeout(Duration::from_mins(1), cluster.probe()).await;
+        assert!(ready.obstacle().is_some_and(|why| why.contains("first lists")));
+        synced.store(true, Ordering::Relaxed);
+        assert_eq!(ready.obstacle(), None);
+        assert_eq!(ready.trouble(), Some("the API server does not answer"));
+    }
 
     #[test]
     fn the_end_of_the_ca_is_told_of_in_its_last_year_and_not_before() {

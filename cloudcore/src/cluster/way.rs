@@ -65,7 +65,7 @@ async fn attempt(api: &Api, way: Impersonation) -> Result<(), ApiError> {
 
 impl Cluster {
     /// Asks for a sign of life where no lease write gives one, and for the right to act for nodes, for ever.
-    pub(super) async fn probe(&self) {
+    pub(crate) async fn probe(&self) {
         loop {
             if self.health().quiet_for().is_none_or(|quiet| quiet >= PROBE_AFTER) {
                 self.look().await;
