@@ -32,7 +32,11 @@ impl Flows {
 
 impl Services for Flows {
     fn desired(&self, session: SessionInfo, stream: Stream) -> BoxFuture<'static, ()> {
-        Box::pin(desired::run(self.cluster.clone(), session.peer.node, stream))
+        let by = Holder {
+            node: session.peer.node,
+            session: session.session,
+        };
+        Box::pin(desired::run(self.cluster.clone(), by, stream))
     }
 
     fn reported(&self, session: SessionInfo, stream: Stream) -> BoxFuture<'static, ()> {

@@ -39,6 +39,7 @@ pub mod shown;
 #[cfg(test)]
 pub(crate) mod testing;
 mod thin;
+mod unheld;
 mod unsent;
 mod view;
 mod watch;
@@ -124,6 +125,8 @@ struct Inner {
     rebirths: rebirth::Rebirths,
     /// Pods that are not sent, to be said in their events.
     unsent: unsent::UnsentPods,
+    /// Pods that nobody but cloudcore can end.
+    unheld: unheld::UnheldPods,
     /// The session that last took each node's Lease here, and what it may write over.
     sessions: RwLock<HashMap<NodeName, fence::Proof>>,
 }
@@ -145,6 +148,7 @@ impl Cluster {
             synced: watch_channel::Sender::new(kinds::Synced::default()),
             rebirths: rebirth::Rebirths::default(),
             unsent: unsent::UnsentPods::default(),
+            unheld: unheld::UnheldPods::default(),
             sessions: RwLock::default(),
         };
         Self {
@@ -210,6 +214,7 @@ impl Cluster {
             self.list_for_autonomy(),
             self.rebirth_nodes(),
             self.write_unsent(),
+            self.remove_unheld(),
             self.probe(),
         );
     }

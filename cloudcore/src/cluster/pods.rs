@@ -212,6 +212,25 @@ impl Cluster {
         }
     }
 
+    /// Removes a pod at once, unless it has changed or is another one. That it is gone already is as good.
+    pub(super) async fn delete_pod_as_seen(
+        &self,
+        pod: &PodRef,
+        revision: Revision,
+    ) -> Result<(), WriteError> {
+        let options = json!({
+            "apiVersion": "v1",
+            "kind": "DeleteOptions",
+            "gracePeriodSeconds": 0,
+            "preconditions": { "uid": pod.uid, "resourceVersion": revision.to_string() },
+        });
+        let call = Call::delete(pod.path()?, options.to_string().into_bytes());
+        match self.request_as_node(&pod.node, call).await {
+            Err(WriteError::Api(error)) if error.is_not_found() => Ok(()),
+            other => other.map(drop),
+        }
+    }
+
     /// Whether the API server says that the pod is not at its node any more.
     async fn has_gone(&self, pod: &PodRef) -> bool {
         match self.read_pod(pod).await {

@@ -66,7 +66,8 @@ impl Unsent {
         };
         format!(
             "Not sent to node {node}, where what there is of it stays as it is: {what}. In what the pod is made \
-             from {remedy}, and delete this pod with --force, for the node does not know of it"
+             from {remedy}, and delete this pod: it goes when the node is connected, and with --force where the \
+             node has had it"
         )
     }
 }

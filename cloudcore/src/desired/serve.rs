@@ -4,14 +4,14 @@
 //! frame from the publisher only when the writer has room. A slow edge therefore slows nothing
 //! but its own stream, and gets the newest version of each key when it is ready.
 
+use std::collections::BTreeSet;
 use std::error::Error;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
 use protocol::desired::{Publisher, Request, Violation};
-use protocol::name::NodeName;
-use protocol::object::{Kind, Revision};
+use protocol::object::{Kind, ObjectKey, Revision};
 use protocol::transport::{ByteReader, Stream};
 use protocol::wire::{DesiredDown, DesiredUp, FrameReader, WireError};
 use thiserror::Error;
@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::{NodeSource, Source};
-use crate::cluster::{BoxError, Cluster, persist};
+use crate::cluster::{BoxError, Cluster, Holder, persist};
 use crate::waits::{due, write_all};
 
 /// Frames between publisher and writer: enough to keep the writer busy, few enough to stay fresh.
@@ -49,8 +49,9 @@ pub enum DesiredError {
 }
 
 /// Serves one desired stream of a node until it ends, and says why it did.
-pub async fn run(cluster: Cluster, node: NodeName, stream: Stream) {
-    let source = NodeSource::new(cluster, &node);
+pub async fn run(cluster: Cluster, by: Holder, stream: Stream) {
+    let node = by.node.clone();
+    let source = NodeSource::new(cluster, by);
     match serve(stream, &source).await {
         Ok(()) => debug!(%node, "the desired stream ended"),
         Err(error) => info!(%node, error = &error as &dyn Error, "the desired stream was reset"),
@@ -76,6 +77,8 @@ type Listed = (Kind, Revision);
 struct Shell<'a> {
     source: &'a dyn Source,
     publisher: Publisher,
+    /// Pods of which it is to be looked whether the edge has them; all of them, before it has said so.
+    unlooked: BTreeSet<ObjectKey>,
     lists: Lists<'a>,
     patience: Option<Instant>,
     retry: Retry,
@@ -86,6 +89,7 @@ impl<'a> Shell<'a> {
         Self {
             source,
             publisher: Publisher::new(),
+            unlooked: BTreeSet::new(),
             lists: Lists::new(source),
             patience: None,
             retry: Retry::new(),
@@ -99,6 +103,7 @@ impl<'a> Shell<'a> {
     ) -> Result<(), DesiredError> {
         let (kind, revision) = list(self.source, Kind::Pod).await;
         self.publisher.consistent(kind, revision);
+        self.unlooked.extend(self.source.view().keys(Kind::Pod));
         self.patience = Some(Instant::now() + PATIENCE);
         let mut next = None;
         loop {
@@ -106,6 +111,10 @@ impl<'a> Shell<'a> {
             self.start_lists();
             while let Some(pod) = self.publisher.poll_too_large() {
                 self.source.too_large(&pod);
+                self.unlooked.insert(pod);
+            }
+            if next.is_none() {
+                self.look_for_unheld();
             }
             tokio::select! {
                 room = frames.reserve(), if next.is_some() => match (room, next.take()) {
@@ -119,6 +128,9 @@ impl<'a> Shell<'a> {
                 },
                 changed = self.source.changed() => {
                     for key in changed {
+                        if key.kind == Kind::Pod {
+                            self.unlooked.insert(key.clone());
+                        }
                         self.publisher.mark_dirty(key);
                     }
                 }
@@ -133,6 +145,17 @@ impl<'a> Shell<'a> {
                 }
                 () = due(self.retry.next(self.publisher.has_refused())) => self.retry.fire(&mut self.publisher),
             }
+        }
+    }
+
+    /// What was settled and is known not to be at the edge.
+    fn look_for_unheld(&mut self) {
+        if self.publisher.synced(Kind::Pod) {
+            let pods = std::mem::take(&mut self.unlooked);
+            let view = self.source.view();
+            pods.iter()
+                .filter(|pod| self.publisher.is_withheld(view, pod))
+                .for_each(|pod| self.source.not_held(pod));
         }
     }
 

@@ -6,10 +6,9 @@ use std::sync::Arc;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use protocol::desired::View;
-use protocol::name::NodeName;
 use protocol::object::{Kind, ObjectKey, Revision};
 
-use crate::cluster::{BoxError, Cluster, NodeFeed, NodeView};
+use crate::cluster::{BoxError, Cluster, Holder, NodeFeed, NodeView};
 
 /// A node's view, what changes in it, and consistent lists.
 pub trait Source: Send + Sync {
@@ -24,21 +23,30 @@ pub trait Source: Send + Sync {
 
     /// A pod is not sent, for with all that it names it is too large: whoever made it should hear of it.
     fn too_large(&self, pod: &ObjectKey);
+
+    /// A pod is not sent, and the edge does not hold it: one that was deleted is gone there.
+    fn not_held(&self, pod: &ObjectKey);
 }
 
 /// The real one: a subscription to the cluster's index.
 pub struct NodeSource {
     cluster: Cluster,
+    by: Holder,
     feed: NodeFeed,
     view: Arc<NodeView>,
 }
 
 impl NodeSource {
-    /// Subscribes for a node; what it must hold is kept in the index from now on.
-    pub fn new(cluster: Cluster, node: &NodeName) -> Self {
-        let feed = cluster.subscribe(node);
-        let view = cluster.view(node);
-        Self { cluster, feed, view }
+    /// Subscribes for a node's session; what it must hold is kept in the index from now on.
+    pub fn new(cluster: Cluster, by: Holder) -> Self {
+        let feed = cluster.subscribe(&by.node);
+        let view = cluster.view(&by.node);
+        Self {
+            cluster,
+            by,
+            feed,
+            view,
+        }
     }
 }
 
@@ -53,6 +61,10 @@ impl Source for NodeSource {
 
     fn too_large(&self, pod: &ObjectKey) {
         self.cluster.say_too_large(self.feed.node(), pod);
+    }
+
+    fn not_held(&self, pod: &ObjectKey) {
+        self.cluster.end_if_deleted(&self.by, pod);
     }
 
     fn consistent(&self, kind: Kind) -> BoxFuture<'_, Result<Revision, BoxError>> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
-use protocol::desired::{Fences, Found, Replica, View};
+use protocol::desired::{AbsentReason, Fences, Found, Replica, View};
 use protocol::object::{Digest, Kind, Object, ObjectKey, Revision, canonical};
 use protocol::transport::Stream;
 use protocol::wire::{DesiredDown, DesiredUp, FrameReader, FrameWriter, Have, desired_down, desired_up};
@@ -18,7 +18,7 @@ use tokio::time::{sleep, timeout};
 use super::{DesiredError, Source, serve};
 use crate::cluster::BoxError;
 
-/// A cluster of services only, whose first lists fail.
+/// A cluster of services, and of pods that are not sent, whose first lists fail.
 #[derive(Default)]
 struct Services {
     objects: Mutex<BTreeMap<ObjectKey, Arc<Object>>>,
@@ -26,6 +26,8 @@ struct Services {
     bell: Notify,
     failures: Mutex<u32>,
     lists: Mutex<u32>,
+    withheld: Mutex<BTreeSet<ObjectKey>>,
+    unheld: Mutex<Vec<ObjectKey>>,
 }
 
 impl Services {
@@ -42,15 +44,15 @@ impl Services {
 
 impl View for Services {
     fn keys(&self, kind: Kind) -> Vec<ObjectKey> {
-        self.objects
-            .lock()
-            .keys()
-            .filter(|key| key.kind == kind)
-            .cloned()
-            .collect()
+        let (objects, withheld) = (self.objects.lock(), self.withheld.lock());
+        let keys = objects.keys().chain(&*withheld);
+        keys.filter(|key| key.kind == kind).cloned().collect()
     }
 
     fn find(&self, key: &ObjectKey) -> Found {
+        if self.withheld.lock().contains(key) {
+            return Found::Absent(AbsentReason::TooLarge);
+        }
         self.objects
             .lock()
             .get(key)
@@ -85,6 +87,10 @@ impl Source for Services {
     }
 
     fn too_large(&self, _: &ObjectKey) {}
+
+    fn not_held(&self, pod: &ObjectKey) {
+        self.unheld.lock().push(pod.clone());
+    }
 
     fn consistent(&self, _: Kind) -> BoxFuture<'_, Result<Revision, BoxError>> {
         async move {
@@ -167,6 +173,29 @@ async fn an_edge_is_brought_up_to_date_and_kept_so_although_lists_fail_at_first(
         assert_eq!(revisions(&edge.replica), [1, 2]);
         cluster.put("b", 7);
         edge.until(|replica| revisions(replica) == [1, 7]).await;
+    };
+    tokio::select! {
+        () = async { timeout(Duration::from_mins(1), story).await.unwrap() } => {}
+        ended = serve(stream, &cluster) => panic!("the stream ended: {ended:?}"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn pods_that_are_not_sent_and_not_held_are_named_when_the_edge_is_known_and_when_they_change() {
+    let cluster = Services::default();
+    let [a, b] = ["a", "b"].map(|name| ObjectKey::new(Kind::Pod, "n", name));
+    cluster.put("a", 1);
+    cluster.withheld.lock().insert(a.clone());
+    let (mut edge, stream) = Edge::connect(1024);
+    let story = async {
+        edge.until(all_synced).await;
+        sleep(Duration::from_secs(1)).await;
+        assert_eq!(*cluster.unheld.lock(), *std::slice::from_ref(&a));
+        cluster.withheld.lock().insert(b.clone());
+        cluster.dirty.lock().insert(b.clone());
+        cluster.put("a", 2);
+        sleep(Duration::from_secs(1)).await;
+        assert_eq!(*cluster.unheld.lock(), [a, b]);
     };
     tokio::select! {
         () = async { timeout(Duration::from_mins(1), story).await.unwrap() } => {}

@@ -53,6 +53,8 @@ pub struct Publisher {
     refused: BTreeSet<ObjectKey>,
     /// Pods that were not sent, for no edge would take so much at once; those not yet said to the shell.
     too_large: BTreeSet<ObjectKey>,
+    /// Pods that were not sent for the same reason, and of which the edge has nothing.
+    withheld: BTreeSet<ObjectKey>,
     /// Removals on their way, and the closure of each: what the edge may refuse although it holds no offer of it.
     removing: BTreeMap<ObjectKey, u64>,
     /// Bytes of what the inventory of each kind had and the view had not.
@@ -185,8 +187,20 @@ impl Publisher {
             return Ok(());
         }
         self.sent.remove(&key);
+        self.withheld.remove(&key);
         self.refused.insert(key);
         Ok(())
+    }
+
+    /// Whether nothing of a key can be at the edge: by its inventory, and by what it was sent since.
+    fn is_unknown_there(&self, key: &ObjectKey) -> bool {
+        !self.sent.contains_key(key) && !self.refused.contains(key) && !self.removing.contains_key(key)
+    }
+
+    /// Whether a pod is not sent although it is in the view, and the edge, whose pods are known, does not hold it.
+    pub fn is_withheld(&self, view: &dyn View, pod: &ObjectKey) -> bool {
+        let is_silent = || matches!(closures::offer(view, pod), closures::Offer::Silence);
+        self.synced(Kind::Pod) && (self.withheld.contains(pod) || (self.is_unknown_there(pod) && is_silent()))
     }
 
     /// Whether the edge may lack this version.

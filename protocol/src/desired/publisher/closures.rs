@@ -243,6 +243,9 @@ impl Publisher {
     /// The pod waits, and is tried again as what the edge refuses is: what it names may be less by then.
     fn withhold(&mut self, pod: &ObjectKey) {
         self.settle(pod);
+        if self.is_unknown_there(pod) {
+            self.withheld.insert(pod.clone());
+        }
         self.refused.insert(pod.clone());
         self.too_large.insert(pod.clone());
     }
@@ -265,6 +268,7 @@ impl Publisher {
         let view_revision = self.view_revision(view, key.kind).0;
         self.settle(&key);
         self.refused.remove(&key);
+        self.withheld.remove(&key);
         match item {
             Item::Put(object) => {
                 let Version { uid, digest, .. } = object.version.clone();

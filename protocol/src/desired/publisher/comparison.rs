@@ -323,6 +323,7 @@ impl Publisher {
     fn forget(&mut self, kind: Kind) {
         self.sent.retain(|key, _| key.kind != kind);
         self.refused.retain(|key| key.kind != kind);
+        self.withheld.retain(|key| key.kind != kind);
     }
 }
 

@@ -252,6 +252,7 @@ fn a_pod_that_is_too_large_for_the_link_holds_up_no_other() {
         assert_eq!(pair.refused, [], "it is not sent at all");
         assert!(pair.is_synced());
         let large = ObjectKey::new(Kind::Pod, "n", "large");
+        assert!(pair.cloud.is_withheld(&pair.view, &large));
         assert_eq!(pair.cloud.poll_too_large(), Some(large));
         assert_eq!(pair.cloud.poll_too_large(), None, "it was said");
         assert!(pair.cloud.has_refused(), "and is tried again");
@@ -259,6 +260,33 @@ fn a_pod_that_is_too_large_for_the_link_holds_up_no_other() {
     }
     pair.put("large", 3);
     assert_eq!(pair.held(Kind::Pod), BTreeSet::from(["large", "z"]));
+    let large = ObjectKey::new(Kind::Pod, "n", "large");
+    assert!(!pair.cloud.is_withheld(&pair.view, &large));
+    while pair.cloud.poll_too_large().is_some() {}
+    pair.put("large", MAX_INVENTORY + 10);
+    assert!(pair.cloud.poll_too_large().is_some());
+    assert!(
+        !pair.cloud.is_withheld(&pair.view, &large),
+        "an older one is there"
+    );
+}
+
+#[test]
+fn a_pod_that_is_not_sent_is_withheld_only_where_the_edge_is_known_to_have_nothing_of_it() {
+    let mut without = Pair::new(Vec::new());
+    without.view.put("a", 3);
+    let (a, held) = (ObjectKey::new(Kind::Pod, "n", "a"), without.view.held());
+    without.view.withheld = true;
+    assert!(
+        !without.cloud.is_withheld(&without.view, &a),
+        "the edge has said nothing"
+    );
+    without.connect();
+    assert!(without.cloud.is_withheld(&without.view, &a));
+    let mut with = Pair::new(held);
+    with.view = without.view;
+    with.connect();
+    assert!(with.is_synced() && !with.cloud.is_withheld(&with.view, &a));
 }
 
 #[test]
