@@ -17,6 +17,7 @@ mod closures;
 mod comparison;
 mod falls;
 mod flight;
+mod skipped;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 

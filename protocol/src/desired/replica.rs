@@ -122,6 +122,8 @@ pub struct Replica {
     inbox: VecDeque<Received>,
     /// What the publisher believes of keys that were refused: the uid it offered.
     told: BTreeMap<ObjectKey, Option<String>>,
+    /// What the comparison that is about to end leaves out, as far as was heard.
+    skipped: BTreeSet<ObjectKey>,
     /// Pods that the cluster was last heard to want and that were not taken: the uid it offered.
     untaken: BTreeMap<ObjectKey, String>,
     /// Removals that wait until no pod names the key.
@@ -171,6 +173,7 @@ impl Replica {
             assembler: Assembler::default(),
             inbox: VecDeque::new(),
             told: BTreeMap::new(),
+            skipped: BTreeSet::new(),
             untaken: BTreeMap::new(),
             deferred: BTreeSet::new(),
             terminating: BTreeMap::new(),
@@ -202,6 +205,7 @@ impl Replica {
         self.assembler = Assembler::default();
         self.inbox.clear();
         self.told.clear();
+        self.skipped.clear();
         self.batch = Batch::default();
         self.alone = 0;
         self.applied = 0;

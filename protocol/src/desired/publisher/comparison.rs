@@ -8,7 +8,7 @@ use crate::object::{Digest, Kind, ObjectKey, Revision, Version};
 use crate::wire::{BucketDigests, Different, Have, Inventory, Plan, Same, Synced, WantKeys, desired_down};
 
 use super::closures::{Offer, offer};
-use super::{Publisher, Request, Sent};
+use super::{Publisher, Request, Sent, skipped};
 
 /// With so few entries on both sides, asking for all keys is cheaper than bucket digests.
 const FEW: usize = 32;
@@ -290,14 +290,14 @@ impl Publisher {
             if matches!(&self.stages[kind.index()], Stage::Catching(outstanding) if outstanding.is_empty()) {
                 self.stages[kind.index()] = Stage::Synced;
                 self.spoke(kind, self.view_revision(view, kind));
-                let synced = self.synced_frame(view, kind);
+                let synced = self.synced_frames(view, kind).into_iter();
                 self.out
-                    .push_back(frames::down(desired_down::Kind::Synced(synced)));
+                    .extend(synced.map(|synced| frames::down(desired_down::Kind::Synced(synced))));
             }
         }
     }
 
-    fn synced_frame(&self, view: &dyn View, kind: Kind) -> Synced {
+    fn synced_frames(&self, view: &dyn View, kind: Kind) -> Vec<Synced> {
         let mut sum = MapDigest::default();
         let held = self
             .sent
@@ -309,14 +309,15 @@ impl Publisher {
             .iter()
             .filter(|key| key.kind == kind)
             .map(frames::to_name);
-        Synced {
+        let end = Synced {
             kind: kind.wire(),
             count: sum.count,
             digest: frames::of_digest(sum.digest()),
             view_revision: self.view_revision(view, kind).0,
-            skipped: skipped.collect(),
             consistent: self.is_consistent(kind),
-        }
+            ..Synced::default()
+        };
+        skipped::frames(end, skipped)
     }
 
     /// The edge's inventory replaces what was believed of it.

@@ -1,5 +1,7 @@
 //! The edge's side of a comparison: what it has, where it differs, whether it is done.
 
+use std::collections::BTreeSet;
+
 use crate::desired::digest::{BucketSet, BucketSums, MapDigest};
 use crate::desired::{Violation, frames};
 use crate::object::{Kind, ObjectKey, Revision, Version};
@@ -205,11 +207,17 @@ impl Replica {
         let kind = self.being_compared(synced.kind, "Synced")?;
         self.check_view(kind, synced.view_revision)?;
         let digest = frames::to_digest(&synced.digest)?;
-        let skipped = synced
-            .skipped
-            .into_iter()
-            .map(|name| frames::to_key(synced.kind, Some(name)));
-        let skipped: Vec<ObjectKey> = skipped.collect::<Result<_, _>>()?;
+        for name in synced.skipped {
+            let key = frames::to_key(synced.kind, Some(name))?;
+            // Others are in no sum, and would take memory.
+            if self.held.contains_key(&key) || self.told.contains_key(&key) {
+                self.skipped.insert(key);
+            }
+        }
+        if synced.more {
+            return Ok(());
+        }
+        let skipped = std::mem::take(&mut self.skipped);
         let sum = self.identities(kind, &skipped);
         if sum.count == synced.count && sum.digest() == digest {
             self.now_synced(kind, Revision(synced.view_revision));
@@ -227,7 +235,7 @@ impl Replica {
     }
 
     /// The sum over what the publisher believes to be held.
-    fn identities(&self, kind: Kind, skipped: &[ObjectKey]) -> MapDigest {
+    fn identities(&self, kind: Kind, skipped: &BTreeSet<ObjectKey>) -> MapDigest {
         let mut sum = MapDigest::default();
         let believed = |key: &ObjectKey| !skipped.contains(key) && !self.told.contains_key(key);
         let held = self.standing(kind).filter(|(key, _)| believed(key));

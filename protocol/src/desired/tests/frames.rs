@@ -32,6 +32,49 @@ fn a_refusal_that_the_cloud_has_not_heard_of_does_not_spoil_the_comparison() {
 }
 
 #[test]
+fn keys_that_are_left_out_may_come_in_several_frames_and_the_last_one_is_compared() {
+    let held = ["a", "b", "c"].map(|name| Held {
+        key: ObjectKey::new(Kind::Service, "n", name),
+        version: Version {
+            uid: format!("u-{name}"),
+            revision: Revision(1),
+            digest: Digest::of(b""),
+        },
+        references: BTreeSet::new(),
+    });
+    let mut edge = Replica::load(held.into(), Fences::default());
+    edge.connected("c", 0).unwrap();
+    let plan = Plan {
+        kind: Kind::Service.wire(),
+        view_revision: 9,
+        ..Plan::default()
+    };
+    edge.handle_frame(down(desired_down::Kind::Plan(plan))).unwrap();
+    let mut sum = MapDigest::default();
+    sum.add_identity(&ObjectKey::new(Kind::Service, "n", "c"), "u-c");
+    for (skipped, more) in [("a", true), ("b", false)] {
+        assert!(!edge.synced(Kind::Service));
+        let skipped = ObjectName {
+            namespace: "n".into(),
+            name: skipped.into(),
+        };
+        let synced = Synced {
+            kind: Kind::Service.wire(),
+            count: sum.count,
+            digest: sum.digest().0.to_vec().into(),
+            view_revision: 9,
+            skipped: vec![skipped],
+            more,
+            ..Synced::default()
+        };
+        edge.handle_frame(down(desired_down::Kind::Synced(synced)))
+            .unwrap();
+        assert_eq!(edge.poll_notice(), None);
+    }
+    assert!(edge.synced(Kind::Service));
+}
+
+#[test]
 fn references_go_only_after_the_pods_are_synced() {
     let plan = |kind: Kind| Plan {
         kind: kind.wire(),
