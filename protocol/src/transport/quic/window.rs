@@ -169,6 +169,24 @@ mod tests {
     }
 
     #[test]
+    fn the_default_budget_has_room_for_all_flows_of_as_many_edges_as_its_description_says() {
+        const DEFAULT: u64 = 256 << 20;
+        let budget = ReceiveBudget::new(DEFAULT);
+        let connected = || budget.share().map(Promised::new);
+        let mut edges: Vec<_> = std::iter::repeat_with(connected).take(5_000).flatten().collect();
+        assert_eq!(edges.len(), 5_000);
+        // Desired, reported and events.
+        let has_all = |edge: &mut Promised| (0..3).all(|_| edge.take());
+        assert_eq!(
+            edges
+                .iter_mut()
+                .filter_map(|edge| has_all(edge).then_some(()))
+                .count(),
+            5_000
+        );
+    }
+
+    #[test]
     fn what_is_given_up_stays_promised_until_as_much_was_read() {
         let budget = ReceiveBudget::new(2 << 20);
         let mut promised = Promised::new(budget.share().unwrap());
