@@ -101,11 +101,6 @@ impl Paths {
         self.at("run/tombolo")
     }
 
-    /// Where the store goes on while its disk is read-only.
-    pub fn store_refuge(&self) -> PathBuf {
-        self.run_dir().join("store")
-    }
-
     /// The socket on which the running node answers.
     pub fn control_socket(&self) -> PathBuf {
         self.run_dir().join("edgecore.sock")

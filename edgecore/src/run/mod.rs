@@ -46,7 +46,7 @@ use crate::pods::manager::Progress;
 use crate::reported::Reporter;
 use crate::runtime::{Abilities, Cri, Runtime};
 use crate::state::{Desired, Remembered};
-use crate::store::{Batch, Db, Op, Stores, Table, open_stores_or_copy};
+use crate::store::{Batch, Db, Op, Stores, Table, open_stores};
 use crate::supervise::{BoxError, Cause, Supervisor, Task};
 use crate::uplink::{Budgets, DesiredFlow, Dialer, Link, ServerTime, Uplink, follow_address, notice_sleep};
 
@@ -132,8 +132,7 @@ pub async fn run(paths: Paths, clock: Clock) -> anyhow::Result<()> {
 
 impl Parts {
     async fn open(paths: Paths, config: Config, clock: Clock) -> anyhow::Result<Self> {
-        let stores = open_stores_or_copy(&paths.state_dir(), &paths.store_refuge());
-        let stores = stores.context("the store cannot be opened")?;
+        let stores = open_stores(&paths.state_dir()).context("the store cannot be opened")?;
         // Before anything looks at the clock: there may be no link for a long time.
         let server_time = ServerTime::load(stores.meta.clone(), clock.clone()).await;
         accept_new_cluster(&paths, &stores).await?;

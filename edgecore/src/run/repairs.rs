@@ -41,7 +41,6 @@ fn event(node: &str, now: SystemTime, number: usize, incident: &Incident) -> Eve
     let nanoseconds = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
     let reason = match incident.rung {
         Rung::Snapshots | Rung::Rows | Rung::Stale | Rung::Salvaged | Rung::Log => "StoreRepaired",
-        Rung::ReadOnly => "StoreReadOnly",
         Rung::Emptied => "StoreLost",
     };
     Event {

@@ -16,8 +16,6 @@ pub enum Rung {
     Salvaged,
     /// Damaged commits of the log in front of it were left out.
     Log,
-    /// Its disk is read-only, and a copy in memory stands in for it.
-    ReadOnly,
     /// The database was put aside, and an empty one begun.
     Emptied,
 }
@@ -41,7 +39,6 @@ impl fmt::Display for Incident {
             Rung::Stale => "it may be older than what was written last",
             Rung::Salvaged => "what could be read was moved into a new database",
             Rung::Log => "damaged commits of its log were left out",
-            Rung::ReadOnly => "its disk is read-only, and it goes on with a copy in memory",
             Rung::Emptied => "it was put aside, and started empty",
         };
         write!(f, "the store {}: {what}: {}", self.database, self.detail)

@@ -10,9 +10,7 @@
 //! ```
 
 use super::{
-    Db, Incident, MemoryStore, Rung, SledStore, Store, StoreError, Table,
-    copy::{self, entries},
-    format,
+    Db, Incident, MemoryStore, Rung, SledStore, Store, StoreError, Table, format,
     place::{Place, remove_all},
     recovery::{SAYS, repair, tail_of},
     stores::{HOLDS, RootLock},
@@ -20,9 +18,9 @@ use super::{
     untold,
 };
 use std::{
-    fs::{DirBuilder, FileType},
+    fs::{self, DirBuilder, FileType},
     io,
-    os::unix::fs::DirBuilderExt,
+    os::unix::fs::{DirBuilderExt, symlink},
     path::{Path, PathBuf},
 };
 
@@ -90,7 +88,7 @@ fn read(root: &Path, copy: &Copied, name: &str, troubles: &mut Vec<String>) -> R
 }
 
 /// The rows of a database that may be changed, and what had to be done to read them.
-pub(super) fn rows(root: &Path, name: &str) -> Result<(MemoryStore, Vec<Incident>), StoreError> {
+fn rows(root: &Path, name: &str) -> Result<(MemoryStore, Vec<Incident>), StoreError> {
     let (store, _, mut incidents) = repair(&Place::new(root, name))?;
     let store: SledStore = if name == SAYS {
         let tail = Tail::open(&tail_of(root, name), store, None)?;
@@ -115,7 +113,7 @@ fn to_be_done(incident: &Incident) -> String {
             "nothing of it can be shown. edgecore puts it aside when it is started, begins anew, and tells the \
              cluster, which sends its part again"
         }
-        Rung::Snapshots | Rung::Rows | Rung::Stale | Rung::Salvaged | Rung::Log | Rung::ReadOnly => {
+        Rung::Snapshots | Rung::Rows | Rung::Stale | Rung::Salvaged | Rung::Log => {
             "this shows what can be read. edgecore repairs it when it is started, and tells the cluster, which \
              sends what is missing"
         }
@@ -143,9 +141,31 @@ impl Copied {
         made.map_err(StoreError::io("create", &path))?;
         let copy = Self(path);
         for name in [HOLDS, SAYS] {
-            copy::database(root, name, &copy.0)?;
+            copy.fill(root, name)?;
         }
         Ok(copy)
+    }
+
+    fn fill(&self, root: &Path, name: &str) -> Result<(), StoreError> {
+        let (from, to) = (Place::new(root, name), Place::new(&self.0, name));
+        fs::create_dir_all(&to.db).map_err(StoreError::io("create", &to.db))?;
+        for file in entries(&from.db, FileType::is_file)? {
+            copy_file(&file, &to.db)?;
+        }
+        let log = tail_of(root, name);
+        if log.exists() {
+            copy_file(&log, &self.0)?;
+        }
+        for folder in entries(&from.objects, FileType::is_dir)? {
+            let aside = to.objects.join(folder.file_name().unwrap_or_default());
+            fs::create_dir_all(&aside).map_err(StoreError::io("create", &aside))?;
+            for file in entries(&folder, FileType::is_file)? {
+                let link = aside.join(file.file_name().unwrap_or_default());
+                let linked = fs::canonicalize(&file).and_then(|file| symlink(file, &link));
+                linked.map_err(StoreError::io("link to", file))?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -161,6 +181,12 @@ fn sweep(tmp: &Path) {
     }
 }
 
+/// Copies a file into a directory, under its own name.
+fn copy_file(file: &Path, into: &Path) -> Result<(), StoreError> {
+    let copied = fs::copy(file, into.join(file.file_name().unwrap_or_default()));
+    copied.map(drop).map_err(StoreError::io("copy", file))
+}
+
 impl Drop for Copied {
     fn drop(&mut self) {
         let removed = (0..REMOVALS).map(|_| remove_all(&self.0)).find(Result::is_ok);
@@ -168,6 +194,21 @@ impl Drop for Copied {
             tracing::warn!(path = %self.0.display(), "a copy of the store is left: remove it");
         }
     }
+}
+
+/// What a directory, which need not exist, has of one kind.
+fn entries(dir: &Path, is_wanted: fn(&FileType) -> bool) -> Result<Vec<PathBuf>, StoreError> {
+    let entries = match fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(StoreError::io("read", dir))?,
+    };
+    let mut wanted = Vec::new();
+    for entry in entries.flatten() {
+        if entry.file_type().is_ok_and(|kind| is_wanted(&kind)) {
+            wanted.push(entry.path());
+        }
+    }
+    Ok(wanted)
 }
 
 #[cfg(test)]

@@ -21,7 +21,6 @@
 //! whole; a batch that was cut short leaves nothing behind.
 
 mod batch;
-mod copy;
 mod db;
 mod envelope;
 mod format;
@@ -34,7 +33,6 @@ mod objects;
 mod place;
 mod pulse;
 mod recovery;
-mod refuge;
 #[cfg(test)]
 mod rollback;
 mod sled_store;
@@ -55,7 +53,6 @@ pub use incident::{Incident, Rung};
 pub use look::{Look, look_at};
 pub use memory::MemoryStore;
 pub use recovery::{Opened, open};
-pub use refuge::open_stores_or_copy;
 pub use sled_store::{Damage, Findings, SledStore};
 pub use stores::{RootLock, Stores, open_stores};
 
@@ -308,15 +305,6 @@ impl StoreError {
             self,
             Self::TooManyOps { .. } | Self::TooLarge { .. } | Self::Full { .. }
         )
-    }
-
-    /// Whether the kernel takes no write to that disk: it does not trust it any more.
-    pub fn is_read_only(&self) -> bool {
-        let read_only = |e: &io::Error| e.kind() == io::ErrorKind::ReadOnlyFilesystem;
-        if let Self::Engine { source, .. } = self {
-            return matches!(&**source, sled::Error::Io(e) if read_only(e));
-        }
-        matches!(self, Self::Io { source, .. } if read_only(source))
     }
 
     /// Whether the disk is full: the one failure that an operator ends by making room.

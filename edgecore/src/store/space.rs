@@ -41,17 +41,6 @@ impl Space {
         }
     }
 
-    /// Of a file system in memory, where a ballast would take what it keeps.
-    pub(super) fn without_ballast(root: PathBuf) -> Self {
-        let ballast = Mutex::new(true);
-        Self { root, ballast }
-    }
-
-    /// What is left, where that can be told.
-    pub(super) fn free(&self) -> Option<u64> {
-        self.measure().map(|(free, _)| free)
-    }
-
     /// Whether `bytes` more may be written; else the error that says so. Makes the ballast when it is time.
     pub(super) fn check(&self, bytes: u64) -> Result<(), StoreError> {
         let Some((free, total)) = self.measure() else {

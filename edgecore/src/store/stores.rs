@@ -5,7 +5,6 @@ use super::{
     guarded::Guarded,
     place::Place,
     recovery::{SAYS, tail_of, with_room},
-    refuge::bring_back,
     space::Space,
     tail::Tail,
     untold,
@@ -101,16 +100,11 @@ impl RootLock {
 
 /// Opens both databases below `root`, each with the ladder of its own: what befalls one spares the other.
 pub fn open_stores(root: &Path) -> Result<Stores, StoreError> {
-    open_at(root, Space::of(root.to_owned()), None)
-}
-
-/// The same, with what became of them in a [refuge](super::refuge) meanwhile.
-pub(super) fn open_at(root: &Path, space: Space, newer: Option<&Path>) -> Result<Stores, StoreError> {
     let lock = RootLock::take(root)?;
     format::check(root)?;
-    let space = Arc::new(space);
-    let (meta, told, epoch) = open_guarded(root, HOLDS, &space, newer)?;
-    let (outbox, also_told, _) = open_guarded(root, SAYS, &space, newer)?;
+    let space = Arc::new(Space::of(root.to_owned()));
+    let (meta, told, epoch) = open_guarded(root, HOLDS, &space)?;
+    let (outbox, also_told, _) = open_guarded(root, SAYS, &space)?;
     Ok(Stores {
         meta,
         outbox,
@@ -121,27 +115,20 @@ pub(super) fn open_at(root: &Path, space: Space, newer: Option<&Path>) -> Result
     })
 }
 
-fn open_guarded(
-    root: &Path,
-    name: &str,
-    space: &Arc<Space>,
-    newer: Option<&Path>,
-) -> Result<(Db, Vec<Incident>, u64), StoreError> {
+fn open_guarded(root: &Path, name: &str, space: &Arc<Space>) -> Result<(Db, Vec<Incident>, u64), StoreError> {
     let place = Place::new(root, name);
     let before = untold::load(&untold::path(&place.db));
     let opened = with_room(&place, space)?;
     tell(&opened.incidents);
     let mut now = opened.incidents;
-    let mut store = Guarded::new(place, Arc::clone(space), opened.store);
+    let store = Guarded::new(place, Arc::clone(space), opened.store);
     let started = if name == SAYS {
-        let mut tail = Tail::open(&tail_of(root, name), store, Some(Arc::clone(space)))?;
+        let tail = Tail::open(&tail_of(root, name), store, Some(Arc::clone(space)))?;
         tell(tail.found().as_slice());
         now.extend(tail.found());
-        newer.map_or(Ok(()), |newer| bring_back(newer, name, &mut tail))?;
         let pulse = tail.pulse();
         Db::start_with(name, tail, pulse)
     } else {
-        newer.map_or(Ok(()), |newer| bring_back(newer, name, &mut store))?;
         Db::start(name, store)
     };
     let db = started.map_err(StoreError::io("start a thread for", root))?;

@@ -5,8 +5,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod read_only;
-
 use std::collections::BTreeMap;
 use std::env;
 use std::fs::{self, File};

@@ -5,7 +5,6 @@ use crate::store::{
     Batch, INLINE_LIMIT, open, open_stores,
     suite::{Scratch, killed, tree},
 };
-use std::fs;
 
 /// A node's store as a killed agent leaves it, with a large value, and something in the log of small commits.
 async fn left() -> Scratch {
