@@ -25,10 +25,18 @@ use super::ended::Ended;
 use super::greet::Greeted;
 use super::pace::pace;
 use super::{Address, Uplink};
-use crate::backoff::Backoff;
+use crate::backoff::{Backoff, Pace};
 
 /// Edges of a replica that lost its API server do not all leave at once.
 const DEGRADED_SPREAD: Duration = Duration::from_secs(5);
+
+/// Between two tries to find a replica that reaches its API server. An outage for all replicas is the usual case: each
+/// try costs a handshake, and not one of them helps.
+const ELSEWHERE: Pace = Pace {
+    first: Duration::from_secs(30),
+    longest: Duration::from_mins(5),
+    sure: 0.5,
+};
 
 /// What a session knows of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,26 +105,34 @@ impl<'a> Doubt<'a> {
         }
     }
 
-    /// Tries once whether another replica reaches its API server.
+    /// Tries whether another replica reaches its API server: soon, and now and then after that. A balancer may choose
+    /// the same replica again, which stays ready while all of them are cut off.
     async fn elsewhere(&mut self) -> Option<Greeted> {
-        let jitter = DEGRADED_SPREAD.mul_f64(rand::random::<f64>());
-        tokio::select! {
-            () = self.passed(Health::Degraded) => return None,
-            () = sleep(jitter) => {}
+        let mut backoff = Backoff::default();
+        let mut pause = DEGRADED_SPREAD.mul_f64(rand::random::<f64>());
+        let mut tries = 0;
+        loop {
+            tokio::select! {
+                () = self.passed(Health::Degraded) => return None,
+                () = sleep(pause) => {}
+            }
+            tries += 1;
+            let address = self.address(tries);
+            let own = backoff.pause(ELSEWHERE, rand::random());
+            pause = match self.second(address, Health::Degraded).await? {
+                Ok(better) if better.welcome.api_reachable => return Some(better),
+                Ok(no_better) => {
+                    no_better
+                        .connection
+                        .close(CloseCode::Done, "it reaches no API server either");
+                    own
+                }
+                Err(failed) => {
+                    tracing::debug!(%address, error = %failed, "no other replica took the session");
+                    failed.pause(own)
+                }
+            };
         }
-        let address = self.address(1);
-        match self.second(address, Health::Degraded).await? {
-            Ok(better) if better.welcome.api_reachable => return Some(better),
-            Ok(no_better) => no_better
-                .connection
-                .close(CloseCode::Done, "it reaches no API server either"),
-            Err(failed) => tracing::debug!(%address, error = %failed, "no other replica took the session"),
-        }
-        tokio::select! {
-            () = self.over.cancelled() => {}
-            _ = self.health.changed() => {}
-        }
-        None
     }
 
     /// Tries whether QUIC works (again).

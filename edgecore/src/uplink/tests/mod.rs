@@ -344,9 +344,34 @@ async fn a_degraded_replica_is_kept_when_no_other_is_better() {
         first.answer().await;
     }
     assert!(!first.connection.is_closed());
-    assert!(world.dialled.try_recv().is_err(), "one more dial, no more");
     let now = world.link.watch().borrow().clone();
     assert!(matches!(now, LinkState::Connected { replica, api_reachable: false, .. } if replica == "first"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_degraded_replica_is_left_later_when_the_first_try_reached_no_better_one() {
+    let mut world = World::new(&["a"]).await;
+    let mut first = world.session("first").await;
+    first.degraded().await;
+    let began = Instant::now();
+    for tries in 1..=6 {
+        let connection = loop {
+            if let Ok((_, connection)) = world.dialled.try_recv() {
+                break connection;
+            }
+            first.answer().await;
+        };
+        world.gate.let_one_in();
+        let mut other = Replica::greeted(connection).await;
+        other.welcome("other", tries == 6).await;
+        if tries < 6 {
+            other.connection.closed().await;
+        } else {
+            world.connected_to("other").await;
+        }
+    }
+    let took = began.elapsed().as_secs();
+    assert!((200..1_200).contains(&took), "seldom: {took} s");
 }
 
 #[tokio::test(start_paused = true)]
