@@ -93,13 +93,18 @@ fn has_succeeded(view: &View<'_>, name: &str) -> bool {
     view.observed.latest(name).is_some_and(succeeded)
 }
 
-/// Whether a container is started because its sandbox is another one than it ended in.
+/// Whether a container is started because its sandbox is another one than it ended in. One that waits for its image
+/// does so also when the others have ended meanwhile.
 pub(super) fn begins_anew(view: &View<'_>, sandbox: &SandboxObserved, container: &Container) -> bool {
     let elsewhere = |seen: &ContainerObserved| seen.run == Run::Exited && seen.sandbox != sandbox.id;
+    let here = |container: &Container| {
+        let latest = view.observed.latest(&container.name);
+        latest.is_some_and(|seen| seen.sandbox == sandbox.id)
+    };
     never(view.pod, container)
         && even_never(view.pod)
         && view.observed.latest(&container.name).is_some_and(elsewhere)
-        && !all_over(view)
+        && (main_containers(view.pod).iter().any(here) || !all_over(view))
 }
 
 fn never(pod: &Pod, container: &Container) -> bool {

@@ -100,20 +100,30 @@ impl Worker {
         soon.ok()
     }
 
-    /// Takes out of the plan who waits for an image, and whoever starts after that.
+    /// Takes out of the plan who waits for an image, and who would start for the first time after that: who has run in
+    /// this sandbox does not stay away for another's image.
     pub(super) fn hold_for_images(&mut self, plan: &mut Plan) {
         let pod = &self.order.desired.pod;
+        let observed = &self.observed;
         let images = &mut self.ahead.pulling.images;
         let mut held = false;
         plan.steps.retain(|step| {
             let Step::Start(start) = step else { return true };
-            let container = start.place.of(pod);
-            let image = container.and_then(|container| images.get_mut(&backoff_key(container)));
-            if let Some(image) = image.filter(|i| i.since + PATIENCE <= Instant::now()) {
-                image.awaited = image.result().is_none();
-                held |= image.awaited;
+            let Some(container) = start.place.of(pod) else {
+                return !held;
+            };
+            let mut own = false;
+            if let Some(image) = images.get_mut(&backoff_key(container))
+                && image.since + PATIENCE <= Instant::now()
+            {
+                own = image.result().is_none();
+                image.awaited = own;
             }
-            !held
+            held |= own;
+            let again = observed
+                .latest(&container.name)
+                .is_some_and(|seen| seen.sandbox == start.sandbox);
+            !own && (again || !held)
         });
     }
 

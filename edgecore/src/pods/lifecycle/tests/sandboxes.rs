@@ -106,3 +106,33 @@ fn a_pod_of_which_every_container_has_ended_for_good_gets_no_other_sandbox() {
     );
     assert_eq!(model.observed.sandboxes.len(), 1);
 }
+
+#[test]
+fn who_begins_anew_in_another_sandbox_does_so_when_the_others_have_ended_there_meanwhile() {
+    let mut made = pod("Always", 0, 2);
+    let containers = &mut made.spec.as_mut().unwrap().containers;
+    containers[0].restart_policy = Some("OnFailure".to_owned());
+    containers[1].restart_policy = Some("Never".to_owned());
+    let mut model = Model::new(made, 0);
+    model.settle();
+    all_die(&mut model);
+    let starts = |model: &Model| {
+        let steps = model.plan().steps.into_iter();
+        steps
+            .filter(|step| matches!(step, Step::Start(_)))
+            .collect::<Vec<_>>()
+    };
+    while starts(&model).is_empty() {
+        for step in model.plan().steps {
+            model.carry_out(&step);
+        }
+    }
+    // The other one waits for its image.
+    let both = starts(&model);
+    assert_eq!(both.len(), 2);
+    model.carry_out(&both[0]);
+    let id = id_of(&model, "m0");
+    model.exit(&id, 0);
+    assert_eq!(model.settle(), Outcome::Going);
+    assert_eq!(model.running().len(), 1);
+}

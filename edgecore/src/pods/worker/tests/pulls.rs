@@ -77,3 +77,36 @@ async fn an_image_that_the_container_is_not_to_have_any_more_is_not_pulled_to_th
     tokio::time::sleep(Duration::from_mins(5)).await;
     assert_eq!(node.runtime.count("PullImage"), 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_is_killed_starts_anew_though_one_before_it_waits_for_its_image() {
+    let probe = json!({"exec": {"command": ["alive"]}, "periodSeconds": 1, "failureThreshold": 1});
+    let both = |image: &str| {
+        pod(&json!({"terminationGracePeriodSeconds": 1, "containers": [
+            {"name": "b", "image": image}, {"name": "c", "image": "app:1", "livenessProbe": probe.clone()}]}))
+    };
+    let node = wanting(&both("app:1"), |node| {
+        node.runtime.publish("late:1");
+        node.runtime.pulls_take(Duration::from_hours(10));
+    })
+    .await;
+    node.until("both", |node| node.runtime.running() == ["b", "c"])
+        .await;
+    node.want(&both("late:1"));
+    node.until("the other image is sought", |node| {
+        node.runtime.running() == ["c"]
+    })
+    .await;
+    node.runtime.commands("alive", 1, Duration::ZERO);
+    let restarts = |node: &Node| {
+        let statuses = node.status("u1").container_statuses.unwrap_or_default();
+        statuses
+            .iter()
+            .find(|status| status.name == "c")
+            .map_or(0, |status| status.restart_count)
+    };
+    node.until("it is started anew", |node| restarts(node) != 0).await;
+    node.runtime.commands("alive", 0, Duration::ZERO);
+    node.until("it runs again", |node| node.runtime.running() == ["c"])
+        .await;
+}
