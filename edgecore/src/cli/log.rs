@@ -16,7 +16,7 @@ pub fn show() {
         .with_ansi(std::io::stderr().is_terminal());
     tracing_subscriber::registry()
         .with(lines)
-        .with(read.unwrap_or_else(|_| Targets::new().with_default(LevelFilter::INFO)))
+        .with(read.unwrap_or_else(|_| usual()))
         .init();
     if let Some(fault) = fault {
         tracing::warn!(
@@ -32,9 +32,13 @@ pub fn show() {
 /// patterns is half a megabyte of code, a thirtieth of an agent at rest.
 fn targets(asked: &str) -> Result<Targets, ParseError> {
     match asked {
-        "" => Ok(Targets::new().with_default(LevelFilter::INFO)),
+        "" => Ok(usual()),
         asked => asked.parse(),
     }
+}
+
+fn usual() -> Targets {
+    Targets::new().with_default(LevelFilter::INFO)
 }
 
 #[cfg(test)]
