@@ -144,10 +144,10 @@ fn rounds_that_are_alike_cost_a_fraction_of_what_they_say() {
     assert_eq!(open.pending.len(), 50, "what came and went is not held");
 }
 
-/// A database that takes so many batches more.
-struct Nearly(Kept, usize);
+/// A database with a state of its own, to which something happens before each batch.
+struct Before<T>(Kept, T, fn(&mut T) -> Result<(), StoreError>);
 
-impl Store for Nearly {
+impl<T: Send> Store for Before<T> {
     fn get(&self, table: Table, key: &str) -> Result<Option<Bytes>, StoreError> {
         self.0.get(table, key)
     }
@@ -162,12 +162,20 @@ impl Store for Nearly {
     }
 
     fn commit(&mut self, batch: &Batch) -> Result<(), StoreError> {
-        self.1 = self.1.checked_sub(1).ok_or(StoreError::Full {
+        (self.2)(&mut self.1)?;
+        self.0.commit(batch)
+    }
+}
+
+/// A database that takes so many batches more.
+fn nearly_full(kept: &Kept, batches: usize) -> Before<usize> {
+    Before(kept.clone(), batches, |left| {
+        *left = left.checked_sub(1).ok_or(StoreError::Full {
             path: PathBuf::new(),
             free: 0,
         })?;
-        self.0.commit(batch)
-    }
+        Ok(())
+    })
 }
 
 #[test]
@@ -175,7 +183,7 @@ fn a_full_disk_costs_nothing_that_was_committed_and_the_log_goes_on() {
     let (root, kept) = (Scratch::new(), Kept::default());
     let path = root.path().join("outbox.tail");
     tail(&root, &kept).commit(&one("a", "1")).unwrap();
-    let mut open = Tail::open(&path, Nearly(kept.clone(), 0), None).unwrap();
+    let mut open = Tail::open(&path, nearly_full(&kept, 0), None).unwrap();
     assert_eq!(open.get(Table::Device, "a").unwrap().unwrap(), "1");
     open.commit(&one("b", "2")).unwrap();
     drop(open);
@@ -187,7 +195,7 @@ fn a_full_disk_costs_nothing_that_was_committed_and_the_log_goes_on() {
 fn what_a_full_disk_let_half_through_can_still_be_deleted() {
     let (root, kept) = (Scratch::new(), Kept::default());
     let path = root.path().join("outbox.tail");
-    let mut open = Tail::open(&path, Nearly(kept.clone(), 2), None).unwrap();
+    let mut open = Tail::open(&path, nearly_full(&kept, 2), None).unwrap();
     for key in ["a", "b"] {
         open.commit(&one(key, &"x".repeat(200 * 1024))).unwrap();
     }
@@ -201,43 +209,24 @@ fn what_a_full_disk_let_half_through_can_still_be_deleted() {
     assert!(kept.get(Table::Device, "a").unwrap().is_none());
 }
 
-/// A database that notes at which step of the writer each batch came.
-struct Timed(Kept, Pulse, Vec<Option<u64>>);
-
-impl Store for Timed {
-    fn get(&self, table: Table, key: &str) -> Result<Option<Bytes>, StoreError> {
-        self.0.get(table, key)
-    }
-
-    fn scan(
-        &self,
-        table: Table,
-        after: Option<&str>,
-        most: usize,
-    ) -> Result<Vec<(String, Bytes)>, StoreError> {
-        self.0.scan(table, after, most)
-    }
-
-    fn commit(&mut self, batch: &Batch) -> Result<(), StoreError> {
-        self.2.push(self.1.step());
-        self.0.commit(batch)
-    }
-}
-
 #[test]
 fn each_batch_of_a_fold_is_a_step_of_its_own_for_whoever_watches() {
     let root = Scratch::new();
-    let kept = Timed(Kept::default(), Pulse::default(), Vec::new());
+    let noted = (Pulse::default(), Vec::new());
+    let kept = Before(Kept::default(), noted, |(pulse, steps)| {
+        steps.push(pulse.step());
+        Ok(())
+    });
     let mut open = Tail::open(&root.path().join("outbox.tail"), kept, None).unwrap();
-    open.store.2.clear();
-    open.store.1 = open.pulse();
+    open.store.1.1.clear();
+    open.store.1.0 = open.pulse();
     open.pulse().turn();
     for key in ["a", "b", "c"] {
         open.commit(&one(key, &"x".repeat(200 * 1024))).unwrap();
     }
     let frames = open.pulse().step();
     open.commit(&one("k", &"x".repeat(MOST_OF_BATCH + 1))).unwrap();
-    let mut steps = open.store.2.clone();
+    let mut steps = open.store.1.1.clone();
     assert_eq!(steps.len(), 4, "three that fold, and the large one");
     steps.push(frames);
     steps.sort_unstable();
@@ -284,11 +273,11 @@ fn changes_of_tables_that_are_not_known_wait_for_room_like_all_others() {
     let (root, kept) = (Scratch::new(), Kept::default());
     let path = root.path().join("outbox.tail");
     tail(&root, &kept).commit(&newer("1")).unwrap();
-    let mut open = Tail::open(&path, Nearly(kept.clone(), 0), None).unwrap();
+    let mut open = Tail::open(&path, nearly_full(&kept, 0), None).unwrap();
     open.commit(&one("k", "2")).unwrap();
     drop(open);
     assert_eq!(job(&kept), None);
-    let mut open = Tail::open(&path, Nearly(kept.clone(), 0), None).unwrap();
+    let mut open = Tail::open(&path, nearly_full(&kept, 0), None).unwrap();
     open.store.1 = usize::MAX;
     open.fold().unwrap();
     assert_eq!(job(&kept).unwrap(), "1");

@@ -128,11 +128,11 @@ fn on_a_full_disk_a_damaged_log_goes_on_until_there_is_room_to_put_it_aside() {
     whole[ends[1]] ^= 1;
     fs::write(log(&root), &whole).unwrap();
     let kept = Kept::default();
-    let mut open = Tail::open(&log(&root), Nearly(kept.clone(), 0), None).unwrap();
+    let mut open = Tail::open(&log(&root), nearly_full(&kept, 0), None).unwrap();
     let told = open.found().unwrap();
     open.commit(&one("k", "after")).unwrap();
     drop(open);
-    let mut open = Tail::open(&log(&root), Nearly(kept.clone(), 0), None).unwrap();
+    let mut open = Tail::open(&log(&root), nearly_full(&kept, 0), None).unwrap();
     assert_eq!(open.found(), Some(told.clone()), "the same words again");
     assert_eq!(untold::load(&untold::path(&log(&root))), [told]);
     assert!(!kept_aside(&root).exists());
