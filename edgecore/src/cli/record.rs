@@ -110,6 +110,14 @@ impl Record {
         &self.entries
     }
 
+    /// The entry whose file or directory has this name.
+    pub fn named(&self, name: &str) -> Option<&Path> {
+        let paths = self.entries().iter().map(Entry::path);
+        paths
+            .into_iter()
+            .find(|path| path.file_name().is_some_and(|last| last == name))
+    }
+
     /// Writes a file of ours.
     pub fn file(&mut self, path: &Path, bytes: &[u8], mode: u32) -> Result<(), RecordError> {
         self.note(vec![Entry::File {

@@ -18,7 +18,7 @@ use super::join::service::{self, Systemctl};
 use super::record::{Entry, Left, Record};
 use super::{Paths, ResetArgs};
 use crate::config::{Config, ConfigError, DEFAULT_RUNTIME_ENDPOINT, RuntimeEndpoint};
-use crate::network::conflist;
+use crate::network::{conflist, iptables};
 use crate::runtime::{Cri, Runtime};
 
 /// How long the runtime may take to introduce itself: after a boot it has other things to do.
@@ -106,6 +106,9 @@ async fn remove_pods(
     if has_network(record) {
         pods::remove_network(paths, &mut troubles);
     }
+    if paths.is_machine() {
+        iptables::remove().await;
+    }
     // Whoever has lost the configuration does not know whose cgroups these are.
     if paths.is_machine()
         && let Ok(config) = Config::load(&paths.config())
@@ -150,12 +153,7 @@ fn has_service(record: &Record) -> bool {
 
 /// Whether the pod network is the one that join wrote.
 fn has_network(record: &Record) -> bool {
-    record.entries().iter().any(|entry| {
-        entry
-            .path()
-            .file_name()
-            .is_some_and(|name| name == conflist::FILE)
-    })
+    record.named(conflist::FILE).is_some()
 }
 
 fn confirmed(record: &Record) -> anyhow::Result<bool> {

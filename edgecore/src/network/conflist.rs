@@ -1,7 +1,8 @@
 //! The default pod network: a bridge, addresses by host-local, published ports by portmap.
 //!
 //! Written as `90-tombolo.conflist` where the runtime looks, and only when nothing else is
-//! there: a network that someone chose is better than ours.
+//! there: a network that someone chose is better than ours. Masquerading is not left to the bridge
+//! plugin: [`super::nat`] says why.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -46,7 +47,7 @@ fn bridge(range: PodCidr) -> Value {
         "type": "bridge",
         "bridge": BRIDGE,
         "isGateway": true,
-        "ipMasq": true,
+        "ipMasq": false,
         // A pod must reach itself through a published port.
         "hairpinMode": true,
         "ipam": {
@@ -55,6 +56,17 @@ fn bridge(range: PodCidr) -> Value {
             "routes": [{"dst": "0.0.0.0/0"}],
         },
     })
+}
+
+/// The range whose pods `text`, a configuration of ours, leaves for the agent to masquerade. One that an
+/// older version wrote has the bridge plugin do it.
+pub fn left_to_us(text: &str) -> Option<PodCidr> {
+    let list: Value = serde_json::from_str(text).ok()?;
+    let bridge = &list["plugins"][0];
+    if bridge["ipMasq"] != json!(false) {
+        return None;
+    }
+    bridge["ipam"]["ranges"][0][0]["subnet"].as_str()?.parse().ok()
 }
 
 /// Looks at what the runtime would read in `dir`; a directory that is missing is empty.
@@ -161,6 +173,19 @@ mod tests {
             (Some("/run/cni".into()), vec!["/opt/cni/bin".into()])
         );
         assert_eq!(directories("not json"), (None, Vec::new()));
+    }
+
+    #[test]
+    fn the_agent_masquerades_unless_the_bridge_plugin_was_told_to() {
+        let range = "10.99.0.0/24".parse().unwrap();
+        let text = render(range);
+        assert_eq!(left_to_us(&text), Some(range));
+        assert_eq!(
+            left_to_us(&text.replace("\"ipMasq\": false", "\"ipMasq\": true")),
+            None
+        );
+        assert_eq!(left_to_us("{}"), None);
+        assert_eq!(left_to_us("half"), None);
     }
 
     #[test]

@@ -3,13 +3,16 @@
 //! [`conflist`] writes the network configuration of a fresh machine, once, at join. [`api`]
 //! listens on the cluster IP of `default/kubernetes`, which edgecore adds to `lo`, and splices
 //! each connection through the tunnel: TLS runs end to end between the pod and the API server,
-//! with the pod's own token.
+//! with the pod's own token. [`nat`] says what the device translates for its pods, and [`iptables`] has
+//! the kernel do it.
 //!
 //! **Invariant:** a network configuration that someone else wrote is never touched, and an
 //! address that was added to `lo` is removed when nobody listens on it any more.
 
 pub mod api;
 pub mod conflist;
+pub mod iptables;
+pub mod nat;
 pub mod netlink;
 pub mod pod_cidr;
 pub mod routes;

@@ -15,6 +15,7 @@
 
 mod address;
 mod devices;
+mod network;
 mod pods;
 mod repairs;
 mod reports;
@@ -26,7 +27,6 @@ use std::time::Duration;
 use anyhow::Context as _;
 use k8s_openapi::api::core::v1::Node;
 use protocol::clock::Clock;
-use protocol::name::ServiceName;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -36,7 +36,6 @@ use crate::cli::control::Control;
 use crate::config::{Address, Config};
 use crate::devices::{Core, Ground, mqtt};
 use crate::identity::Identity;
-use crate::network::api;
 use crate::node::address::Peers;
 use crate::node::host_ip::HostIp;
 use crate::node::images::ImagesApart;
@@ -105,7 +104,7 @@ pub async fn run(paths: Paths, clock: Clock) -> anyhow::Result<()> {
     node.spawn(Task::Node, |stop| ended(reporter.run(stop)));
     let pod_api = Arc::clone(&parts);
     node.spawn(Task::PodApi, |stop| {
-        ended(async move { pod_api.serve_pod_api(stop).await })
+        ended(async move { network::run(&pod_api, stop).await })
     });
     let with_devices = Arc::clone(&parts);
     node.spawn(Task::Devices, |stop| devices::run(with_devices, stop));
@@ -225,14 +224,6 @@ impl Parts {
             configured,
             connected: link.remote(),
         })
-    }
-
-    /// Serves the API server to pods where `default/kubernetes` says, following its changes.
-    async fn serve_pod_api(&self, stop: CancellationToken) {
-        let (wanted, served) = watch::channel(None);
-        let dial = self.link.dialer(ServiceName::KubeApiTcp);
-        let follow = api::follow(self.desired.clone(), wanted, stop.clone());
-        tokio::join!(follow, api::run(served, dial, stop));
     }
 }
 

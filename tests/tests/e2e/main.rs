@@ -5,6 +5,7 @@
 //! testbed or a device of their own mostly wait: there are three lanes, and in each one test after another,
 //! in the order in which they are listed: some end what the ones before them need.
 
+mod addresses;
 mod bad_input;
 mod certificates;
 mod control;
@@ -58,6 +59,7 @@ fn main() -> Result<()> {
     let shared = [
         control::TESTS,
         joined::TESTS,
+        addresses::TESTS,
         bad_input::TESTS,
         life::TESTS,
         sizes::TESTS,

@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use super::plan::Plan;
 use super::{Paths, step, warn};
 use crate::config::PodCidr;
-use crate::network::{conflist, routes};
+use crate::network::{conflist, iptables, routes};
 use crate::runtime::{Cri, Runtime as _};
 
 /// How long the runtime may take to introduce itself.
@@ -93,6 +93,11 @@ fn must_be_free(range: PodCidr) -> anyhow::Result<()> {
 }
 
 fn tell_plugins(mut dirs: Vec<PathBuf>, paths: &Paths) {
+    if !iptables::is_installed() {
+        warn(
+            "iptables is not installed: without it pods reach nothing outside of this device (apt install iptables)",
+        );
+    }
     if dirs.is_empty() {
         dirs = PLUGIN_DIRS.iter().map(|dir| paths.at(dir)).collect();
     }

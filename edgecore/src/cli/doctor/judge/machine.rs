@@ -116,7 +116,7 @@ fn network(network: &Network, has_joined: bool) -> Finding {
         Network::Ours { missing, .. } if !missing.is_empty() => Finding::failed(
             CHECK,
             format!("plugins are missing: {}", missing.join(", ")),
-            "apt install containernetworking-plugins; bin_dir in /etc/containerd/config.toml must be their directory",
+            "apt install containernetworking-plugins iptables; bin_dir in /etc/containerd/config.toml must be their directory",
         ),
         Network::Ours {
             collides: Some(route),

@@ -12,7 +12,7 @@ use super::{others, whole};
 use crate::cli::Paths;
 use crate::cli::join::PLUGIN_DIRS;
 use crate::config::PodCidr;
-use crate::network::{conflist, routes};
+use crate::network::{conflist, iptables, routes};
 use crate::node::observe::disk;
 use crate::pods::cgroups::{CGROUP_TOP, controllers_below};
 
@@ -76,13 +76,22 @@ fn network(given: &Given) -> Network {
     }
     match conflist::look(&dir) {
         Ok(conflist::Found::Ours) => Network::Ours {
-            missing: conflist::missing_plugins(&bins),
+            missing: missing(paths, &bins),
             collides: collision(paths, given.range),
         },
         Ok(conflist::Found::Foreign(file)) => Network::Foreign(file.display().to_string()),
         Ok(conflist::Found::Nothing) => Network::Missing(dir.display().to_string()),
         Err(error) => Network::Unread(format!("{}: {}", dir.display(), whole(&error))),
     }
+}
+
+/// What the network that join writes needs and the machine has not.
+fn missing(paths: &Paths, bins: &[PathBuf]) -> Vec<&'static str> {
+    let mut missing = conflist::missing_plugins(bins);
+    if paths.is_machine() && !iptables::is_installed() {
+        missing.push("iptables");
+    }
+    missing
 }
 
 fn collision(paths: &Paths, range: PodCidr) -> Option<String> {
