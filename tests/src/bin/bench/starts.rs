@@ -36,13 +36,29 @@ pub(crate) const SLEEP: [&str; 4] = ["busybox", "sh", "-c", "trap 'exit 0' TERM;
 
 /// Who starts a pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Contender {
+pub(crate) enum Contender {
     Ours,
     Kubelet,
     Floor,
 }
 
-const ALL: [Contender; 3] = [Contender::Ours, Contender::Kubelet, Contender::Floor];
+impl Contender {
+    /// All of them, in random order.
+    pub(crate) fn shuffled() -> [Self; 3] {
+        let mut order = [Self::Ours, Self::Kubelet, Self::Floor];
+        order.shuffle(&mut rand::rng());
+        order
+    }
+
+    /// As progress names it.
+    pub(crate) const fn called(self) -> &'static str {
+        match self {
+            Self::Ours => "edge node",
+            Self::Kubelet => "stock kubelet",
+            Self::Floor => "the runtime alone",
+        }
+    }
+}
 
 /// How long each start of each contender took.
 type Samples = BTreeMap<Contender, Vec<Duration>>;
@@ -78,10 +94,8 @@ pub(crate) async fn measure(stage: &Stage<'_>, rounds: u16) -> Result<Vec<Figure
 
 /// One start by each contender, in random order.
 async fn round(stage: &Stage<'_>, floor: &Floor, index: u16) -> Result<Vec<(Contender, Duration)>> {
-    let mut order = ALL;
-    order.shuffle(&mut rand::rng());
     let mut round = Vec::new();
-    for contender in order {
+    for contender in Contender::shuffled() {
         sleep(Duration::from_secs_f64(0.5 + rand::random::<f64>())).await;
         let took = match contender {
             Contender::Ours => one(stage, EDGE, index).await?,
