@@ -4,6 +4,7 @@
 //! there: a network that someone chose is better than ours. Masquerading is not left to the bridge
 //! plugin: [`super::nat`] says why.
 
+use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -25,9 +26,11 @@ pub const DEFAULT_CONF_DIR: &str = "/etc/cni/net.d";
 pub enum Found {
     /// Nothing: ours is to be written.
     Nothing,
-    /// Only ours.
+    /// Ours, and the runtime takes it.
     Ours,
-    /// Someone else's; the first that the runtime would take.
+    /// Ours, perhaps put aside, and someone else's that the runtime takes in its place.
+    Before(PathBuf),
+    /// Someone else's alone; the first, which the runtime takes.
     Foreign(PathBuf),
 }
 
@@ -80,16 +83,20 @@ pub fn look(dir: &Path) -> io::Result<Found> {
     for entry in entries {
         paths.push(entry?.path());
     }
+    // Some networks put every other file aside, under a longer name.
+    let has_ours = paths.iter().any(|path| name(path).starts_with(FILE));
     paths.retain(|path| is_configuration(path));
     paths.sort();
-    let foreign = paths
-        .iter()
-        .find(|path| path.file_name().is_some_and(|name| name != FILE));
-    Ok(match (foreign, paths.is_empty()) {
-        (Some(path), _) => Found::Foreign(path.clone()),
-        (None, true) => Found::Nothing,
-        (None, false) => Found::Ours,
+    Ok(match paths.into_iter().next() {
+        None => Found::Nothing,
+        Some(first) if name(&first) == FILE => Found::Ours,
+        Some(first) if has_ours => Found::Before(first),
+        Some(first) => Found::Foreign(first),
     })
+}
+
+fn name(path: &Path) -> &str {
+    path.file_name().and_then(OsStr::to_str).unwrap_or_default()
 }
 
 fn is_configuration(path: &Path) -> bool {
@@ -148,15 +155,19 @@ mod tests {
     }
 
     #[test]
-    fn a_configuration_of_someone_else_is_named() {
+    fn a_configuration_of_someone_else_is_named_and_whether_it_stands_before_ours() {
         let dir = dir("foreign");
+        let calico = dir.join("10-calico.conflist");
+        std::fs::write(&calico, "{}").unwrap();
+        assert_eq!(look(&dir).unwrap(), Found::Foreign(calico.clone()));
         std::fs::write(dir.join(FILE), "{}").unwrap();
-        assert_eq!(look(&dir).unwrap(), Found::Ours);
-        std::fs::write(dir.join("10-calico.conflist"), "{}").unwrap();
-        assert_eq!(
-            look(&dir).unwrap(),
-            Found::Foreign(dir.join("10-calico.conflist"))
-        );
+        assert_eq!(look(&dir).unwrap(), Found::Before(calico.clone()));
+        let aside = dir.join("90-tombolo.conflist.cilium_bak");
+        std::fs::rename(dir.join(FILE), &aside).unwrap();
+        assert_eq!(look(&dir).unwrap(), Found::Before(calico.clone()), "put aside");
+        std::fs::rename(aside, dir.join(FILE)).unwrap();
+        std::fs::rename(calico, dir.join("99-loopback.conf")).unwrap();
+        assert_eq!(look(&dir).unwrap(), Found::Ours, "the runtime takes the first");
         std::fs::remove_dir_all(dir).unwrap();
     }
 

@@ -98,7 +98,9 @@ pub(super) enum Network {
         /// The route that its addresses collide with.
         collides: Option<String>,
     },
-    /// Somebody else's.
+    /// The one that `join` wrote, and somebody else's, which the runtime takes in its place.
+    Before(String),
+    /// Somebody else's alone.
     Foreign(String),
     /// The directory cannot be read.
     Unread(String),

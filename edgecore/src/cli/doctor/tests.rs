@@ -1,6 +1,7 @@
 //! What the facts mean, and how it is shown.
 
 mod program;
+mod remedies;
 
 use super::facts::{
     Answers, Broker, Cause, Daemon, Facts, Joined, Machine, Mappers, Miss, Network, Node, Other, Runtime,
@@ -189,6 +190,7 @@ fn what_is_wrong_with_the_machine_is_told_once_with_what_mends_it() {
     let network = |network| ill_machine(|machine| machine.network = network);
     assert_eq!(network(Network::Missing(why())), one("pod network", Failed));
     assert_eq!(network(Network::Foreign(why())), []);
+    assert_eq!(network(Network::Before(why())), one("pod network", Warning));
     let ours = |missing, collides| Network::Ours { missing, collides };
     assert_eq!(network(ours(vec!["portmap"], None)), one("pod network", Failed));
     assert_eq!(network(ours(Vec::new(), Some(why()))), one("pod network", Failed));

@@ -41,7 +41,7 @@ pub(super) async fn look(plan: &Plan, paths: &Paths) -> anyhow::Result<Network> 
     let dir = paths.at(conf_dir.unwrap_or_else(|| PathBuf::from(conflist::DEFAULT_CONF_DIR)));
     let found =
         conflist::look(&dir).with_context(|| format!("the network configurations in {}", dir.display()))?;
-    if let conflist::Found::Foreign(file) = found {
+    if let conflist::Found::Foreign(file) | conflist::Found::Before(file) = found {
         step(&format!(
             "pods use the network that is configured in {}; it is left alone",
             file.display()

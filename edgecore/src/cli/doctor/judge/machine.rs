@@ -69,7 +69,7 @@ fn told(answers: &Answers, has_joined: bool) -> Vec<Finding> {
 fn sandbox(image: &Sandbox) -> Finding {
     const CHECK: &str = "sandbox image";
     const PULL: &str = "let the device reach its registry for the first pod, or import it: ctr -n k8s.io images \
-         import FILE";
+         import FILE (CRI-O: podman load -i FILE)";
     match image {
         Sandbox::Here(name) => Finding::ok(CHECK, format!("{name} is on the device")),
         Sandbox::Missing(Some(name)) => Finding::warning(
@@ -110,7 +110,8 @@ fn network(network: &Network, has_joined: bool) -> Finding {
         Network::Missing(dir) if has_joined => Finding::failed(
             CHECK,
             format!("there is no network configuration in {dir}"),
-            "put the cluster's CNI configuration there; or edgecore reset and join, which writes one",
+            "copy 90-tombolo.conflist there from a device with the same pod_cidr; or edgecore reset and join, which \
+             writes one",
         ),
         Network::Missing(_) => Finding::ok(CHECK, "there is none yet: join writes one"),
         Network::Ours { missing, .. } if !missing.is_empty() => Finding::failed(
@@ -127,6 +128,13 @@ fn network(network: &Network, has_joined: bool) -> Finding {
             "choose another range: edgecore reset, and edgecore join --pod-cidr RANGE",
         ),
         Network::Ours { .. } => Finding::ok(CHECK, "is configured by join, and its plugins are there"),
+        Network::Before(file) => Finding::warning(
+            CHECK,
+            format!("{file} comes before the network that join wrote, and pods use it"),
+            "if a DaemonSet of the cluster wrote it, keep that away from edge nodes (docs/install.md), remove the file, \
+             give 90-tombolo.conflist its name back where it was put aside, and restart the container runtime; if it is \
+             yours, remove 90-tombolo.conflist",
+        ),
         Network::Foreign(file) => Finding::ok(CHECK, format!("is configured in {file}, which is not ours")),
         Network::Unread(why) => Finding::unknown(CHECK, why, "ls -l /etc/cni/net.d"),
     }

@@ -77,8 +77,8 @@ fn identity(node: &Node, daemon: &Daemon) -> Vec<Finding> {
         Ok(Err(why)) => Finding::failed(
             CHECK,
             why,
-            "restore the files in /etc/tombolo/pki, or edgecore reset and join anew with a token made with \
-             --replace-key",
+            "edgecore join ADDRESS --token-file FILE makes anew what is lost of /etc/tombolo/pki, and the pods stay; where \
+             that is node.key, with a token of cloudcore token create --node NAME --replace-key",
         ),
         Ok(Ok(left @ ..0)) => Finding::failed(CHECK, format!("ended {} ago", human(*left)), AGAIN),
         Ok(Ok(left @ 0..SOON)) if !renews_by_itself(daemon) => Finding::warning(
@@ -148,6 +148,8 @@ fn service(unit: &Seen<Unit>, daemon: &Daemon) -> Finding {
     const CHECK: &str = "service";
     const START: &str = "systemctl enable --now edgecore; why it ended: journalctl -u edgecore";
     const FOREGROUND: &str = "start it: edgecore run";
+    const INSTALL: &str = "edgecore join ADDRESS --token-file FILE again installs the service and starts it, and an old \
+         token will do";
     if let Daemon::Silent(why) = daemon {
         let remedy = "journalctl -u edgecore; then systemctl restart edgecore (pods run on)";
         return Finding::failed(
@@ -171,12 +173,12 @@ fn service(unit: &Seen<Unit>, daemon: &Daemon) -> Finding {
         (Ok(Unit::Missing), true) => Finding::warning(
             CHECK,
             "edgecore runs, and there is no service that starts it at boot",
-            "install manifests/systemd/edgecore.service, and systemctl enable edgecore",
+            &format!("stop it; {INSTALL}"),
         ),
         (Ok(Unit::Missing), false) => Finding::failed(
             CHECK,
             "edgecore does not run, and there is no service that starts it",
-            "start it (edgecore run), or install manifests/systemd/edgecore.service",
+            &format!("edgecore run starts it in the foreground; {INSTALL}"),
         ),
         (Ok(Unit::Installed { .. }) | Err(_), false) => {
             Finding::failed(CHECK, "edgecore does not run", START)

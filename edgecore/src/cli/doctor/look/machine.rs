@@ -79,6 +79,7 @@ fn network(given: &Given) -> Network {
             missing: missing(paths, &bins),
             collides: collision(paths, given.range),
         },
+        Ok(conflist::Found::Before(file)) => Network::Before(file.display().to_string()),
         Ok(conflist::Found::Foreign(file)) => Network::Foreign(file.display().to_string()),
         Ok(conflist::Found::Nothing) => Network::Missing(dir.display().to_string()),
         Err(error) => Network::Unread(format!("{}: {}", dir.display(), whole(&error))),
