@@ -20,6 +20,7 @@ mod before;
 mod enrol;
 mod finish;
 mod group;
+mod ignored;
 mod machine;
 mod plan;
 pub(super) mod service;
@@ -54,8 +55,11 @@ async fn join_at(args: JoinArgs, site: Site<'_>) -> anyhow::Result<()> {
     let Site { paths, clock, .. } = site;
     must_be_root(paths)?;
     let plan = match plan::standing(&args, paths, clock)? {
-        Standing::Here { plan, unfit } => {
+        Standing::Here { plan, unfit, ignored } => {
             again::again(&plan, unfit, paths, clock).await?;
+            for told in ignored.told(&paths.config()) {
+                warn(&told);
+            }
             return finish::what_is_left(!args.no_service, site).await;
         }
         Standing::Free(plan) => *plan,

@@ -7,6 +7,7 @@ use protocol::name::NodeName;
 use sha2::{Digest as _, Sha256};
 
 use super::super::token;
+use super::ignored::Ignored;
 use super::{JoinArgs, Paths};
 use crate::config::{Config, ConfigError, Proxy, check_label};
 
@@ -34,6 +35,8 @@ pub(super) enum Standing {
         plan: Box<Plan>,
         /// Why its certificate cannot be used any more.
         unfit: Option<String>,
+        /// What was asked for and is not what the device has.
+        ignored: Ignored,
     },
     /// It can join.
     Free(Box<Plan>),
@@ -93,9 +96,11 @@ fn already(
             Ok(_) => None,
             Err(fault) => Some(crate::identity::told(&fault)),
         };
+        let asked = proxy(args)?;
+        let ignored = Ignored::of(args, asked.as_ref(), &held);
         let config = Config {
             addresses: args.addresses.clone(),
-            proxy: proxy(args)?.or(held.proxy),
+            proxy: asked.or(held.proxy),
             ..held
         };
         let plan = Box::new(Plan {
@@ -105,7 +110,7 @@ fn already(
             keeps_key: true,
             with_service: false,
         });
-        return Ok(Standing::Here { plan, unfit });
+        return Ok(Standing::Here { plan, unfit, ignored });
     }
     bail!(
         "this device has already joined a cluster as {name} ({file})\n\

@@ -23,6 +23,29 @@ async fn joining_again_changes_nothing_and_says_so() {
 }
 
 #[tokio::test]
+async fn joining_again_with_other_settings_is_answered_with_what_did_not_count() {
+    let (device, cloud) = (Device::new("settings"), Cloud::saying(vec![Say::Yes]).await);
+    device.join(&cloud, |_| {}).await.unwrap();
+    let config = std::fs::read(device.paths.config()).unwrap();
+    let args = JoinArgs {
+        addresses: vec!["moved.example".parse().unwrap()],
+        token: Some(cloud.token.expose()),
+        ..JoinArgs::default()
+    };
+    let Ok(Standing::Here { ignored, .. }) = plan::standing(&args, &device.paths, &Clock::system()) else {
+        panic!("it has joined");
+    };
+    let told = ignored.told(&device.paths.config());
+    assert!(told.len() == 1 && told[0].contains("ADDRESS"), "{told:?}");
+
+    device
+        .join(&cloud, |args| args.labels.push("site=north".to_owned()))
+        .await
+        .unwrap();
+    assert_eq!(std::fs::read(device.paths.config()).unwrap(), config);
+}
+
+#[tokio::test]
 async fn joining_again_renews_the_unit_of_an_earlier_version_and_restarts_nothing() {
     let (device, cloud) = (Device::with_systemd("unit"), Cloud::saying(vec![Say::Yes]).await);
     device.join(&cloud, |_| {}).await.unwrap();
