@@ -11,6 +11,7 @@ use std::io::{BufRead as _, Write as _};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use protocol::name::NodeName;
 
 use super::control::{self, ControlError};
 use super::join;
@@ -31,7 +32,11 @@ pub(super) async fn reset(args: &ResetArgs, paths: &Paths) -> anyhow::Result<()>
         systemctl: service::manager(paths),
         patience: PATIENCE,
     };
-    leave(args, site).await
+    if let Some(removal) = leave(args, site).await? {
+        println!("     delete the node in the cluster with:");
+        println!("     {removal}");
+    }
+    Ok(())
 }
 
 /// Where, and with what.
@@ -44,13 +49,14 @@ struct Site<'a> {
     patience: Duration,
 }
 
-async fn leave(args: &ResetArgs, site: Site<'_>) -> anyhow::Result<()> {
+/// Gives back the command that removes the node in the cluster; nothing where the device had not joined.
+async fn leave(args: &ResetArgs, site: Site<'_>) -> anyhow::Result<Option<String>> {
     let paths = site.paths;
     join::must_be_root(paths)?;
     let mut record = Record::open(&paths.record())?;
     if record.entries().is_empty() {
         println!("this device has not joined a cluster; nothing is to be removed");
-        return Ok(());
+        return Ok(None);
     }
     if !args.yes && !confirmed(&record)? {
         bail!("nothing was changed");
@@ -65,6 +71,7 @@ async fn leave(args: &ResetArgs, site: Site<'_>) -> anyhow::Result<()> {
     stop_service(&record, site).await?;
     remove_pods(args, runtime.as_ref(), &record, paths).await?;
     let had_service = has_service(&record);
+    let name = Config::load(&paths.config()).ok().map(|config| config.node_name);
     let left = record.undo(0);
     if let Some(systemctl) = site.systemctl.filter(|_| had_service)
         && let Err(error) = service::forget(systemctl)
@@ -72,7 +79,8 @@ async fn leave(args: &ResetArgs, site: Site<'_>) -> anyhow::Result<()> {
         println!("[!!] {error:#}");
     }
     service::settle(paths);
-    tell(&left)
+    tell(&left)?;
+    Ok(Some(removal(name.as_ref())))
 }
 
 /// The runtime that the configuration names.
@@ -139,9 +147,13 @@ fn tell(left: &Left) -> anyhow::Result<()> {
         bail!("not everything that join wrote is removed; mend what is named above, and run this again");
     }
     println!("[ok] what join wrote is removed");
-    println!("     delete the node in the cluster with:");
-    println!("     kubectl -n tombolo-system exec deploy/cloudcore -- cloudcore node remove NAME");
     Ok(())
+}
+
+/// What removes the node in the cluster. A reset that goes on where another stopped may not know the name any more.
+fn removal(name: Option<&NodeName>) -> String {
+    let name = name.map_or("NAME", NodeName::as_str);
+    format!("kubectl -n tombolo-system exec deploy/cloudcore -- cloudcore node remove {name}")
 }
 
 fn has_service(record: &Record) -> bool {

@@ -43,7 +43,7 @@ impl Device {
         }
     }
 
-    async fn reset(&self, force: bool) -> anyhow::Result<()> {
+    async fn reset(&self, force: bool) -> anyhow::Result<Option<String>> {
         let systemctl = |args: &[&str]| {
             self.asked.lock().push(args.join(" "));
             Ok(())
@@ -74,7 +74,8 @@ impl Drop for Device {
 #[tokio::test]
 async fn a_device_without_a_runtime_leaves_and_leaves_nothing() {
     let device = Device::new("plain");
-    device.reset(false).await.unwrap();
+    let removal = device.reset(false).await.unwrap().unwrap();
+    assert!(removal.ends_with("cloudcore node remove pump-7"), "{removal}");
     assert!(device.is_bare());
     let asked = device.asked.lock().clone();
     assert_eq!(asked, ["disable --now edgecore.service", "daemon-reload"]);
@@ -110,7 +111,8 @@ async fn a_reset_that_was_cut_short_is_finished_by_the_next() {
     let device = Device::new("cut");
     fs::remove_file(device.paths.unit()).unwrap();
     fs::remove_file(device.paths.config()).unwrap();
-    device.reset(false).await.unwrap();
+    let removal = device.reset(false).await.unwrap().unwrap();
+    assert!(removal.ends_with("cloudcore node remove NAME"), "{removal}");
     assert!(device.is_bare());
     let asked = device.asked.lock().clone();
     let expected = [
