@@ -166,7 +166,7 @@ async fn open(client: kube::Client, namespace: String, clock: Clock) -> anyhow::
     };
     api.call(Actor::Cloudcore, list).await.with_context(hint)?;
     let cluster_id = cluster_id(&api).await?;
-    Ok(Authority::open(Settings {
+    Ok(Authority::open_existing(Settings {
         client,
         namespace,
         cluster_id,
@@ -178,13 +178,46 @@ async fn open(client: kube::Client, namespace: String, clock: Clock) -> anyhow::
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use clap::CommandFactory;
+    use http::{Method, StatusCode};
+    use serde_json::json;
 
     use super::*;
+    use crate::cluster::testing::client;
 
     #[test]
     fn the_command_line_holds_together() {
         Cli::command().debug_assert();
+    }
+
+    #[tokio::test]
+    async fn a_command_makes_no_ca_where_no_replica_has_made_one() {
+        let writes = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&writes);
+        let empty = client(move |asked| {
+            if asked.head.method != Method::GET {
+                counted.fetch_add(1, Ordering::Relaxed);
+                return (StatusCode::CREATED, asked.body);
+            }
+            match asked.head.uri.path() {
+                "/api/v1/namespaces/elsewhere/secrets" => (StatusCode::OK, json!({ "items": [] })),
+                "/api/v1/namespaces/kube-system" => (StatusCode::OK, json!({ "metadata": { "uid": "u" } })),
+                _ => {
+                    let none =
+                        json!({ "status": "Failure", "code": 404, "reason": "NotFound", "message": "none" });
+                    (StatusCode::NOT_FOUND, none)
+                }
+            }
+        });
+        let opened = open(empty, "elsewhere".to_owned(), Clock::system()).await;
+        let told = format!("{:#}", opened.err().unwrap());
+        assert!(
+            told.contains("no Secret tombolo-ca in namespace elsewhere") && told.contains("--namespace"),
+            "{told}"
+        );
+        assert_eq!(writes.load(Ordering::Relaxed), 0);
     }
 
     #[test]

@@ -61,6 +61,15 @@ pub enum AuthorityError {
     /// The CA cannot be used.
     #[error("the CA in Secret {CA_SECRET} cannot be used")]
     Ca(#[from] CaError),
+    /// There is no CA, and this is not who makes one.
+    #[error(
+        "there is no Secret {CA_SECRET} in namespace {namespace}: is cloudcore installed there (--namespace), and has \
+         it started? It makes that at its first start (kubectl -n {namespace} get pods); nothing was changed"
+    )]
+    NoCa {
+        /// Where it was looked for.
+        namespace: String,
+    },
     /// Others were faster, again and again.
     #[error("Secret {secret} changes too fast; try again")]
     Contended {
@@ -111,10 +120,30 @@ pub struct Authority {
 }
 
 impl Authority {
-    /// Reads the CA, or makes it where there is none.
+    /// Reads the CA, or makes it where there is none: a replica's way.
     pub async fn open(settings: Settings) -> Result<Arc<Self>, AuthorityError> {
         let secrets = Secrets::new(settings.client.clone(), &settings.namespace);
-        let (pem, epoch) = read_or_make_ca(&secrets, &settings.clock).await?;
+        let held = read_or_make_ca(&secrets, &settings.clock).await?;
+        Self::holding(settings, secrets, held)
+    }
+
+    /// Reads the CA: an operator's way. One that is made where no replica looks would be nobody's, and so would the
+    /// tokens that name it.
+    pub async fn open_existing(settings: Settings) -> Result<Arc<Self>, AuthorityError> {
+        let secrets = Secrets::new(settings.client.clone(), &settings.namespace);
+        match read_ca(&secrets).await? {
+            Some(held) => Self::holding(settings, secrets, held),
+            None => Err(AuthorityError::NoCa {
+                namespace: settings.namespace,
+            }),
+        }
+    }
+
+    fn holding(
+        settings: Settings,
+        secrets: Secrets,
+        (pem, epoch): (CaPem, u64),
+    ) -> Result<Arc<Self>, AuthorityError> {
         let ca = Arc::new(Ca::read(pem, settings.clock.now())?);
         let serving = Arc::new(Serving::new(Arc::clone(&ca), settings.clock.clone())?);
         Ok(Arc::new(Self {
@@ -245,23 +274,8 @@ impl Authority {
 
 async fn read_or_make_ca(secrets: &Secrets, clock: &Clock) -> Result<(CaPem, u64), AuthorityError> {
     for _ in 0..3 {
-        let read = secrets.read(CA_SECRET).await;
-        let read = read.map_err(AuthorityError::api(format!("read Secret {CA_SECRET}")))?;
-        if let Some(stored) = read {
-            let text = |field: &'static str| {
-                let missing = Damaged {
-                    secret: CA_SECRET.to_owned(),
-                    field,
-                };
-                stored.data.get(field).cloned().ok_or(missing)
-            };
-            return Ok((
-                CaPem {
-                    certificate: text(CERTIFICATE)?,
-                    key: text(KEY)?,
-                },
-                epoch_of(&stored),
-            ));
+        if let Some(held) = read_ca(secrets).await? {
+            return Ok(held);
         }
         if make_ca(secrets, clock).await? == Race::Won {
             tracing::info!("made the cluster's CA");
@@ -270,6 +284,27 @@ async fn read_or_make_ca(secrets: &Secrets, clock: &Clock) -> Result<(CaPem, u64
     Err(AuthorityError::Contended {
         secret: CA_SECRET.to_owned(),
     })
+}
+
+/// The CA and the epoch, where there are any.
+async fn read_ca(secrets: &Secrets) -> Result<Option<(CaPem, u64)>, AuthorityError> {
+    let read = secrets.read(CA_SECRET).await;
+    let read = read.map_err(AuthorityError::api(format!("read Secret {CA_SECRET}")))?;
+    let Some(stored) = read else {
+        return Ok(None);
+    };
+    let text = |field: &'static str| {
+        let missing = Damaged {
+            secret: CA_SECRET.to_owned(),
+            field,
+        };
+        stored.data.get(field).cloned().ok_or(missing)
+    };
+    let pem = CaPem {
+        certificate: text(CERTIFICATE)?,
+        key: text(KEY)?,
+    };
+    Ok(Some((pem, epoch_of(&stored))))
 }
 
 async fn make_ca(secrets: &Secrets, clock: &Clock) -> Result<Race, AuthorityError> {

@@ -32,14 +32,24 @@ const REPLACED_MAX: usize = 32;
 
 /// A Secret of ours does not say what it should.
 #[derive(Debug, Error)]
-#[error(
-    "Secret {secret} is damaged: {field} is missing or unreadable; delete the Secret if it cannot be repaired"
-)]
+#[error("Secret {secret} is damaged: {field} is missing or unreadable; {}", self.remedy())]
 pub struct Damaged {
     /// The Secret.
     pub secret: String,
     /// The key within it.
     pub field: &'static str,
+}
+
+impl Damaged {
+    /// Without its CA no device is let in any more; what else there is can be made again.
+    fn remedy(&self) -> &'static str {
+        if self.secret == CA_SECRET {
+            "restore it from a backup (docs/operate.md, Back up and restore), and do not delete it: every device would \
+             have to join anew"
+        } else {
+            "restore it from a backup (docs/operate.md, Back up and restore), or delete it if there is none"
+        }
+    }
 }
 
 pub(super) fn token_secret(id: &TokenId) -> String {
@@ -316,6 +326,20 @@ mod tests {
         data.insert("key".to_owned(), "zz".to_owned());
         assert_eq!(BanRecord::read(&stored(data)).unwrap_err().field, "key");
         assert!(TokenRecord::read(&stored(Data::new())).is_err());
+    }
+
+    #[test]
+    fn nobody_is_told_to_delete_the_ca() {
+        let told = |secret: &str| {
+            let (secret, field) = (secret.to_owned(), "ca.key");
+            Damaged { secret, field }.to_string()
+        };
+        let ca = told(CA_SECRET);
+        assert!(
+            ca.contains("restore it from a backup") && ca.contains("do not delete it"),
+            "{ca}"
+        );
+        assert!(told("tombolo-node-a").contains("or delete it"));
     }
 
     #[test]

@@ -20,7 +20,7 @@ async fn opened_anew(world: &World) -> std::sync::Arc<Authority> {
         clock: Clock::system(),
         node_life: NodeLife::default(),
     };
-    Authority::open(settings).await.unwrap()
+    Authority::open_existing(settings).await.unwrap()
 }
 
 #[tokio::test]
