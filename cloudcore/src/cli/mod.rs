@@ -264,6 +264,18 @@ mod tests {
         assert!(metadata.contains(": {{ .Values.impersonation }}\n"));
     }
 
+    #[test]
+    fn the_chart_lets_cloudcore_delete_the_leases_of_its_sessions_alone() {
+        const POLICIES: &str = include_str!("../../../manifests/charts/cloudcore/templates/admission.yaml");
+        let (_, leases) = POLICIES.split_once("}}-leases\n").unwrap();
+        let (leases, _) = leases
+            .split_once("\nkind: ValidatingAdmissionPolicyBinding\n")
+            .unwrap();
+        assert!(leases.contains("operations: [DELETE]") && leases.contains("resources: [leases]"));
+        let rule = format!("'\"{}\" in oldObject.metadata", crate::cluster::fence::SESSION);
+        assert!(leases.contains(&rule), "{leases}");
+    }
+
     /// What of the chart's network policy stands before or after the line about the metrics' namespace.
     fn policy_ports(part: &str) -> Vec<u16> {
         let lines = part.lines().filter_map(|line| line.trim().strip_prefix("port: "));

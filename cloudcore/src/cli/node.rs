@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::bans;
 use super::table::{between, table};
-use crate::cluster::{Actor, Api, ApiError, Call, labels};
+use crate::cluster::{Actor, Api, ApiError, Call, fence, labels};
 use crate::enroll::{Authority, EnrolledNode};
 
 /// Nodes a request: one shows tens of kilobytes of images and conditions.
@@ -129,11 +129,7 @@ async fn remove(name: &NodeName, authority: &Authority, api: &Api) -> anyhow::Re
     }
     let key = authority.forget(name).await?;
     let node = delete(api, format!("/api/v1/nodes/{name}")).await?;
-    let lease = delete(
-        api,
-        format!("/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{name}"),
-    )
-    .await?;
+    let lease = delete_lease(api, name).await?;
     for (what, gone) in [("key", key), ("Node", node), ("Lease", lease)] {
         eprintln!("{what}: {}", if gone { "removed" } else { "there was none" });
     }
@@ -141,6 +137,24 @@ async fn remove(name: &NodeName, authority: &Authority, api: &Api) -> anyhow::Re
         bail!("there is no edge node {name}: see cloudcore node list");
     }
     Ok(())
+}
+
+/// Deletes the Lease of an edge; the chart's admission policy lets cloudcore delete no other. A kubelet may have made
+/// one of that name and not yet its Node.
+async fn delete_lease(api: &Api, name: &NodeName) -> Result<bool, ApiError> {
+    let path = format!("/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{name}");
+    let read = api
+        .call_as::<Value>(Actor::Cloudcore, Call::get(path.clone()))
+        .await;
+    match read {
+        Ok(lease) if fence::holder(&lease).is_some() => delete(api, path).await,
+        Ok(_) => {
+            eprintln!("the Lease {name} is not that of an edge (it names no session), and is left");
+            Ok(false)
+        }
+        Err(error) if error.is_not_found() => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 async fn is_foreign(name: &NodeName, api: &Api) -> Result<bool, ApiError> {
@@ -165,7 +179,10 @@ async fn delete(api: &Api, path: String) -> Result<bool, ApiError> {
 
 #[cfg(test)]
 mod tests {
-    use http::StatusCode;
+    use std::sync::Arc;
+
+    use http::{Method, StatusCode};
+    use parking_lot::Mutex;
     use serde_json::json;
 
     use super::*;
@@ -192,6 +209,22 @@ mod tests {
 
     fn node(name: &str, ready: &str) -> Value {
         json!({ "metadata": { "name": name }, "status": { "conditions": [{ "type": "Ready", "status": ready }] } })
+    }
+
+    #[tokio::test]
+    async fn the_lease_of_an_edge_is_deleted_and_a_kubelets_is_not() {
+        let session = json!({ "annotations": { "tombolo.dev/session": "one" } });
+        for (metadata, is_edge) in [(session, true), (json!({}), false)] {
+            let deleted = Arc::new(Mutex::new(false));
+            let seen = Arc::clone(&deleted);
+            let api = client(move |asked| {
+                *seen.lock() |= asked.head.method == Method::DELETE;
+                (StatusCode::OK, json!({ "metadata": metadata, "spec": {} }))
+            });
+            let api = Api::new(api, Impersonation::Classic);
+            let gone = delete_lease(&api, &"e1".parse().unwrap()).await.unwrap();
+            assert_eq!((gone, *deleted.lock()), (is_edge, is_edge));
+        }
     }
 
     #[tokio::test]

@@ -22,7 +22,7 @@ const LEASE_SECONDS: u32 = 40;
 /// How many writes of its own a session remembers while its Lease cannot be renewed.
 const OWN_MOST: usize = 1024;
 /// The annotation that names the session, so that replicas can tell theirs from others'.
-const SESSION: &str = "tombolo.dev/session";
+pub(crate) const SESSION: &str = "tombolo.dev/session";
 
 /// A write that takes, renews or makes a Lease.
 #[derive(Clone, Debug, PartialEq)]
