@@ -17,6 +17,7 @@ mod closures;
 mod comparison;
 mod falls;
 mod flight;
+mod passes;
 mod skipped;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -26,6 +27,7 @@ use crate::wire::{Applied, DesiredDown, DesiredUp, Rejected, desired_up};
 
 use self::comparison::Stage;
 use self::flight::Flight;
+use self::passes::Dirty;
 use super::{View, Violation, frames};
 
 /// What the shell must do for the publisher.
@@ -60,7 +62,9 @@ pub struct Publisher {
     removing: BTreeMap<ObjectKey, u64>,
     /// Bytes of what the inventory of each kind had and the view had not.
     strays: [usize; Kind::ALL.len()],
-    dirty: BTreeSet<ObjectKey>,
+    dirty: Dirty,
+    /// What the pods that the edge has name, once it was asked for and until they may name something else.
+    named: Option<BTreeSet<ObjectKey>>,
     flight: Flight,
     out: VecDeque<DesiredDown>,
     requests: VecDeque<Request>,
@@ -95,15 +99,19 @@ impl Publisher {
 
     /// A key's object, absence or membership may have changed in the view.
     pub fn mark_dirty(&mut self, key: ObjectKey) {
+        self.forget_named(key.kind);
+        self.dirty.told(&key);
         // Before the view of a kind is frozen, the comparison itself will see the change.
         if self.stages[key.kind.index()].has_frozen() {
-            self.dirty.insert(key);
+            self.dirty.mark(key);
         }
     }
 
     /// Offers anew what the edge has refused; the shell calls it with growing pauses.
     pub fn retry_refused(&mut self) {
-        self.dirty.extend(self.refused.iter().cloned());
+        for key in &self.refused {
+            self.dirty.mark(key.clone());
+        }
     }
 
     /// Whether the edge has refused anything that it was not offered since.
@@ -187,10 +195,18 @@ impl Publisher {
             // Offered again meanwhile; that offer's own fate counts.
             return Ok(());
         }
+        self.forget_named(key.kind);
         self.sent.remove(&key);
         self.withheld.remove(&key);
         self.refused.insert(key);
         Ok(())
+    }
+
+    /// Something of this kind changed, here or at the edge.
+    fn forget_named(&mut self, kind: Kind) {
+        if kind == Kind::Pod {
+            self.named = None;
+        }
     }
 
     /// Whether nothing of a key can be at the edge: by its inventory, and by what it was sent since.

@@ -1,8 +1,6 @@
 //! What to send next, and with what. A pod goes with the `ConfigMaps` and Secrets that it names,
 //! or waits until all of them are known; removals go last.
 
-use std::collections::BTreeSet;
-use std::ops::Bound;
 use std::sync::Arc;
 
 use crate::desired::{AbsentReason, Found, MAX_CLOSURE, MAX_ITEMS, View, absent_version, frames};
@@ -10,6 +8,7 @@ use crate::object::{Body, Kind, Object, ObjectKey, Revision, Version};
 use crate::wire::{Absent, Begin, End, Remove, Upsert, desired_down};
 
 use super::comparison::Stage;
+use super::passes::{PASSES, Pass};
 use super::{Publisher, Sent};
 
 /// The largest body that still fits a frame beside its status and key.
@@ -70,69 +69,37 @@ enum Verdict {
     Send(Group),
     /// The edge has it already.
     Settled,
-    /// Not in this pass, or not yet.
-    Later,
+    /// Not in this pass, or not yet; and what a pod waits for.
+    Later(Option<ObjectKey>),
     /// No edge would take it.
     TooLarge,
 }
 
-/// A pass over the dirty keys of one kind. The first that has something to send wins.
-#[derive(Clone, Copy)]
-enum Pass {
-    /// Versions of what the edge holds already.
-    Update,
-    /// Pods, with what they name.
-    Closure,
-    /// Whatever the view has.
-    Put,
-    /// What the view no longer has; only once the pods are known to be right.
-    Remove,
-}
-
-const PASSES: [(Kind, Pass); 16] = [
-    (Kind::Service, Pass::Put),
-    (Kind::RuntimeClass, Pass::Put),
-    (Kind::DeviceModel, Pass::Put),
-    (Kind::Device, Pass::Put),
-    (Kind::ConfigMap, Pass::Update),
-    (Kind::Secret, Pass::Update),
-    (Kind::Pod, Pass::Closure),
-    (Kind::Node, Pass::Put),
-    (Kind::ConfigMap, Pass::Put),
-    (Kind::Secret, Pass::Put),
-    (Kind::Secret, Pass::Remove),
-    (Kind::ConfigMap, Pass::Remove),
-    (Kind::Device, Pass::Remove),
-    (Kind::DeviceModel, Pass::Remove),
-    (Kind::RuntimeClass, Pass::Remove),
-    (Kind::Service, Pass::Remove),
-];
-
 impl Publisher {
     /// The next closure that has anything to send.
     pub(super) fn next_group(&mut self, view: &dyn View) -> Option<Group> {
-        PASSES
-            .into_iter()
-            .find_map(|(kind, pass)| self.run_pass(view, kind, pass))
+        let group = (0..PASSES.len()).find_map(|place| self.run_pass(view, place));
+        if group.is_none() {
+            // Only while there is something to send is what the pods name asked for again and again.
+            self.named = None;
+        }
+        group
     }
 
-    fn run_pass(&mut self, view: &dyn View, kind: Kind, pass: Pass) -> Option<Group> {
+    fn run_pass(&mut self, view: &dyn View, place: usize) -> Option<Group> {
+        let (kind, pass) = PASSES[place];
         if !self.may_run(kind, pass) {
             return None;
         }
-        let mut named = None;
-        let mut after = Bound::Included(ObjectKey::new(kind, "", ""));
-        loop {
-            let next = self.dirty.range((after, Bound::Unbounded)).next();
-            let key = next.filter(|key| key.kind == kind)?.clone();
-            match self.consider(view, &key, pass, &mut named) {
+        while let Some(key) = self.dirty.next(place) {
+            match self.consider(view, &key, pass) {
                 Verdict::Send(group) => return Some(group),
                 Verdict::Settled => self.settle(&key),
                 Verdict::TooLarge => self.withhold(&key),
-                Verdict::Later => {}
+                Verdict::Later(waits_for) => self.dirty.pass_on(place, key, waits_for),
             }
-            after = Bound::Excluded(key);
         }
+        None
     }
 
     fn may_run(&self, kind: Kind, pass: Pass) -> bool {
@@ -159,14 +126,7 @@ impl Publisher {
             }
     }
 
-    /// `named` is what the edge's pods name, once it was asked for.
-    fn consider(
-        &self,
-        view: &dyn View,
-        key: &ObjectKey,
-        pass: Pass,
-        named: &mut Option<BTreeSet<ObjectKey>>,
-    ) -> Verdict {
+    fn consider(&mut self, view: &dyn View, key: &ObjectKey, pass: Pass) -> Verdict {
         let offered = offer(view, key);
         let sent = self.sent.contains_key(key);
         let held = sent || self.refused.contains(key);
@@ -177,11 +137,11 @@ impl Publisher {
                 Verdict::Send(Group(vec![Item::Remove(key.clone())]))
             }
             (Offer::Unread, _) | (Offer::Nothing, Pass::Update | Pass::Put) | (_, Pass::Remove) => {
-                Verdict::Later
+                Verdict::Later(None)
             }
-            (_, Pass::Update) if !sent => Verdict::Later,
+            (_, Pass::Update) if !sent => Verdict::Later(None),
             // It goes with the first pod that names it: alone it would take the room of what can be used.
-            (_, Pass::Put) if is_reference(key.kind) && !sent && !self.is_named(view, key, named) => {
+            (_, Pass::Put) if is_reference(key.kind) && !sent && !self.is_named(view, key) => {
                 Verdict::Settled
             }
             (offered, Pass::Closure) => self.closure(view, key, offered),
@@ -190,10 +150,16 @@ impl Publisher {
     }
 
     /// Whether a pod that the edge has names the key.
-    fn is_named(&self, view: &dyn View, key: &ObjectKey, named: &mut Option<BTreeSet<ObjectKey>>) -> bool {
-        let has = |pod: &&ObjectKey| pod.kind == Kind::Pod && !self.refused.contains(*pod);
-        let all = || self.sent.keys().filter(has).flat_map(|pod| view.closure(pod));
-        named.get_or_insert_with(|| all().collect()).contains(key)
+    fn is_named(&mut self, view: &dyn View, key: &ObjectKey) -> bool {
+        let (sent, refused) = (&self.sent, &self.refused);
+        let has = |pod: &&ObjectKey| pod.kind == Kind::Pod && !refused.contains(*pod);
+        let all = || {
+            sent.keys()
+                .filter(has)
+                .flat_map(|pod| view.closure(pod))
+                .collect()
+        };
+        self.named.get_or_insert_with(all).contains(key)
     }
 
     fn lone(&self, key: &ObjectKey, offered: Offer) -> Verdict {
@@ -208,7 +174,9 @@ impl Publisher {
         let mut group = Group::default();
         for key in view.closure(pod) {
             match offer(view, &key) {
-                Offer::Unread | Offer::Silence | Offer::Nothing => return Verdict::Later,
+                Offer::Unread | Offer::Silence | Offer::Nothing => {
+                    return Verdict::Later(Some(key));
+                }
                 offered @ (Offer::Put(_) | Offer::Absent(..)) => group.0.extend(self.item(&key, offered)),
             }
         }
@@ -243,6 +211,7 @@ impl Publisher {
     /// The pod waits, and is tried again as what the edge refuses is: what it names may be less by then.
     fn withhold(&mut self, pod: &ObjectKey) {
         self.settle(pod);
+        self.forget_named(pod.kind);
         if self.is_unknown_there(pod) {
             self.withheld.insert(pod.clone());
         }
@@ -265,6 +234,7 @@ impl Publisher {
 
     fn send_item(&mut self, seq: u64, item: Item, view: &dyn View) -> desired_down::Kind {
         let key = item.key().clone();
+        self.forget_named(key.kind);
         let view_revision = self.view_revision(view, key.kind).0;
         self.settle(&key);
         self.refused.remove(&key);

@@ -78,7 +78,7 @@ impl Publisher {
                 limit: MAX_CLAIMED,
             });
         }
-        self.dirty.retain(|key| key.kind != kind);
+        self.dirty.forget(kind);
         if !matches!(self.stages[kind.index()], Stage::Silent) {
             // A list made for an earlier comparison does not count for this one.
             self.consistent[kind.index()] = None;
@@ -279,7 +279,9 @@ impl Publisher {
                 .into_iter()
                 .map(|(key, (uid, digest))| (key, Sent::from_edge(uid, digest))),
         );
-        self.dirty.extend(outstanding.iter().cloned());
+        for key in &outstanding {
+            self.dirty.mark(key.clone());
+        }
         self.out.push_back(frames::down(desired_down::Kind::Plan(plan)));
         self.stages[kind.index()] = Stage::Catching(outstanding);
     }
@@ -322,6 +324,7 @@ impl Publisher {
 
     /// The edge's inventory replaces what was believed of it.
     fn forget(&mut self, kind: Kind) {
+        self.forget_named(kind);
         self.sent.retain(|key, _| key.kind != kind);
         self.refused.retain(|key| key.kind != kind);
         self.withheld.retain(|key| key.kind != kind);

@@ -1,5 +1,6 @@
 //! Pods that name more than a node may hold, or than one closure may carry.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -15,17 +16,21 @@ use crate::wire::{BucketDigests, DesiredUp, Have, Inventory, InventoryEntry, Obj
 
 /// Pods that name `ConfigMaps`, of which there are none, or each with the same body.
 #[derive(Default)]
-struct Naming {
+pub(super) struct Naming {
     body: Option<Body>,
     /// No pod may be sent, whatever it names.
     withheld: bool,
+    /// Whose watch has not answered yet.
+    pub(super) unread: BTreeSet<ObjectKey>,
+    /// How many objects and names were looked at.
+    pub(super) looks: Cell<usize>,
     pods: BTreeMap<ObjectKey, (Arc<Object>, BTreeSet<ObjectKey>)>,
     head: u64,
 }
 
 impl Naming {
     /// A pod that names so many `ConfigMaps` of its own; its keys.
-    fn put(&mut self, name: &str, names: usize) -> BTreeSet<ObjectKey> {
+    pub(super) fn put(&mut self, name: &str, names: usize) -> BTreeSet<ObjectKey> {
         self.head += 1;
         let volume = |index| json!({"configMap": {"name": format!("{name}-{index}"), "optional": true}});
         let volumes: Vec<_> = (0..names).map(volume).collect();
@@ -38,7 +43,7 @@ impl Naming {
         names.into_iter().chain([key]).collect()
     }
 
-    fn held(&self) -> Vec<Held> {
+    pub(super) fn held(&self) -> Vec<Held> {
         let (mut held, version) = (Vec::new(), absent_version(AbsentReason::Missing, Revision(1)));
         for (object, names) in self.pods.values() {
             held.push(Held {
@@ -79,10 +84,12 @@ impl View for Naming {
     }
 
     fn find(&self, key: &ObjectKey) -> Found {
+        self.looks.update(|looks| looks + 1);
         let named = || self.pods.values().any(|(_, names)| names.contains(key));
         match self.pods.get(key) {
             Some(_) if self.withheld => Found::Absent(AbsentReason::TooLarge),
             Some((object, _)) => Found::Object(Arc::clone(object)),
+            None if self.unread.contains(key) => Found::Unknown,
             None if named() => match &self.body {
                 Some(body) => Found::Object(config_map(key, body)),
                 None => Found::Absent(AbsentReason::Missing),
@@ -94,6 +101,7 @@ impl View for Naming {
     fn closure(&self, pod: &ObjectKey) -> Vec<ObjectKey> {
         let names = self.pods.get(pod).map(|(_, names)| names);
         let names = names.filter(|_| !self.withheld);
+        self.looks.update(|looks| looks + names.map_or(0, BTreeSet::len));
         names.into_iter().flatten().cloned().collect()
     }
 
@@ -103,15 +111,15 @@ impl View for Naming {
 }
 
 /// Both halves, and what the edge would not take.
-struct Pair {
-    view: Naming,
-    cloud: Publisher,
-    edge: Replica,
+pub(super) struct Pair {
+    pub(super) view: Naming,
+    pub(super) cloud: Publisher,
+    pub(super) edge: Replica,
     refused: Vec<(ObjectKey, u32)>,
 }
 
 impl Pair {
-    fn new(held: Vec<Held>) -> Self {
+    pub(super) fn new(held: Vec<Held>) -> Self {
         Self {
             view: Naming::default(),
             cloud: Publisher::new(),
@@ -120,14 +128,14 @@ impl Pair {
         }
     }
 
-    fn connect(&mut self) {
+    pub(super) fn connect(&mut self) {
         self.edge.disconnected();
         self.edge.connected("c", 0).unwrap();
         self.cloud = Publisher::new();
         self.settle();
     }
 
-    fn put(&mut self, name: &str, names: usize) {
+    pub(super) fn put(&mut self, name: &str, names: usize) {
         for key in self.view.put(name, names) {
             self.cloud.mark_dirty(key);
         }
@@ -135,16 +143,22 @@ impl Pair {
     }
 
     /// The pod is deleted, and its containers are gone.
-    fn delete(&mut self, name: &str) {
+    pub(super) fn delete(&mut self, name: &str) {
+        let uid = self.lose(name);
+        self.settle();
+        self.edge.terminated(&uid);
+        self.settle();
+    }
+
+    /// The pod is deleted, and nothing was sent of it yet; its uid.
+    pub(super) fn lose(&mut self, name: &str) -> String {
         self.view.head += 1;
         let key = ObjectKey::new(Kind::Pod, "n", name);
         let (object, names) = self.view.pods.remove(&key).unwrap();
         for key in names.into_iter().chain([key]) {
             self.cloud.mark_dirty(key);
         }
-        self.settle();
-        self.edge.terminated(&object.version.uid);
-        self.settle();
+        object.version.uid.clone()
     }
 
     fn retry(&mut self) {
@@ -152,38 +166,40 @@ impl Pair {
         self.settle();
     }
 
-    /// Any violation of either half panics here.
-    fn settle(&mut self) {
-        loop {
-            let mut idle = true;
-            while let Some(commit) = self.edge.poll_commit() {
-                self.edge.committed(commit.id).unwrap();
-            }
-            while let Some(frame) = self.edge.poll_transmit() {
-                self.refused.extend(refusal(&frame));
-                self.cloud.handle_frame(frame).unwrap();
-                idle = false;
-            }
-            while let Some(Request::Consistent(kind)) = self.cloud.poll_request() {
-                self.cloud.consistent(kind, self.view.revision(kind));
-                idle = false;
-            }
-            while let Some(frame) = self.cloud.poll_transmit(&self.view) {
-                self.edge.handle_frame(frame).unwrap();
-                idle = false;
-            }
-            if idle {
-                return;
-            }
-        }
+    pub(super) fn settle(&mut self) {
+        while self.step(usize::MAX) {}
     }
 
-    fn held(&self, kind: Kind) -> BTreeSet<&str> {
+    /// Both halves do what they can, and the cloud sends up to so many frames; whether anything was done. Any
+    /// violation of either half panics here.
+    pub(super) fn step(&mut self, frames: usize) -> bool {
+        let mut done = false;
+        while let Some(commit) = self.edge.poll_commit() {
+            self.edge.committed(commit.id).unwrap();
+        }
+        while let Some(frame) = self.edge.poll_transmit() {
+            self.refused.extend(refusal(&frame));
+            self.cloud.handle_frame(frame).unwrap();
+            done = true;
+        }
+        while let Some(Request::Consistent(kind)) = self.cloud.poll_request() {
+            self.cloud.consistent(kind, self.view.revision(kind));
+            done = true;
+        }
+        let sent = std::iter::from_fn(|| self.cloud.poll_transmit(&self.view));
+        for frame in sent.take(frames) {
+            self.edge.handle_frame(frame).unwrap();
+            done = true;
+        }
+        done
+    }
+
+    pub(super) fn held(&self, kind: Kind) -> BTreeSet<&str> {
         let entries = self.edge.entries().filter(|(key, _)| key.kind == kind);
         entries.map(|(key, _)| key.name.as_str()).collect()
     }
 
-    fn is_synced(&self) -> bool {
+    pub(super) fn is_synced(&self) -> bool {
         Kind::ALL.into_iter().all(|kind| self.edge.synced(kind))
     }
 }

@@ -7,6 +7,7 @@ mod large;
 mod laws;
 mod restored;
 mod untaken;
+mod work;
 mod world;
 
 use std::collections::BTreeSet;
