@@ -91,7 +91,7 @@ struct Parts {
 
 impl Parts {
     async fn build(config: &Config, found: Found, clock: Clock) -> anyhow::Result<Self> {
-        let api = examine(found.client.clone()).await?;
+        let api = examine(&found).await?;
         let cluster_id = cluster_id(&api).await?;
         info!(cluster_id, impersonation = ?api.impersonation(), "the API server answers");
         let authority = Authority::open(enroll::Settings {

@@ -200,6 +200,8 @@ impl Call {
 #[derive(Clone)]
 pub struct Api {
     client: kube::Client,
+    /// For watches as nodes.
+    watching: kube::Client,
     /// Shared by all clones: the cluster's administrator may change the rights while cloudcore runs.
     way: Arc<RwLock<Impersonation>>,
 }
@@ -208,9 +210,16 @@ impl Api {
     /// A client with the given way of impersonation.
     pub fn new(client: kube::Client, way: Impersonation) -> Self {
         Self {
+            watching: client.clone(),
             client,
             way: Arc::new(RwLock::new(way)),
         }
+    }
+
+    /// Watches that are made as nodes, one for each object that pods name, go by this client.
+    #[must_use]
+    pub fn watching_by(self, watching: kube::Client) -> Self {
+        Self { watching, ..self }
     }
 
     /// The way of impersonation in use.
@@ -225,7 +234,7 @@ impl Api {
 
     /// The same client, by a way of its own.
     pub(super) fn by(&self, way: Impersonation) -> Self {
-        Self::new(self.client.clone(), way)
+        Self::new(self.client.clone(), way).watching_by(self.watching.clone())
     }
 
     /// Makes a request and returns the body of the answer.
@@ -269,8 +278,9 @@ impl Api {
         let request = self
             .request(actor, call, streaming)
             .map_err(|error| unreachable(&action, error))?;
-        let answer = self
-            .client
+        let shared = streaming && matches!(actor, Actor::Node(_));
+        let client = if shared { &self.watching } else { &self.client };
+        let answer = client
             .send(request)
             .await
             .map_err(|error| unreachable(&action, error))?;

@@ -9,14 +9,19 @@
 use std::io;
 use std::time::Duration;
 
+use bytes::Bytes;
+use http::{Request, Response};
+use hyper_rustls::{FixedServerNameResolver, HttpsConnector, HttpsConnectorBuilder};
 use hyper_timeout::TimeoutConnector;
-use hyper_util::client::legacy::{Builder, connect::HttpConnector};
+use hyper_util::client::legacy::{Builder, Client, Error as LegacyError, connect::HttpConnector};
 use hyper_util::rt::TokioExecutor;
 use kube::client::{Body, ClientBuilder, ConfigExt};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
-use tower::ServiceBuilder;
+use tower::{Service, ServiceBuilder};
 use tower_http::decompression::DecompressionLayer;
+
+use super::lanes::Lanes;
 
 /// A machine that lost its power, or a balancer that forgot the flow, says nothing: a watch on such a connection
 /// hears of no pod and of no ban. client-go takes 45 s.
@@ -26,17 +31,55 @@ const ASK_AFTER: Duration = Duration::from_secs(15);
 const ASK_EVERY: Duration = Duration::from_secs(5);
 const ASK_TIMES: u32 = 3;
 
+type Http = Client<TimeoutConnector<HttpsConnector<HttpConnector>>, Body>;
+
 /// A client as the configuration says.
 pub(super) fn client(config: kube::Config) -> Result<kube::Client, kube::Error> {
     // cloudcore is built without proxies: kube knows how to say that.
     if config.proxy_url.is_some() {
         return kube::Client::try_from(config);
     }
-    let mut connector = TimeoutConnector::new(config.rustls_https_connector_with_connector(tcp())?);
+    let http = http(&config, config.rustls_https_connector_with_connector(tcp())?);
+    layered(&config, http)
+}
+
+/// A client for watches that are many: they share connections where the server speaks HTTP/2.
+///
+/// Requests are better off without it: a connection of their own is not behind what others are sent.
+pub(super) fn watching_client(config: &kube::Config) -> Result<kube::Client, kube::Error> {
+    let connector = HttpsConnectorBuilder::new()
+        .with_tls_config(config.rustls_client_config()?)
+        .https_or_http();
+    // A name that is none was refused when the first client was made.
+    let name = config
+        .tls_server_name
+        .clone()
+        .and_then(|name| name.try_into().ok());
+    let connector = match name {
+        Some(name) => connector.with_server_name_resolver(FixedServerNameResolver::new(name)),
+        None => connector,
+    };
+    let connector = connector.enable_all_versions().wrap_connector(tcp());
+    let of = config.clone();
+    layered(config, Lanes::new(move || http(&of, connector.clone())))
+}
+
+/// A pool of connections, none of them open yet.
+fn http(config: &kube::Config, connector: HttpsConnector<HttpConnector>) -> Http {
+    let mut connector = TimeoutConnector::new(connector);
     connector.set_connect_timeout(config.connect_timeout);
     connector.set_read_timeout(config.read_timeout);
     connector.set_write_timeout(config.write_timeout);
-    let http = Builder::new(TokioExecutor::new()).build::<_, Body>(connector);
+    Builder::new(TokioExecutor::new()).build(connector)
+}
+
+/// kube's layers around a service.
+fn layered<S, R>(config: &kube::Config, http: S) -> Result<kube::Client, kube::Error>
+where
+    S: Service<Request<Body>, Response = Response<R>, Error = LegacyError> + Clone + Send + 'static,
+    S::Future: Send,
+    R: hyper::body::Body<Data = Bytes, Error = hyper::Error> + Send + 'static,
+{
     let compressed = DecompressionLayer::new().gzip(!config.disable_compression);
     let service = ServiceBuilder::new()
         .layer(config.base_uri_layer())
@@ -45,7 +88,7 @@ pub(super) fn client(config: kube::Config) -> Result<kube::Client, kube::Error> 
         .layer(config.extra_headers_layer()?)
         .map_err(tower::BoxError::from)
         .service(http);
-    Ok(ClientBuilder::new(service, config.default_namespace).build())
+    Ok(ClientBuilder::new(service, config.default_namespace.clone()).build())
 }
 
 fn tcp() -> HttpConnector {

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use thiserror::Error;
 
 use super::api::{Actor, Api, ApiError, Call, Impersonation};
-use super::client::client;
+use super::client::{client, watching_client};
 use super::way::find_way;
 
 const REVIEWS: &str = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
@@ -148,6 +148,8 @@ const fn cluster_wide(group: &'static str, resource: &'static str, verb: &'stati
 pub struct Found {
     /// A client with cloudcore's own credentials.
     pub client: kube::Client,
+    /// The same, for watches that are many: they share connections.
+    pub watching: kube::Client,
     /// Where it is, as `host:port`: what the raw tunnels of pods lead to.
     pub address: String,
 }
@@ -160,8 +162,14 @@ pub async fn find(kubeconfig: Option<&Path>) -> Result<Found, ConnectError> {
     };
     let config = of_cloudcore(config);
     let address = address_of(&config.cluster_url);
-    let client = client(config).map_err(|error| ConnectError::Client(Box::new(error)))?;
-    Ok(Found { client, address })
+    let unusable = |error| ConnectError::Client(Box::new(error));
+    let client = client(config.clone()).map_err(unusable)?;
+    let watching = watching_client(&config).map_err(unusable)?;
+    Ok(Found {
+        client,
+        watching,
+        address,
+    })
 }
 
 fn of_cloudcore(mut config: kube::Config) -> kube::Config {
@@ -190,8 +198,8 @@ async fn from_file(path: &Path) -> Result<kube::Config, ConnectError> {
 }
 
 /// Checks every right and chooses the way of impersonation by trying.
-pub async fn examine(client: kube::Client) -> Result<Api, ConnectError> {
-    let api = Api::new(client, Impersonation::Constrained);
+pub async fn examine(found: &Found) -> Result<Api, ConnectError> {
+    let api = Api::new(found.client.clone(), Impersonation::Constrained).watching_by(found.watching.clone());
     let missing = missing_rights(&api).await?;
     if !missing.is_empty() {
         return Err(ConnectError::Rights(missing));

@@ -25,6 +25,7 @@ mod health;
 pub mod index;
 mod kinds;
 pub mod labels;
+mod lanes;
 mod lease;
 mod lists;
 mod metrics;

@@ -1,6 +1,16 @@
 //! What the kernel is told of each connection, and that kube's layers are all there.
 
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use futures::future::join_all;
 use http::header;
+use http_body_util::StreamBody;
+use hyper::body::Frame;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use hyper_util::server::conn::auto;
 use kube::config::AuthInfo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -84,6 +94,85 @@ async fn a_request_goes_to_the_server_of_the_configuration_with_its_credentials_
     ] {
         assert!(asked.contains(part), "{part:?} is not in {asked:?}");
     }
+}
+
+/// An API server that speaks these versions and accepts whatever is watched, and how many connections it has had.
+async fn serve_watches(alpn: &[&str]) -> (kube::Config, Arc<AtomicUsize>) {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let key = rustls_pki_types::PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
+    let mut tls = rustls::ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key.into())
+        .unwrap();
+    tls.alpn_protocols = alpn.iter().map(|version| version.as_bytes().to_vec()).collect();
+    let tls = tokio_rustls::TlsAcceptor::from(Arc::new(tls));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://localhost:{}", listener.local_addr().unwrap().port());
+    let mut config = kube::Config::new(url.parse().unwrap());
+    config.root_cert = Some(vec![made.cert.der().to_vec()]);
+    let connections = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&connections);
+    let serve = async move {
+        let mut serving = tokio::task::JoinSet::new();
+        while let Ok((socket, _)) = listener.accept().await {
+            let (tls, counted) = (tls.clone(), Arc::clone(&counted));
+            serving.spawn(async move {
+                let stream = TokioIo::new(tls.accept(socket).await.unwrap());
+                counted.fetch_add(1, Ordering::Relaxed);
+                let service = service_fn(|_| async {
+                    // A head, and a body without end.
+                    let body = futures::stream::pending::<Result<Frame<Bytes>, Infallible>>();
+                    Ok::<_, Infallible>(Response::new(StreamBody::new(body)))
+                });
+                let served = auto::Builder::new(TokioExecutor::new());
+                drop(served.serve_connection(stream, service).await);
+            });
+        }
+    };
+    #[expect(clippy::disallowed_methods, reason = "it ends with the runtime of its test")]
+    drop(tokio::spawn(serve));
+    (config, connections)
+}
+
+async fn watch(client: &kube::Client) -> Response<Body> {
+    client
+        .send(Request::get("/w").body(Body::empty()).unwrap())
+        .await
+        .unwrap()
+}
+
+#[tokio::test]
+async fn watches_share_a_connection_where_the_server_lets_them_and_have_one_each_where_not() {
+    let (config, connections) = serve_watches(&["h2", "http/1.1"]).await;
+    let client = watching_client(&config).unwrap();
+    let mut watches = vec![watch(&client).await];
+    watches.extend(join_all((1..90).map(|_| watch(&client))).await);
+    assert_eq!(connections.load(Ordering::Relaxed), 1);
+    watches.push(watch(&client).await);
+    assert_eq!(connections.load(Ordering::Relaxed), 2);
+    assert!(
+        watches
+            .iter()
+            .all(|watch| watch.version() == http::Version::HTTP_2)
+    );
+    // Those that begin at once, before there is a connection, all go by one in the end.
+    let at_once = watching_client(&config).unwrap();
+    let watches = join_all((0..90).map(|_| watch(&at_once))).await;
+    assert!(
+        watches
+            .iter()
+            .all(|watch| watch.version() == http::Version::HTTP_2)
+    );
+    let before = connections.load(Ordering::Relaxed);
+    drop(watches);
+    let _again = join_all((0..90).map(|_| watch(&at_once))).await;
+    assert_eq!(connections.load(Ordering::Relaxed), before);
+
+    let (config, connections) = serve_watches(&["http/1.1"]).await;
+    let client = watching_client(&config).unwrap();
+    let watches = [watch(&client).await, watch(&client).await];
+    assert_eq!(watches[0].version(), http::Version::HTTP_11);
+    assert_eq!(connections.load(Ordering::Relaxed), 2);
 }
 
 #[tokio::test]
