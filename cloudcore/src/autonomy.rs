@@ -14,7 +14,8 @@
 //! **Invariant:** a patch tests every byte that it rests on, so it can only ever remove a limit
 //! that still equals the admission default.
 
-use std::collections::BTreeMap;
+mod queue;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,6 +30,8 @@ use tracing::{debug, warn};
 
 use crate::cluster::{Actor, Api, Call, Content, PodObserver};
 use crate::gcra::{Rate, Rates};
+
+use self::queue::Queue;
 
 /// The taints of a node that is cut off, and what admission lets every pod tolerate of them.
 const TAINTS: [&str; 2] = ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"];
@@ -143,7 +146,7 @@ impl Toleration {
 /// The pods that wait for their patch.
 pub struct Autonomy {
     default_seconds: i64,
-    waiting: Mutex<BTreeMap<PodName, Waiting>>,
+    waiting: Mutex<Queue<PodName, Waiting>>,
     bell: Notify,
     warned: Rates<()>,
 }
@@ -153,7 +156,6 @@ type PodName = (String, String);
 
 struct Waiting {
     patch: Patch,
-    due: Instant,
     /// How often it has been refused.
     refused: u32,
 }
@@ -182,14 +184,11 @@ impl Autonomy {
     }
 
     fn next_due(&self) -> Option<Instant> {
-        self.waiting.lock().values().map(|waiting| waiting.due).min()
+        self.waiting.lock().next_due()
     }
 
     fn take_due(&self) -> Option<(PodName, Waiting)> {
-        let mut waiting = self.waiting.lock();
-        let now = Instant::now();
-        let key = waiting.iter().find(|(_, one)| one.due <= now)?.0.clone();
-        waiting.remove(&key).map(|one| (key, one))
+        self.waiting.lock().take_due(Instant::now())
     }
 
     async fn patch_due(&self, api: &Api) {
@@ -198,7 +197,7 @@ impl Autonomy {
             .await;
     }
 
-    async fn patch(&self, api: &Api, key: PodName, Waiting { patch, refused, .. }: Waiting) {
+    async fn patch(&self, api: &Api, key: PodName, Waiting { patch, refused }: Waiting) {
         let body = patch.operations.to_string().into_bytes();
         let call = Call::patch(patch.path.clone(), Content::JsonPatch, body);
         let Err(error) = api.call(Actor::Cloudcore, call).await else {
@@ -227,9 +226,9 @@ impl Autonomy {
 
     fn wait(&self, key: PodName, patch: Patch, refused: u32, delay: Duration) {
         let due = Instant::now() + delay;
-        let waiting = Waiting { patch, due, refused };
+        let waiting = Waiting { patch, refused };
         // A newer decision, made meanwhile, stands.
-        self.waiting.lock().entry(key).or_insert(waiting);
+        self.waiting.lock().insert(key, due, waiting);
         self.bell.notify_one();
     }
 }
