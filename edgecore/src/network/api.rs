@@ -10,6 +10,8 @@
 //!
 //! **Invariant:** at most [`MAX_CONNECTIONS`] connections are open; what is over that is closed.
 
+mod refusals;
+
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -19,13 +21,18 @@ use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::Service;
 use nix::sys::socket::{setsockopt, sockopt};
 use protocol::transport::Stream;
+use thiserror::Error;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::netlink;
 use crate::state::Desired;
+
+use refusals::Refusals;
+pub use refusals::Whose;
 
 /// Of the 256 tunnels that a node may have, those that pods may hold; the rest stays for
 /// `kubectl logs` and `exec`.
@@ -35,11 +42,27 @@ const RETRY: Duration = Duration::from_secs(10);
 /// How long a pod that vanished without a word keeps its connection: three probes after this.
 const KEEPALIVE_SECONDS: u32 = 60;
 
-/// An error of whatever opens tunnels.
-pub type DialError = Box<dyn std::error::Error + Send + Sync>;
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Why there is no tunnel to the API server.
+#[derive(Debug, Error)]
+pub enum DialError {
+    /// There is no session, as the link says for itself.
+    #[error("the link to cloudcore is down")]
+    Offline,
+    /// It was refused, here or by cloudcore.
+    #[error(transparent)]
+    Refused(BoxError),
+}
 
 /// Opens a tunnel to the API server; fails at once while the link is down.
 pub type Dial = Arc<dyn Fn() -> BoxFuture<'static, Result<Stream, DialError>> + Send + Sync>;
+
+/// How pods' connections go on.
+struct Ahead {
+    dial: Dial,
+    refusals: Refusals,
+}
 
 /// Where pods expect the API server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,11 +112,18 @@ pub async fn follow(desired: Desired, wanted: watch::Sender<Option<ApiEndpoint>>
 }
 
 /// Serves whatever `wanted` says until `stop`, following every change of it.
-pub async fn run(mut wanted: watch::Receiver<Option<ApiEndpoint>>, dial: Dial, stop: CancellationToken) {
+pub async fn run(
+    mut wanted: watch::Receiver<Option<ApiEndpoint>>,
+    dial: Dial,
+    whose: Whose,
+    stop: CancellationToken,
+) {
+    let refusals = Refusals::new(whose);
+    let ahead = Arc::new(Ahead { dial, refusals });
     while !stop.is_cancelled() {
         let over = stop.child_token();
         let endpoint = *wanted.borrow_and_update();
-        tokio::join!(hold(endpoint, &dial, &over), async {
+        tokio::join!(hold(endpoint, &ahead, &over), async {
             tokio::select! {
                 () = changed(&mut wanted) => over.cancel(),
                 () = stop.cancelled() => {}
@@ -110,7 +140,7 @@ async fn changed(wanted: &mut watch::Receiver<Option<ApiEndpoint>>) {
 }
 
 /// Claims the address, serves it, and gives it back.
-async fn hold(endpoint: Option<ApiEndpoint>, dial: &Dial, stop: &CancellationToken) {
+async fn hold(endpoint: Option<ApiEndpoint>, ahead: &Arc<Ahead>, stop: &CancellationToken) {
     let Some(endpoint) = endpoint else {
         stop.cancelled().await;
         return;
@@ -119,7 +149,7 @@ async fn hold(endpoint: Option<ApiEndpoint>, dial: &Dial, stop: &CancellationTok
         match claim(endpoint).await {
             Ok(listener) => {
                 tracing::info!(%endpoint, "pods reach the API server here");
-                serve(listener, dial, stop).await;
+                serve(listener, ahead, stop).await;
             }
             Err(error) => {
                 tracing::warn!(%endpoint, error = %describe(&*error), "pods cannot reach the API server; trying again");
@@ -141,13 +171,13 @@ fn describe(error: &dyn std::error::Error) -> String {
         .map_or_else(|| error.to_string(), |source| format!("{error}: {source}"))
 }
 
-async fn claim(endpoint: ApiEndpoint) -> Result<TcpListener, DialError> {
+async fn claim(endpoint: ApiEndpoint) -> Result<TcpListener, BoxError> {
     netlink::add(endpoint.address)?;
     Ok(TcpListener::bind((endpoint.address, endpoint.port)).await?)
 }
 
 /// Splices every connection that arrives, until `stop`; then ends them all.
-async fn serve(listener: TcpListener, dial: &Dial, stop: &CancellationToken) {
+async fn serve(listener: TcpListener, ahead: &Arc<Ahead>, stop: &CancellationToken) {
     let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut open = JoinSet::new();
     loop {
@@ -155,7 +185,7 @@ async fn serve(listener: TcpListener, dial: &Dial, stop: &CancellationToken) {
             () = stop.cancelled() => return,
             Some(_) = open.join_next() => {}
             accepted = listener.accept() => match accepted {
-                Ok((pod, _)) => admit(pod, dial, &room, &mut open),
+                Ok((pod, from)) => admit((pod, from), ahead, &room, &mut open),
                 Err(error) => {
                     tracing::warn!(%error, "a pod's connection to the API server was not accepted");
                     tokio::time::sleep(Duration::from_millis(100)).await;
@@ -165,29 +195,55 @@ async fn serve(listener: TcpListener, dial: &Dial, stop: &CancellationToken) {
     }
 }
 
-fn admit(pod: TcpStream, dial: &Dial, room: &Arc<Semaphore>, open: &mut JoinSet<()>) {
+fn admit(
+    (pod, from): (TcpStream, SocketAddr),
+    ahead: &Arc<Ahead>,
+    room: &Arc<Semaphore>,
+    open: &mut JoinSet<()>,
+) {
     let Ok(place) = Arc::clone(room).try_acquire_owned() else {
         tracing::warn!("pods hold {MAX_CONNECTIONS} connections to the API server; one more is refused");
         return;
     };
-    let tunnel = dial();
+    let ahead = Arc::clone(ahead);
     open.spawn(async move {
-        if let Err(error) = splice(pod, tunnel).await {
-            tracing::debug!(%error, "a pod's connection to the API server ended");
+        match (ahead.dial)().await {
+            Ok(tunnel) => {
+                if let Err(error) = splice(pod, tunnel).await {
+                    tracing::debug!(%error, "a pod's connection to the API server ended");
+                }
+            }
+            Err(DialError::Offline) => {
+                tracing::debug!(%from, "a pod's connection is closed: the link is down");
+            }
+            Err(DialError::Refused(error)) => ahead.say_refused(&pod, from, &*error),
         }
         drop(place);
     });
 }
 
+impl Ahead {
+    fn say_refused(&self, pod: &TcpStream, from: SocketAddr, error: &dyn std::error::Error) {
+        let error = describe(error);
+        let Some(whose) = self.refusals.tell(from, Instant::now()) else {
+            tracing::debug!(%from, error, "a pod's connection to the API server was refused");
+            return;
+        };
+        let to = pod
+            .local_addr()
+            .map_or_else(|_| String::new(), |to| to.to_string());
+        tracing::warn!(
+            pod = whose, %from, to, error,
+            "a pod's connection to the API server was refused; of its others of the next minute nothing is told"
+        );
+    }
+}
+
 /// Carries bytes both ways; each side's end is passed on by itself.
-async fn splice(
-    mut pod: TcpStream,
-    tunnel: BoxFuture<'static, Result<Stream, DialError>>,
-) -> Result<(), DialError> {
+async fn splice(mut pod: TcpStream, Stream { recv, send, .. }: Stream) -> Result<(), BoxError> {
     pod.set_nodelay(true)?;
     setsockopt(&pod, sockopt::TcpKeepIdle, &KEEPALIVE_SECONDS)?;
     setsockopt(&pod, sockopt::KeepAlive, &true)?;
-    let Stream { recv, send, .. } = tunnel.await?;
     let mut tunnel = tokio::io::join(recv, send);
     tokio::io::copy_bidirectional(&mut pod, &mut tunnel).await?;
     Ok(())

@@ -20,6 +20,7 @@ mod pods;
 mod repairs;
 mod reports;
 mod status;
+mod whose;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -2,12 +2,13 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use protocol::name::ServiceName;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::Parts;
+use super::{Parts, whose};
 use crate::cli::Paths;
 use crate::cli::record::Record;
 use crate::network::{api, conflist, iptables};
@@ -16,6 +17,7 @@ use crate::network::{api, conflist, iptables};
 pub(super) async fn run(parts: &Parts, stop: CancellationToken) {
     let (wanted, served) = watch::channel(None);
     let dial = parts.link.dialer(ServiceName::KubeApiTcp);
+    let whose = whose::whose(parts.desired.clone(), Arc::clone(&parts.reporter));
     let translate = async {
         if parts.paths.is_machine() {
             let file = configuration(&parts.paths);
@@ -26,7 +28,7 @@ pub(super) async fn run(parts: &Parts, stop: CancellationToken) {
     };
     tokio::join!(
         api::follow(parts.desired.clone(), wanted, stop.clone()),
-        api::run(served.clone(), dial, stop.clone()),
+        api::run(served.clone(), dial, whose, stop.clone()),
         translate,
     );
 }

@@ -56,6 +56,7 @@ use tokio_util::sync::CancellationToken;
 use crate::backoff::Backoff;
 use crate::config::Address;
 use crate::identity::Identity;
+use crate::network::api as pod_api;
 use crate::reported::Reporter;
 
 use nudge::{Nudged, Nudges};
@@ -184,11 +185,16 @@ impl Link {
     }
 
     /// The same, as a function that the listener for pods can hold.
-    pub fn dialer(&self, service: ServiceName) -> crate::network::api::Dial {
+    pub fn dialer(&self, service: ServiceName) -> pod_api::Dial {
         let link = self.clone();
         Arc::new(move || -> BoxFuture<'static, _> {
             let link = link.clone();
-            Box::pin(async move { Ok(link.tunnel(service).await?) })
+            Box::pin(async move {
+                link.tunnel(service).await.map_err(|error| match error {
+                    LinkError::Offline => pod_api::DialError::Offline,
+                    LinkError::Spent(_) | LinkError::Tunnel(_) => pod_api::DialError::Refused(error.into()),
+                })
+            })
         })
     }
 

@@ -10,9 +10,11 @@ fn dialer(far: Option<mpsc::Sender<DuplexStream>>) -> Dial {
     Arc::new(move || {
         let far = far.clone();
         Box::pin(async move {
-            let far = far.ok_or("the link is down")?;
+            let far = far.ok_or(DialError::Offline)?;
             let (near, end) = duplex(1024);
-            far.send(end).await?;
+            far.send(end)
+                .await
+                .map_err(|error| DialError::Refused(error.into()))?;
             let (recv, send) = tokio::io::split(near);
             Ok(Stream {
                 recv: Box::new(recv),
@@ -23,13 +25,36 @@ fn dialer(far: Option<mpsc::Sender<DuplexStream>>) -> Dial {
 }
 
 async fn served(dial: Dial) -> (SocketAddr, CancellationToken, JoinSet<()>) {
+    served_by(Arc::new(ahead(dial))).await
+}
+
+fn ahead(dial: Dial) -> Ahead {
+    let refusals = Refusals::new(Arc::new(|_| None));
+    Ahead { dial, refusals }
+}
+
+async fn served_by(ahead: Arc<Ahead>) -> (SocketAddr, CancellationToken, JoinSet<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let stop = CancellationToken::new();
     let mut tasks = JoinSet::new();
     let ends = stop.clone();
-    tasks.spawn(async move { serve(listener, &dial, &ends).await });
+    tasks.spawn(async move { serve(listener, &ahead, &ends).await });
     (address, stop, tasks)
+}
+
+#[tokio::test]
+async fn a_connection_that_cloudcore_refuses_is_told_of_and_one_without_a_link_is_not() {
+    let refuses: Dial = Arc::new(|| Box::pin(async { Err(DialError::Refused("too often".into())) }));
+    for (dial, told) in [(refuses, true), (dialer(None), false)] {
+        let ahead = Arc::new(ahead(dial));
+        let (address, _stop, _tasks) = served_by(Arc::clone(&ahead)).await;
+        let mut pod = TcpStream::connect(address).await.unwrap();
+        let from = pod.local_addr().unwrap();
+        assert!(matches!(pod.read(&mut [0; 1]).await, Ok(0) | Err(_)));
+        let was_told = ahead.refusals.tell(from, Instant::now()).is_none();
+        assert_eq!(was_told, told);
+    }
 }
 
 #[tokio::test]
