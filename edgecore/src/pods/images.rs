@@ -5,6 +5,10 @@
 //! that the pod does not have ([`PullRecords`]). With the policy Always it is used too while the registry
 //! cannot be reached.
 //!
+//! A pull has no deadline, as with the kubelet: how long one takes says nothing on a slow link, and only the runtime
+//! sees whether anything comes (containerd gives up after 5 minutes without a byte). But one that takes long lets others
+//! have its turn: what hangs for ever, in a runtime that does not look or while it unpacks, holds up nobody else.
+//!
 //! **Invariant:** a failed pull is not tried again before its back-off is over, whoever asks.
 
 mod backoff;
@@ -25,6 +29,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 
 use super::spec;
+use super::turns::keeping;
 use crate::runtime::Runtime;
 use backoff::{Attempts, Key};
 use credentials::Keyring;
@@ -33,6 +38,8 @@ pub(super) use name::with_default_tag;
 use records::Proof;
 pub use records::PullRecords;
 
+/// How long a pull keeps its turn: twice as long as containerd waits for a byte.
+const TURN: Duration = Duration::from_mins(10);
 /// Between two looks for pulls that were cut short and could not be settled.
 const SETTLE: Duration = Duration::from_mins(1);
 
@@ -80,7 +87,7 @@ pub struct ImageWish<'a> {
 }
 
 impl Images {
-    /// Pulls through `runtime`, at most `parallel` images at a time, and keeps in `records` for whom.
+    /// Pulls through `runtime`, `parallel` images at a time, more only beside those that take long, and keeps in `records` for whom.
     pub fn new(runtime: Arc<dyn Runtime>, parallel: usize, records: PullRecords) -> Self {
         Self {
             runtime,
@@ -209,9 +216,10 @@ impl Images {
             message: format!("Pulling image {requested:?}"),
         });
         let asked = Instant::now();
-        let _permit = self.pulls.acquire().await;
+        let mut turn = self.pulls.acquire().await.ok();
         let started = Instant::now();
-        let pulled = self.pull_and_record(wish, image).await;
+        let pulled = keeping(&mut turn, TURN, self.pull_and_record(wish, image)).await;
+        drop(turn);
         let present = match pulled {
             Ok(present) => present,
             Err(Failure::Inspect(error)) => return Err(error),

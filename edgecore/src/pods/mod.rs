@@ -37,5 +37,6 @@ pub mod status;
 pub mod termination;
 #[cfg(test)]
 pub(crate) mod testbed;
+mod turns;
 pub mod volumes;
 pub mod worker;

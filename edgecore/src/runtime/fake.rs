@@ -83,19 +83,19 @@ impl FakeRuntime {
         self.world.lock().pull_takes = takes;
     }
 
-    /// Every sandbox takes so long to be made from now on.
-    pub(crate) fn sandboxes_take(&self, takes: Duration) {
-        self.world.lock().sandbox_takes = takes;
+    /// `RunPodSandbox`, `CreateContainer` or `StartContainer` takes so long from now on.
+    pub(crate) fn takes(&self, call: &'static str, takes: Duration) {
+        self.world.lock().takes.insert(call, takes);
     }
 
-    /// Sandboxes are made though who asked for them has given up.
-    pub(crate) fn sandboxes_are_made_regardless(&self) {
-        self.world.lock().sandboxes_regardless = Some(JoinSet::new());
+    /// Those calls are carried out though who asked has given up.
+    pub(crate) fn goes_on_regardless(&self) {
+        self.world.lock().regardless = Some(JoinSet::new());
     }
 
-    /// How many sandboxes were asked for, made or not.
-    pub(crate) fn sandboxes_begun(&self) -> usize {
-        self.world.lock().sandboxes_begun
+    /// How many of those calls have begun, done or not.
+    pub(crate) fn begun(&self, call: &'static str) -> usize {
+        self.world.lock().begun.get(call).copied().unwrap_or_default()
     }
 
     /// The runtime's wall clock steps back by so much.

@@ -19,6 +19,7 @@ mod pull_secrets;
 mod pulls;
 mod resizes;
 mod sandboxes;
+mod unanswered;
 mod unread;
 
 use std::time::Duration;

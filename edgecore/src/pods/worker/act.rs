@@ -1,8 +1,8 @@
 //! Carrying out the steps of a plan.
 //!
 //! Each step is one write to the runtime (a start is two) and may fail; what failed is held back for a while
-//! and said in the pod's status. Mounts, sub paths and turns to start give way when the pod is ordered to end; what waits
-//! for an image holds up nothing.
+//! and said in the pod's status. Mounts, sub paths and turns to start give way when the pod is ordered to end, and so does
+//! what the runtime does not answer for long; what waits for an image holds up nothing.
 
 use std::fs;
 use std::path::Path;
@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use super::orders::{ordered_end, ordered_to_end_sooner};
-use super::permit::{PATIENCE, keeping};
+use super::permit::{PATIENCE, made};
 use super::{Waiting, Worker};
 use crate::pods::container_config::{self, ConfigError, ContainerInput};
 use crate::pods::events::Tone;
@@ -25,6 +25,7 @@ use crate::pods::logs;
 use crate::pods::observed;
 use crate::pods::sandbox_config;
 use crate::pods::spec;
+use crate::pods::turns::keeping;
 use crate::pods::volumes;
 use crate::runtime::RuntimeError;
 
@@ -130,7 +131,8 @@ impl Worker {
             Err(error) => Err(error.into()),
         };
         match made {
-            Ok(id) => {
+            Ok(None) => false,
+            Ok(Some(id)) => {
                 self.started(start, &container, &id);
                 if !self.post_start(&container, &id).await {
                     return false;
@@ -175,22 +177,32 @@ impl Worker {
             .insert(container.name.clone(), Instant::now() + wait);
     }
 
+    /// Nothing when the pod is to end and the runtime does not answer.
     async fn create_and_start(
         &mut self,
         start: &Start,
         container: &Container,
         (config, sandbox): (ContainerConfig, PodSandboxConfig),
-    ) -> Result<String, Failure> {
+    ) -> Result<Option<String>, Failure> {
         let runtime = Arc::clone(&self.kit.runtime);
         self.count_restart(start, container);
-        let id = Box::pin(runtime.create_container(&start.sandbox, config, sandbox)).await;
-        let id = id.map_err(|error| Failure::of("CreateContainerError", &error))?;
+        let create = runtime.create_container(&start.sandbox, config, sandbox);
+        let created = made(&mut self.permit, self.orders.clone(), ("container", create)).await;
+        let Some(created) = created else { return Ok(None) };
+        let id = created.map_err(|error| Failure::of("CreateContainerError", &error))?;
         self.note_made(container, &id);
         self.say(&container.name, (Tone::Normal, "Created", "Container created"));
-        let started = runtime.start_container(&id).await;
+        let begin = runtime.start_container(&id);
+        let started = made(
+            &mut self.permit,
+            self.orders.clone(),
+            ("container's start", begin),
+        )
+        .await;
+        let Some(started) = started else { return Ok(None) };
         started.map_err(|error| Failure::of("RunContainerError", &error))?;
         self.say(&container.name, (Tone::Normal, "Started", "Container started"));
-        Ok(id)
+        Ok(Some(id))
     }
 
     /// Builds off the threads that carry the link: a subPath looks into the file system of its volume, a network

@@ -18,15 +18,13 @@ use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
 use k8s_cri::v1::PodSandboxConfig;
 use k8s_openapi::api::core::v1::Container;
-use tokio::sync::watch;
-use tokio::time::{Instant, sleep};
-use tracing::info;
+use tokio::time::Instant;
 
 use super::act::AFTER_FAILURE;
 use super::orders::ordered_to_end_sooner;
-use super::permit::{PATIENCE, SANDBOX_PATIENCE, keeping};
+use super::permit::{PATIENCE, made};
 use super::pulling::Pulling;
-use super::{Order, Worker, earlier};
+use super::{Worker, earlier};
 use crate::pods::cgroups::{CgroupError, Cgroups};
 use crate::pods::desired::DesiredPod;
 use crate::pods::events::Tone;
@@ -34,7 +32,7 @@ use crate::pods::lifecycle;
 use crate::pods::observed;
 use crate::pods::resources::{self, PodLimits};
 use crate::pods::sandbox_config;
-use crate::pods::spec;
+use crate::pods::turns::keeping;
 use crate::pods::volumes::{MountError, Mounted, PRIVATE};
 
 /// The first and the longest wait after a failed mount.
@@ -98,16 +96,12 @@ impl Worker {
         let made = tokio::select! {
             biased;
             never = self.ahead.pursue() => match never {},
-            made = keeping(&mut self.permit, SANDBOX_PATIENCE, run) => made,
-            () = ordered_to_end_and_late(self.orders.clone()) => {
-                info!(pod = spec::name(self.pod()), "its sandbox is not waited for any longer: the pod is to end");
-                self.permit = None;
-                return false;
-            }
+            made = made(&mut self.permit, self.orders.clone(), ("sandbox", run)) => made,
         };
         match made {
-            Ok(id) => self.note_sandbox(&id).await,
-            Err(error) => self.no_sandbox(&error),
+            Some(Ok(id)) => self.note_sandbox(&id).await,
+            Some(Err(error)) => self.no_sandbox(&error),
+            None => false,
         }
     }
 
@@ -283,12 +277,4 @@ impl Worker {
         self.refresh_at = earlier(self.refresh_at, retry);
         false
     }
-}
-
-/// Ends when the pod is ordered to end and its sandbox has not come for long. The kubelet waits for the runtime's
-/// answer, four minutes perhaps. One that is being made meanwhile is let be: giving up what comes in a moment leaves
-/// the runtime more to clean than ending it. What is made all the same is found by its labels.
-async fn ordered_to_end_and_late(orders: watch::Receiver<Order>) {
-    sleep(SANDBOX_PATIENCE).await;
-    ordered_to_end_sooner(orders, i64::MAX).await;
 }

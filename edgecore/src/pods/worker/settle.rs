@@ -4,8 +4,8 @@
 //! is left then is found by the manager, as is all that nobody wants.
 //!
 //! **Invariant:** nothing is taken down before the pod's last status outlives a crash, and the pod is said
-//! to be gone only when no container of it can be running. (A sandbox that the runtime still makes after its call was
-//! given up is ended when it is seen.)
+//! to be gone only when no container of it can be running, unless the runtime does not tell for [`STARTING`]. (A sandbox
+//! or a container that the runtime still makes after its call was given up is ended when it is seen.)
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -21,7 +21,7 @@ use super::{Order, RETRY, Turn, Worker};
 use crate::pods::gc;
 use crate::pods::lifecycle::Stage;
 use crate::pods::logs;
-use crate::pods::observed::ContainerObserved;
+use crate::pods::observed::{ContainerObserved, Run};
 use crate::pods::remains::Plea;
 use crate::pods::spec;
 use crate::pods::termination;
@@ -30,9 +30,14 @@ use crate::runtime::RuntimeError;
 /// How long the erasing may take while a successor waits.
 const ERASING: Duration = Duration::from_secs(2);
 
+/// How long a start that was asked for may be under way in the runtime: that of a call to it.
+const STARTING: Duration = Duration::from_mins(2);
+
 /// How far a pod that ends has come.
 #[derive(Debug, Default)]
 pub(super) struct Leaving {
+    /// Until when it is waited for containers that may be about to run.
+    starting: Option<Instant>,
     /// What it held is taken down.
     settled: bool,
     /// It was said to be gone.
@@ -86,6 +91,9 @@ impl Worker {
     /// Everything has stopped: say so, take down, say that it is gone, and erase what the runtime keeps of it.
     /// The erasing comes last: nobody waits for it for long.
     pub(super) async fn settle(&mut self) -> Turn {
+        if !self.none_can_start().await {
+            return Turn::Wait(Some(Instant::now() + RETRY));
+        }
         self.end.stopped = true;
         self.kit.ledger.release(&self.uid);
         self.ending = None;
@@ -130,6 +138,26 @@ impl Worker {
             return Turn::Done;
         }
         Turn::Wait(None)
+    }
+
+    /// Removes, of a pod that is to be gone, what was made and never seen to run. Its start may be under way though
+    /// nobody waits for it any more, after a crash too; such a container the runtime does not remove. Whether none can
+    /// still come to run, as far as can be known.
+    async fn none_can_start(&mut self) -> bool {
+        let leaves = self.order.removed || self.pod().metadata.deletion_timestamp.is_some();
+        let unstarted = self.observed.containers.iter().filter(|c| c.run == Run::Created);
+        for container in unstarted.filter(|_| leaves && !self.leaving.gone) {
+            let Err(error) = self.kit.runtime.remove_container(&container.id).await else {
+                continue;
+            };
+            let until = *self
+                .leaving
+                .starting
+                .get_or_insert_with(|| Instant::now() + STARTING);
+            debug!(pod = spec::name(self.pod()), container = container.name, %error, "it may be about to run");
+            return Instant::now() >= until;
+        }
+        true
     }
 
     /// Whether the cluster knows, or will be told.

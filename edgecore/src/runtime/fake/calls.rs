@@ -31,6 +31,37 @@ impl FakeRuntime {
         .boxed()
     }
 
+    /// The same for a call that may be told to take long.
+    fn slowly<T>(
+        &self,
+        call: &'static str,
+        what: &str,
+        act: impl FnOnce(&mut World) -> Result<T, RuntimeError> + Send + 'static,
+    ) -> Call<'static, T>
+    where
+        T: Send + 'static,
+    {
+        let (fake, what) = (self.clone(), what.to_owned());
+        let mut world = self.world.lock();
+        *world.begun.entry(call).or_default() += 1;
+        let takes = world.takes.get(call).copied().unwrap_or_default();
+        let done = async move {
+            if !takes.is_zero() {
+                tokio::time::sleep(takes).await;
+            }
+            fake.with(call, &what, act).await
+        };
+        let Some(tasks) = &mut world.regardless else {
+            return done.boxed();
+        };
+        let (tell, told) = oneshot::channel();
+        tasks.spawn(async move {
+            // Who asked may have given up.
+            let _ = tell.send(done.await);
+        });
+        told.map(Result::unwrap).boxed()
+    }
+
     fn pulled(&self, call: &'static str, name: &str, auth: Option<api::AuthConfig>) -> Call<'static, String> {
         self.with(call, name, |world| {
             if !world.registry.contains(name) {
@@ -98,26 +129,9 @@ impl Runtime for FakeRuntime {
 
     fn run_sandbox(&self, config: api::PodSandboxConfig, handler: String) -> Call<'_, String> {
         let name = config.metadata.clone().unwrap_or_default().name;
-        let fake = self.clone();
-        let mut world = self.world.lock();
-        world.sandboxes_begun += 1;
-        let takes = world.sandbox_takes;
-        let add = move |world: &mut World| Ok(sandbox(world, config, handler));
-        let making = async move {
-            if !takes.is_zero() {
-                tokio::time::sleep(takes).await;
-            }
-            fake.with("RunPodSandbox", &name, add).await
-        };
-        let Some(tasks) = &mut world.sandboxes_regardless else {
-            return making.boxed();
-        };
-        let (tell, told) = oneshot::channel();
-        tasks.spawn(async move {
-            // Who asked may have given up.
-            let _ = tell.send(making.await);
-        });
-        told.map(Result::unwrap).boxed()
+        self.slowly("RunPodSandbox", &name, |world| {
+            Ok(sandbox(world, config, handler))
+        })
     }
 
     fn stop_sandbox(&self, id: &str) -> Call<'_, ()> {
@@ -133,7 +147,8 @@ impl Runtime for FakeRuntime {
             let inside: Vec<_> = world
                 .containers
                 .iter()
-                .filter(|(_, (s, _))| s == id)
+                // A start that is under way does not hear of it.
+                .filter(|(c, (s, _))| s == id && !world.is_starting(c))
                 .map(|(c, _)| c.clone())
                 .collect();
             for container in inside {
@@ -152,7 +167,12 @@ impl Runtime for FakeRuntime {
             let given_up = tokio::time::sleep(std::time::Duration::from_mins(2));
             return given_up.map(|()| Err(error)).boxed();
         }
-        self.with("RemovePodSandbox", id, |world| {
+        let call = "RemovePodSandbox";
+        self.with(call, id, |world| {
+            let mut inside = world.containers.iter().filter(|(_, (sandbox, _))| sandbox == id);
+            if inside.any(|(c, _)| world.is_starting(c)) {
+                return Err(World::refused(call, "container is in starting state"));
+            }
             world.sandboxes.remove(id);
             world.containers.retain(|_, (sandbox, _)| sandbox != id);
             Ok(())
@@ -185,41 +205,41 @@ impl Runtime for FakeRuntime {
     ) -> Call<'_, String> {
         let call = "CreateContainer";
         let name = config.metadata.clone().unwrap_or_default().name;
-        self.with(call, &name, |world| {
-            let ready = world
-                .sandboxes
-                .get(sandbox)
-                .is_some_and(|s| s.state == api::PodSandboxState::SandboxReady as i32);
-            if !ready {
+        let (sandbox, subject) = (sandbox.to_owned(), name.clone());
+        self.slowly(call, &name, move |world| {
+            let state = world.sandboxes.get(&sandbox).map(|s| s.state);
+            // It may go while a container is being made in it; the runtime does not look again.
+            if state != Some(api::PodSandboxState::SandboxReady as i32) && world.regardless.is_none() {
                 world
                     .violations
-                    .push(format!("{name} created in a sandbox that is not ready"));
-                return Err(World::missing(call, sandbox));
+                    .push(format!("{subject} created in a sandbox that is not ready"));
+                return Err(World::missing(call, &sandbox));
             }
             let id = world.id("container");
             let status = created(world, &id, config);
-            world.containers.insert(id.clone(), (sandbox.to_owned(), status));
+            world.containers.insert(id.clone(), (sandbox, status));
             Ok(id)
         })
     }
 
     fn start_container(&self, id: &str) -> Call<'_, ()> {
         let call = "StartContainer";
-        let name = self
-            .world
-            .lock()
-            .containers
-            .get(id)
-            .map(|(_, s)| s.labels[NAME].clone());
-        self.with(call, &name.clone().unwrap_or_default(), |world| {
+        let id = id.to_owned();
+        let name = {
+            let mut world = self.world.lock();
+            world.starting.insert(id.clone());
+            world.containers.get(&id).map(|(_, s)| s.labels[NAME].clone())
+        };
+        self.slowly(call, &name.clone().unwrap_or_default(), move |world| {
+            world.starting.remove(&id);
             let now = world.tick();
             let running = api::ContainerState::ContainerRunning as i32;
-            let labels = match world.containers.get(id) {
+            let labels = match world.containers.get(&id) {
                 Some((_, status)) => status.labels.clone(),
-                None => return Err(World::missing(call, id)),
+                None => return Err(World::missing(call, &id)),
             };
             if world.unstartable.contains(&labels[NAME]) {
-                world.exit(id, 128);
+                world.exit(&id, 128);
                 return Err(World::refused(call, "no such program"));
             }
             let same = |s: &api::ContainerStatus| {
@@ -232,12 +252,12 @@ impl Runtime for FakeRuntime {
                     .violations
                     .push(format!("two instances of {}", labels[NAME]));
             }
-            if let Some((_, status)) = world.containers.get_mut(id) {
+            if let Some((_, status)) = world.containers.get_mut(&id) {
                 status.state = running;
                 status.started_at = now;
             }
             if let Some(code) = name.and_then(|n| world.exits.get(&n).copied()) {
-                world.exit(id, code);
+                world.exit(&id, code);
             }
             Ok(())
         })
@@ -262,7 +282,11 @@ impl Runtime for FakeRuntime {
     }
 
     fn remove_container(&self, id: &str) -> Call<'_, ()> {
-        self.with("RemoveContainer", id, |world| {
+        let call = "RemoveContainer";
+        self.with(call, id, |world| {
+            if world.is_starting(id) {
+                return Err(World::refused(call, "container is in starting state"));
+            }
             world.containers.remove(id);
             Ok(())
         })

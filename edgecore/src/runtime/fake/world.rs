@@ -28,10 +28,12 @@ pub(super) struct World {
     pub(super) images_at: Option<String>,
     pub(super) registry: BTreeSet<String>,
     pub(super) pull_takes: Duration,
-    pub(super) sandbox_takes: Duration,
-    /// Where sandboxes are made though who asked for them has given up.
-    pub(super) sandboxes_regardless: Option<JoinSet<()>>,
-    pub(super) sandboxes_begun: usize,
+    pub(super) takes: HashMap<&'static str, Duration>,
+    /// Where calls go on though who asked has given up.
+    pub(super) regardless: Option<JoinSet<()>>,
+    pub(super) begun: HashMap<&'static str, usize>,
+    /// Containers whose start is under way.
+    pub(super) starting: BTreeSet<String>,
     pub(super) private: BTreeMap<String, String>,
     pub(super) exits: HashMap<String, i32>,
     pub(super) unstartable: BTreeSet<String>,
@@ -53,6 +55,11 @@ impl World {
         let ignores = self.ignored_stops > 0;
         self.ignored_stops = self.ignored_stops.saturating_sub(1);
         ignores
+    }
+
+    /// Whether its start is under way, whoever still waits for it.
+    pub(super) fn is_starting(&self, id: &str) -> bool {
+        self.regardless.is_some() && self.starting.contains(id)
     }
 
     pub(super) fn id(&mut self, what: &str) -> String {

@@ -34,7 +34,7 @@ async fn a_pod_that_waits_for_its_turn_asks_for_its_token_when_its_turn_comes() 
     let node = booted(&["app:1"]).await;
     node.tokens.set_clock(1_000_000);
     let takes = Duration::from_secs(8);
-    node.runtime.sandboxes_take(takes);
+    node.runtime.takes("RunPodSandbox", takes);
     let began = Instant::now();
     burst(&node, SIDE_BY_SIDE + 1, &token());
     let all_run = |node: &Node| node.runtime.running().len() == SIDE_BY_SIDE + 1;
@@ -72,7 +72,7 @@ async fn a_token_that_comes_a_little_later_than_the_sandbox_costs_no_pod_its_tur
 #[tokio::test(start_paused = true)]
 async fn the_pods_of_a_burst_that_start_within_seconds_tell_one_status_each() {
     let node = booted(&["app:1"]).await;
-    node.runtime.sandboxes_take(Duration::from_secs(1));
+    node.runtime.takes("RunPodSandbox", Duration::from_secs(1));
     let uids = burst(&node, SIDE_BY_SIDE * 3, &json!([]));
     for uid in &uids {
         node.until("Running", |node| node.phase(uid) == "Running").await;
@@ -84,7 +84,7 @@ async fn the_pods_of_a_burst_that_start_within_seconds_tell_one_status_each() {
 #[tokio::test(start_paused = true)]
 async fn a_pod_whose_turn_does_not_come_for_long_says_meanwhile_that_it_waits() {
     let node = booted(&["app:1"]).await;
-    node.runtime.sandboxes_take(Duration::from_secs(30));
+    node.runtime.takes("RunPodSandbox", Duration::from_secs(30));
     let began = Instant::now();
     let uids = burst(&node, SIDE_BY_SIDE + 1, &json!([]));
     for uid in &uids {

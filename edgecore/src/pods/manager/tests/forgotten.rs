@@ -46,7 +46,7 @@ async fn each_loss_counts_though_the_logs_were_lost_with_it() {
     let lost = |node: &Node| {
         fs::remove_dir_all(logs(node)).unwrap();
         // So slow that the loss is told before the container runs again.
-        node.runtime.sandboxes_take(Duration::from_secs(2));
+        node.runtime.takes("RunPodSandbox", Duration::from_secs(2));
     };
     let node = after(3, lost).await;
     assert_eq!(counts(&node).last(), Some(&3));

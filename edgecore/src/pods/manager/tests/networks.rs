@@ -14,16 +14,16 @@ const HANGS: Duration = Duration::from_mins(4);
 
 /// So many pods that hang as start side by side: nobody else has a turn now.
 async fn hang(node: &Node) {
-    node.runtime.sandboxes_take(HANGS);
-    let before = node.runtime.sandboxes_begun();
+    node.runtime.takes("RunPodSandbox", HANGS);
+    let before = node.runtime.begun("RunPodSandbox");
     for n in 0..SIDE_BY_SIDE {
         let name = format!("hangs-{n}");
         let spec = json!({"containers": [{"name": &name, "image": "app:1"}]});
         node.want(&pod(&name, &name, &spec));
     }
-    let all = |node: &Node| node.runtime.sandboxes_begun() == before + SIDE_BY_SIDE;
+    let all = |node: &Node| node.runtime.begun("RunPodSandbox") == before + SIDE_BY_SIDE;
     node.until("their sandboxes are asked for", all).await;
-    node.runtime.sandboxes_take(Duration::ZERO);
+    node.runtime.takes("RunPodSandbox", Duration::ZERO);
 }
 
 #[tokio::test(start_paused = true)]
@@ -36,7 +36,7 @@ async fn they_keep_no_other_from_starting_and_come_up_when_the_network_answers()
     assert_eq!(node.runtime.sandboxes(), 1, "it was not waited for");
     let all = |node: &Node| node.runtime.running().len() == SIDE_BY_SIDE + 1;
     node.until("all of them", all).await;
-    assert_eq!(node.runtime.sandboxes_begun(), SIDE_BY_SIDE + 1, "once each");
+    assert_eq!(node.runtime.begun("RunPodSandbox"), SIDE_BY_SIDE + 1, "once each");
 }
 
 #[tokio::test(start_paused = true)]
@@ -47,7 +47,7 @@ async fn a_pod_that_is_deleted_does_not_wait_for_its_turn_to_make_a_sandbox() {
     node.until("it waits", |node| node.phase("u1") == "Pending").await;
     node.want(&deleted(web("u1"), 30));
     node.until("gone", |node| node.gone() == ["u1"]).await;
-    assert_eq!(node.runtime.sandboxes_begun(), SIDE_BY_SIDE);
+    assert_eq!(node.runtime.begun("RunPodSandbox"), SIDE_BY_SIDE);
 }
 
 #[tokio::test(start_paused = true)]
@@ -77,9 +77,9 @@ async fn nor_for_its_turn_to_start_a_container() {
 async fn deleted_early(takes: Duration, prepare: impl FnOnce(&Node)) -> Node {
     let node = booted(&["app:1"]).await;
     prepare(&node);
-    node.runtime.sandboxes_take(takes);
+    node.runtime.takes("RunPodSandbox", takes);
     node.want(&web("u1"));
-    node.until("it is asked for", |node| node.runtime.sandboxes_begun() == 1)
+    node.until("it is asked for", |node| node.runtime.begun("RunPodSandbox") == 1)
         .await;
     node.want(&deleted(web("u1"), 30));
     node.until("gone", |node| node.gone() == ["u1"]).await;
@@ -93,7 +93,7 @@ async fn nor_for_its_own_sandbox() {
     node.forget("u1");
     node.until("forgotten", |node| node.forgotten() == ["u1"]).await;
     // And the node has its turns for others.
-    node.runtime.sandboxes_take(Duration::ZERO);
+    node.runtime.takes("RunPodSandbox", Duration::ZERO);
     node.want(&web("u2"));
     node.until("Running", |node| node.phase("u2") == "Running").await;
 }
@@ -101,7 +101,7 @@ async fn nor_for_its_own_sandbox() {
 #[tokio::test(start_paused = true)]
 async fn what_the_runtime_makes_of_a_deleted_pod_all_the_same_is_removed() {
     for forgotten in [false, true] {
-        let regardless = |node: &Node| node.runtime.sandboxes_are_made_regardless();
+        let regardless = |node: &Node| node.runtime.goes_on_regardless();
         let node = deleted_early(Duration::from_mins(2), regardless).await;
         assert_eq!(node.runtime.count("RunPodSandbox"), 0, "it was not waited for");
         if forgotten {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::{booted, deleted, pod, web};
+use crate::pods::testbed::Node;
 
 #[tokio::test(start_paused = true)]
 async fn a_pod_with_more_images_than_turns_to_pull_comes_up_whatever_its_containers_are_called() {
@@ -39,4 +40,28 @@ async fn an_image_that_is_imported_after_a_pull_was_given_up_is_there_for_every_
     node.runtime.import("app:1");
     node.want(&web("u2"));
     node.until("Running", |node| node.phase("u2") == "Running").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn pulls_that_hang_for_ever_do_not_keep_the_turns_to_pull() {
+    let node = booted(&[]).await;
+    node.runtime.publish("app:1");
+    node.runtime.pulls_take(Duration::from_hours(10));
+    for n in 0..4 {
+        let spec = json!({"containers": [{"name": "c", "image": format!("hangs-{n}:1")}]});
+        node.want(&pod(&format!("hangs-{n}"), &format!("hangs-{n}"), &spec));
+    }
+    let all = |node: &Node| {
+        node.events()
+            .iter()
+            .filter(|told| told.starts_with("Pulling"))
+            .count()
+            == 4
+    };
+    node.until("they are pulled", all).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    node.runtime.pulls_take(Duration::ZERO);
+    node.want(&web("u1"));
+    node.until("Running", |node| node.phase("u1") == "Running").await;
+    assert_eq!(node.runtime.count("PullImage"), 1, "the others still hang");
 }
