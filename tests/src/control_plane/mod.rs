@@ -168,14 +168,20 @@ impl ControlPlane {
         Audit::at(self.dir.join("audit.log"))
     }
 
-    /// Kills the API server and starts it again.
-    pub async fn restart_api_server(&self) -> Result<()> {
-        {
+    /// `kill -9` of the API server, which stays down.
+    pub fn kill_api_server(&self) -> Result<()> {
+        let mut daemons = self.daemons.lock();
+        daemons.get_mut(1).context("no API server")?.kill()
+    }
+
+    /// Starts it again as it was, and returns when it is ready.
+    pub async fn start_api_server(&self) -> Result<()> {
+        let started = {
             let mut daemons = self.daemons.lock();
             let api = daemons.get_mut(1).context("no API server")?;
-            api.kill()?;
-            api.restart(&self.ground)?;
-        }
+            api.restart(&self.ground)
+        };
+        started?;
         self.wait_ready().await
     }
 }

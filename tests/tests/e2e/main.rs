@@ -6,6 +6,7 @@
 //! in the order in which they are listed: some end what the ones before them need.
 
 mod addresses;
+mod api_down;
 mod bad_input;
 mod certificates;
 mod control;
@@ -14,6 +15,7 @@ mod counters;
 mod devices;
 mod doctor;
 mod eviction;
+mod hanging;
 mod joined;
 mod life;
 mod offline;
@@ -65,6 +67,7 @@ fn main() -> Result<()> {
         sizes::TESTS,
         pull_secrets::TESTS,
         storage::TESTS,
+        hanging::TESTS,
         surroundings::TESTS,
         devices::TESTS,
         doctor::TESTS,
@@ -81,7 +84,14 @@ fn main() -> Result<()> {
         pressure::TESTS,
     ]
     .concat();
-    let own_testbed = [eviction::TESTS, certificates::TESTS, old_api::TESTS, cost::TESTS].concat();
+    let own_testbed = [
+        api_down::TESTS,
+        eviction::TESTS,
+        certificates::TESTS,
+        old_api::TESTS,
+        cost::TESTS,
+    ]
+    .concat();
     let arguments = Arguments {
         // Each of those beside holds one while it waits for its turn; the last one is for the others.
         test_threads: Some(own_testbed.len() + own_device.len() + 1),
