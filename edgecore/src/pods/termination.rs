@@ -53,7 +53,7 @@ pub fn message(status: &ContainerStatus) -> String {
     let mount = status
         .mounts
         .iter()
-        .find(|mount| !inside.is_empty() && mount.container_path == inside);
+        .find(|mount| !inside.is_empty() && from_root(&mount.container_path) == from_root(inside));
     let written = mount
         .map(|mount| from_file(Path::new(&mount.host_path)))
         .unwrap_or_default();
@@ -62,6 +62,11 @@ pub fn message(status: &ContainerStatus) -> String {
         return from_log(Path::new(&status.log_path));
     }
     written
+}
+
+/// A path that does not say so counts from the root too: the mount's does.
+fn from_root(path: &str) -> &str {
+    path.strip_prefix('/').unwrap_or(path)
 }
 
 /// Cuts the message of one of so many containers to its share of the pod's limit, the runtime's words included.
@@ -165,6 +170,20 @@ mod tests {
             message(&status(&scratch.path().join("none"), &log, "File", 1)),
             ""
         );
+    }
+
+    #[test]
+    fn the_path_of_a_message_counts_from_the_root_also_where_it_does_not_say_so() {
+        let scratch = Scratch::new("termination-relative");
+        let (file, log) = (scratch.path().join("0"), scratch.path().join("log"));
+        std::fs::write(&file, "why").unwrap();
+        for inside in ["dev/termination-log", "/dev/termination-log"] {
+            let mut ended = status(&file, &log, "File", 1);
+            ended
+                .annotations
+                .insert(PATH_ANNOTATION.to_owned(), inside.to_owned());
+            assert_eq!(message(&ended), "why", "{inside}");
+        }
     }
 
     #[test]
