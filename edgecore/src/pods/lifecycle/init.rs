@@ -7,7 +7,9 @@ use k8s_openapi::api::core::v1::Container;
 
 use super::kills::{What, kill_unknown, reason_to_kill};
 use super::starts::start;
-use super::{Kill, Place, Plan, RestartPolicy, Step, View, init_containers, main_containers, restarts};
+use super::{
+    Kill, Place, Plan, RestartPolicy, Step, View, init_containers, main_containers, restarts, should_run,
+};
 use crate::pods::observed::{ContainerObserved, Run, SandboxObserved};
 use crate::pods::spec::is_sidecar;
 
@@ -40,9 +42,15 @@ pub(super) fn plan(view: &View<'_>, sandbox: &SandboxObserved) -> Init {
         view.observed.containers.iter().find(of_sandbox)
     };
     let inits = init_containers(view.pod);
-    let begun = inits.is_empty() || main_containers(view.pod).iter().any(|c| here(&c.name).is_some());
+    let mains = || main_containers(view.pod).iter().filter_map(|c| here(&c.name));
+    let begun = inits.is_empty() || mains().next().is_some();
+    // Where all have ended and one runs again, a sidecar that comes last is waited for as at the first time.
+    let runs_again = |c: &Container| should_run(view.pod, view.observed, view.history, &c.name);
+    let anew = mains().all(|main| main.run == Run::Exited)
+        && main_containers(view.pod).iter().any(runs_again)
+        && inits.last().is_some_and(is_sidecar);
     let mut found = Found {
-        initialised: begun,
+        initialised: begun && !anew,
         later: begun,
         ..Found::default()
     };

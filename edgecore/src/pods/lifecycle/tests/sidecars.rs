@@ -126,6 +126,36 @@ fn what_comes_next_waits_for_the_startup_probe_of_a_sidecar() {
 }
 
 #[test]
+fn when_all_have_ended_the_last_sidecar_comes_first_again() {
+    let mut model = Model::new(pod_with("Always", &[true], 2), 0);
+    let inits = model.pod.spec.as_mut().unwrap().init_containers.as_mut().unwrap();
+    inits[0].startup_probe = Some(k8s_openapi::api::core::v1::Probe::default());
+    let passes = |model: &mut Model| {
+        let id = id_of(model, "i0");
+        model.history.started.insert(id);
+        model.settle();
+    };
+    model.settle();
+    passes(&mut model);
+    let end = |model: &mut Model, name: &str| {
+        let id = id_of(model, name);
+        model.exit(&id, 1);
+    };
+    end(&mut model, "i0");
+    end(&mut model, "m0");
+    model.settle();
+    let all = BTreeSet::from(["i0", "m0", "m1"]);
+    assert_eq!(model.running(), all, "beside one that runs nobody is waited for");
+    for name in ["i0", "m0", "m1"] {
+        end(&mut model, name);
+    }
+    model.settle();
+    assert_eq!(model.running(), BTreeSet::from(["i0"]));
+    passes(&mut model);
+    assert_eq!(model.running(), all);
+}
+
+#[test]
 fn a_sidecar_that_ends_is_started_again_beside_the_others_whatever_the_policy() {
     for policy in ["Always", "OnFailure", "Never"] {
         let mut model = Model::new(pod_with(policy, &[true], 1), 0);
