@@ -223,10 +223,19 @@ pub fn should_run(pod: &Pod, observed: &PodObserved, history: &History, name: &s
         Run::Created | Run::Unknown => true,
         Run::Exited => {
             let container = spec::all_containers(pod).find(|container| container.name == name);
-            history.owed.contains(&latest.id)
+            is_owed(pod, observed, history, latest)
                 || container.is_some_and(|container| restarts(pod, container, latest.exit_code))
         }
     }
+}
+
+/// Whether it was killed in order to be started anew. As with the kubelet, that counts no longer once init containers
+/// come first, in another sandbox: after them its exit code alone decides.
+fn is_owed(pod: &Pod, observed: &PodObserved, history: &History, seen: &ContainerObserved) -> bool {
+    let elsewhere = observed.sandbox().is_some_and(|newest| newest.id != seen.sandbox);
+    let main = main_containers(pod).iter().any(|main| main.name == seen.name);
+    let after_others = main && elsewhere && !init_containers(pod).is_empty();
+    history.owed.contains(&seen.id) && !after_others
 }
 
 pub(crate) fn init_containers(pod: &Pod) -> &[Container] {

@@ -2,13 +2,17 @@
 //!
 //! As with the kubelet, all begins anew there but what runs until it succeeds and has. A container whose own policy is
 //! `Never` begins anew too, also one that had ended before, unless its pod has init containers: those come first, and
-//! after them each container is looked at as ever.
+//! after them each container is looked at as ever, by its exit code. So one that is to run until it succeeds has done so
+//! if it ended well when it was stopped for its new sandbox.
+//!
+//! A pod whose own policy is `Never` gets no other sandbox once it has run, and ends. Other than with the kubelet it does
+//! so too where a container's own policy lets it run again: there the pod would stay Running, with nothing that runs.
 
 use k8s_openapi::api::core::v1::{Container, Pod};
 
 use super::{
-    Kill, Outcome, Plan, RestartPolicy, Step, View, init_containers, main_containers, plan_ending, restarts,
-    spec_grace,
+    Kill, Outcome, Plan, RestartPolicy, Step, View, init_containers, is_owed, main_containers, plan_ending,
+    restarts, spec_grace,
 };
 use crate::pods::observed::{ContainerObserved, PodObserved, Run, SandboxObserved};
 use crate::pods::spec;
@@ -77,9 +81,7 @@ fn wants_new_sandbox(view: &View<'_>, attempt: u32) -> bool {
 fn all_over(view: &View<'_>) -> bool {
     let over = |container: &Container| {
         let over = |seen: &ContainerObserved| {
-            seen.run == Run::Exited
-                && !view.history.owed.contains(&seen.id)
-                && !restarts(view.pod, container, seen.exit_code)
+            seen.run == Run::Exited && !owed(view, seen) && !restarts(view.pod, container, seen.exit_code)
         };
         view.observed.latest(&container.name).is_some_and(over)
     };
@@ -87,10 +89,13 @@ fn all_over(view: &View<'_>) -> bool {
 }
 
 fn has_succeeded(view: &View<'_>, name: &str) -> bool {
-    let succeeded = |seen: &ContainerObserved| {
-        seen.run == Run::Exited && seen.exit_code == 0 && !view.history.owed.contains(&seen.id)
-    };
+    let succeeded =
+        |seen: &ContainerObserved| seen.run == Run::Exited && seen.exit_code == 0 && !owed(view, seen);
     view.observed.latest(name).is_some_and(succeeded)
+}
+
+fn owed(view: &View<'_>, seen: &ContainerObserved) -> bool {
+    is_owed(view.pod, view.observed, view.history, seen)
 }
 
 /// Whether a container is started because its sandbox is another one than it ended in. One that waits for its image
@@ -117,7 +122,7 @@ fn even_never(pod: &Pod) -> bool {
 }
 
 /// The end of a pod's sandbox after which it goes on in another one: what is stopped for that runs there again, whatever
-/// it exits with on the stop signal, for its work may not be done.
+/// it exits with on the stop signal, for its work may not be done; unless init containers come first.
 fn for_the_next(pod: &Pod, steps: Vec<Step>) -> Vec<Step> {
     let lasts = |name: &str| {
         let container = spec::all_containers(pod).find(|container| container.name == name);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Container;
 use tokio::time::Instant;
 
-use super::{Place, Plan, Start, Step, View, backoff_key, earliest};
+use super::{Place, Plan, Start, Step, View, backoff_key, earliest, is_owed};
 use crate::pods::observed::{ContainerObserved, Run, SandboxObserved};
 
 /// Plans the start of a container, now or when its back-off is over.
@@ -57,7 +57,7 @@ fn wait(view: &View<'_>, container: &Container) -> Wait {
         return Wait::default();
     };
     let last = end(newest);
-    if !view.history.owed.contains(&newest.id) {
+    if !is_owed(view.pod, view.observed, view.history, newest) {
         return from(last);
     }
     match ended.next().map(end) {

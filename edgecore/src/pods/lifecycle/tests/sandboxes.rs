@@ -42,6 +42,80 @@ fn what_is_stopped_for_a_new_sandbox_runs_there_again_whatever_it_exits_with() {
     }
 }
 
+/// The pod's sandbox dies, and who is stopped for that exits with `code`.
+fn stopped_with(model: &mut Model, code: i32) {
+    dies(model);
+    for step in model.plan().steps {
+        if let Step::Kill(kill) = &step {
+            model.exit(&kill.id, code);
+        }
+        model.carry_out(&step);
+    }
+}
+
+#[test]
+fn after_init_containers_the_exit_code_decides_who_runs_again_in_another_sandbox() {
+    for (policy, code, runs) in [("OnFailure", 0, 0), ("OnFailure", 143, 1), ("Always", 0, 1)] {
+        let mut model = Model::new(pod(policy, 2, 2), 0);
+        model.settle();
+        let done = id_of(&model, "m0");
+        model.exit(&done, 0);
+        model.settle();
+        let ran = model.running().len();
+        stopped_with(&mut model, code);
+        model.settle();
+        let inits = ["i0", "i1"].map(|name| model.observed.latest(name).unwrap().restart_count);
+        assert_eq!(inits, [1, 1], "they come first: {policy} {code}");
+        let expected = if policy == "Always" { ran } else { runs };
+        assert_eq!(model.running().len(), expected, "{policy} {code}");
+    }
+}
+
+#[test]
+fn who_runs_again_after_init_containers_has_been_restarted_once() {
+    let mut model = Model::new(pod("OnFailure", 1, 1), 0);
+    model.settle();
+    stopped_with(&mut model, 143);
+    model.settle();
+    let id = id_of(&model, "m0");
+    model.exit(&id, 1);
+    assert_eq!(model.plan().backing_off["m0"], 10);
+}
+
+#[test]
+fn a_sandbox_that_dies_beneath_init_containers_is_not_replaced_for_work_that_is_done() {
+    let mut model = Model::new(pod("OnFailure", 1, 1), 0);
+    model.settle();
+    stopped_with(&mut model, 0);
+    let makes = |plan: &Plan| matches!(plan.steps[..], [Step::CreateSandbox { .. }]);
+    while !makes(&model.plan()) {
+        let step = model.plan().steps[0].clone();
+        model.carry_out(&step);
+    }
+    let create = model.plan().steps[0].clone();
+    model.carry_out(&create);
+    dies(&mut model);
+    assert_eq!(model.settle(), Outcome::Finished);
+    assert_eq!(model.observed.sandboxes.len(), 2);
+}
+
+#[test]
+fn in_a_pod_that_never_restarts_a_container_that_always_does_runs_again_but_in_no_other_sandbox() {
+    let mut made = pod("Never", 0, 2);
+    made.spec.as_mut().unwrap().containers[0].restart_policy = Some("Always".to_owned());
+    let mut model = Model::new(made, 0);
+    model.settle();
+    for name in ["m0", "m1"] {
+        let id = id_of(&model, name);
+        model.exit(&id, 0);
+    }
+    assert_eq!(model.settle(), Outcome::Going);
+    assert_eq!(model.running(), BTreeSet::from(["m0"]));
+    stopped_with(&mut model, 143);
+    assert_eq!(model.settle(), Outcome::Finished);
+    assert_eq!(model.observed.sandboxes.len(), 1);
+}
+
 /// A pod that restarts always, with a container that never does beside another one, and what runs at last after
 /// `happens`.
 fn runs_after(inits: usize, happens: impl FnOnce(&mut Model)) -> BTreeSet<String> {
