@@ -17,10 +17,9 @@ use crate::pods::spec::{self, is_sidecar};
 /// The reason of a container that nobody saw end.
 pub const UNKNOWN_REASON: &str = "ContainerStatusUnknown";
 /// What it is then said to have exited with.
-const UNKNOWN_EXIT_CODE: i32 = 137;
+pub(super) const UNKNOWN_EXIT_CODE: i32 = 137;
 const LOST: &str =
     "The container could not be located when the pod was deleted.  The container used to be Running";
-const NOT_FOUND: &str = "The container could not be located when the pod was terminated";
 const INIT_FORGOTTEN: &str = "Unable to get init container status from container runtime and pod has been initialized, treat it as exited normally";
 
 /// One status a container of the spec, in its order.
@@ -160,15 +159,22 @@ fn seen(
         image_id: newest.image_ref.clone(),
         restart_count: i32::try_from(newest.restart_count).unwrap_or(i32::MAX),
         state: Some(state(input, newest)),
-        last_state: old
-            .and_then(|old| old.last_state.clone())
-            .or_else(|| Some(ContainerState::default())),
+        last_state: last_told(old, &container_id(input, newest)).or_else(|| Some(ContainerState::default())),
         volume_mounts: volume_mounts(input, container),
         resources: Some(resources(input, container, newest)),
         allocated_resources: requests,
         user: user(newest),
         ..ContainerStatus::default()
     }
+}
+
+/// The end that was told before: of the instance before this one, which the runtime may have forgotten.
+fn last_told(old: Option<&ContainerStatus>, id: &str) -> Option<ContainerState> {
+    let old = old?;
+    let another = old.container_id.as_deref() != Some(id);
+    let ended = |state: &&ContainerState| state.terminated.is_some();
+    let before = old.state.as_ref().filter(|state| another && ended(state));
+    before.or(old.last_state.as_ref()).cloned()
 }
 
 /// What was set of a container that runs; of another one, what it starts with.
@@ -272,7 +278,7 @@ fn waiting(reason: &str) -> ContainerState {
     }
 }
 
-fn terminated(reason: &str, message: &str, exit_code: i32) -> ContainerState {
+pub(super) fn terminated(reason: &str, message: &str, exit_code: i32) -> ContainerState {
     let terminated = ContainerStateTerminated {
         reason: Some(reason.to_owned()),
         message: Some(message.to_owned()),
@@ -285,7 +291,7 @@ fn terminated(reason: &str, message: &str, exit_code: i32) -> ContainerState {
     }
 }
 
-fn is_waiting(status: &ContainerStatus) -> bool {
+pub(super) fn is_waiting(status: &ContainerStatus) -> bool {
     status.state.as_ref().is_some_and(|state| state.waiting.is_some())
 }
 
@@ -345,53 +351,4 @@ fn health_of(pod: &Pod, health: &BTreeMap<String, Health>, status: &ContainerSta
         started,
         ready: started && spec.is_none_or(|container| container.readiness_probe.is_none()),
     }
-}
-
-/// Once a pod has ended, a container that nobody saw end has failed.
-pub(super) fn settle_ended(pod: &Pod, old: &PodStatus, status: &mut PodStatus) {
-    let unknown = |container: &mut ContainerStatus| {
-        if container
-            .state
-            .as_ref()
-            .is_none_or(|state| state.terminated.is_none())
-        {
-            container.state = Some(terminated(UNKNOWN_REASON, NOT_FOUND, UNKNOWN_EXIT_CODE));
-        }
-    };
-    if was_initialized(pod, old, status) {
-        status.container_statuses.iter_mut().flatten().for_each(unknown);
-    }
-    let inits = status.init_container_statuses.as_deref_mut().unwrap_or_default();
-    let touched = inits
-        .iter()
-        .rposition(|container| !is_waiting(container) || ended_before(container));
-    let failed = touched.map_or(1, |last| last + 1).min(inits.len());
-    inits.iter_mut().take(failed).for_each(unknown);
-}
-
-fn ended_before(container: &ContainerStatus) -> bool {
-    container
-        .last_state
-        .as_ref()
-        .is_some_and(|last| last.terminated.is_some())
-}
-
-fn was_initialized(pod: &Pod, old: &PodStatus, status: &PodStatus) -> bool {
-    let exited_well = |state: &Option<ContainerState>| {
-        let ended = state.as_ref().and_then(|state| state.terminated.as_ref());
-        ended.is_some_and(|ended| ended.exit_code == 0)
-    };
-    // A sidecar that started and has ended does not show any more that it had started.
-    let sidecars_started = lifecycle::init_containers(pod).last().is_some_and(is_sidecar)
-        && old
-            .conditions
-            .iter()
-            .flatten()
-            .any(|c| c.type_ == "Initialized" && c.status == "True");
-    let last_init = status.init_container_statuses.iter().flatten().next_back();
-    let mut mains = status.container_statuses.iter().flatten();
-    lifecycle::init_containers(pod).is_empty()
-        || sidecars_started
-        || mains.any(|container| ended_before(container) || !is_waiting(container))
-        || last_init.is_some_and(|init| exited_well(&init.state) || exited_well(&init.last_state))
 }

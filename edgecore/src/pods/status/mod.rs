@@ -8,6 +8,7 @@
 
 mod conditions;
 mod containers;
+mod ended;
 pub(super) mod ephemeral;
 mod phase;
 
@@ -124,7 +125,7 @@ pub fn build(input: &StatusInput<'_>) -> PodStatus {
     // Last: the conditions of a pod that never ran say what it lacked, not that it has failed; and those of one that
     // is about to end say so already.
     if input.end.stopped {
-        containers::settle_ended(input.pod, &old, &mut status);
+        ended::settle(input.pod, &old, &mut status);
         containers::apply_health(input.pod, input.health, &mut status);
         status.phase = Some(final_phase(&status).to_owned());
     } else {

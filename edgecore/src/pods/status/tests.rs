@@ -254,6 +254,18 @@ fn each_run_that_the_runtime_forgets_counts_once_and_is_the_last_to_have_ended()
 }
 
 #[test]
+fn an_end_that_was_told_is_the_last_one_also_when_the_runtime_has_forgotten_it() {
+    let mut world = World::new(one(), observed(vec![seen("c", "1", Run::Exited, 3)]));
+    world.last = Some(world.status(7));
+    world.observed = observed(vec![seen("c", "2", Run::Running, 0)]);
+    for _ in 0..2 {
+        let status = world.status(8);
+        assert_eq!(container(&status)["lastState"]["terminated"]["exitCode"], 3);
+        world.last = Some(status);
+    }
+}
+
+#[test]
 fn an_end_that_was_reported_keeps_its_last_words() {
     let mut ended = seen("c", "1", Run::Exited, 3);
     ended.last_words = "bye".to_owned();
