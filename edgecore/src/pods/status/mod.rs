@@ -246,6 +246,7 @@ fn settle_phase(input: &StatusInput<'_>, old: &PodStatus, status: &mut PodStatus
     let progress = Progress {
         begun: has_begun(input),
         stopped: input.end.stopped,
+        deleted: input.pod.metadata.deletion_timestamp.is_some(),
     };
     let seen = phase::of(input.pod, &spec::container_statuses(status), progress);
     let api = input.pod.status.as_ref();

@@ -14,6 +14,8 @@ pub(super) struct Progress {
     pub(super) begun: bool,
     /// Nothing of it runs any more, and nothing will.
     pub(super) stopped: bool,
+    /// It is deleted.
+    pub(super) deleted: bool,
 }
 
 /// `Pending`, `Running`, `Succeeded` or `Failed`.
@@ -27,7 +29,7 @@ pub(super) fn of(pod: &Pod, statuses: &[ContainerStatus], progress: Progress) ->
     } else if count.running > 0 {
         "Running"
     } else if count.ended > 0 {
-        count.ended(progress.stopped)
+        count.ended(progress)
     } else {
         "Pending"
     }
@@ -134,10 +136,13 @@ impl Count {
         }
     }
 
-    fn ended(&self, stopped: bool) -> &'static str {
-        if !stopped && self.ended != self.ended_for_good {
+    /// Who would run again has not done its work, unless the pod is deleted: then, as with the kubelet, what it exited
+    /// with when it was stopped counts.
+    const fn ended(&self, progress: Progress) -> &'static str {
+        let for_good = self.ended == self.ended_for_good;
+        if !progress.stopped && !for_good {
             "Running"
-        } else if self.ended == self.succeeded {
+        } else if self.ended == self.succeeded && (for_good || progress.deleted) {
             "Succeeded"
         } else {
             "Failed"

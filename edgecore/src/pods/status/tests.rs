@@ -170,6 +170,7 @@ fn exit_codes_and_restart_policy_make_the_phase() {
         let progress = Progress {
             begun: true,
             stopped: false,
+            deleted: false,
         };
         let statuses = spec::container_statuses(&world.status(7));
         assert_eq!(

@@ -105,3 +105,15 @@ fn last_words_keep_their_share_of_the_pods_limit() {
     world.last = Some(status.clone());
     assert_eq!(world.status(7), status, "and nothing more is cut");
 }
+
+#[test]
+fn a_pod_that_ends_although_a_container_would_run_again_has_failed_unless_it_was_deleted() {
+    let main = json!({"name": "c", "image": "i", "restartPolicy": "Always"});
+    let spec = json!({"restartPolicy": "Never", "containers": [main]});
+    let mut world = World::new(pod(&spec), observed(vec![seen("c", "1", Run::Exited, 0)]));
+    assert_eq!(world.status(7).phase.as_deref(), Some("Running"));
+    world.end.stopped = true;
+    assert_eq!(world.status(8).phase.as_deref(), Some("Failed"));
+    world.pod.metadata.deletion_timestamp = Some(time(SystemTime::UNIX_EPOCH));
+    assert_eq!(world.status(8).phase.as_deref(), Some("Succeeded"));
+}
