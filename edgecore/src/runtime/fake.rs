@@ -168,6 +168,11 @@ impl FakeRuntime {
         self.world.lock().down = down;
     }
 
+    /// Whoever is stopped exits with 0 from now on.
+    pub(crate) fn ends_well_when_stopped(&self) {
+        self.world.lock().stopped_with = Some(0);
+    }
+
     /// Every sandbox dies beneath its containers, which run on and end well when they are stopped.
     pub(crate) fn sandboxes_die(&self) {
         let mut world = self.world.lock();

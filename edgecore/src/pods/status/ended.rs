@@ -2,14 +2,16 @@
 
 use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Pod, PodStatus};
 
+use super::StatusInput;
 use super::containers::{UNKNOWN_EXIT_CODE, UNKNOWN_REASON, is_waiting, terminated};
 use crate::pods::lifecycle;
 use crate::pods::spec::is_sidecar;
 
 const NOT_FOUND: &str = "The container could not be located when the pod was terminated";
 
-/// Once a pod has ended, a container that nobody saw end has failed.
-pub(super) fn settle(pod: &Pod, old: &PodStatus, status: &mut PodStatus) {
+/// Once a pod has ended, a container that nobody saw end has failed; not so the main containers of a pod that was ended
+/// while it initialised, though its init container may have ended well because of that.
+pub(super) fn settle(input: &StatusInput<'_>, old: &PodStatus, status: &mut PodStatus) {
     let unknown = |container: &mut ContainerStatus| {
         if container
             .state
@@ -19,7 +21,7 @@ pub(super) fn settle(pod: &Pod, old: &PodStatus, status: &mut PodStatus) {
             container.state = Some(terminated(UNKNOWN_REASON, NOT_FOUND, UNKNOWN_EXIT_CODE));
         }
     };
-    if was_initialized(pod, old, status) {
+    if !input.end.uninitialized && was_initialized(input.pod, old, status) {
         status.container_statuses.iter_mut().flatten().for_each(unknown);
     }
     let inits = status.init_container_statuses.as_deref_mut().unwrap_or_default();
@@ -37,7 +39,7 @@ fn ended_before(container: &ContainerStatus) -> bool {
         .is_some_and(|last| last.terminated.is_some())
 }
 
-fn was_initialized(pod: &Pod, old: &PodStatus, status: &PodStatus) -> bool {
+pub(super) fn was_initialized(pod: &Pod, old: &PodStatus, status: &PodStatus) -> bool {
     let exited_well = |state: &Option<ContainerState>| {
         let ended = state.as_ref().and_then(|state| state.terminated.as_ref());
         ended.is_some_and(|ended| ended.exit_code == 0)

@@ -84,6 +84,8 @@ pub struct Health {
 pub struct End {
     /// Nothing of it runs any more, and nothing will.
     pub stopped: bool,
+    /// Its init containers were not through when it began to end: its main containers have not run.
+    pub uninitialized: bool,
     /// The pod fails, whatever its containers say.
     pub failed: Option<Failure>,
     /// The pod was not admitted, for this reason and with this message: nothing of it was made, at least not since
@@ -100,6 +102,20 @@ pub struct Failure {
     pub message: String,
     /// The node needs what it uses: it gets the condition `DisruptionTarget`.
     pub for_the_node: bool,
+}
+
+/// Whether a pod of which `told` was told, and now `status`, has come past its init containers. Of one that has ended
+/// it was decided then: its main containers still wait, or none does.
+pub fn is_initialized(pod: &Pod, told: Option<&PodStatus>, status: &PodStatus) -> bool {
+    let told = told.or(pod.status.as_ref()).cloned().unwrap_or_default();
+    if is_terminal(&told) {
+        return !told
+            .container_statuses
+            .iter()
+            .flatten()
+            .any(containers::is_waiting);
+    }
+    ended::was_initialized(pod, &told, status)
 }
 
 /// `Succeeded` and `Failed` are for ever.
@@ -125,7 +141,7 @@ pub fn build(input: &StatusInput<'_>) -> PodStatus {
     // Last: the conditions of a pod that never ran say what it lacked, not that it has failed; and those of one that
     // is about to end say so already.
     if input.end.stopped {
-        ended::settle(input.pod, &old, &mut status);
+        ended::settle(input, &old, &mut status);
         containers::apply_health(input.pod, input.health, &mut status);
         status.phase = Some(final_phase(&status).to_owned());
     } else {

@@ -90,6 +90,8 @@ impl Worker {
     pub(super) fn begin_end(&mut self, grace_seconds: i64) {
         let grace_seconds = match self.stage {
             Stage::Running => {
+                let (told, now) = (self.reported.as_ref(), self.status());
+                self.end.uninitialized = !status::is_initialized(self.pod(), told, &now);
                 self.ending = Some(self.kit.endings.begin());
                 self.ahead = Ahead::default();
                 self.resizing.end();

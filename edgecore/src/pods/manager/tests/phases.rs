@@ -90,3 +90,28 @@ async fn with_its_work_done_beside_a_sidecar_and_an_agent_that_is_restarted_mean
     ends(&node, "Succeeded").await;
     assert_eq!(node.runtime.count("CreateContainer"), 2, "neither ran again");
 }
+
+#[tokio::test(start_paused = true)]
+async fn before_its_main_containers_had_their_turn() {
+    let mut node = booted(&["app:1"]).await;
+    node.runtime.ends_well_when_stopped();
+    let (init, main) = (
+        json!({"name": "i", "image": "app:1"}),
+        json!({"name": "c", "image": "app:1"}),
+    );
+    let spec = json!({"activeDeadlineSeconds": 60, "initContainers": [init], "containers": [main]});
+    node.want(&pod("web", "u1", &spec));
+    node.until("its end", |node| is_terminal(&node.status("u1")))
+        .await;
+    for _ in 0..2 {
+        let status = node.status("u1");
+        let state = |all: Option<Vec<ContainerStatus>>| all.unwrap()[0].state.clone().unwrap();
+        let init = state(status.init_container_statuses).terminated.unwrap();
+        assert_eq!(init.exit_code, 0);
+        let main = state(status.container_statuses).waiting.unwrap();
+        assert_eq!(main.reason.as_deref(), Some("PodInitializing"));
+        node.stop().await;
+        node.boot().await;
+        tokio::time::sleep(Duration::from_mins(2)).await;
+    }
+}

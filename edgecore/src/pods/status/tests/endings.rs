@@ -117,3 +117,23 @@ fn a_pod_that_ends_although_a_container_would_run_again_has_failed_unless_it_was
     world.pod.metadata.deletion_timestamp = Some(time(SystemTime::UNIX_EPOCH));
     assert_eq!(world.status(8).phase.as_deref(), Some("Succeeded"));
 }
+
+#[test]
+fn main_containers_of_a_pod_that_was_ended_while_it_initialised_have_not_run() {
+    let named = |name: &str| json!({"name": name, "image": "i"});
+    let spec = json!({"initContainers": [named("i")], "containers": [named("c")]});
+    let mut world = World::new(pod(&spec), observed(vec![seen("i", "1", Run::Running, 0)]));
+    let status = world.status(7);
+    assert!(!is_initialized(&world.pod, None, &status));
+    world.observed = observed(vec![seen("i", "1", Run::Exited, 0)]);
+    world.last = Some(status);
+    assert!(is_initialized(&world.pod, None, &world.status(8)));
+    for (uninitialized, state) in [(true, "waiting"), (false, "terminated")] {
+        world.end = End {
+            stopped: true,
+            uninitialized,
+            ..End::default()
+        };
+        assert!(container(&world.status(8))["state"][state].is_object(), "{state}");
+    }
+}
