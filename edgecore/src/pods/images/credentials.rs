@@ -23,6 +23,8 @@ use super::records::Proof;
 const DOCKER_HUB: &str = "docker.io";
 /// What Docker's own configuration calls its hub.
 const DOCKER_HUB_INDEX: &str = "index.docker.io";
+/// No host of a registry is longer, so a longer key counts for none.
+const LONGEST_HOST: usize = 253;
 
 /// A pull secret that does not hold what its type promises.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -225,6 +227,7 @@ fn matches(place: &str, repository: &str) -> bool {
     let ((host, port), (wanted, wanted_port)) = (split_port(host), split_port(wanted));
     let (labels, wanted): (Vec<_>, Vec<_>) = (host.split('.').collect(), wanted.split('.').collect());
     port == wanted_port
+        && host.len() <= LONGEST_HOST
         && labels.len() == wanted.len()
         && wanted_path.starts_with(path)
         && labels
@@ -237,15 +240,30 @@ fn split_port(host: &str) -> (&str, &str) {
     host.rsplit_once(':').unwrap_or((host, ""))
 }
 
-/// `*` is any text, `?` any byte.
+/// `*` is any text, `?` any byte. Only the last `*` is ever taken further, so the time is bounded by the product of
+/// the two lengths, whatever a tenant has written.
 fn fits(glob: &[u8], text: &[u8]) -> bool {
-    match (glob, text) {
-        ([], []) => true,
-        ([b'*', rest @ ..], _) => (0..=text.len()).any(|from| fits(rest, &text[from..])),
-        ([b'?', glob @ ..], [_, text @ ..]) => fits(glob, text),
-        ([one, glob @ ..], [other, text @ ..]) => one == other && fits(glob, text),
-        _ => false,
+    let (mut at, mut seen) = (0, 0);
+    // Behind the last `*`, and from where in the text the rest is tried next.
+    let mut again: Option<(usize, usize)> = None;
+    while seen < text.len() {
+        match (glob.get(at), again) {
+            (Some(b'*'), _) => {
+                at += 1;
+                again = Some((at, seen + 1));
+            }
+            (Some(&one), _) if one == b'?' || one == text[seen] => {
+                at += 1;
+                seen += 1;
+            }
+            (_, Some((behind, next))) => {
+                (at, seen) = (behind, next);
+                again = Some((behind, next + 1));
+            }
+            (_, None) => return false,
+        }
     }
+    glob[at..].iter().all(|rest| *rest == b'*')
 }
 
 #[cfg(test)]

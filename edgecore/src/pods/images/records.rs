@@ -108,6 +108,21 @@ struct Kept {
     before: BTreeMap<String, String>,
 }
 
+impl Kept {
+    /// Whether a pod that names `image` may use `id`, where that does not depend on what it can show.
+    fn may_use_without_proof(&self, image: &str, id: &str) -> Option<bool> {
+        let Some(record) = self.pulled.get(id) else {
+            let before = self.before.get(image);
+            let brought = self.pulling.contains_key(image) && before.is_none_or(|before| before != id);
+            return Some(!brought);
+        };
+        match record.get(name::repository(image)) {
+            None => Some(false),
+            Some(access) => access.everyone.then_some(true),
+        }
+    }
+}
+
 /// The pulls of one image.
 #[derive(Clone, Copy, Default)]
 struct Pulls {
@@ -237,23 +252,25 @@ impl PullRecords {
     }
 
     /// Whether a pod that names `image` may use what the runtime holds under `id`. `proofs` is asked only
-    /// where it matters.
+    /// where it matters, and while nobody waits for the records: reading secrets takes its time.
     pub(super) async fn may_use(&self, image: &str, id: &str, proofs: impl FnOnce() -> Vec<Proof>) -> bool {
-        let (repository, proof, record) = {
+        let without_proof = self.kept.lock().may_use_without_proof(image, id);
+        if let Some(answer) = without_proof {
+            return answer;
+        }
+        let proofs = proofs();
+        let repository = name::repository(image);
+        let (proof, record) = {
             let mut kept = self.kept.lock();
-            let brought =
-                kept.pulling.contains_key(image) && kept.before.get(image).is_none_or(|before| before != id);
+            if let Some(answer) = kept.may_use_without_proof(image, id) {
+                return answer;
+            }
             let Some(record) = kept.pulled.get_mut(id) else {
-                return !brought;
+                return false;
             };
-            let repository = name::repository(image);
             let Some(access) = record.get_mut(repository) else {
                 return false;
             };
-            if access.everyone {
-                return true;
-            }
-            let proofs = proofs();
             let Some(proof) = access.admits(&proofs) else {
                 return false;
             };
@@ -262,7 +279,7 @@ impl PullRecords {
             }
             // The secret or the login is new: both count from now on.
             access.grant(Some(proof.clone()));
-            (repository, proof.clone(), row(record))
+            (proof.clone(), row(record))
         };
         tracing::debug!(repository, secret = proof.name, "one more secret gives access");
         let batch = Batch::new().put(Table::ImagePull, format!("{PULLED}{id}"), record);

@@ -86,6 +86,40 @@ fn a_host_may_have_wildcards_and_its_port_must_agree() {
 }
 
 #[test]
+fn wildcards_that_could_be_tried_in_more_ways_than_anybody_can_wait_for_are_answered() {
+    let many = |n: usize| format!("{}b.example.com", "*a".repeat(n));
+    let secrets = [config(&json!({many(60): login("many")}))];
+    let long = "a".repeat(120);
+    assert!(tried(&secrets, &format!("{long}.example.com/a")).is_empty());
+    assert_eq!(tried(&secrets, &format!("{long}b.example.com/a")), ["many"]);
+    let longer_than_any_host = [config(&json!({many(125): login("no")}))];
+    let host = format!("{}b.example.com", "a".repeat(125));
+    assert!(tried(&longer_than_any_host, &format!("{host}/a")).is_empty());
+}
+
+#[test]
+fn a_wildcard_takes_as_much_as_the_rest_leaves_it() {
+    for (glob, text, fit) in [
+        ("", "", true),
+        ("", "a", false),
+        ("*", "", true),
+        ("**", "a", true),
+        ("a", "", false),
+        ("a*", "a", true),
+        ("*ab", "aab", true),
+        ("*ab", "aba", false),
+        ("a*b*c", "abcbc", true),
+        ("a*b*c", "acb", false),
+        ("*?", "", false),
+        ("?*b", "bb", true),
+        ("*a?*", "xab", true),
+        ("*a?*", "xa", false),
+    ] {
+        assert_eq!(fits(glob.as_bytes(), text.as_bytes()), fit, "{glob} {text}");
+    }
+}
+
+#[test]
 fn dockers_hub_goes_by_all_its_names() {
     for place in ["https://index.docker.io/v1/", "index.docker.io", "docker.io"] {
         let secrets = [config(&json!({place: login("hub")}))];

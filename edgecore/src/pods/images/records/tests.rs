@@ -47,6 +47,16 @@ async fn an_image_that_nobody_pulled_here_is_free_for_all_and_no_secret_is_read(
 }
 
 #[tokio::test]
+async fn the_records_are_free_while_a_pods_secrets_are_read() {
+    let records = pulled_with(&Db::in_memory(), Some(proof("a", "u"))).await;
+    let read = || {
+        assert!(records.kept.try_lock().is_some());
+        vec![proof("a", "u")]
+    };
+    assert!(records.may_use(IMAGE, ID, read).await);
+}
+
+#[tokio::test]
 async fn what_was_pulled_with_a_secret_needs_that_secret_or_that_login() {
     let db = Db::in_memory();
     let records = pulled_with(&db, Some(proof("s", "robot"))).await;
