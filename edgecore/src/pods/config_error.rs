@@ -4,6 +4,8 @@ use std::io;
 
 use thiserror::Error;
 
+use super::expansion::TooLong;
+
 /// Why a container cannot be configured: it waits with [`ConfigError::REASON`].
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[error("{0}")]
@@ -15,5 +17,11 @@ impl ConfigError {
 
     pub(super) fn io(action: &str, error: &io::Error) -> Self {
         Self(format!("{action}: {error}"))
+    }
+}
+
+impl From<TooLong> for ConfigError {
+    fn from(error: TooLong) -> Self {
+        Self(error.to_string())
     }
 }

@@ -17,7 +17,7 @@ use k8s_cri::v1::{
 use k8s_openapi::api::core::v1::{Container, Pod};
 
 use super::env::{self, EnvInput, Environment};
-use super::expansion::expand;
+use super::expansion::{Room, TooLong, expand};
 use super::hooks;
 use super::images::PresentImage;
 use super::kernel;
@@ -80,14 +80,17 @@ pub fn build(input: &ContainerInput<'_>) -> Result<ContainerConfig, ConfigError>
         pod_ips,
         ..
     } = *input;
-    let environment = env::build(&EnvInput {
+    let mut room = Room::default();
+    let input_of_env = EnvInput {
         facts,
         objects,
         pod,
         container,
         pod_ips,
-    })
-    .map_err(|error| ConfigError(error.to_string()))?;
+    };
+    let environment = env::build(&input_of_env, &mut room).map_err(|error| ConfigError(error.to_string()))?;
+    let command = expanded("command", container.command.as_deref(), &environment, &mut room)?;
+    let args = expanded("args", container.args.as_deref(), &environment, &mut room)?;
     let security_context = security::container(facts, pod, container, input.image)?;
     make_log_dir(input)?;
     Ok(ContainerConfig {
@@ -96,11 +99,11 @@ pub fn build(input: &ContainerInput<'_>) -> Result<ContainerConfig, ConfigError>
             attempt: input.attempt,
         }),
         image: Some(image(input)),
-        command: expanded(container.command.as_deref(), &environment),
-        args: expanded(container.args.as_deref(), &environment),
+        command,
+        args,
         working_dir: container.working_dir.clone().unwrap_or_default(),
         envs: environment.key_values(),
-        mounts: mounts::build(input, &environment)?,
+        mounts: mounts::build(input, &environment, &mut room)?,
         labels: labels(pod, container),
         annotations: annotations(pod, container, input.attempt),
         log_path: format!("{}/{}.log", container.name, input.attempt),
@@ -159,9 +162,19 @@ fn image(input: &ContainerInput<'_>) -> ImageSpec {
     }
 }
 
-fn expanded(words: Option<&[String]>, environment: &Environment) -> Vec<String> {
-    let expand = |word: &String| expand(word, |name| environment.value(name));
-    words.unwrap_or_default().iter().map(expand).collect()
+fn expanded(
+    place: &str,
+    words: Option<&[String]>,
+    environment: &Environment,
+    room: &mut Room,
+) -> Result<Vec<String>, TooLong> {
+    let place = || place.to_owned();
+    let mut expand = |word| expand(word, |name| environment.value(name), room, place);
+    words
+        .unwrap_or_default()
+        .iter()
+        .map(|word| expand(word))
+        .collect()
 }
 
 fn labels(pod: &Pod, container: &Container) -> HashMap<String, String> {

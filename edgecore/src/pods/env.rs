@@ -14,7 +14,7 @@ use k8s_cri::v1::KeyValue;
 use k8s_openapi::api::core::v1::{Container, EnvFromSource, EnvVar, EnvVarSource, Pod};
 use thiserror::Error;
 
-use super::expansion::expand;
+use super::expansion::{Room, TooLong, expand};
 use super::resource_fields::{self, ResourceFieldError};
 use super::spec::{self, Lookup, NodeFacts, Objects};
 
@@ -61,6 +61,9 @@ pub enum EnvError {
     /// No Service of the API server is known yet, which every pod's environment names.
     #[error("services have not yet been read at least once, cannot construct envvars")]
     NoServices,
+    /// Nothing could be started with so long an environment.
+    #[error(transparent)]
+    TooLong(#[from] TooLong),
 }
 
 /// What the environment is made of.
@@ -118,12 +121,15 @@ impl Environment {
     }
 }
 
-/// Makes the environment.
-pub fn build(input: &EnvInput<'_>) -> Result<Environment, EnvError> {
+/// Makes the environment. What the container asked for takes its place of `room`; services are what they are.
+pub fn build(input: &EnvInput<'_>, room: &mut Room) -> Result<Environment, EnvError> {
     let services = services::variables(input.objects, input.pod)?;
     let mut from = BTreeMap::new();
     for source in input.container.env_from.as_deref().unwrap_or_default() {
-        from.extend(env_from(input, source)?);
+        for (name, value) in env_from(input, source)? {
+            room.take(name.len() + value.len(), || variable_place(&name))?;
+            from.insert(name, value);
+        }
     }
     let mut environment = Environment::default();
     for variable in input.container.env.as_deref().unwrap_or_default() {
@@ -133,7 +139,7 @@ pub fn build(input: &EnvInput<'_>) -> Result<Environment, EnvError> {
                 .or_else(|| from.get(name).map(String::as_str));
             declared.or_else(|| services.get(name).map(String::as_str))
         };
-        if let Some(value) = resolve(input, variable, known)? {
+        if let Some(value) = resolve(input, variable, known, room)? {
             environment.set(variable.name.clone(), value);
         }
     }
@@ -144,15 +150,27 @@ pub fn build(input: &EnvInput<'_>) -> Result<Environment, EnvError> {
 
 /// One declared variable; `None` when it is optional and not there.
 fn resolve<'a>(
-    input: &EnvInput<'_>,
-    variable: &EnvVar,
+    input: &EnvInput<'a>,
+    variable: &'a EnvVar,
     known: impl Fn(&str) -> Option<&'a str>,
+    room: &mut Room,
 ) -> Result<Option<String>, EnvError> {
     let literal = variable.value.as_deref().unwrap_or_default();
-    match &variable.value_from {
-        Some(source) if literal.is_empty() => from_source(input, source),
-        _ => Ok(Some(expand(literal, known))),
-    }
+    let place = || variable_place(&variable.name);
+    let value = match &variable.value_from {
+        Some(source) if literal.is_empty() => {
+            let value = from_source(input, source)?;
+            room.take(value.as_ref().map_or(0, String::len), place)?;
+            value
+        }
+        _ => Some(expand(literal, known, room, place)?),
+    };
+    room.take(variable.name.len(), place)?;
+    Ok(value)
+}
+
+fn variable_place(name: &str) -> String {
+    format!("variable {name:?}")
 }
 
 fn from_source(input: &EnvInput<'_>, source: &EnvVarSource) -> Result<Option<String>, EnvError> {

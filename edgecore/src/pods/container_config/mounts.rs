@@ -8,7 +8,7 @@ use k8s_cri::v1::{Mount, MountPropagation};
 use k8s_openapi::api::core::v1::{Pod, Volume, VolumeMount};
 
 use super::super::env::Environment;
-use super::super::expansion::expand;
+use super::super::expansion::{Room, expand};
 use super::super::volumes::subpath::{self, Naming};
 use super::super::volumes::{MountedVolume, file};
 use super::super::{hosts, spec, termination};
@@ -20,11 +20,12 @@ const ETC_HOSTS: &str = "/etc/hosts";
 pub(super) fn build(
     input: &ContainerInput<'_>,
     environment: &Environment,
+    room: &mut Room,
 ) -> Result<Vec<Mount>, ConfigError> {
     let wanted = input.container.volume_mounts.as_deref().unwrap_or_default();
     let mut mounts = Vec::with_capacity(wanted.len() + 2);
     for (index, mount) in wanted.iter().enumerate() {
-        mounts.push(volume(input, environment, mount, index)?);
+        mounts.push(volume(input, (environment, room), (mount, index))?);
     }
     if !wanted.iter().any(|mount| mount.mount_path == ETC_HOSTS) {
         let hosts = hosts::write(input.facts, input.pod, input.pod_ips);
@@ -40,9 +41,8 @@ pub(super) fn build(
 
 fn volume(
     input: &ContainerInput<'_>,
-    environment: &Environment,
-    mount: &VolumeMount,
-    index: usize,
+    (environment, room): (&Environment, &mut Room),
+    (mount, index): (&VolumeMount, usize),
 ) -> Result<Mount, ConfigError> {
     let container = &input.container.name;
     let found = input.volumes.volumes.get(&mount.name);
@@ -52,7 +52,7 @@ fn volume(
             mount.name
         ))
     })?;
-    let host_path = match sub_path(environment, mount)? {
+    let host_path = match sub_path(environment, room, mount)? {
         Some(sub_path) => bind_sub_path(input, volume, (mount, index), &sub_path)?,
         None => volume.host_path.clone(),
     };
@@ -137,7 +137,11 @@ fn bind_sub_path(
 }
 
 /// `subPath`, or `subPathExpr` with every reference resolved.
-fn sub_path(environment: &Environment, mount: &VolumeMount) -> Result<Option<String>, ConfigError> {
+fn sub_path(
+    environment: &Environment,
+    room: &mut Room,
+    mount: &VolumeMount,
+) -> Result<Option<String>, ConfigError> {
     let Some(expression) = mount
         .sub_path_expr
         .as_deref()
@@ -146,13 +150,15 @@ fn sub_path(environment: &Environment, mount: &VolumeMount) -> Result<Option<Str
         return Ok(mount.sub_path.clone().filter(|path| !path.is_empty()));
     };
     let missing = std::cell::RefCell::new(Vec::new());
-    let path = expand(expression, |name| {
+    let value_of = |name: &str| {
         let value = environment.value(name);
         if value.is_none_or(str::is_empty) {
             missing.borrow_mut().push(format!("missing value for {name:?}"));
         }
         value
-    });
+    };
+    let place = || format!("subPathExpr of volumeMount {:?}", mount.name);
+    let path = expand(expression, value_of, room, place)?;
     let missing = missing.into_inner();
     if missing.is_empty() {
         Ok(Some(path))

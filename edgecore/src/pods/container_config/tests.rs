@@ -305,3 +305,27 @@ fn mounts_are_read_only_all_the_way_down_where_the_handler_can_do_it() {
             .ends_with("but it is not read-only")
     );
 }
+
+#[test]
+fn command_arguments_and_sub_paths_are_bounded_with_the_environment() {
+    let world = World::new();
+    let a = "x".repeat(100 << 10);
+    let told = |field: &str, value: serde_json::Value| {
+        let mut container = serde_json::json!({"name": "c", "env": [{"name": "A", "value": a}]});
+        container[field] = value;
+        world.build("{}", &container.to_string()).unwrap_err().0
+    };
+    let (many, limit) = (
+        "$(A)".repeat(21),
+        "makes environment, command and arguments longer than 2 MiB together",
+    );
+    for field in ["command", "args"] {
+        let words = vec!["$(A)"; 21];
+        assert_eq!(told(field, words.into()), format!("$(A) in {field} {limit}"));
+    }
+    let mount = serde_json::json!([{"name": "data", "mountPath": "/d", "subPathExpr": many}]);
+    assert_eq!(
+        told("volumeMounts", mount),
+        format!("$(A) in subPathExpr of volumeMount \"data\" {limit}")
+    );
+}

@@ -20,13 +20,14 @@ fn environment(container_json: &str) -> Result<Environment, EnvError> {
 fn environment_of(pod: &Pod, container_json: &str) -> Result<Environment, EnvError> {
     let pod_ips = ["10.86.0.7".to_owned(), "fd00::7".to_owned()];
     let (facts, objects, container) = (facts(), objects(), container(container_json));
-    build(&EnvInput {
+    let input = EnvInput {
         facts: &facts,
         objects: &objects,
         pod,
         container: &container,
         pod_ips: &pod_ips,
-    })
+    };
+    build(&input, &mut Room::default())
 }
 
 #[test]
@@ -46,6 +47,55 @@ fn references_expand_to_what_is_declared_before_and_to_services() {
         .take(6)
         .collect();
     assert_eq!(names, ["A", "B", "C", "D", "level", "mode"]);
+}
+
+/// The error of a container whose variables are these.
+fn too_long(env: &serde_json::Value) -> String {
+    let container = serde_json::json!({"name": "c", "env": env}).to_string();
+    let error = environment(&container).unwrap_err();
+    assert!(matches!(error, EnvError::TooLong(_)), "{error}");
+    error.to_string()
+}
+
+#[test]
+fn variables_that_multiply_each_other_are_refused_before_they_fill_the_memory() {
+    let env = serde_json::json!([
+        {"name": "A", "value": "x".repeat(64 << 10)},
+        {"name": "B", "value": "$(A)".repeat(20)},
+        {"name": "C", "value": "$(B)".repeat(200)},
+    ]);
+    assert_eq!(
+        too_long(&env),
+        "$(B) in variable \"C\" makes environment, command and arguments longer than 2 MiB together"
+    );
+}
+
+#[test]
+fn an_object_that_is_named_again_and_again_counts_each_time() {
+    let large = "x".repeat(1 << 20);
+    let objects = objects().config_map("ns", "large", &[("k", &large)]);
+    let facts = facts();
+    let told = |container_json: &serde_json::Value| {
+        let input = EnvInput {
+            facts: &facts,
+            objects: &objects,
+            pod: &pod("{}"),
+            container: &container(&container_json.to_string()),
+            pod_ips: &[],
+        };
+        build(&input, &mut Room::default()).unwrap_err().to_string()
+    };
+    let key = |n: u32| {
+        let key = serde_json::json!({"name": "large", "key": "k"});
+        serde_json::json!({"name": format!("V{n}"), "valueFrom": {"configMapKeyRef": key}})
+    };
+    let env: Vec<_> = (1..=3).map(key).collect();
+    let error = told(&serde_json::json!({"name": "c", "env": env}));
+    assert!(error.starts_with("variable \"V2\" "), "{error}");
+    let from = |n: u32| serde_json::json!({"prefix": format!("P{n}_"), "configMapRef": {"name": "large"}});
+    let env_from: Vec<_> = (1..=3).map(from).collect();
+    let error = told(&serde_json::json!({"name": "c", "envFrom": env_from}));
+    assert!(error.starts_with("variable \"P2_k\" "), "{error}");
 }
 
 #[test]
@@ -180,7 +230,10 @@ fn an_optional_reference_still_waits_for_an_object_that_nobody_has_spoken_of() {
         container: &container,
         pod_ips: &[],
     };
-    assert!(matches!(build(&input), Err(EnvError::NotHere { .. })));
+    assert!(matches!(
+        build(&input, &mut Room::default()),
+        Err(EnvError::NotHere { .. })
+    ));
 }
 
 #[test]

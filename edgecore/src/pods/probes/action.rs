@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tonic::Code;
 
-use super::super::expansion::expand;
+use super::super::expansion::{Room, TooLong, expand};
 use super::ProbeTarget;
 use super::dial::{dial_error, join, valid_port};
 use super::grpc::HealthCheck;
@@ -52,7 +52,7 @@ impl Action {
             .unwrap_or(1)
             .max(1);
         let what = if let Some(exec) = &probe.exec {
-            self::exec(exec, target)
+            self::exec(exec, target).unwrap_or_else(|error| What::Broken(error.to_string()))
         } else if let Some(get) = &probe.http_get {
             let port = port(&get.port, &target.container);
             port.and_then(|port| HttpGet::new(get, host, port, Asker::Probe))
@@ -114,17 +114,19 @@ impl Action {
 }
 
 /// The command sees the variables whose value the spec says outright, and no others.
-fn exec(exec: &ExecAction, target: &ProbeTarget) -> What {
+fn exec(exec: &ExecAction, target: &ProbeTarget) -> Result<What, TooLong> {
     let declared = target.container.env.iter().flatten();
     let literal: BTreeMap<_, _> = declared
         .filter_map(|variable| Some((variable.name.as_str(), variable.value.as_deref()?)))
         .collect();
-    let expand = |word: &String| expand(word, |name| literal.get(name).copied());
-    What::Exec {
+    let (mut room, place) = (Room::default(), || "the probe's command".to_owned());
+    let mut expand = |word| expand(word, |name| literal.get(name).copied(), &mut room, place);
+    let words = exec.command.iter().flatten().map(|word| expand(word));
+    Ok(What::Exec {
         runtime: Arc::clone(&target.runtime),
         container_id: target.container_id.clone(),
-        command: exec.command.iter().flatten().map(expand).collect(),
-    }
+        command: words.collect::<Result<_, _>>()?,
+    })
 }
 
 fn tcp(socket: &TCPSocketAction, target: &ProbeTarget, host: &str) -> Result<What, String> {

@@ -237,6 +237,25 @@ async fn a_port_that_the_container_does_not_have_is_told_and_decides_nothing() {
     assert_eq!(results.borrow().kill, None);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_command_that_multiplies_a_variable_is_told_and_not_made() {
+    let value = "x".repeat(100 << 10);
+    let json = serde_json::json!({
+        "name": "c",
+        "env": [{"name": "A", "value": value}],
+        "livenessProbe": {"exec": {"command": ["$(A)".repeat(21)]}, "failureThreshold": 1},
+    });
+    let mut world = world(&json.to_string());
+    let results = world.start();
+    let told = world.told.recv().await.unwrap();
+    assert_eq!(
+        told.message,
+        "Liveness probe errored and resulted in unknown state: $(A) in the probe's command makes environment, \
+         command and arguments longer than 2 MiB together"
+    );
+    assert_eq!(results.borrow().kill, None);
+}
+
 #[tokio::test]
 async fn stopping_ends_every_probe() {
     let mut world = world(&format!(
