@@ -38,10 +38,12 @@ pub(super) struct Mount {
 impl Hierarchy {
     /// Reads `/proc/self/mountinfo`; `None` when no controller is mounted below `top`.
     pub(super) fn detect(top: &Path) -> io::Result<Option<Self>> {
-        Ok(Self::parse(
-            &std::fs::read_to_string("/proc/self/mountinfo")?,
-            top,
-        ))
+        Ok(Self::of_table(&std::fs::read("/proc/self/mountinfo")?, top))
+    }
+
+    /// Any name in the table may be other than UTF-8: somebody's USB stick must not hide the controllers.
+    fn of_table(table: &[u8], top: &Path) -> Option<Self> {
+        Self::parse(&String::from_utf8_lossy(table), top)
     }
 
     fn parse(table: &str, top: &Path) -> Option<Self> {
@@ -137,6 +139,17 @@ mod tests {
         assert_eq!(
             Hierarchy::parse(table, Path::new("/sys/fs/cgroup")),
             Some(Hierarchy::V1(expected))
+        );
+    }
+
+    #[test]
+    fn a_mount_whose_name_is_no_utf8_hides_no_other() {
+        let table = b"29 1 8:1 / /media/M\xfcller rw - vfat /dev/sda1 rw\n\
+            30 1 0:2 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n";
+        let top = Path::new("/sys/fs/cgroup");
+        assert_eq!(
+            Hierarchy::of_table(table, top),
+            Some(Hierarchy::V2(top.to_owned()))
         );
     }
 
