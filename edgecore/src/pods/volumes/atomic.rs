@@ -176,7 +176,11 @@ impl Writer<'_> {
         let changed = !current.as_deref().is_some_and(|stamp| self.holds(stamp));
         let stamp = match current {
             Some(stamp) if !changed => stamp,
-            _ => self.write_new()?,
+            current => {
+                // What writes that were cut short have left is room for this one.
+                self.remove_old_sets(current.as_deref())?;
+                self.write_new()?
+            }
         };
         self.link_names()?;
         self.remove_stale(&stamp)?;
@@ -207,18 +211,24 @@ impl Writer<'_> {
 
     fn write_new(&self) -> Result<OsString, WriteError> {
         let stamp = fresh_stamp();
-        let dir = told(
-            "make",
-            &stamp,
-            file::make_dir_at(&self.dir, stamp.as_os_str(), 0o755),
-        )?;
-        told("set the group of", &stamp, self.open_to_group(&dir))?;
+        let written = self.write_set(&stamp);
+        // Where the very last step failed, it is the current one already.
+        if written.is_err() && self.current().as_ref() != Some(&stamp) {
+            // What resists goes before the next try.
+            let _ = removal::remove_tree_at(&self.dir, &stamp);
+        }
+        written.map(|()| stamp)
+    }
+
+    fn write_set(&self, stamp: &OsStr) -> Result<(), WriteError> {
+        let made = file::make_dir_at(&self.dir, stamp, 0o755);
+        let dir = told("make", stamp, made)?;
+        told("set the group of", stamp, self.open_to_group(&dir))?;
         for (path, planned) in &self.files {
             told("write", path.join("/"), self.write_file(&dir, path, planned))?;
         }
-        told("sync", &stamp, fsync(&dir))?;
-        told("replace", DATA, self.point_to(&stamp))?;
-        Ok(stamp)
+        told("sync", stamp, fsync(&dir))?;
+        told("replace", DATA, self.point_to(stamp))
     }
 
     fn write_file(&self, dir: &OwnedFd, path: &[&str], planned: &Planned<'_>) -> io::Result<()> {
@@ -288,19 +298,31 @@ impl Writer<'_> {
         Ok(true)
     }
 
+    /// Removes every set but the current one.
+    fn remove_old_sets(&self, current: Option<&OsStr>) -> Result<(), WriteError> {
+        for name in self.names()? {
+            if name.as_bytes().starts_with(b"..") && name != DATA && Some(name.as_os_str()) != current {
+                told("remove", &name, removal::remove_tree_at(&self.dir, &name))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn names(&self) -> Result<impl Iterator<Item = OsString>, WriteError> {
+        let names = told("list", ".", file::names(&self.dir))?;
+        Ok(names.into_iter().map(OsString::from_vec))
+    }
+
     /// Removes links to what is no longer there, and every set but the current one.
     fn remove_stale(&self, stamp: &OsStr) -> Result<(), WriteError> {
+        self.remove_old_sets(Some(stamp))?;
         let visible = self.visible();
-        for name in told("list", ".", file::names(&self.dir))?
-            .into_iter()
-            .map(OsString::from_vec)
-        {
-            let old_set = name.as_bytes().starts_with(b"..") && name != DATA && name != stamp;
+        for name in self.names()? {
             let ours = || {
                 readlinkat(&self.dir, name.as_os_str()).is_ok_and(|to| to.as_bytes().starts_with(b"..data/"))
             };
             let stale_link = || name.to_str().is_none_or(|name| !visible.contains(name)) && ours();
-            if old_set || (name != DATA && stale_link()) {
+            if name != DATA && stale_link() {
                 told("remove", &name, removal::remove_tree_at(&self.dir, &name))?;
             }
         }

@@ -2,8 +2,10 @@
 
 use std::os::unix::fs::{MetadataExt as _, symlink};
 
+use nix::mount::MsFlags;
 use proptest::prelude::*;
 
+use super::super::mounts;
 use super::super::testing::{Scratch, is_root};
 use super::*;
 
@@ -107,6 +109,39 @@ fn equal_content_writes_nothing_and_other_content_replaces_all_at_once() {
     assert_eq!(machinery(scratch.path()), 2);
     assert!(!scratch.path().join(stamp).exists());
     assert!(std::fs::symlink_metadata(scratch.path().join("dir")).is_err());
+}
+
+#[test]
+fn a_write_for_which_there_is_no_room_leaves_nothing_and_takes_nothing_from_the_container() {
+    if !is_root() {
+        return;
+    }
+    let scratch = Scratch::new("atomic-full");
+    mounts::ensure_tmpfs(scratch.path(), MsFlags::empty(), "size=128k").unwrap();
+    let (small, large) = (payload(&[("a", "1")]), "x".repeat(1 << 20));
+    write(scratch.path(), &small, None).unwrap();
+    for _ in 0..3 {
+        write(scratch.path(), &payload(&[("b", "2"), ("c", &large)]), None).unwrap_err();
+        assert_eq!(machinery(scratch.path()), 2);
+        assert_eq!(seen(scratch.path()), texts(&small));
+    }
+}
+
+#[test]
+fn what_a_write_that_was_cut_short_left_makes_room_for_the_next() {
+    if !is_root() {
+        return;
+    }
+    let scratch = Scratch::new("atomic-room");
+    mounts::ensure_tmpfs(scratch.path(), MsFlags::empty(), "size=128k").unwrap();
+    write(scratch.path(), &payload(&[("a", "1")]), None).unwrap();
+    let left = scratch.path().join("..2026_01_01_00_00_00.7");
+    std::fs::create_dir(&left).unwrap();
+    std::fs::write(left.join("a"), "x".repeat(80 << 10)).unwrap();
+    let next = payload(&[("a", &"y".repeat(60 << 10))]);
+    write(scratch.path(), &next, None).unwrap();
+    assert_eq!(seen(scratch.path()), texts(&next));
+    assert_eq!(machinery(scratch.path()), 2);
 }
 
 #[test]
