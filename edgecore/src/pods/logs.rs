@@ -22,6 +22,9 @@ use std::time::Duration;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use jiff::ToSpan as _;
+use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
 use k8s_cri::v1 as api;
 use protocol::clock::Clock;
 use thiserror::Error;
@@ -35,6 +38,8 @@ use crate::runtime::{Labels, Runtime, RuntimeError};
 
 /// Between two looks, as the kubelet's.
 const LOOK: Duration = Duration::from_secs(10);
+/// When a log was rotated.
+const STAMP: &str = "%Y%m%d-%H%M%S";
 /// What a log that is being compressed ends with.
 const UNFINISHED: &str = ".tmp";
 /// What a compressed log ends with.
@@ -129,7 +134,7 @@ impl Rotation {
         spawn_blocking(move || tidy(&of, files))
             .await
             .map_err(|_| RotateError::Stopping)??;
-        let rotated = self.rotated_name(log);
+        let rotated = self.rotated_name(log)?;
         rename(log, &rotated)?;
         if let Err(error) = self.runtime.reopen_log(id).await {
             rename(&rotated, log)?;
@@ -153,12 +158,24 @@ impl Rotation {
             .map_err(|source| failed(log, source))
     }
 
-    fn rotated_name(&self, log: &Path) -> PathBuf {
+    fn rotated_name(&self, log: &Path) -> Result<PathBuf, RotateError> {
         let now = jiff::Timestamp::try_from(self.clock.now()).unwrap_or_default();
+        let names = rotated_of(log).map_err(|source| failed(log, source))?;
+        let stamp = next_stamp(now.to_zoned(TimeZone::UTC).datetime(), &names);
         let mut name = log.as_os_str().to_owned();
-        name.push(now.strftime(".%Y%m%d-%H%M%S").to_string());
-        name.into()
+        name.push(stamp.strftime(&format!(".{STAMP}")).to_string());
+        Ok(name.into())
     }
+}
+
+/// Names stand for ages: none may be older than what was rotated before, nor its name, whatever the clock says.
+fn next_stamp(now: DateTime, rotated: &[String]) -> DateTime {
+    let after = |name: &String| {
+        let name = name.trim_end_matches(UNFINISHED).trim_end_matches(COMPRESSED);
+        let stamp = DateTime::strptime(STAMP, name.rsplit_once('.')?.1).ok()?;
+        stamp.checked_add(1.second()).ok()
+    };
+    rotated.iter().filter_map(after).fold(now, DateTime::max)
 }
 
 /// The count of the next instance of a container whose logs are in `dir`: one more than the highest of `<n>.log` and
@@ -252,9 +269,15 @@ fn tidy(log: &Path, files: usize) -> Result<(), RotateError> {
         let path = log.with_file_name(name);
         fs::remove_file(&path).map_err(|source| failed(&path, source))?;
     }
-    for name in plan.compress {
+    let newest = plan.compress.last();
+    for name in &plan.compress {
         let path = log.with_file_name(name);
-        compress(&path).map_err(|source| failed(&path, source))?;
+        // It stays as it is, and goes in its turn. Of an older one it was said when that was the newest.
+        if let Err(error) = compress(&path)
+            && Some(name) == newest
+        {
+            warn!(%error, log = %path.display(), "a rotated log cannot be compressed");
+        }
     }
     Ok(())
 }
@@ -278,16 +301,23 @@ fn rotated_of(log: &Path) -> io::Result<Vec<String>> {
 fn compress(path: &Path) -> io::Result<()> {
     let whole = path.with_added_extension("gz");
     let unfinished = whole.with_added_extension("tmp");
+    let made = write_compressed(path, &unfinished).and_then(|()| fs::rename(&unfinished, &whole));
+    if made.is_err() {
+        unlink(&unfinished);
+    }
+    made?;
+    fs::remove_file(path)
+}
+
+fn write_compressed(path: &Path, to: &Path) -> io::Result<()> {
     let mut log = File::open(path)?;
     // Whoever may not read the log may not read it compressed.
     let mode = log.metadata()?.permissions().mode();
     let mut new = File::options();
     let new = new.write(true).create(true).truncate(true).mode(mode);
-    let mut encoder = GzEncoder::new(new.open(&unfinished)?, Compression::default());
+    let mut encoder = GzEncoder::new(new.open(to)?, Compression::default());
     io::copy(&mut log, &mut encoder)?;
-    encoder.finish()?.sync_all()?;
-    fs::rename(&unfinished, &whole)?;
-    fs::remove_file(path)
+    encoder.finish()?.sync_all()
 }
 
 fn rename(from: &Path, to: &Path) -> Result<(), RotateError> {

@@ -103,6 +103,35 @@ async fn a_long_log_is_renamed_and_the_one_before_it_is_compressed() {
 }
 
 #[tokio::test]
+async fn a_rotated_log_that_cannot_be_compressed_stays_as_it_is_and_stops_no_rotation() {
+    let place = Place::new();
+    // It can be opened, and not read.
+    fs::create_dir(place.dir.path().join("0.log.20260101-000000")).unwrap();
+    let log = place.log("longer than ten bytes");
+    place.rotation.shorten("c1", &log).await.unwrap();
+    assert_eq!(place.runtime.count("ReopenContainerLog"), 1);
+    let files = place.files();
+    assert_eq!(files.len(), 2, "{files:?}");
+    assert_eq!(files[0], "0.log.20260101-000000");
+}
+
+#[tokio::test]
+async fn a_clock_that_steps_back_neither_replaces_what_was_rotated_nor_makes_the_newest_the_oldest() {
+    let mut place = Place::new();
+    for name in ["0.log.20990101-000000", "0.log.20990101-000059.gz", "0.log.x"] {
+        fs::write(place.dir.path().join(name), name).unwrap();
+    }
+    let log = place.log("longer than ten bytes");
+    place.rotation.limits.files = 9;
+    place.rotation.shorten("c1", &log).await.unwrap();
+    let rotated = place.dir.path().join("0.log.20990101-000100");
+    assert_eq!(fs::read_to_string(rotated).unwrap(), "longer than ten bytes");
+    let now: DateTime = "2026-01-01T00:00:00".parse().unwrap();
+    let last = ["0.log.99991231-235959".to_owned()];
+    assert_eq!(next_stamp(now, &last), now, "there is none after it");
+}
+
+#[tokio::test]
 async fn a_log_that_is_missing_is_opened_anew_and_said_to_be_missing_if_it_still_is() {
     let place = Place::new();
     let log = place.dir.path().join("0.log");
