@@ -80,6 +80,9 @@ pub struct Config {
     pub cluster_dns: Vec<IpAddr>,
     /// The domain under which the cluster's services have names.
     pub cluster_domain: String,
+    /// The device's resolver configuration, for pods that ask no name server of the cluster; by default
+    /// `/etc/resolv.conf`, or the file behind it where that names only the device itself.
+    pub resolv_conf: Option<PathBuf>,
     /// The range of the default pod network.
     pub pod_cidr: PodCidr,
     /// Labels of the Node, beside those that edgecore sets itself.
@@ -203,6 +206,7 @@ impl Config {
             cgroup_driver: DEFAULT_CGROUP_DRIVER,
             cluster_dns: Vec::new(),
             cluster_domain: DEFAULT_CLUSTER_DOMAIN.to_owned(),
+            resolv_conf: None,
             pod_cidr: PodCidr::DEFAULT,
             labels: BTreeMap::new(),
             taints: Taint::edge_default(),
@@ -253,6 +257,7 @@ struct Optional {
     cgroup_driver: Option<CgroupDriver>,
     cluster_dns: Option<Vec<IpAddr>>,
     cluster_domain: Option<String>,
+    resolv_conf: Option<String>,
     pod_cidr: Option<PodCidr>,
     labels: Option<BTreeMap<String, String>>,
     taints: Option<Vec<Taint>>,
@@ -276,6 +281,7 @@ impl Optional {
             cgroup_driver: fields.optional("cgroup_driver", fields::cgroup_driver),
             cluster_dns: fields.optional("cluster_dns", fields::name_servers),
             cluster_domain: fields.optional("cluster_domain", fields::domain),
+            resolv_conf: fields.optional("resolv_conf", fields::absolute_path),
             pod_cidr: fields.optional("pod_cidr", fields::pod_cidr),
             labels: fields.optional("labels", fields::labels),
             taints: fields.optional("taints", fields::taints),
@@ -298,6 +304,7 @@ impl Optional {
         set(&mut config.cgroup_driver, self.cgroup_driver);
         set(&mut config.cluster_dns, self.cluster_dns);
         set(&mut config.cluster_domain, self.cluster_domain);
+        config.resolv_conf = self.resolv_conf.map(PathBuf::from);
         set(&mut config.pod_cidr, self.pod_cidr);
         set(&mut config.labels, self.labels);
         set(&mut config.taints, self.taints);

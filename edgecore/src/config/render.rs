@@ -20,6 +20,7 @@ pub(super) fn yaml(config: &Config) -> String {
     list(&mut out, "addresses", &config.addresses, true);
     proxy(&mut out, config);
     scalars(&mut out, config, &default);
+    resolv_conf(&mut out, config);
     list(
         &mut out,
         "cluster_dns",
@@ -114,6 +115,18 @@ fn scalars(out: &mut String, config: &Config, default: &Config) {
         &quoted(&config.region),
         config.region != default.region,
     );
+}
+
+fn resolv_conf(out: &mut String, config: &Config) {
+    match &config.resolv_conf {
+        Some(path) => line(out, "resolv_conf", &quoted(&path.display()), true),
+        None => line(
+            out,
+            "resolv_conf",
+            "the device's, for example /etc/resolv.conf",
+            false,
+        ),
+    }
 }
 
 fn labels(out: &mut String, config: &Config) {

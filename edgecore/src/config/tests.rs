@@ -28,7 +28,7 @@ fn every_key_is_read_into_its_type() {
     let config = Config::parse(
         "node_name: pump-7\naddresses: ['198.18.0.1:31000', '[2001:db8::1]']\n\
          runtime_endpoint: /run/crio/crio.sock\ncgroup_root: /machine-e1\ncgroup_driver: systemd\ncluster_dns: 10.96.0.10\n\
-         cluster_domain: corp.local\npod_cidr: 10.99.0.0/24\nlabels: {site: north, line: \"7\"}\n\
+         cluster_domain: corp.local\nresolv_conf: /etc/pods.conf\npod_cidr: 10.99.0.0/24\nlabels: {site: north, line: \"7\"}\n\
          taints: []\nmax_pods: 30\neviction: {memory.available: 64Mi}\nzone: plant-1\nregion: eu\n\
          budgets: {interactive: {day: 500Mi}}\ndevices: {journal_dir: /mnt/ram, topics: {hall: ['zigbee2mqtt/#']}, http_listen: '10.0.0.1:8090'}\n\
          dmi: {socket: /run/dmi.sock, group: plant}\n\
@@ -40,6 +40,7 @@ fn every_key_is_read_into_its_type() {
     assert_eq!(config.cgroup_root, "/machine-e1");
     assert_eq!(config.cgroup_driver, CgroupDriver::Systemd);
     assert_eq!(config.cluster_dns, ["10.96.0.10".parse::<IpAddr>().unwrap()]);
+    assert_eq!(config.resolv_conf.as_deref(), Some(Path::new("/etc/pods.conf")));
     assert_eq!(config.labels["line"], "7");
     assert!(config.taints.is_empty());
     assert_eq!(

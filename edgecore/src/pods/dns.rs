@@ -24,11 +24,9 @@ pub struct PodDns {
     pub warnings: Vec<(&'static str, String)>,
 }
 
-/// The pod's resolver configuration. A device without a resolver file counts as one with an empty file; a comment
-/// that is not UTF-8 costs nothing else of the file.
+/// The pod's resolver configuration.
 pub fn pod_dns(facts: &NodeFacts, pod: &Pod) -> PodDns {
-    let device = std::fs::read(&facts.resolv_conf).unwrap_or_default();
-    decide(facts, pod, parse(&String::from_utf8_lossy(&device)))
+    decide(facts, pod, facts.resolver.read().config)
 }
 
 fn decide(facts: &NodeFacts, pod: &Pod, device: DnsConfig) -> PodDns {
@@ -144,27 +142,7 @@ fn keep_limits(dns: &mut PodDns) {
     }
 }
 
-/// Reads a resolver file: servers add up, the last search line counts, an option counts once.
-fn parse(text: &str) -> DnsConfig {
-    let mut config = DnsConfig::default();
-    for line in text.lines().map(str::trim).filter(|line| !line.starts_with('#')) {
-        let mut words = line.split_whitespace();
-        match words.next() {
-            Some("nameserver") => config.servers.extend(words.next().map(str::to_owned)),
-            Some("search") => {
-                let domains = words
-                    .filter(|word| *word != ".")
-                    .map(|word| word.trim_end_matches('.').to_owned());
-                config.searches = domains.collect();
-            }
-            Some("options") => words.for_each(|option| set_option(&mut config.options, option)),
-            _ => {}
-        }
-    }
-    config
-}
-
-fn set_option(options: &mut Vec<String>, option: &str) {
+pub(super) fn set_option(options: &mut Vec<String>, option: &str) {
     let name = |option: &str| option.split(':').next().unwrap_or_default().to_owned();
     options.retain(|old| name(old) != name(option));
     options.push(option.to_owned());
@@ -172,34 +150,14 @@ fn set_option(options: &mut Vec<String>, option: &str) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::resolver::parse;
     use super::super::spec::testing::{facts, pod};
-    use super::super::volumes::testing::Scratch;
     use super::*;
 
     fn device() -> DnsConfig {
         parse(
             "# c\nnameserver 9.9.9.9\nsearch old\nsearch home. lan .\noptions ndots:1 rotate\noptions ndots:2\n",
         )
-    }
-
-    #[test]
-    fn the_devices_file_is_read_as_the_resolver_reads_it() {
-        let config = device();
-        assert_eq!(config.servers, ["9.9.9.9"]);
-        assert_eq!(config.searches, ["home", "lan"]);
-        assert_eq!(config.options, ["rotate", "ndots:2"]);
-    }
-
-    #[test]
-    fn a_comment_in_another_encoding_costs_nothing_else_of_the_file() {
-        let scratch = Scratch::new("dns");
-        let facts = NodeFacts {
-            resolv_conf: scratch.path().join("resolv.conf"),
-            ..facts()
-        };
-        std::fs::write(&facts.resolv_conf, b"# M\xfcller\nnameserver 9.9.9.9\n").unwrap();
-        let dns = pod_dns(&facts, &pod(r#"{"dnsPolicy":"Default"}"#));
-        assert_eq!(dns.config.servers, ["9.9.9.9"]);
     }
 
     #[test]

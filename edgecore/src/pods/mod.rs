@@ -27,6 +27,7 @@ pub mod observed;
 pub mod probes;
 pub mod remains;
 pub mod resize;
+pub mod resolver;
 pub mod resource_fields;
 pub mod resources;
 pub mod sandbox_config;

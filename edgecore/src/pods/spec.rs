@@ -15,6 +15,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::api::node::v1::RuntimeClass;
 
 use super::cgroups::CgroupLayout;
+use super::resolver::Resolver;
 use super::resource_fields::Resources;
 use crate::node::host_ip::HostIp;
 use crate::node::pressures::Pressures;
@@ -34,7 +35,7 @@ pub struct NodeFacts {
     /// The device's hosts file, for pods on the host network.
     pub hosts_file: PathBuf,
     /// The device's resolver configuration, for dnsPolicy Default.
-    pub resolv_conf: PathBuf,
+    pub resolver: Resolver,
     /// The cluster's DNS servers; empty when none is configured.
     pub cluster_dns: Vec<IpAddr>,
     /// The cluster's DNS domain, `cluster.local`.

@@ -13,6 +13,7 @@ use crate::node::{address, capacity, observe};
 use crate::pods::cgroups::{CgroupDriver, CgroupLayout, Cgroups, driver};
 use crate::pods::images::PullRecords;
 use crate::pods::manager::{self, Manager};
+use crate::pods::resolver::Resolver;
 use crate::pods::spec::NodeFacts;
 use crate::pods::volumes::Volumes;
 use crate::pods::volumes::tokens::{ApiTokens, StoredTokens, TokenCache};
@@ -139,7 +140,7 @@ fn facts(parts: &Parts, driver: CgroupDriver) -> NodeFacts {
         root_dir: paths.kubelet_dir(),
         log_dir: paths.pod_logs(),
         hosts_file: PathBuf::from("/etc/hosts"),
-        resolv_conf: PathBuf::from("/etc/resolv.conf"),
+        resolver: Resolver::new(parts.config.resolv_conf.as_deref(), |path| paths.at(path)),
         cluster_dns: parts.config.cluster_dns.clone(),
         cluster_domain: parts.config.cluster_domain.clone(),
         cgroups: CgroupLayout::new(&parts.config.cgroup_root, driver),

@@ -54,6 +54,8 @@ pub(super) struct Machine {
     pub(super) clock_is_behind: bool,
     /// The cgroup controllers, or why they are not known.
     pub(super) controllers: Seen<Vec<String>>,
+    /// What pods resolve names with that ask no name server of the cluster.
+    pub(super) resolver: Resolved,
     /// Whether memory may be swapped out.
     pub(super) swap: bool,
     /// Other node agents that run here.
@@ -62,6 +64,15 @@ pub(super) struct Machine {
     pub(super) spaces: Vec<Space>,
     /// The network of pods.
     pub(super) network: Network,
+}
+
+/// What names are resolved with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Resolved {
+    /// The file.
+    pub(super) file: String,
+    /// The name servers in it.
+    pub(super) servers: Vec<String>,
 }
 
 /// Another node agent, or what looks like one.

@@ -4,8 +4,8 @@ mod program;
 mod remedies;
 
 use super::facts::{
-    Answers, Broker, Cause, Daemon, Facts, Joined, Machine, Mappers, Miss, Network, Node, Other, Runtime,
-    Sandbox, Space, Store, Unit, Way,
+    Answers, Broker, Cause, Daemon, Facts, Joined, Machine, Mappers, Miss, Network, Node, Other, Resolved,
+    Runtime, Sandbox, Space, Store, Unit, Way,
 };
 use super::judge::judge;
 use super::*;
@@ -66,6 +66,7 @@ fn machine() -> Machine {
     Machine {
         clock_is_behind: false,
         controllers: Ok(["cpu", "cpuset", "memory", "pids"].map(str::to_owned).to_vec()),
+        resolver: resolved(&["192.168.1.1"]),
         swap: false,
         others: Vec::new(),
         spaces: vec![space("the store"), space("pods"), space("images")],
@@ -73,6 +74,13 @@ fn machine() -> Machine {
             missing: Vec::new(),
             collides: None,
         },
+    }
+}
+
+fn resolved(servers: &[&str]) -> Resolved {
+    Resolved {
+        file: "/etc/resolv.conf".to_owned(),
+        servers: servers.iter().map(ToString::to_string).collect(),
     }
 }
 
@@ -176,6 +184,13 @@ fn a_healthy_node_has_nothing_to_mend() {
 fn what_is_wrong_with_the_machine_is_told_once_with_what_mends_it() {
     use Level::{Failed, Unknown, Warning};
     assert_eq!(ill_machine(|machine| machine.swap = true), one("swap", Warning));
+    for servers in [&["127.0.0.53", "::1"][..], &[]] {
+        let resolver = resolved(servers);
+        let found = ill_machine(|machine| machine.resolver = resolver);
+        assert_eq!(found, one("name servers", Warning));
+    }
+    let mixed = resolved(&["127.0.0.1", "192.168.1.1"]);
+    assert_eq!(ill_machine(|machine| machine.resolver = mixed), []);
     let other = |by_port| {
         let name = "kubelet (process 7)".to_owned();
         ill_machine(|machine| machine.others = vec![Other { name, by_port }])

@@ -1,7 +1,7 @@
 //! A node, a pod and its objects, for the unit tests of the builders.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use super::{Lookup, NodeFacts, Objects};
 use crate::node::host_ip::HostIp;
 use crate::node::pressures::Pressures;
 use crate::pods::cgroups::{CgroupDriver, CgroupLayout};
+use crate::pods::resolver::Resolver;
 use crate::runtime::Abilities;
 
 /// How long an object that hangs is waited for.
@@ -31,7 +32,7 @@ pub(crate) fn facts() -> NodeFacts {
         root_dir: PathBuf::from("/nonexistent/kubelet"),
         log_dir: PathBuf::from("/nonexistent/logs"),
         hosts_file: PathBuf::from("/etc/hosts"),
-        resolv_conf: PathBuf::from("/nonexistent/resolv.conf"),
+        resolver: Resolver::new(Some(Path::new("/nonexistent/resolv.conf")), |path| path.into()),
         cluster_dns: vec!["10.96.0.10".parse().unwrap()],
         cluster_domain: "cluster.local".to_owned(),
         cgroups: CgroupLayout::new("/", CgroupDriver::Cgroupfs),

@@ -1,8 +1,9 @@
 //! The runtime and the machine. Pure.
 
 use super::super::Finding;
-use super::super::facts::{Answers, Machine, Network, Other, Runtime, Sandbox, Seen, Space};
+use super::super::facts::{Answers, Machine, Network, Other, Resolved, Runtime, Sandbox, Seen, Space};
 use crate::node::thresholds::{Signal, Threshold, Thresholds};
+use crate::pods::resolver::is_here_only;
 
 /// What pods' limits are made of.
 const CONTROLLERS: [&str; 3] = ["cpu", "memory", "pids"];
@@ -98,6 +99,7 @@ pub(super) fn machine(machine: &Seen<Machine>, thresholds: &Thresholds, has_join
             network(&machine.network, has_joined),
             cgroups(&machine.controllers),
             disk(&machine.spaces, thresholds),
+            name_servers(&machine.resolver),
             swap(machine.swap),
             others(&machine.others),
         ],
@@ -235,6 +237,30 @@ fn free(space: &Space) -> (u64, &'static str) {
     // Inodes are short at half of what bytes are.
     let inodes = (percent(disk.inodes_free, disk.inodes), "inodes");
     if inodes.0 * 2 < bytes.0 { inodes } else { bytes }
+}
+
+fn name_servers(Resolved { file, servers }: &Resolved) -> Finding {
+    const CHECK: &str = "name servers";
+    if servers.is_empty() {
+        return Finding::warning(
+            CHECK,
+            format!(
+                "there is none in {file}: a pod that starts now resolves no names for as long as it lives"
+            ),
+            "connect the device's network; then delete the pods that started before",
+        );
+    }
+    if is_here_only(servers) {
+        return Finding::warning(
+            CHECK,
+            format!(
+                "{file} names only {}, which in a pod is the pod itself",
+                servers.join(", ")
+            ),
+            "write a file with servers that pods reach, and name it as resolv_conf in edgecore.yaml",
+        );
+    }
+    Finding::ok(CHECK, format!("pods get {} of {file}", servers.join(", ")))
 }
 
 fn swap(is_on: bool) -> Finding {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use nix::sys::statvfs::{FsFlags, statvfs};
 use protocol::clock::{Clock, build_time};
 
-use super::super::facts::{Machine, Network, Space};
+use super::super::facts::{Machine, Network, Resolved, Space};
 use super::{others, whole};
 use crate::cli::Paths;
 use crate::cli::join::PLUGIN_DIRS;
@@ -15,6 +15,7 @@ use crate::config::PodCidr;
 use crate::network::{conflist, iptables, routes};
 use crate::node::observe::disk;
 use crate::pods::cgroups::{CGROUP_TOP, controllers_below};
+use crate::pods::resolver::Resolver;
 
 /// What else is needed to look.
 #[derive(Clone, Debug)]
@@ -27,6 +28,8 @@ pub(super) struct Given {
     pub(super) told: String,
     /// Where the runtime has its images.
     pub(super) images: Option<PathBuf>,
+    /// The resolver file that the configuration names.
+    pub(super) resolv_conf: Option<PathBuf>,
     /// The process that answers at the control socket.
     pub(super) daemon: Option<i32>,
 }
@@ -41,9 +44,19 @@ pub(super) fn look(given: &Given, clock: &Clock) -> Machine {
         controllers: controllers.map_err(|error| error.to_string()),
         // The first line is the heading.
         swap: swaps.lines().count() > 1,
+        resolver: resolved(given),
         others: others::running(&paths.at("/proc"), given.daemon),
         spaces: spaces(paths, given.images.as_deref()),
         network: network(given),
+    }
+}
+
+fn resolved(given: &Given) -> Resolved {
+    let chosen = given.resolv_conf.as_deref();
+    let read = Resolver::new(chosen, |path| given.paths.at(path)).read();
+    Resolved {
+        file: read.file.display().to_string(),
+        servers: read.config.servers,
     }
 }
 

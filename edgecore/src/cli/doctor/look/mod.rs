@@ -100,6 +100,7 @@ async fn local(config: Option<&Config>, paths: &Paths, clock: &Clock) -> (Runtim
     let given = machine::Given {
         paths: paths.clone(),
         range: config.map_or(PodCidr::DEFAULT, |config| config.pod_cidr),
+        resolv_conf: config.and_then(|config| config.resolv_conf.clone()),
         told: found.told,
         images: found.images,
         daemon: daemon.ok().flatten(),
