@@ -55,14 +55,21 @@ fn empty_dir(pod: &Pod, usage: &Usage) -> Option<String> {
     let mut limited = limited_volumes(pod);
     limited.find_map(|(volume, limit)| {
         let used = usage.volumes.get(&volume.name)?;
-        exceeds(used.bytes, limit).then(|| words::empty_dir(&volume.name, &limit.0))
+        if exceeds(used.bytes, limit) {
+            return Some(words::empty_dir(&volume.name, &limit.0));
+        }
+        let volume = || format!("EmptyDir volume {:?}", volume.name);
+        used.cut.then(|| words::uncounted(&volume(), &limit.0))
     })
 }
 
 fn whole_pod(pod: &Pod, usage: &Usage) -> Option<String> {
     let limit = resources::pod_storage(pod).limit?;
-    let over = i128::from(usage.disk().bytes) > i128::from(limit);
-    over.then(|| words::pod_storage(&written(pod, limit)))
+    let used = usage.disk();
+    if i128::from(used.bytes) > i128::from(limit) {
+        return Some(words::pod_storage(&written(pod, limit)));
+    }
+    used.cut.then(|| words::uncounted("Pod", &written(pod, limit)))
 }
 
 fn container(pod: &Pod, usage: &Usage) -> Option<String> {
@@ -71,8 +78,12 @@ fn container(pod: &Pod, usage: &Usage) -> Option<String> {
         let limit = resources::storage_limit(container)?;
         let used = usage.containers.get(&container.name)?;
         let limited = resources::whole(limit).is_some_and(|limit| limit > 0);
-        let over = limited && exceeds(used.disk().bytes, limit);
-        over.then(|| words::container_storage(&container.name, &limit.0))
+        let used = used.disk();
+        if limited && exceeds(used.bytes, limit) {
+            return Some(words::container_storage(&container.name, &limit.0));
+        }
+        let container = || format!("Container {}", container.name);
+        (limited && used.cut).then(|| words::uncounted(&container(), &limit.0))
     })
 }
 
@@ -118,7 +129,11 @@ mod tests {
     use super::*;
 
     fn space(bytes: u64) -> Space {
-        Space { bytes, inodes: 1 }
+        Space {
+            bytes,
+            inodes: 1,
+            cut: false,
+        }
     }
 
     /// What is said of a pod of that spec whose container and volume hold so much.
@@ -170,6 +185,41 @@ mod tests {
         assert_eq!(
             told(&spec, 1 << 20, 1 << 20, (1 << 20) + 1),
             "Pod ephemeral local storage usage exceeds the total limit of containers 3Mi. "
+        );
+    }
+
+    #[test]
+    fn who_has_more_than_can_be_counted_is_over_its_limit_and_over_nobody_elses() {
+        let pod = |spec: &Value| {
+            let mut one = candidate("web", spec, 0);
+            one.usage.volumes = BTreeMap::from([("cache".to_owned(), Space::default())]);
+            one
+        };
+        let said = |one: &super::super::rank::Candidate| exceeded(&one.desired.pod, &one.usage);
+        let more = "has more files on disk, or deeper ones, than are counted, and counts as over its limit";
+
+        let mut volume = pod(&with_cache(&json!({"sizeLimit": "1Mi"})));
+        assert_eq!(said(&volume), None);
+        volume.usage.rest.cut = true;
+        assert_eq!(said(&volume), None, "that has no limit");
+        volume.usage.volumes.get_mut("cache").unwrap().cut = true;
+        let expected = format!("EmptyDir volume \"cache\" {more} 1Mi. ");
+        assert_eq!(said(&volume), Some(expected));
+
+        let mut whole = pod(&wanting(&json!({"limits": {"ephemeral-storage": "3Mi"}})));
+        whole.usage.rest.cut = true;
+        assert_eq!(said(&whole), Some(format!("Pod {more} 3Mi. ")));
+
+        let mut spec = wanting(&json!({"limits": {"ephemeral-storage": "3Mi"}}));
+        spec["containers"]
+            .as_array_mut()
+            .unwrap()
+            .push(json!({"name": "d"}));
+        let mut one = pod(&spec);
+        one.usage.containers.get_mut("c").unwrap().logs.cut = true;
+        assert_eq!(
+            container(&one.desired.pod, &one.usage),
+            Some(format!("Container c {more} 3Mi. "))
         );
     }
 

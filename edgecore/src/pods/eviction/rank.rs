@@ -30,7 +30,12 @@ pub(super) fn first(candidates: &[Candidate], signal: Signal) -> Option<&Candida
         .filter(|candidate| !is_critical(&candidate.desired.pod) && counts(&candidate.usage));
     may_go.min_by_key(|candidate| {
         let (pod, used) = (&candidate.desired.pod, candidate.usage.of(signal));
-        let over = i128::from(used) - i128::from(request(pod, signal));
+        let over = if candidate.usage.is_cut(signal) {
+            // Nobody gains by hiding what they use.
+            i128::MAX
+        } else {
+            i128::from(used) - i128::from(request(pod, signal))
+        };
         // Nobody requests inodes or processes.
         let exceeds = over > 0;
         (Reverse(exceeds), priority(pod), Reverse(over))
@@ -92,6 +97,23 @@ mod tests {
     fn a_pod_that_requested_nothing_exceeds_whatever_it_uses() {
         let pods = [of("asked", "200Mi", 0, 150 << 20), of("never", "0", 0, 1)];
         assert_eq!(whose_turn(&pods, Signal::Memory), "never");
+    }
+
+    #[test]
+    fn who_has_more_than_can_be_counted_exceeds_and_exceeds_most() {
+        let hiding = |priority: i32| {
+            let mut pod = of("hiding", "1Gi", priority, 1);
+            pod.usage.rest.cut = true;
+            pod
+        };
+        for signal in [Signal::Disk, Signal::Inodes] {
+            let pods = [of("great", "0", 0, 900 << 20), hiding(0)];
+            assert_eq!(whose_turn(&pods, signal), "hiding");
+            let pods = [of("great", "0", 0, 900 << 20), hiding(7)];
+            assert_eq!(whose_turn(&pods, signal), "great", "the priority counts before");
+        }
+        let pods = [of("great", "0", 0, 900 << 20), hiding(0)];
+        assert_eq!(whose_turn(&pods, Signal::Memory), "great");
     }
 
     #[test]

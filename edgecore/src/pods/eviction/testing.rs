@@ -23,6 +23,7 @@ pub(super) fn candidate(name: &str, spec: &Value, used: u64) -> Candidate {
     let layer = Space {
         bytes: used,
         inodes: used,
+        cut: false,
     };
     let container = ContainerUsage {
         memory: used,

@@ -11,6 +11,8 @@ use crate::node::thresholds::Signal;
 pub(super) struct Space {
     pub(super) bytes: u64,
     pub(super) inodes: u64,
+    /// There is more, which is not counted.
+    pub(super) cut: bool,
 }
 
 impl Add for Space {
@@ -20,6 +22,7 @@ impl Add for Space {
         Self {
             bytes: self.bytes.saturating_add(other.bytes),
             inodes: self.inodes.saturating_add(other.inodes),
+            cut: self.cut || other.cut,
         }
     }
 }
@@ -81,6 +84,11 @@ impl Usage {
             .values()
             .map(|container| container.layer_apart)
             .sum()
+    }
+
+    /// Whether more is used of it than could be counted.
+    pub(super) fn is_cut(&self, signal: Signal) -> bool {
+        matches!(signal, Signal::Disk | Signal::Inodes) && self.disk().cut
     }
 
     pub(super) fn of(&self, signal: Signal) -> u64 {

@@ -100,6 +100,13 @@ pub(super) fn container_storage(container: &str, limit: &str) -> String {
     format!("Container {container} exceeded its local ephemeral storage limit {limit:?}. ")
 }
 
+/// Of one that has a limit and more files than are counted.
+pub(super) fn uncounted(who: &str, limit: &str) -> String {
+    format!(
+        "{who} has more files on disk, or deeper ones, than are counted, and counts as over its limit {limit}. "
+    )
+}
+
 /// Of a pod that came to a node under pressure.
 pub(in crate::pods) fn conditions(held: &[&str]) -> String {
     format!("The node had condition: [{}]. ", held.join(" "))
@@ -202,10 +209,12 @@ mod tests {
         container.logs = Space {
             bytes: 1 << 20,
             inodes: 1,
+            cut: false,
         };
         container.layer_apart = Space {
             bytes: 4 << 20,
             inodes: 1,
+            cut: false,
         };
         let images = Shortage {
             signal: Signal::Images,

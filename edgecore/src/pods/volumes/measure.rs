@@ -4,7 +4,8 @@
 //! system. The walk is slow on purpose, writes nothing (not even the time of the access), and may be called off.
 //!
 //! **Invariant:** no symbolic link is followed, and neither memory nor open files grow with what a pod has made.
-//! What is nested deeper than [`DEEPEST`] or comes after so many entries is not counted.
+//! What is nested deeper than [`DEEPEST`] or comes after so many entries is not counted, and the result says that
+//! there is more: a pod must not hide what it has.
 
 use std::collections::BTreeSet;
 use std::ffi::CStr;
@@ -39,6 +40,8 @@ const DIR: OFlag = OFlag::O_DIRECTORY
 pub(in super::super) struct Taken {
     pub(in super::super) bytes: u64,
     pub(in super::super) inodes: u64,
+    /// There is more, which is not counted.
+    pub(in super::super) cut: bool,
 }
 
 /// Measures the directory at `path`, but for what is called one of `skip` in it. What is not there takes nothing;
@@ -46,6 +49,7 @@ pub(in super::super) struct Taken {
 pub(in super::super) fn tree(path: &Path, skip: &[&str], stop: &AtomicBool) -> Taken {
     let mut walk = Walk {
         taken: Taken::default(),
+        visited: 0,
         device: 0,
         named: BTreeSet::new(),
         stop,
@@ -63,6 +67,8 @@ pub(in super::super) fn tree(path: &Path, skip: &[&str], stop: &AtomicBool) -> T
 
 struct Walk<'a> {
     taken: Taken,
+    /// Entries, under whatever names: what the walk costs.
+    visited: u64,
     device: nix::libc::dev_t,
     named: BTreeSet<nix::libc::ino_t>,
     stop: &'a AtomicBool,
@@ -78,6 +84,10 @@ impl Walk<'_> {
             {
                 continue;
             }
+            if depth > DEEPEST {
+                self.taken.cut = true;
+                return Ok(());
+            }
             if self.is_over() {
                 return Ok(());
             }
@@ -88,7 +98,6 @@ impl Walk<'_> {
             }
             self.count(&stat);
             if is_dir(&stat)
-                && depth < DEEPEST
                 && let Ok(below) = open_quietly(dir, name)
             {
                 let _ = self.enter(&below, &[], depth + 1);
@@ -98,22 +107,31 @@ impl Walk<'_> {
     }
 
     fn count(&mut self, stat: &FileStat) {
-        let several = stat.st_nlink > 1 && !is_dir(stat);
-        if several && (self.named.contains(&stat.st_ino) || self.named.len() >= MOST_NAMES) {
-            return;
-        }
-        if several {
+        if stat.st_nlink > 1 && !is_dir(stat) {
+            if self.named.contains(&stat.st_ino) {
+                return;
+            }
+            if self.named.len() >= MOST_NAMES {
+                self.taken.cut = true;
+                return;
+            }
             self.named.insert(stat.st_ino);
         }
         self.taken.bytes += u64::try_from(stat.st_blocks).unwrap_or(0) * BLOCK;
         self.taken.inodes += 1;
     }
 
-    fn is_over(&self) -> bool {
-        if self.taken.inodes.is_multiple_of(PACE.0) {
+    /// Whether the walk ends before one more entry.
+    fn is_over(&mut self) -> bool {
+        if self.visited.is_multiple_of(PACE.0) {
             std::thread::sleep(PACE.1);
         }
-        self.taken.inodes >= MOST_ENTRIES || self.stop.load(Ordering::Relaxed)
+        if self.visited >= MOST_ENTRIES {
+            self.taken.cut = true;
+            return true;
+        }
+        self.visited += 1;
+        self.stop.load(Ordering::Relaxed)
     }
 }
 
@@ -178,10 +196,63 @@ mod tests {
             at = make_dir_at(&at, "d", 0o755).unwrap();
         }
         drop(at);
-        assert_eq!(taken(scratch.path()).inodes, DEEPEST as u64 + 2);
+        let seen = taken(scratch.path());
+        assert_eq!((seen.inodes, seen.cut), (DEEPEST as u64 + 2, true));
         assert_eq!(taken(&scratch.path().join("nowhere")), Taken::default());
         let top = open_dir(scratch.path()).unwrap();
         remove_tree_at(top, std::ffi::OsStr::new("d")).unwrap();
+    }
+
+    #[test]
+    fn as_deep_as_is_looked_nothing_is_hidden() {
+        let scratch = Scratch::new("measure-edge");
+        let deepest = scratch.path().join("d/".repeat(DEEPEST + 1));
+        std::fs::create_dir_all(&deepest).unwrap();
+        assert!(!taken(scratch.path()).cut);
+        std::fs::write(deepest.join("hidden"), "x").unwrap();
+        assert!(taken(scratch.path()).cut);
+    }
+
+    #[test]
+    fn every_name_is_looked_at_once_more_and_counts_towards_the_bound() {
+        let scratch = Scratch::new("measure-names");
+        let stop = AtomicBool::new(false);
+        let walk = |visited| {
+            let top = open_dir(scratch.path()).unwrap();
+            let mut walk = Walk {
+                taken: Taken::default(),
+                visited,
+                device: fstat(&top).unwrap().st_dev,
+                named: BTreeSet::new(),
+                stop: &stop,
+            };
+            walk.enter(&top, &[], 0).unwrap();
+            (walk.visited, walk.taken.inodes, walk.taken.cut)
+        };
+        std::fs::write(scratch.path().join("file"), "x").unwrap();
+        for n in 0..9 {
+            std::fs::hard_link(scratch.path().join("file"), scratch.path().join(n.to_string())).unwrap();
+        }
+        assert_eq!(walk(0), (10, 1, false));
+        assert_eq!(walk(MOST_ENTRIES - 10), (MOST_ENTRIES, 1, false));
+        assert_eq!(walk(MOST_ENTRIES - 4), (MOST_ENTRIES, 1, true));
+    }
+
+    #[test]
+    fn a_file_with_several_names_that_cannot_be_remembered_is_told_as_not_counted() {
+        let scratch = Scratch::new("measure-many");
+        std::fs::write(scratch.path().join("file"), "x").unwrap();
+        std::fs::hard_link(scratch.path().join("file"), scratch.path().join("again")).unwrap();
+        let top = open_dir(scratch.path()).unwrap();
+        let mut walk = Walk {
+            taken: Taken::default(),
+            visited: 0,
+            device: fstat(&top).unwrap().st_dev,
+            named: (1..=MOST_NAMES as u64).map(|n| u64::MAX - n).collect(),
+            stop: &AtomicBool::new(false),
+        };
+        walk.enter(&top, &[], 0).unwrap();
+        assert!(walk.taken.cut);
     }
 
     #[test]
