@@ -9,15 +9,51 @@ use std::os::fd::{AsFd, AsRawFd as _};
 use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use tracing::warn;
 
-/// Mounts a tmpfs at `path`, unless one is there. `options` as for `mount -o`.
+/// Whether the kernel knows `noswap`, as far as is known. Linux does from 6.4.
+static KNOWS_NOSWAP: AtomicBool = AtomicBool::new(true);
+
+/// Mounts a tmpfs at `path`, unless one is there. `options` as for `mount -o`. What is in it stays out of swap, where
+/// the kernel can see to that.
 pub(super) fn ensure_tmpfs(path: &Path, flags: MsFlags, options: &str) -> io::Result<()> {
     if is_mount_point(path)? {
         return Ok(());
     }
-    Ok(mount(Some("tmpfs"), path, Some("tmpfs"), flags, Some(options))?)
+    let at = |options: &str| mount(Some("tmpfs"), path, Some("tmpfs"), flags, Some(options));
+    if without_swap(options, &KNOWS_NOSWAP, at)? && is_swap_on() {
+        warn!(
+            "swap is on, and this kernel cannot keep Secrets and tokens of pods out of it (Linux 6.4 can): swapoff -a, \
+             and remove it from /etc/fstab"
+        );
+    }
+    Ok(())
+}
+
+/// Mounts with `noswap`, or without where the kernel does not know it. Tells whether that was learnt now.
+fn without_swap(
+    options: &str,
+    knows_noswap: &AtomicBool,
+    mount: impl Fn(&str) -> nix::Result<()>,
+) -> nix::Result<bool> {
+    if knows_noswap.load(Ordering::Relaxed) {
+        match mount(&format!("{options},noswap")) {
+            Err(Errno::EINVAL) => {}
+            other => return other.map(|()| false),
+        }
+    }
+    // Where this fails too, it was not for that option.
+    mount(options)?;
+    Ok(knows_noswap.swap(false, Ordering::Relaxed))
+}
+
+fn is_swap_on() -> bool {
+    // The first line is the heading.
+    std::fs::read_to_string("/proc/swaps").is_ok_and(|swaps| swaps.lines().count() > 1)
 }
 
 /// Binds what `source` is open on to `target`, in place of what was bound there before.
@@ -110,6 +146,48 @@ fn unescape(text: &[u8]) -> PathBuf {
 mod tests {
     use super::super::testing::{Scratch, is_root};
     use super::*;
+
+    /// How a kernel answers to an option, and what it was asked with.
+    fn told(answers: &[nix::Result<()>], knows: &AtomicBool) -> (nix::Result<bool>, Vec<String>) {
+        let asked = std::cell::RefCell::new(Vec::new());
+        let done = without_swap("size=1", knows, |options| {
+            asked.borrow_mut().push(options.to_owned());
+            answers[asked.borrow().len() - 1]
+        });
+        (done, asked.into_inner())
+    }
+
+    #[test]
+    fn memory_of_pods_stays_out_of_swap_where_the_kernel_can_see_to_that() {
+        let knows = AtomicBool::new(true);
+        let with = "size=1,noswap".to_owned();
+        let without = "size=1".to_owned();
+        assert_eq!(told(&[Ok(())], &knows), (Ok(false), vec![with.clone()]));
+        let wrong = [Err(Errno::EINVAL), Err(Errno::EINVAL)];
+        let both = vec![with, without.clone()];
+        assert_eq!(told(&wrong, &knows), (Err(Errno::EINVAL), both.clone()));
+        assert_eq!(told(&[Err(Errno::EPERM)], &knows).0, Err(Errno::EPERM));
+        assert_eq!(told(&[Err(Errno::EINVAL), Ok(())], &knows), (Ok(true), both));
+        assert_eq!(
+            told(&[Ok(())], &knows),
+            (Ok(false), vec![without]),
+            "it is remembered"
+        );
+    }
+
+    #[test]
+    fn a_tmpfs_is_mounted_with_noswap_from_the_kernel_on_that_knows_it() {
+        let version = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+        if !is_root() || crate::node::observe::kernel_numbers(version.trim()) < (6, 4) {
+            return;
+        }
+        let scratch = Scratch::new("noswap");
+        ensure_tmpfs(scratch.path(), MsFlags::empty(), "mode=0755").unwrap();
+        let table = std::fs::read_to_string("/proc/self/mounts").unwrap();
+        let path = scratch.path().to_str().unwrap();
+        let line = table.lines().find(|line| line.contains(path)).unwrap();
+        assert!(line.contains(",noswap"), "{line}");
+    }
 
     #[test]
     fn mount_points_are_read_with_their_spaces() {
