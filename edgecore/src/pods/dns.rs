@@ -14,6 +14,9 @@ const MAX_SERVERS: usize = 3;
 const MAX_SEARCHES: usize = 32;
 const MAX_SEARCH_CHARS: usize = 2048;
 const MAX_DOMAIN: usize = 253;
+/// The runtime writes a sandbox's resolver file once, when it makes the sandbox.
+const NO_SERVERS: &str = "The device knows no name server now, as before its network is up. The pod resolves no names, \
+    not even later: delete it once the device has one, or name servers of its own in dnsConfig.";
 
 /// What a pod resolves names with.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -48,6 +51,9 @@ fn decide(facts: &NodeFacts, pod: &Pod, device: DnsConfig) -> PodDns {
     }
     if let Some(own) = spec::spec(pod).and_then(|spec| spec.dns_config.as_ref()) {
         add_own(&mut dns.config, own);
+    }
+    if dns.config.servers.is_empty() && !matches!(source(pod), Source::Nobody) {
+        dns.warnings.push(("NoNameServers", NO_SERVERS.to_owned()));
     }
     keep_limits(&mut dns);
     dns
@@ -187,6 +193,22 @@ mod tests {
         let expected = "pod: \"web-0_ns(u-1)\". kubelet does not have ClusterDNS IP configured and cannot create Pod \
             using \"ClusterFirst\" policy. Falling back to \"Default\" policy.";
         assert_eq!(dns.warnings, [("MissingClusterDNS", expected.to_owned())]);
+    }
+
+    #[test]
+    fn a_pod_that_starts_before_the_device_has_a_name_server_says_that_it_will_never_have_one() {
+        let warned = |spec: &str, device: DnsConfig| {
+            let dns = decide(&facts(), &pod(spec), device);
+            dns.warnings.iter().any(|(reason, _)| *reason == "NoNameServers")
+        };
+        let default = r#"{"dnsPolicy":"Default"}"#;
+        assert!(warned(default, DnsConfig::default()));
+        assert!(warned(r#"{"hostNetwork":true}"#, DnsConfig::default()));
+        assert!(!warned(default, device()));
+        assert!(!warned(r#"{"dnsPolicy":"ClusterFirst"}"#, DnsConfig::default()));
+        assert!(!warned(r#"{"dnsPolicy":"None"}"#, DnsConfig::default()));
+        let own = r#"{"dnsPolicy":"Default","dnsConfig":{"nameservers":["1.1.1.1"]}}"#;
+        assert!(!warned(own, DnsConfig::default()));
     }
 
     #[test]
