@@ -64,12 +64,12 @@ pub async fn keep(
             api: *api.borrow_and_update(),
         };
         held.hold(nat).await;
-        let look = async {
+        let pause = async {
             let _ = timeout(LOOK, changed(&mut api)).await;
         };
         tokio::select! {
             () = stop.cancelled() => return,
-            () = look => {}
+            () = pause => {}
         }
     }
 }
@@ -105,12 +105,13 @@ impl Held {
             }
         };
         if self.trouble != trouble {
-            match &trouble {
-                Some(error) => tracing::error!(
+            if let Some(error) = &trouble {
+                tracing::error!(
                     error,
                     "the address translation of pods cannot be set up: they may not reach other machines"
-                ),
-                None => tracing::info!("the address translation of pods is set up again"),
+                );
+            } else {
+                tracing::info!("the address translation of pods is set up again");
             }
             self.trouble = trouble;
         }
@@ -252,9 +253,9 @@ mod tests {
 
     #[test]
     fn rules_come_once_come_back_and_go_and_nobody_elses_are_touched() {
-        let test = "exec \"$0\" --exact network::iptables::tests::inside_a_namespace --ignored";
+        let script = "exec \"$0\" --exact network::iptables::tests::inside_a_namespace --ignored";
         let ran = std::process::Command::new("unshare")
-            .args(["-rn", "sh", "-c", test])
+            .args(["-rn", "sh", "-c", script])
             .arg(std::env::current_exe().unwrap())
             .output()
             .unwrap();
