@@ -130,10 +130,11 @@ async fn remove(name: &NodeName, authority: &Authority, api: &Api) -> anyhow::Re
     let key = authority.forget(name).await?;
     let node = delete(api, format!("/api/v1/nodes/{name}")).await?;
     let lease = delete_lease(api, name).await?;
-    for (what, gone) in [("key", key), ("Node", node), ("Lease", lease)] {
-        eprintln!("{what}: {}", if gone { "removed" } else { "there was none" });
-    }
-    if !(key || node || lease) {
+    let told = |gone| if gone { "removed" } else { "there was none" };
+    eprintln!("key: {}\nNode: {}", told(key), told(node));
+    let left = "left, for it is not that of an edge (it names no session)";
+    eprintln!("Lease: {}", lease.map_or(left, told));
+    if !(key || node || lease == Some(true)) {
         bail!("there is no edge node {name}: see cloudcore node list");
     }
     Ok(())
@@ -141,18 +142,17 @@ async fn remove(name: &NodeName, authority: &Authority, api: &Api) -> anyhow::Re
 
 /// Deletes the Lease of an edge; the chart's admission policy lets cloudcore delete no other. A kubelet may have made
 /// one of that name and not yet its Node.
-async fn delete_lease(api: &Api, name: &NodeName) -> Result<bool, ApiError> {
+///
+/// Whether there was one; nothing, where it was left.
+async fn delete_lease(api: &Api, name: &NodeName) -> Result<Option<bool>, ApiError> {
     let path = format!("/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{name}");
     let read = api
         .call_as::<Value>(Actor::Cloudcore, Call::get(path.clone()))
         .await;
     match read {
-        Ok(lease) if fence::holder(&lease).is_some() => delete(api, path).await,
-        Ok(_) => {
-            eprintln!("the Lease {name} is not that of an edge (it names no session), and is left");
-            Ok(false)
-        }
-        Err(error) if error.is_not_found() => Ok(false),
+        Ok(lease) if fence::holder(&lease).is_some() => delete(api, path).await.map(Some),
+        Ok(_) => Ok(None),
+        Err(error) if error.is_not_found() => Ok(Some(false)),
         Err(error) => Err(error),
     }
 }
@@ -223,7 +223,7 @@ mod tests {
             });
             let api = Api::new(api, Impersonation::Classic);
             let gone = delete_lease(&api, &"e1".parse().unwrap()).await.unwrap();
-            assert_eq!((gone, *deleted.lock()), (is_edge, is_edge));
+            assert_eq!((gone, *deleted.lock()), (is_edge.then_some(true), is_edge));
         }
     }
 

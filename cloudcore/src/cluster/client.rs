@@ -14,7 +14,7 @@ use http::{Request, Response};
 use hyper_rustls::{FixedServerNameResolver, HttpsConnector, HttpsConnectorBuilder};
 use hyper_timeout::TimeoutConnector;
 use hyper_util::client::legacy::{Builder, Client, Error as LegacyError, connect::HttpConnector};
-use hyper_util::rt::TokioExecutor;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
 use kube::client::{Body, ClientBuilder, ConfigExt};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
@@ -39,7 +39,12 @@ pub(super) fn client(config: kube::Config) -> Result<kube::Client, kube::Error> 
     if config.proxy_url.is_some() {
         return kube::Client::try_from(config);
     }
-    let http = http(&config, config.rustls_https_connector_with_connector(tcp())?);
+    let builder = Builder::new(TokioExecutor::new());
+    let http = http(
+        &builder,
+        &config,
+        config.rustls_https_connector_with_connector(tcp())?,
+    );
     layered(&config, http)
 }
 
@@ -61,16 +66,26 @@ pub(super) fn watching_client(config: &kube::Config) -> Result<kube::Client, kub
     };
     let connector = connector.enable_all_versions().wrap_connector(tcp());
     let of = config.clone();
-    layered(config, Lanes::new(move || http(&of, connector.clone())))
+    let connect = move || {
+        // One that has stopped answering says nothing to ninety watches; a balancer in between may go on
+        // answering the kernel's questions.
+        let mut builder = Builder::new(TokioExecutor::new());
+        builder
+            .timer(TokioTimer::new())
+            .http2_keep_alive_interval(ASK_AFTER)
+            .http2_keep_alive_timeout(ASK_AFTER);
+        http(&builder, &of, connector.clone())
+    };
+    layered(config, Lanes::new(connect))
 }
 
 /// A pool of connections, none of them open yet.
-fn http(config: &kube::Config, connector: HttpsConnector<HttpConnector>) -> Http {
+fn http(builder: &Builder, config: &kube::Config, connector: HttpsConnector<HttpConnector>) -> Http {
     let mut connector = TimeoutConnector::new(connector);
     connector.set_connect_timeout(config.connect_timeout);
     connector.set_read_timeout(config.read_timeout);
     connector.set_write_timeout(config.write_timeout);
-    Builder::new(TokioExecutor::new()).build(connector)
+    builder.build(connector)
 }
 
 /// kube's layers around a service.

@@ -8,7 +8,7 @@
 //!
 //! **Invariant:** a lane carries at most [`MOST`] watches, and none after one was not answered on it in time.
 
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
@@ -19,7 +19,7 @@ use futures::future::BoxFuture;
 use http::{Request, Response};
 use hyper::body::{Body, Frame, SizeHint};
 use parking_lot::Mutex;
-use tokio::time::Instant;
+use tokio::time::timeout;
 use tower::{Service, ServiceExt};
 
 /// Watches on one connection: the API server allows 100.
@@ -109,29 +109,16 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let (service, seat) = self.take();
         async move {
-            let opening = Opening {
-                seat: &seat,
-                since: Instant::now(),
+            let mut answer = pin!(service.oneshot(request));
+            let answer = if let Ok(answer) = timeout(STUCK, &mut answer).await {
+                answer?
+            } else {
+                seat.close();
+                answer.await?
             };
-            let answer = service.oneshot(request).await?;
-            drop(opening);
             Ok(answer.map(|body| Seated { body, _seat: seat }))
         }
         .boxed()
-    }
-}
-
-/// A watch that is not accepted yet. Whoever waits for it gives up by dropping it.
-struct Opening<'a> {
-    seat: &'a Seat,
-    since: Instant,
-}
-
-impl Drop for Opening<'_> {
-    fn drop(&mut self) {
-        if self.since.elapsed() >= STUCK {
-            self.seat.close();
-        }
     }
 }
 
@@ -167,7 +154,7 @@ mod tests {
     use std::sync::atomic::AtomicUsize;
 
     use http_body_util::Empty;
-    use tokio::time::{advance, timeout};
+    use tokio::time::{advance, sleep};
 
     use super::*;
 
@@ -223,10 +210,17 @@ mod tests {
             !opened(Duration::from_secs(1)).await,
             "it was not waited for long"
         );
-        assert!(!opened(STUCK).await);
-        assert_eq!(connections.load(Ordering::Relaxed), 1);
-        assert!(!opened(STUCK).await);
-        assert_eq!(connections.load(Ordering::Relaxed), 2);
+        let later = async {
+            sleep(Duration::from_secs(1)).await;
+            assert!(!opened(Duration::from_secs(1)).await);
+            assert_eq!(connections.load(Ordering::Relaxed), 1);
+            // The first is waited for still.
+            sleep(STUCK).await;
+            assert!(!opened(Duration::from_secs(1)).await);
+            assert_eq!(connections.load(Ordering::Relaxed), 2);
+        };
+        let (first, ()) = tokio::join!(opened(3 * STUCK), later);
+        assert!(!first);
         advance(STUCK).await;
         assert!(
             lanes.open.lock().len() <= 1,

@@ -1,6 +1,6 @@
 //! Has the kernel hold the rules of [`Nat`], through the iptables(8) that the network plugins use themselves.
 //!
-//! A firewall that reloads takes foreign rules away: every [`LOOK`] what is missing is put back. Nothing is
+//! A firewall that reloads takes foreign rules away, or brings old ones back: every [`LOOK`] they are put right. Nothing is
 //! taken away when the agent ends, for pods outlive it; [`remove`] is for `edgecore reset`.
 //!
 //! **Invariant:** only chains of ours, and jumps to them, are ever written.
@@ -18,7 +18,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::api::ApiEndpoint;
-use super::nat::{self, Nat};
+use super::nat::{self, Jump, Nat};
 use super::pod_cidr::PodCidr;
 
 /// The program, which has to be there.
@@ -30,6 +30,8 @@ const LOOK: Duration = Duration::from_mins(1);
 const LOCK: &str = "5";
 /// No run takes longer, the wait for the lock included.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// A jump stands there once; a saved table that was restored beside it may have it again.
+const MOST_JUMPS: usize = 8;
 
 /// Why the kernel does not hold a rule.
 #[derive(Debug, Error)]
@@ -37,18 +39,19 @@ pub enum IptablesError {
     /// It is not installed, or may not be run.
     #[error("cannot run {0} (apt install iptables): {1}")]
     Run(&'static str, io::Error),
-    /// It ran, and refused.
-    #[error("{0}: {1}")]
-    Refused(String, String),
+    /// It ran, and refused: what, with which code, in which words.
+    #[error("{0}: {2} (exit code {1:?})")]
+    Refused(String, Option<i32>, String),
     /// It hangs.
     #[error("{0} does not end")]
     Hangs(&'static str),
 }
 
-/// Whether the program is where programs are looked for.
+/// Whether the programs are where programs are looked for.
 pub fn is_installed() -> bool {
     let path = env::var_os("PATH").unwrap_or_default();
-    env::split_paths(&path).any(|dir| dir.join(PROGRAM).is_file())
+    let is_there = |program| env::split_paths(&path).any(|dir| dir.join(program).is_file());
+    is_there(PROGRAM) && is_there(RESTORE)
 }
 
 /// Keeps the rules until `stop`: what `masquerade` says at each look, and the API server's address.
@@ -90,11 +93,9 @@ struct Held {
 
 impl Held {
     async fn hold(&mut self, nat: Nat) {
-        let trouble = match ensure(&nat, self.written == Some(nat)).await {
-            Ok(Done::AsBefore) => None,
-            Ok(Done::Written) => {
-                let told = self.written.replace(nat) == Some(nat);
-                if told {
+        let trouble = match ensure(&nat).await {
+            Ok(done) => {
+                if self.written.replace(nat) == Some(nat) && done == Done::Written {
                     tracing::warn!("somebody took the address translation of pods away; it is put back");
                 }
                 None
@@ -125,29 +126,40 @@ enum Done {
     Written,
 }
 
-/// Writes what is missing. Chains of ours that `are_written` are trusted as long as the jumps to them are there:
-/// a table that is emptied loses both.
-async fn ensure(nat: &Nat, are_written: bool) -> Result<Done, IptablesError> {
-    let mut missing = Vec::new();
-    for jump in nat.jumps() {
-        if iptables(&jump.check()).await.is_err() {
-            missing.push(jump);
-        }
-    }
-    if nat.is_empty() || (are_written && missing.is_empty()) {
+/// Writes the chains anew, whatever somebody else has restored into them, and the jumps that are missing.
+async fn ensure(nat: &Nat) -> Result<Done, IptablesError> {
+    if nat.is_empty() {
         return Ok(Done::AsBefore);
     }
     restore(&nat.restore()).await?;
-    for jump in missing {
-        iptables(&jump.add()).await?;
+    let mut done = Done::AsBefore;
+    for jump in nat.jumps() {
+        if !is_there(&jump).await? {
+            iptables(&jump.add()).await?;
+            done = Done::Written;
+        }
     }
-    Ok(Done::Written)
+    Ok(done)
+}
+
+/// A look that fails says nothing: a jump that was added once more at each would stay for good.
+async fn is_there(jump: &Jump) -> Result<bool, IptablesError> {
+    match iptables(&jump.check()).await {
+        Ok(()) => Ok(true),
+        // There is no such rule, or no such chain.
+        Err(IptablesError::Refused(_, Some(1 | 2), _)) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Takes away all of ours; what is not there is fine.
 pub async fn remove() {
     for jump in nat::jumps() {
-        let _ = iptables(&jump.remove()).await;
+        for _ in 0..MOST_JUMPS {
+            if iptables(&jump.remove()).await.is_err() {
+                break;
+            }
+        }
     }
     for chain in nat::CHAINS {
         let _ = iptables(&["-F", chain]).await;
@@ -191,10 +203,8 @@ async fn run(program: &'static str, args: &[&str], input: &str) -> Result<(), Ip
         return Ok(());
     }
     let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-    Err(IptablesError::Refused(
-        format!("{program} {}", args.join(" ")),
-        said,
-    ))
+    let what = format!("{program} {}", args.join(" "));
+    Err(IptablesError::Refused(what, output.status.code(), said))
 }
 
 #[cfg(test)]
@@ -212,8 +222,7 @@ mod tests {
         };
         let foreign = ["-A", "PREROUTING", "-d", "192.0.2.1", "-j", "RETURN"];
         iptables(&foreign).await.unwrap();
-        assert_eq!(ensure(&nat, false).await.unwrap(), Done::Written);
-        assert_eq!(ensure(&nat, true).await.unwrap(), Done::AsBefore);
+        assert_eq!(ensure(&nat).await.unwrap(), Done::Written);
         assert_eq!(
             rules("PREROUTING"),
             ["-j TOMBOLO-API", "-d 192.0.2.1/32 -j RETURN"]
@@ -221,25 +230,26 @@ mod tests {
         assert_eq!(rules("OUTPUT"), ["-j TOMBOLO-API"]);
         assert_eq!(rules("POSTROUTING"), ["-j TOMBOLO-MASQ"]);
 
-        // A start of the agent: nothing stands there twice.
-        assert_eq!(ensure(&nat, false).await.unwrap(), Done::Written);
+        // Nothing stands there twice, and what stands there is ours.
+        iptables(&["-F", "TOMBOLO-API"]).await.unwrap();
+        assert_eq!(ensure(&nat).await.unwrap(), Done::AsBefore);
         assert_eq!(rules("TOMBOLO-MASQ").len(), 2);
         assert_eq!(rules("TOMBOLO-API").len(), 1);
         assert_eq!(rules("POSTROUTING").len(), 1);
 
         // A firewall that begins anew.
         iptables(&["-F"]).await.unwrap();
-        assert_eq!(ensure(&nat, true).await.unwrap(), Done::Written);
+        assert_eq!(ensure(&nat).await.unwrap(), Done::Written);
         assert_eq!(rules("TOMBOLO-MASQ").len(), 2);
         assert_eq!(rules("POSTROUTING").len(), 1);
 
+        iptables(&["-A", "OUTPUT", "-j", "TOMBOLO-API"]).await.unwrap();
         iptables(&foreign).await.unwrap();
         remove().await;
         assert_eq!(rules("PREROUTING"), ["-d 192.0.2.1/32 -j RETURN"]);
-        assert!(
-            iptables(&["-F", "TOMBOLO-MASQ"]).await.is_err(),
-            "the chain is gone"
-        );
+        for chain in nat::CHAINS {
+            assert!(iptables(&["-F", chain]).await.is_err(), "{chain} is gone");
+        }
     }
 
     /// The rules of a chain, without its name.

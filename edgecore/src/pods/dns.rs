@@ -29,7 +29,11 @@ pub struct PodDns {
 
 /// The pod's resolver configuration.
 pub fn pod_dns(facts: &NodeFacts, pod: &Pod) -> PodDns {
-    decide(facts, pod, facts.resolver.read().config)
+    decide(
+        facts,
+        pod,
+        facts.resolver.read_for(spec::host_network(pod)).config,
+    )
 }
 
 fn decide(facts: &NodeFacts, pod: &Pod, device: DnsConfig) -> PodDns {

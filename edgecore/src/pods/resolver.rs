@@ -44,6 +44,12 @@ impl Resolver {
     /// Reads it. A file that is not there counts as an empty one; a comment that is not UTF-8 costs nothing else of
     /// the file.
     pub fn read(&self) -> Read {
+        self.read_for(false)
+    }
+
+    /// As [`Self::read`], for a pod that may be on the host's network. There the device's stub answers, and follows when the
+    /// device changes networks.
+    pub fn read_for(&self, on_host: bool) -> Read {
         let read = |file: &Path| {
             let text = std::fs::read(file).ok()?;
             Some(Read {
@@ -55,7 +61,11 @@ impl Resolver {
         let here_only = first
             .as_ref()
             .is_some_and(|first| is_here_only(&first.config.servers));
-        let behind = self.behind.as_deref().filter(|_| here_only).and_then(read);
+        let behind = self
+            .behind
+            .as_deref()
+            .filter(|_| here_only && !on_host)
+            .and_then(read);
         behind.or(first).unwrap_or_else(|| Read {
             file: self.file.clone(),
             config: DnsConfig::default(),
@@ -114,6 +124,19 @@ mod tests {
         assert_eq!(servers(&[STUB, REAL], None), ["192.168.1.1"]);
         let both = (RESOLV_CONF, "nameserver ::1\nnameserver 127.0.0.1\n");
         assert_eq!(servers(&[both, REAL], None), ["192.168.1.1"]);
+    }
+
+    #[test]
+    fn on_the_hosts_network_the_devices_stub_answers() {
+        let scratch = Scratch::new("resolver-host");
+        let at = |path: &str| scratch.path().join(path.trim_start_matches('/'));
+        for (path, text) in [STUB, REAL] {
+            std::fs::create_dir_all(at(path).parent().unwrap()).unwrap();
+            std::fs::write(at(path), text).unwrap();
+        }
+        let resolver = Resolver::new(None, at);
+        assert_eq!(resolver.read_for(true).config.servers, ["127.0.0.53"]);
+        assert_eq!(resolver.read_for(false).config.servers, ["192.168.1.1"]);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use futures::future::join_all;
 use http::header;
@@ -96,7 +96,7 @@ async fn a_request_goes_to_the_server_of_the_configuration_with_its_credentials_
     }
 }
 
-/// An API server that speaks these versions and accepts whatever is watched, and how many connections it has had.
+/// An API server that speaks these versions and accepts whatever is watched, and how many connections have carried it.
 async fn serve_watches(alpn: &[&str]) -> (kube::Config, Arc<AtomicUsize>) {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let key = rustls_pki_types::PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
@@ -118,11 +118,17 @@ async fn serve_watches(alpn: &[&str]) -> (kube::Config, Arc<AtomicUsize>) {
             let (tls, counted) = (tls.clone(), Arc::clone(&counted));
             serving.spawn(async move {
                 let stream = TokioIo::new(tls.accept(socket).await.unwrap());
-                counted.fetch_add(1, Ordering::Relaxed);
-                let service = service_fn(|_| async {
-                    // A head, and a body without end.
-                    let body = futures::stream::pending::<Result<Frame<Bytes>, Infallible>>();
-                    Ok::<_, Infallible>(Response::new(StreamBody::new(body)))
+                // Those that come too late for the watches they were opened for carry none.
+                let carries = AtomicBool::new(false);
+                let service = service_fn(|_| {
+                    if !carries.swap(true, Ordering::Relaxed) {
+                        counted.fetch_add(1, Ordering::Relaxed);
+                    }
+                    async {
+                        // A head, and a body without end.
+                        let body = futures::stream::pending::<Result<Frame<Bytes>, Infallible>>();
+                        Ok::<_, Infallible>(Response::new(StreamBody::new(body)))
+                    }
                 });
                 let served = auto::Builder::new(TokioExecutor::new());
                 drop(served.serve_connection(stream, service).await);

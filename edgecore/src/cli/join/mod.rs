@@ -159,7 +159,8 @@ fn write_network(plan: &Plan, network: &Network, record: &mut Record) -> anyhow:
     };
     record.shared(
         file,
-        crate::network::conflist::render(plan.config.pod_cidr).as_bytes(),
+        crate::network::conflist::render(plan.config.pod_cidr, crate::network::iptables::is_installed())
+            .as_bytes(),
         0o644,
     )?;
     step(&format!(

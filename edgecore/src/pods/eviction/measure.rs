@@ -4,14 +4,10 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use k8s_cri::v1 as api;
 use k8s_openapi::api::core::v1::{Pod, Volume};
-use tokio::sync::Mutex;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
-use tracing::warn;
 
 use super::limits::Needs;
 use super::rank::Candidate;
@@ -29,12 +25,6 @@ use crate::runtime::{Labels, Runtime, RuntimeError};
 /// are the directories that are bound below the other name for a `subPath`: of a hostPath, a part of the device.
 const NOT_ITS_OWN: [&str; 2] = ["volumes", "volume-subpaths"];
 
-/// How long directories are measured before somebody has to go by what was seen: a node that is short of something
-/// cannot wait for long.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// How long a walk that is called off has for its last entry.
-const LAST: Duration = Duration::from_secs(1);
-
 /// A pod, and what is to be measured of it.
 pub(super) struct Subject {
     pub(super) desired: Arc<DesiredPod>,
@@ -46,8 +36,6 @@ pub(super) struct Meter {
     pub(super) runtime: Arc<dyn Runtime>,
     pub(super) facts: Arc<NodeFacts>,
     pub(super) cgroups: Option<Arc<Cgroups>>,
-    /// Held while somebody measures.
-    pub(super) alone: Arc<Mutex<()>>,
 }
 
 /// What the runtime says, by pod and container.
@@ -72,10 +60,7 @@ impl Meter {
             .map(|(place, subject)| (place, subject.desired))
             .unzip();
         let mut candidates = Vec::with_capacity(desired.len());
-        for (desired, mut usage) in desired
-            .into_iter()
-            .zip(walk(places, Arc::clone(&self.alone)).await)
-        {
+        for (desired, mut usage) in desired.into_iter().zip(walk(places).await) {
             let uid = spec::uid(&desired.pod);
             for (name, seen) in told.remove(uid).unwrap_or_default() {
                 let container = usage.containers.entry(name).or_default();
@@ -218,30 +203,16 @@ fn space(Taken { bytes, inodes, cut }: Taken) -> Space {
     Space { bytes, inodes, cut }
 }
 
-/// Measures one place after the other, where it may block; is called off when nobody waits for it any more, or after
-/// [`PATIENCE`]: then what was seen until then counts. `alone` lets one walk at a time begin, so that a disk that does
-/// not answer holds one thread and no more.
-async fn walk(places: Vec<Place>, alone: Arc<Mutex<()>>) -> Vec<Usage> {
-    let unseen = vec![Usage::default(); places.len()];
+/// Measures one place after the other, where it may block; is called off when nobody waits for it any more. How long it
+/// takes is bounded by the number of entries: whoever was not measured would count as one that has nothing.
+async fn walk(places: Vec<Place>) -> Vec<Usage> {
     let stop = Arc::new(AtomicBool::new(false));
     let guard = CallOff(Arc::clone(&stop));
-    let Ok(turn) = timeout(PATIENCE, alone.lock_owned()).await else {
-        warn!("the disk does not answer: it is not known what pods have on it");
-        return unseen;
-    };
     let mut task = JoinSet::new();
-    task.spawn_blocking(move || {
-        let _turn = turn;
-        places.iter().map(|place| place.measure(&stop)).collect()
-    });
-    let measured = if let Ok(measured) = timeout(PATIENCE, task.join_next()).await {
-        measured
-    } else {
-        drop(guard);
-        warn!("measuring what pods have on disk takes too long: the rest counts as nothing");
-        timeout(LAST, task.join_next()).await.ok().flatten()
-    };
-    measured.and_then(Result::ok).unwrap_or(unseen)
+    task.spawn_blocking(move || places.iter().map(|place| place.measure(&stop)).collect());
+    let measured = task.join_next().await.and_then(Result::ok).unwrap_or_default();
+    drop(guard);
+    measured
 }
 
 struct CallOff(Arc<AtomicBool>);
@@ -249,30 +220,5 @@ struct CallOff(Arc<AtomicBool>);
 impl Drop for CallOff {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::pods::volumes::testing::Scratch;
-
-    #[tokio::test(start_paused = true)]
-    async fn a_walk_that_never_ends_holds_nobody_up() {
-        let scratch = Scratch::new("meter");
-        std::fs::write(scratch.path().join("file"), vec![1; 64 << 10]).unwrap();
-        let place = || Place {
-            dir: scratch.path().to_owned(),
-            everything: true,
-            volumes: Vec::new(),
-            logs: Vec::new(),
-        };
-        let alone = Arc::new(Mutex::new(()));
-        let stuck = Arc::clone(&alone).lock_owned().await;
-        let seen = walk(vec![place(), place()], Arc::clone(&alone)).await;
-        assert_eq!(seen, vec![Usage::default(); 2]);
-        drop(stuck);
-        let seen = walk(vec![place()], alone).await;
-        assert!(seen[0].rest.bytes >= 64 << 10, "{seen:?}");
     }
 }

@@ -67,7 +67,6 @@ pub(in crate::pods) async fn keep_watch(parts: Parts) {
         runtime: Arc::clone(&parts.runtime),
         facts: Arc::clone(&parts.facts),
         cgroups: parts.cgroups.clone(),
-        alone: Arc::default(),
     };
     let mut watch = Watch {
         parts,

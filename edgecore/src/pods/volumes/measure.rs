@@ -22,9 +22,10 @@ use nix::sys::stat::{FileStat, Mode, fstat};
 
 use super::file::{is_dir, lstat_at, open_dir};
 
-const DEEPEST: usize = 48;
-/// Of one directory of one pod.
-const MOST_ENTRIES: u64 = 1_000_000;
+/// Far more than anybody nests who hides nothing.
+const DEEPEST: usize = 256;
+/// Of one directory of one pod; far more than a device keeps.
+const MOST_ENTRIES: u64 = 10_000_000;
 /// How many files with several names are remembered.
 const MOST_NAMES: usize = 100_000;
 /// After so many entries it makes a pause.
@@ -112,12 +113,13 @@ impl Walk<'_> {
                 return;
             }
             if self.named.len() >= MOST_NAMES {
-                self.taken.cut = true;
+                // Each of its names has its part: all of them together are the file.
+                self.taken.bytes += bytes(stat) / stat.st_nlink;
                 return;
             }
             self.named.insert(stat.st_ino);
         }
-        self.taken.bytes += u64::try_from(stat.st_blocks).unwrap_or(0) * BLOCK;
+        self.taken.bytes += bytes(stat);
         self.taken.inodes += 1;
     }
 
@@ -133,6 +135,11 @@ impl Walk<'_> {
         self.visited += 1;
         self.stop.load(Ordering::Relaxed)
     }
+}
+
+/// What a file takes on the disk.
+fn bytes(stat: &FileStat) -> u64 {
+    u64::try_from(stat.st_blocks).unwrap_or(0) * BLOCK
 }
 
 /// Opens a directory to list it, without a note of it on the disk where that is allowed.
@@ -239,9 +246,11 @@ mod tests {
     }
 
     #[test]
-    fn a_file_with_several_names_that_cannot_be_remembered_is_told_as_not_counted() {
+    fn a_file_with_several_names_that_cannot_be_remembered_counts_in_parts() {
         let scratch = Scratch::new("measure-many");
-        std::fs::write(scratch.path().join("file"), "x").unwrap();
+        let before = taken(scratch.path()).bytes;
+        std::fs::write(scratch.path().join("file"), vec![1; 256 << 10]).unwrap();
+        let once = taken(scratch.path()).bytes;
         std::fs::hard_link(scratch.path().join("file"), scratch.path().join("again")).unwrap();
         let top = open_dir(scratch.path()).unwrap();
         let mut walk = Walk {
@@ -252,7 +261,7 @@ mod tests {
             stop: &AtomicBool::new(false),
         };
         walk.enter(&top, &[], 0).unwrap();
-        assert!(walk.taken.cut);
+        assert_eq!(walk.taken.bytes, once - before);
     }
 
     #[test]

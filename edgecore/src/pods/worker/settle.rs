@@ -140,11 +140,14 @@ impl Worker {
         Turn::Wait(None)
     }
 
-    /// Removes, of a pod that is to be gone, what was made and never seen to run. Its start may be under way though
+    /// Removes, of a pod that is to be gone or was evicted, what was made and never seen to run. Its start may be under way though
     /// nobody waits for it any more, after a crash too; such a container the runtime does not remove. Whether none can
     /// still come to run, as far as can be known.
     async fn none_can_start(&mut self) -> bool {
-        let leaves = self.order.removed || self.pod().metadata.deletion_timestamp.is_some();
+        let leaves = self.order.removed
+            || self.order.evicted.is_some()
+            || self.was_evicted()
+            || self.pod().metadata.deletion_timestamp.is_some();
         let unstarted = self.observed.containers.iter().filter(|c| c.run == Run::Created);
         for container in unstarted.filter(|_| leaves && !self.leaving.gone) {
             let Err(error) = self.kit.runtime.remove_container(&container.id).await else {
