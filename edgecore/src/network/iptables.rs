@@ -1,7 +1,7 @@
 //! Has the kernel hold the rules of [`Nat`], through the iptables(8) that the network plugins use themselves.
 //!
-//! A firewall that reloads takes foreign rules away, or brings old ones back: every [`LOOK`] they are put right. Nothing is
-//! taken away when the agent ends, for pods outlive it; [`remove`] is for `edgecore reset`.
+//! A firewall that reloads takes foreign rules away, or brings old ones back: every minute they are put right.
+//! Nothing is taken away when the agent ends, for pods outlive it; [`remove`] is for `edgecore reset`.
 //!
 //! **Invariant:** only chains of ours, and jumps to them, are ever written.
 
