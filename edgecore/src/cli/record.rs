@@ -112,10 +112,8 @@ impl Record {
 
     /// The entry whose file or directory has this name.
     pub fn named(&self, name: &str) -> Option<&Path> {
-        let paths = self.entries().iter().map(Entry::path);
-        paths
-            .into_iter()
-            .find(|path| path.file_name().is_some_and(|last| last == name))
+        let mut paths = self.entries.iter().map(Entry::path);
+        paths.find(|path| path.file_name().is_some_and(|last| last == name))
     }
 
     /// Writes a file of ours.

@@ -133,7 +133,7 @@ pub async fn run(
 }
 
 /// Ends at the next change; never, when nobody can change it any more.
-async fn changed(wanted: &mut watch::Receiver<Option<ApiEndpoint>>) {
+pub(super) async fn changed(wanted: &mut watch::Receiver<Option<ApiEndpoint>>) {
     if wanted.changed().await.is_err() {
         std::future::pending::<()>().await;
     }

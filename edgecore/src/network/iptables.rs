@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::api::ApiEndpoint;
+use super::api::{ApiEndpoint, changed};
 use super::nat::{self, Jump, Nat};
 use super::pod_cidr::PodCidr;
 
@@ -74,13 +74,6 @@ pub async fn keep(
             () = stop.cancelled() => return,
             () = pause => {}
         }
-    }
-}
-
-/// Ends at the next change; never, when nobody can change it any more.
-async fn changed(api: &mut watch::Receiver<Option<ApiEndpoint>>) {
-    if api.changed().await.is_err() {
-        std::future::pending::<()>().await;
     }
 }
 

@@ -1,7 +1,7 @@
 //! The address translation that all pods of the device share, as rules of iptables(8).
 //!
 //! - **Masquerade**: what leaves the pod range for other machines has the device's address. One rule holds for
-//!   the whole range. The bridge plugin can do it by itself (`ipMasq`), with a chain for each pod: that is eight
+//!   the whole range. The bridge plugin can do it by itself (`ipMasq`), with a chain for each pod: that is several
 //!   runs of iptables at each start and again at each end, and chains that a firewall's reload takes away
 //!   are not made again while the pod lives.
 //! - **The API server's address** is on `lo`, so it is one of the device's own. portmap sends every such address
@@ -11,7 +11,6 @@
 //! Which rules there are is decided here; [`super::iptables`] has the kernel hold them.
 
 use std::fmt::Write as _;
-use std::net::IpAddr;
 
 use super::api::ApiEndpoint;
 use super::pod_cidr::PodCidr;
@@ -102,7 +101,7 @@ impl Nat {
                  -A {MASQUERADE} -s {range} ! -d 224.0.0.0/4 -j MASQUERADE\n"
             );
         }
-        if let Some((address, port)) = self.api() {
+        if let Some(ApiEndpoint { address, port }) = self.api() {
             // ACCEPT ends the table for this connection: portmap's rules come later.
             let _ = write!(
                 text,
@@ -114,9 +113,8 @@ impl Nat {
     }
 
     /// The default pod network has IPv4 only, and so has portmap in it.
-    fn api(&self) -> Option<(IpAddr, u16)> {
-        let endpoint = self.api.filter(|endpoint| endpoint.address.is_ipv4())?;
-        Some((endpoint.address, endpoint.port))
+    fn api(&self) -> Option<ApiEndpoint> {
+        self.api.filter(|endpoint| endpoint.address.is_ipv4())
     }
 }
 

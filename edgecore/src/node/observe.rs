@@ -45,6 +45,11 @@ pub fn selinux(root: &Path) -> bool {
     root.join("sys/fs/selinux/enforce").exists()
 }
 
+/// Whether memory may be swapped out. The first line of the list is its heading.
+pub(crate) fn swap(root: &Path) -> bool {
+    std::fs::read_to_string(root.join("proc/swaps")).is_ok_and(|swaps| swaps.lines().count() > 1)
+}
+
 /// Reads what is used and what is left; `pods` is the directory whose file system pods fill, `images` that of the
 /// images where they lie on another one.
 pub fn load(root: &Path, pods: &Path, images: Option<&Path>) -> Load {

@@ -104,8 +104,8 @@ mod tests {
     use super::super::volumes::testing::Scratch;
     use super::*;
 
-    /// What is read of a device with these files.
-    fn servers(files: &[(&str, &str)], chosen: Option<&str>) -> Vec<String> {
+    /// The resolver of a device with these files, which last as long as what is returned beside it.
+    fn device(files: &[(&str, &str)], chosen: Option<&str>) -> (Resolver, Scratch) {
         let scratch = Scratch::new("resolver");
         let at = |path: &str| scratch.path().join(path.trim_start_matches('/'));
         for (path, text) in files {
@@ -113,7 +113,13 @@ mod tests {
             std::fs::write(at(path), text).unwrap();
         }
         let chosen = chosen.map(at);
-        Resolver::new(chosen.as_deref(), at).read().config.servers
+        (Resolver::new(chosen.as_deref(), at), scratch)
+    }
+
+    /// What is read of it.
+    fn servers(files: &[(&str, &str)], chosen: Option<&str>) -> Vec<String> {
+        let (resolver, _files) = device(files, chosen);
+        resolver.read().config.servers
     }
 
     const STUB: (&str, &str) = (RESOLV_CONF, "nameserver 127.0.0.53\nsearch lan\n");
@@ -128,13 +134,7 @@ mod tests {
 
     #[test]
     fn on_the_hosts_network_the_devices_stub_answers() {
-        let scratch = Scratch::new("resolver-host");
-        let at = |path: &str| scratch.path().join(path.trim_start_matches('/'));
-        for (path, text) in [STUB, REAL] {
-            std::fs::create_dir_all(at(path).parent().unwrap()).unwrap();
-            std::fs::write(at(path), text).unwrap();
-        }
-        let resolver = Resolver::new(None, at);
+        let (resolver, _files) = device(&[STUB, REAL], None);
         assert_eq!(resolver.read_for(true).config.servers, ["127.0.0.53"]);
         assert_eq!(resolver.read_for(false).config.servers, ["192.168.1.1"]);
     }

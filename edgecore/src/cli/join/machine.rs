@@ -95,7 +95,7 @@ fn must_be_free(range: PodCidr) -> anyhow::Result<()> {
 fn tell_plugins(mut dirs: Vec<PathBuf>, paths: &Paths) {
     if !iptables::is_installed() {
         warn(
-            "iptables is not installed: without it pods reach nothing outside of this device (apt install iptables)",
+            "iptables is not installed: pods may reach nothing outside of this device until it is (apt install iptables)",
         );
     }
     if dirs.is_empty() {

@@ -15,6 +15,8 @@ use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use tracing::warn;
 
+use crate::node::observe;
+
 /// Whether the kernel knows `noswap`, as far as is known. Linux does from 6.4.
 static KNOWS_NOSWAP: AtomicBool = AtomicBool::new(true);
 
@@ -25,7 +27,7 @@ pub(super) fn ensure_tmpfs(path: &Path, flags: MsFlags, options: &str) -> io::Re
         return Ok(());
     }
     let at = |options: &str| mount(Some("tmpfs"), path, Some("tmpfs"), flags, Some(options));
-    if without_swap(options, &KNOWS_NOSWAP, at)? && is_swap_on() {
+    if without_swap(options, &KNOWS_NOSWAP, at)? && observe::swap(Path::new("/")) {
         warn!(
             "swap is on, and this kernel cannot keep Secrets and tokens of pods out of it (Linux 6.4 can): swapoff -a, \
              and remove it from /etc/fstab"
@@ -49,11 +51,6 @@ fn without_swap(
     // Where this fails too, it was not for that option.
     mount(options)?;
     Ok(knows_noswap.swap(false, Ordering::Relaxed))
-}
-
-fn is_swap_on() -> bool {
-    // The first line is the heading.
-    std::fs::read_to_string("/proc/swaps").is_ok_and(|swaps| swaps.lines().count() > 1)
 }
 
 /// Binds what `source` is open on to `target`, in place of what was bound there before.
@@ -178,7 +175,7 @@ mod tests {
     #[test]
     fn a_tmpfs_is_mounted_with_noswap_from_the_kernel_on_that_knows_it() {
         let version = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
-        if !is_root() || crate::node::observe::kernel_numbers(version.trim()) < (6, 4) {
+        if !is_root() || observe::kernel_numbers(version.trim()) < (6, 4) {
             return;
         }
         let scratch = Scratch::new("noswap");

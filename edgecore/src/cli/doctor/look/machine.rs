@@ -13,7 +13,7 @@ use crate::cli::Paths;
 use crate::cli::join::PLUGIN_DIRS;
 use crate::config::PodCidr;
 use crate::network::{conflist, iptables, routes};
-use crate::node::observe::disk;
+use crate::node::observe::{self, disk};
 use crate::pods::cgroups::{CGROUP_TOP, controllers_below};
 use crate::pods::resolver::Resolver;
 
@@ -38,12 +38,10 @@ pub(super) struct Given {
 pub(super) fn look(given: &Given, clock: &Clock) -> Machine {
     let Given { paths, .. } = given;
     let controllers = controllers_below(CGROUP_TOP.as_ref());
-    let swaps = fs::read_to_string(paths.at("/proc/swaps")).unwrap_or_default();
     Machine {
         clock_is_behind: clock.machine_time() < build_time(),
         controllers: controllers.map_err(|error| error.to_string()),
-        // The first line is the heading.
-        swap: swaps.lines().count() > 1,
+        swap: observe::swap(&paths.at("/")),
         resolver: resolved(given),
         others: others::running(&paths.at("/proc"), given.daemon),
         spaces: spaces(paths, given.images.as_deref()),
