@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use edgecore::cli::{self, Cli};
+use edgecore::network::plugin;
 use edgecore::run;
 use protocol::clock::Clock;
 
@@ -13,9 +14,18 @@ use protocol::clock::Clock;
 #[global_allocator]
 static HEAP: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
+fn main() -> ExitCode {
+    // It enters a pod's namespace, which only a process of one thread can do as a whole.
+    if plugin::is_called() {
+        plugin::run()
+    } else {
+        agent()
+    }
+}
+
 // Two workers: one may encode while the other talks to the runtime; more only cost memory.
 #[tokio::main(worker_threads = 2)]
-async fn main() -> ExitCode {
+async fn agent() -> ExitCode {
     let cli = Cli::parse();
     cli::log::show();
     match edgecore(cli).await {

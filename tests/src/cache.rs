@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
-use crate::command::run;
+use crate::{command::run, machine::PLUGINS};
 
 /// The cache's directory and what is expected in it.
 #[derive(Clone, Debug)]
@@ -56,14 +56,9 @@ impl Cache {
         dirs.collect::<Vec<_>>().join(":")
     }
 
-    /// The directory of the CNI plugins: the cache's own, else Debian's.
+    /// The directory of the CNI plugins, which each machine has for itself.
     pub fn cni(&self) -> Result<PathBuf> {
-        let own = self.root.join("cni");
-        present(if own.is_dir() {
-            own
-        } else {
-            PathBuf::from("/usr/lib/cni")
-        })
+        present(PathBuf::from(PLUGINS))
     }
 
     /// The directory with the kernel and the disk of the virtual machine.

@@ -101,6 +101,11 @@ impl Paths {
         self.at("run/tombolo")
     }
 
+    /// Which pod has which address, until the next boot.
+    pub fn addresses(&self) -> PathBuf {
+        self.run_dir().join("addresses")
+    }
+
     /// The socket on which the running node answers.
     pub fn control_socket(&self) -> PathBuf {
         self.run_dir().join("edgecore.sock")

@@ -6,7 +6,7 @@
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -122,6 +122,15 @@ impl Record {
             path: path.to_owned(),
         }])?;
         replace(path, bytes, mode)
+    }
+
+    /// Makes a symbolic link of ours, which leads to `target`.
+    pub fn link(&mut self, path: &Path, target: &Path) -> Result<(), RecordError> {
+        self.directory(path.parent().unwrap_or(path), 0o755)?;
+        self.note(vec![Entry::File {
+            path: path.to_owned(),
+        }])?;
+        link(path, target)
     }
 
     /// Writes a file among others' files.
@@ -368,6 +377,23 @@ pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<(), RecordError> 
         // It may be half a key, and nobody would look for it there.
         let _ = fs::remove_file(&temporary);
         failed("write", path)(error)
+    })
+}
+
+/// Makes a symbolic link, or leads one elsewhere: after a power cut it is the old one or the new one.
+pub fn link(path: &Path, target: &Path) -> Result<(), RecordError> {
+    #[cfg(test)]
+    testing::step();
+    let temporary = temporary(path);
+    let make = || -> io::Result<()> {
+        let _ = fs::remove_file(&temporary);
+        symlink(target, &temporary)?;
+        fs::rename(&temporary, path)?;
+        path.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
+    };
+    make().map_err(|error| {
+        let _ = fs::remove_file(&temporary);
+        failed("make the link", path)(error)
     })
 }
 

@@ -1,8 +1,9 @@
-//! The default pod network: a bridge, addresses by host-local, published ports by portmap.
+//! The default pod network: a bridge, by [`super::plugin`], which is this program; published ports by portmap.
 //!
 //! Written as `90-tombolo.conflist` where the runtime looks, and only when nothing else is
-//! there: a network that someone chose is better than ours. Masquerading is not left to the bridge
-//! plugin: [`super::nat`] says why.
+//! there: a network that someone chose is better than ours. Where the runtime does not say where it has its plugins, or
+//! none can be put there, the network is that of the CNI project's plugins, bridge and host-local, as it is on devices
+//! that joined before there was a plugin of ours. Masquerading is not left to them either: [`super::nat`] says why.
 
 use std::ffi::OsStr;
 use std::io;
@@ -10,14 +11,15 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+use super::plugin;
 use super::pod_cidr::PodCidr;
 
 /// The name of our file. 90: any other configuration sorts before it and wins.
 pub const FILE: &str = "90-tombolo.conflist";
 /// The bridge that pods hang on.
 pub const BRIDGE: &str = "tombolo0";
-/// The plugins that the configuration names; the runtime itself adds `loopback`.
-pub const PLUGINS: [&str; 4] = ["bridge", "host-local", "portmap", "loopback"];
+/// The plugin that the runtime runs for every pod, whatever the network.
+const LOOPBACK: &str = "loopback";
 /// Where containerd and CRI-O look unless told otherwise.
 pub const DEFAULT_CONF_DIR: &str = "/etc/cni/net.d";
 
@@ -34,16 +36,55 @@ pub enum Found {
     Foreign(PathBuf),
 }
 
-/// The text of the network configuration. `we_masquerade` says whether the agent can: the plugin has other means
-/// where there is no iptables, and says so where it has none.
-pub fn render(range: PodCidr, we_masquerade: bool) -> String {
-    let list = json!({
-        // 1.0.0 is known to every plugin since 2021 (Debian 12 has 1.1.1 of them).
-        "cniVersion": "1.0.0",
-        "name": "tombolo",
-        "plugins": [bridge(range, !we_masquerade), {"type": "portmap", "capabilities": {"portMappings": true}}],
-    });
+/// Who connects pods to the bridge.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Plugins {
+    /// This program, which hands out addresses in a directory.
+    Own {
+        /// On a file system that a boot empties.
+        addresses: PathBuf,
+    },
+    /// The CNI project's plugins.
+    Common {
+        /// Whether bridge masquerades too: it has other means where the agent finds no iptables, and says so where it
+        /// has none.
+        masquerade: bool,
+    },
+}
+
+/// The text of the network configuration.
+pub fn render(range: PodCidr, plugins: &Plugins) -> String {
+    let ports = json!({"portMappings": true});
+    let plugins = match plugins {
+        Plugins::Own { addresses } => json!([{
+            "type": plugin::NAME,
+            "bridge": BRIDGE,
+            "range": range.to_string(),
+            "addresses": addresses,
+            "capabilities": ports,
+        }]),
+        Plugins::Common { masquerade } => {
+            json!([bridge(range, *masquerade), {"type": "portmap", "capabilities": ports}])
+        }
+    };
+    // 1.0.0 is known to every plugin since 2021 (Debian 12 has 1.1.1 of them).
+    let list = json!({"cniVersion": "1.0.0", "name": "tombolo", "plugins": plugins});
     format!("{list:#}\n")
+}
+
+/// Whose plugins a configuration of ours names.
+pub fn plugins_of(text: &str) -> Option<Plugins> {
+    let list: Value = serde_json::from_str(text).ok()?;
+    let first = &list["plugins"][0];
+    match first["type"].as_str()? {
+        plugin::NAME => Some(Plugins::Own {
+            addresses: first["addresses"].as_str()?.into(),
+        }),
+        "bridge" => Some(Plugins::Common {
+            masquerade: first["ipMasq"] != json!(false),
+        }),
+        _ => None,
+    }
 }
 
 fn bridge(range: PodCidr, masquerades: bool) -> Value {
@@ -66,11 +107,13 @@ fn bridge(range: PodCidr, masquerades: bool) -> Value {
 /// older version wrote, or join where there was no iptables, has the bridge plugin do it.
 pub fn left_to_us(text: &str) -> Option<PodCidr> {
     let list: Value = serde_json::from_str(text).ok()?;
-    let bridge = &list["plugins"][0];
-    if bridge["ipMasq"] != json!(false) {
-        return None;
-    }
-    bridge["ipam"]["ranges"][0][0]["subnet"].as_str()?.parse().ok()
+    let first = &list["plugins"][0];
+    let range = match plugins_of(text)? {
+        Plugins::Own { .. } => &first["range"],
+        Plugins::Common { masquerade: false } => &first["ipam"]["ranges"][0][0]["subnet"],
+        Plugins::Common { masquerade: true } => return None,
+    };
+    range.as_str()?.parse().ok()
 }
 
 /// Looks at what the runtime would read in `dir`; a directory that is missing is empty.
@@ -105,12 +148,24 @@ fn is_configuration(path: &Path) -> bool {
         .is_some_and(|kind| kind == "conf" || kind == "conflist" || kind == "json")
 }
 
-/// Those of our plugins that `dirs` lack.
-pub fn missing_plugins(dirs: &[PathBuf]) -> Vec<&'static str> {
-    PLUGINS
-        .into_iter()
-        .filter(|name| !dirs.iter().any(|dir| dir.join(name).is_file()))
-        .collect()
+/// The plugins which the network needs that `dirs` lack.
+pub fn missing_plugins(plugins: &Plugins, dirs: &[PathBuf]) -> Vec<&'static str> {
+    // The runtime itself adds loopback.
+    let needed: &[&'static str] = match plugins {
+        Plugins::Own { .. } => &[plugin::NAME, "portmap", LOOPBACK],
+        Plugins::Common { .. } => &["bridge", "host-local", "portmap", LOOPBACK],
+    };
+    let is_missing = |name: &&&str| !dirs.iter().any(|dir| dir.join(name).is_file());
+    needed.iter().filter(is_missing).copied().collect()
+}
+
+/// The one of the runtime's directories in which it has its plugins.
+pub fn plugin_dir(dirs: &[PathBuf]) -> Option<&Path> {
+    let has_plugins = |dir: &&PathBuf| dir.join(LOOPBACK).is_file();
+    dirs.iter()
+        .find(has_plugins)
+        .or(dirs.first())
+        .map(PathBuf::as_path)
 }
 
 /// The directories of the runtime's own configuration, from its verbose status: where it
@@ -135,9 +190,20 @@ mod tests {
         dir
     }
 
+    const COMMON: Plugins = Plugins::Common { masquerade: false };
+
+    fn own() -> Plugins {
+        let addresses = "/run/tombolo/addresses".into();
+        Plugins::Own { addresses }
+    }
+
     #[test]
     fn the_network_has_the_configured_range() {
-        let list: Value = serde_json::from_str(&render("10.99.0.0/24".parse().unwrap(), true)).unwrap();
+        let range = "10.99.0.0/24".parse().unwrap();
+        let list: Value = serde_json::from_str(&render(range, &own())).unwrap();
+        assert_eq!(list["plugins"][0]["range"], "10.99.0.0/24");
+        assert_eq!(list["plugins"][0]["capabilities"]["portMappings"], true);
+        let list: Value = serde_json::from_str(&render(range, &COMMON)).unwrap();
         assert_eq!(
             list["plugins"][0]["ipam"]["ranges"][0][0]["subnet"],
             "10.99.0.0/24"
@@ -190,8 +256,11 @@ mod tests {
     #[test]
     fn the_agent_masquerades_unless_the_bridge_plugin_was_told_to() {
         let range = "10.99.0.0/24".parse().unwrap();
-        assert_eq!(left_to_us(&render(range, true)), Some(range));
-        assert_eq!(left_to_us(&render(range, false)), None);
+        let bridges = Plugins::Common { masquerade: true };
+        for (plugins, left) in [(own(), Some(range)), (COMMON, Some(range)), (bridges, None)] {
+            let text = render(range, &plugins);
+            assert_eq!((left_to_us(&text), plugins_of(&text)), (left, Some(plugins)));
+        }
         assert_eq!(left_to_us("{}"), None);
         assert_eq!(left_to_us("half"), None);
     }
@@ -202,7 +271,10 @@ mod tests {
         for name in ["bridge", "host-local", "loopback"] {
             std::fs::write(dir.join(name), "").unwrap();
         }
-        assert_eq!(missing_plugins(std::slice::from_ref(&dir)), ["portmap"]);
+        let dirs = ["/nowhere".into(), dir.clone()];
+        assert_eq!(missing_plugins(&COMMON, &dirs), ["portmap"]);
+        assert_eq!(missing_plugins(&own(), &dirs), ["tombolo", "portmap"]);
+        assert_eq!(plugin_dir(&dirs), Some(dir.as_path()));
         std::fs::remove_dir_all(dir).unwrap();
     }
 }

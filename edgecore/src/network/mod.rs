@@ -1,6 +1,7 @@
 //! The default pod network and the way of pods to the API server.
 //!
-//! [`conflist`] writes the network configuration of a fresh machine, once, at join. [`api`]
+//! [`conflist`] writes the network configuration of a fresh machine, once, at join, and [`plugin`] is what it
+//! names: the runtime runs it for each pod. [`api`]
 //! listens on the cluster IP of `default/kubernetes`, which edgecore adds to `lo`, and splices
 //! each connection through the tunnel: TLS runs end to end between the pod and the API server,
 //! with the pod's own token. [`nat`] says what the device translates for its pods, and [`iptables`] has
@@ -14,5 +15,6 @@ pub mod conflist;
 pub mod iptables;
 pub mod nat;
 pub mod netlink;
+pub mod plugin;
 pub mod pod_cidr;
 pub mod routes;

@@ -39,6 +39,21 @@ impl PodCidr {
         }
     }
 
+    /// The bits that its addresses share.
+    pub fn prefix(&self) -> u8 {
+        self.prefix
+    }
+
+    /// The first address that something may have: the gateway's.
+    pub fn first(&self) -> Ipv4Addr {
+        Ipv4Addr::from(u32::from(self.base) | 1)
+    }
+
+    /// The last address, to which broadcasts go.
+    pub fn last(&self) -> Ipv4Addr {
+        Ipv4Addr::from(u32::from(self.base) | !mask(self.prefix))
+    }
+
     /// Whether an address belongs to both.
     pub fn overlaps(&self, other: &Self) -> bool {
         let shorter = mask(self.prefix.min(other.prefix));

@@ -16,6 +16,7 @@
 mod address;
 mod devices;
 mod network;
+mod plugin;
 mod pods;
 mod repairs;
 mod reports;
@@ -85,6 +86,7 @@ pub async fn run(paths: Paths, clock: Clock) -> anyhow::Result<()> {
     let uplink = parts.uplink();
     tracing::info!(node = %parts.config.node_name, objects = parts.desired.objects(), "edgecore starts");
     repairs::tell(&parts).await;
+    plugin::lead_here(&parts.paths);
 
     let mut node = Supervisor::new(GRACE);
     let pods = Arc::clone(&parts);

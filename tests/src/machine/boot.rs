@@ -10,7 +10,9 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 /// Directories that are the machine's own by an overlay on the host's.
-pub const OVERLAYS: [&str; 2] = ["/etc", "/var"];
+pub const OVERLAYS: [&str; 3] = ["/etc", "/var", PLUGINS];
+/// Where Debian has network plugins, and where edgecore puts its own.
+pub const PLUGINS: &str = "/usr/lib/cni";
 /// Directories that are plain ones on the machine's disk: the kubelet measures the file system
 /// under its root, and pods bind parts of them.
 pub const BINDS: [&str; 7] = [

@@ -36,7 +36,7 @@ use tokio::process::Command;
 
 use self::{boot::Boot, disk::Disk};
 pub use self::{
-    boot::Service,
+    boot::{PLUGINS, Service},
     firewall::{HalfOpen, Reach},
 };
 use crate::{

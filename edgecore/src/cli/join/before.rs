@@ -36,8 +36,8 @@ impl Before {
         ] {
             files.extend(kept(&path, 0o600)?);
         }
-        if let Network::Ours(path) = network {
-            files.extend(kept(path, 0o644)?);
+        if let Network::Ours { file, .. } = network {
+            files.extend(kept(file, 0o644)?);
         }
         let mut entries = record.entries().to_vec();
         // What has gone since an earlier join wrote it is removed again where this one makes it: the pending key.

@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use super::plan::Plan;
 use super::{Paths, step, warn};
 use crate::config::PodCidr;
-use crate::network::{conflist, iptables, routes};
+use crate::network::{conflist, routes};
 use crate::runtime::{Cri, Runtime as _};
 
 /// How long the runtime may take to introduce itself.
@@ -20,8 +20,13 @@ pub(in crate::cli) const PLUGIN_DIRS: [&str; 2] = ["/opt/cni/bin", "/usr/lib/cni
 /// Whose the pod network is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Network {
-    /// Ours; the file to write.
-    Ours(PathBuf),
+    /// Ours.
+    Ours {
+        /// The file to write.
+        file: PathBuf,
+        /// Where the runtime has its plugins, as far as it says so.
+        plugin_dirs: Vec<PathBuf>,
+    },
     /// Someone else's.
     Foreign,
 }
@@ -49,8 +54,8 @@ pub(super) async fn look(plan: &Plan, paths: &Paths) -> anyhow::Result<Network> 
         return Ok(Network::Foreign);
     }
     must_be_free(plan.config.pod_cidr)?;
-    tell_plugins(plugin_dirs, paths);
-    Ok(Network::Ours(dir.join(conflist::FILE)))
+    let file = dir.join(conflist::FILE);
+    Ok(Network::Ours { file, plugin_dirs })
 }
 
 /// The runtime's own configuration, when it is up. A device may join before its runtime runs.
@@ -90,26 +95,4 @@ fn must_be_free(range: PodCidr) -> anyhow::Result<()> {
         );
     }
     Ok(())
-}
-
-fn tell_plugins(mut dirs: Vec<PathBuf>, paths: &Paths) {
-    if !iptables::is_installed() {
-        warn(
-            "iptables is not installed: pods may reach nothing outside of this device until it is (apt install iptables)",
-        );
-    }
-    if dirs.is_empty() {
-        dirs = PLUGIN_DIRS.iter().map(|dir| paths.at(dir)).collect();
-    }
-    let missing = conflist::missing_plugins(&dirs);
-    if missing.is_empty() {
-        return;
-    }
-    let places: Vec<_> = dirs.iter().map(|dir| dir.display().to_string()).collect();
-    warn(&format!(
-        "network plugins are missing in {}: {}; the node is not Ready until they are installed \
-         (apt install containernetworking-plugins)",
-        places.join(" and "),
-        missing.join(", ")
-    ));
 }

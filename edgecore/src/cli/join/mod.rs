@@ -22,6 +22,7 @@ mod finish;
 mod group;
 mod ignored;
 mod machine;
+mod network;
 mod plan;
 pub(super) mod service;
 
@@ -105,7 +106,7 @@ async fn enrol_and_write(
     let key = key(plan, record, paths)?;
     let enrolled = enrol::enrol(plan, &key, site.clock).await?;
     // What is most likely to fail first, while the keys are still the old ones.
-    write_network(plan, network, record)?;
+    network::write(plan, network, record, site)?;
     write(&key, &enrolled, record, (paths, plan.config.dmi.socket.as_path()))?;
     record.file(&paths.config(), plan.config.to_yaml().as_bytes(), 0o600)?;
     if plan.replaces {
@@ -150,24 +151,6 @@ fn write(
     if let Some(dir) = paths.at(socket).parent() {
         record.directory(dir, 0o755)?;
     }
-    Ok(())
-}
-
-fn write_network(plan: &Plan, network: &Network, record: &mut Record) -> anyhow::Result<()> {
-    let Network::Ours(file) = network else {
-        return Ok(());
-    };
-    record.shared(
-        file,
-        crate::network::conflist::render(plan.config.pod_cidr, crate::network::iptables::is_installed())
-            .as_bytes(),
-        0o644,
-    )?;
-    step(&format!(
-        "wrote the pod network {} ({})",
-        file.display(),
-        plan.config.pod_cidr
-    ));
     Ok(())
 }
 

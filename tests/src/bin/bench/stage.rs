@@ -3,7 +3,9 @@
 use std::{fs, time::Duration};
 
 use anyhow::{Result, ensure};
-use tests::{EdgeMachine, Testbed, cloudcore, control_plane::Patience, testbed::node_ready};
+use tests::{
+    EdgeMachine, Testbed, cloudcore, control_plane::Patience, machine::PLUGINS, testbed::node_ready,
+};
 
 use crate::show::{output, step};
 
@@ -73,5 +75,10 @@ async fn bare(testbed: &Testbed, edge: &EdgeMachine) -> Result<EdgeMachine> {
         copied += 1;
     }
     ensure!(copied > 0, "edgecore left no pod network in {}", from.display());
+    let plugin = format!("{PLUGINS}/tombolo");
+    let program = edge.machine.shell(&format!("readlink {plugin}")).await?;
+    bare.machine
+        .shell(&format!("ln -s {} {plugin}", program.trim()))
+        .await?;
     Ok(bare)
 }

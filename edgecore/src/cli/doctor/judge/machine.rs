@@ -2,6 +2,7 @@
 
 use super::super::Finding;
 use super::super::facts::{Answers, Machine, Network, Other, Resolved, Runtime, Sandbox, Seen, Space};
+use crate::network::plugin;
 use crate::node::thresholds::{Signal, Threshold, Thresholds};
 use crate::pods::resolver::is_here_only;
 
@@ -116,6 +117,15 @@ fn network(network: &Network, has_joined: bool) -> Finding {
              writes one",
         ),
         Network::Missing(_) => Finding::ok(CHECK, "there is none yet: join writes one"),
+        Network::Ours { missing, .. } if missing[..] == [plugin::NAME] => Finding::failed(
+            CHECK,
+            format!(
+                "the link {} to this program is missing where the runtime has its plugins",
+                plugin::NAME
+            ),
+            "systemctl restart edgecore, which makes it; if bin_dir in /etc/containerd/config.toml was changed since \
+             this device joined: edgecore reset and join",
+        ),
         Network::Ours { missing, .. } if !missing.is_empty() => Finding::failed(
             CHECK,
             format!("plugins are missing: {}", missing.join(", ")),

@@ -87,7 +87,7 @@ fn network(given: &Given) -> Network {
     }
     match conflist::look(&dir) {
         Ok(conflist::Found::Ours) => Network::Ours {
-            missing: missing(paths, &bins),
+            missing: missing(paths, &dir, &bins),
             collides: collision(paths, given.range),
         },
         Ok(conflist::Found::Before(file)) => Network::Before(file.display().to_string()),
@@ -98,8 +98,10 @@ fn network(given: &Given) -> Network {
 }
 
 /// What the network that join writes needs and the machine has not.
-fn missing(paths: &Paths, bins: &[PathBuf]) -> Vec<&'static str> {
-    let mut missing = conflist::missing_plugins(bins);
+fn missing(paths: &Paths, dir: &Path, bins: &[PathBuf]) -> Vec<&'static str> {
+    let text = fs::read_to_string(dir.join(conflist::FILE)).unwrap_or_default();
+    let plugins = conflist::plugins_of(&text);
+    let mut missing = plugins.map_or_else(Vec::new, |plugins| conflist::missing_plugins(&plugins, bins));
     if paths.is_machine() && !iptables::is_installed() {
         missing.push("iptables");
     }

@@ -1,0 +1,125 @@
+//! The kernel's part: the bridge, the cable, and what is set up at its end in the pod.
+
+use std::fs::{self, File};
+use std::io;
+use std::net::Ipv4Addr;
+use std::os::fd::AsFd as _;
+
+use nix::net::if_::if_nametoindex;
+use nix::sched::{CloneFlags, setns};
+
+use super::answer::{PluginError, Pod};
+use crate::network::netlink::{Cable, Mac, Netlink};
+
+/// Locally administered, as Kubernetes' networks have it.
+const VENDOR: [u8; 2] = [0x0a, 0x58];
+const FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
+
+/// The Ethernet address that belongs to an IP address.
+pub(super) fn mac(address: Ipv4Addr) -> Mac {
+    let mut mac = [0; 6];
+    mac[..2].copy_from_slice(&VENDOR);
+    mac[2..].copy_from_slice(&address.octets());
+    mac
+}
+
+/// The device's own network namespace, in which this process was started.
+#[derive(Debug)]
+pub(super) struct Host {
+    netlink: Netlink,
+    namespace: File,
+}
+
+impl Host {
+    pub(super) fn open() -> Result<Self, PluginError> {
+        let opened = || {
+            Ok(Self {
+                netlink: Netlink::open()?,
+                namespace: File::open("/proc/self/ns/net")?,
+            })
+        };
+        opened().map_err(|error: io::Error| PluginError::io("cannot ask the kernel", error))
+    }
+
+    /// Gives the pod its cable, its address and its way out.
+    pub(super) fn connect(&self, pod: &Pod) -> Result<(), PluginError> {
+        let bridge = self.bridge(pod)?;
+        let path = &pod.namespace;
+        let namespace = File::open(path).map_err(|error| PluginError::Namespace {
+            path: path.clone(),
+            error,
+        })?;
+        let cable = Cable {
+            host: &pod.host,
+            bridge,
+            peer: &pod.device,
+            mac: pod.mac,
+            namespace: namespace.as_fd(),
+        };
+        let made = self.netlink.add_cable(&cable);
+        made.map_err(|error| PluginError::io("cannot connect the pod to the bridge", error))?;
+        let hairpin = index(&pod.host).and_then(|port| self.netlink.set_hairpin(port));
+        hairpin.map_err(|error| PluginError::io("cannot let the bridge send back to the pod", error))?;
+        self.inside(&namespace, || addressed(pod))
+            .map_err(|error| PluginError::io("cannot set up the pod's end of the cable", error))
+    }
+
+    /// The bridge, as it has to be, whatever somebody did to it since the last pod.
+    fn bridge(&self, pod: &Pod) -> Result<u32, PluginError> {
+        let made = || {
+            if if_nametoindex(pod.bridge.as_str()).is_err() {
+                self.netlink.add_bridge(&pod.bridge, mac(pod.gateway))?;
+                // It is the gateway: pods may not tell it another. A kernel without IPv6 has no such file.
+                let _ = fs::write(format!("/proc/sys/net/ipv6/conf/{}/accept_ra", pod.bridge), "0");
+            }
+            let bridge = index(&pod.bridge)?;
+            self.netlink.add_address(bridge, pod.gateway, pod.prefix)?;
+            self.netlink.set_up(bridge)?;
+            Ok(bridge)
+        };
+        let bridge = made().map_err(|error: io::Error| PluginError::Bridge(pod.bridge.clone(), error))?;
+        forward()
+            .map_err(|error| PluginError::io("cannot let the kernel forward (net.ipv4.ip_forward)", error))?;
+        Ok(bridge)
+    }
+
+    /// Does something in the pod's namespace, and comes back.
+    fn inside(&self, namespace: &File, what: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        setns(namespace, CloneFlags::CLONE_NEWNET)?;
+        let done = what();
+        setns(&self.namespace, CloneFlags::CLONE_NEWNET)?;
+        done
+    }
+
+    /// Removes the cable, by its end at the bridge; fine when there is none.
+    pub(super) fn disconnect(&self, host_end: &str) -> Result<(), PluginError> {
+        let removed = self.netlink.remove(host_end);
+        removed.map_err(|error| PluginError::io("cannot disconnect the pod from the bridge", error))
+    }
+
+    /// Whether the cable is there.
+    pub(super) fn has(host_end: &str) -> bool {
+        if_nametoindex(host_end).is_ok()
+    }
+}
+
+/// In the pod's namespace.
+fn addressed(pod: &Pod) -> io::Result<()> {
+    let netlink = Netlink::open()?;
+    let device = index(&pod.device)?;
+    netlink.add_address(device, pod.address, pod.prefix)?;
+    netlink.set_up(device)?;
+    netlink.add_default_route(device, pod.gateway)
+}
+
+fn index(device: &str) -> io::Result<u32> {
+    Ok(if_nametoindex(device)?)
+}
+
+/// Written only where it is needed: some devices have `/proc/sys` read-only, and well set up.
+fn forward() -> io::Result<()> {
+    if fs::read_to_string(FORWARD)?.trim() == "0" {
+        fs::write(FORWARD, "1")?;
+    }
+    Ok(())
+}

@@ -1,0 +1,290 @@
+//! The plugin against the kernel, in network namespaces of its own.
+
+use std::fs::Permissions;
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+use std::process::{Child, Command as Process};
+
+use serde_json::{Value, json};
+
+use super::*;
+
+/// A network namespace that lives as long as its process.
+struct Elsewhere(Child);
+
+impl Elsewhere {
+    fn new() -> Self {
+        let mut child = Process::new("unshare")
+            .args(["-n", "sh", "-c", "echo; exec sleep 60"])
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let _ = child.stdout.take().unwrap().read(&mut [0]).unwrap();
+        Self(child)
+    }
+
+    fn path(&self) -> String {
+        format!("/proc/{}/ns/net", self.0.id())
+    }
+
+    /// Does something there.
+    fn inside<T: Send>(&self, what: impl FnOnce() -> T + Send) -> T {
+        let path = self.path();
+        std::thread::scope(|scope| {
+            let there = scope.spawn(move || {
+                let namespace = std::fs::File::open(path).unwrap();
+                nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+                what()
+            });
+            there.join().unwrap()
+        })
+    }
+}
+
+impl Drop for Elsewhere {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+/// A device with the plugin.
+struct Device {
+    dir: PathBuf,
+}
+
+impl Device {
+    fn new() -> Self {
+        let dir = std::env::temp_dir().join(format!("tombolo-plugin-{}", std::process::id()));
+        std::fs::create_dir_all(dir.join("plugins")).unwrap();
+        Self { dir }
+    }
+
+    fn configuration(&self, ports: &Value) -> Value {
+        json!({
+            "cniVersion": "1.0.0", "name": "tombolo", "type": NAME, "bridge": "tombolo0",
+            "range": "10.86.0.0/28", "addresses": self.dir.join("addresses"), "capabilities": {"portMappings": true},
+            "runtimeConfig": {"portMappings": ports},
+        })
+    }
+
+    fn ask(&self, command: &str, pod: (&str, &str), ports: &Value) -> Result<Value, PluginError> {
+        let variable = |name: &str| {
+            let value = match name {
+                "CNI_COMMAND" => command,
+                "CNI_CONTAINERID" => pod.0,
+                "CNI_NETNS" => pod.1,
+                "CNI_IFNAME" => "eth0",
+                "CNI_PATH" => return Some(self.dir.join("plugins").display().to_string()),
+                _ => return None,
+            };
+            Some(value.to_owned())
+        };
+        let input = self.configuration(ports).to_string();
+        let answer = serve(&call::parse(&variable, input.as_bytes())?)?;
+        Ok(serde_json::from_str(&answer).unwrap_or(Value::Null))
+    }
+
+    fn add(&self, id: &str, pod: &Elsewhere) -> Value {
+        self.ask("ADD", (id, &pod.path()), &json!([])).unwrap()
+    }
+
+    fn held(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(self.dir.join("addresses")).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let mut held: Vec<_> = names.filter(|name| name != "last").collect();
+        held.sort();
+        held
+    }
+}
+
+fn address(result: &Value) -> IpAddr {
+    let text = result["ips"][0]["address"].as_str().unwrap();
+    text.strip_suffix("/28").unwrap().parse().unwrap()
+}
+
+fn ip(args: &str) -> String {
+    let output = Process::new("ip").args(args.split(' ')).output().unwrap();
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn cables() -> usize {
+    ip("-o link show type veth").lines().count()
+}
+
+#[test]
+#[ignore = "needs a network namespace of its own; the test at the end makes one and runs this in it"]
+fn pods_reach_each_other_the_device_and_themselves() {
+    let device = Device::new();
+    let (a, b) = (Elsewhere::new(), Elsewhere::new());
+    let (first, second) = (device.add("a", &a), device.add("b", &b));
+    assert_eq!(address(&first).to_string(), "10.86.0.2");
+    assert_eq!(first["interfaces"][2]["mac"], "0a:58:0a:56:00:02");
+    let bridge = ip("-o link show tombolo0");
+    assert!(bridge.contains("0a:58:0a:56:00:01"), "{bridge}");
+
+    let here = TcpListener::bind("10.86.0.1:0").unwrap();
+    a.inside(|| TcpStream::connect(here.local_addr().unwrap()).unwrap());
+    let there = b.inside(|| TcpListener::bind(SocketAddr::new(address(&second), 0)).unwrap());
+    let met = a.inside(|| TcpStream::connect(there.local_addr().unwrap()).unwrap());
+    assert_eq!(met.local_addr().unwrap().ip(), address(&first));
+    // Everything else goes by the gateway.
+    let routes = a.inside(|| ip("route"));
+    assert!(routes.starts_with("default via 10.86.0.1 dev eth0"), "{routes}");
+    let port = first["interfaces"][1]["name"].as_str().unwrap();
+    assert!(ip(&format!("-d -o link show {port}")).contains("hairpin on"));
+
+    // A pod that comes puts right what somebody did to the bridge.
+    ip("addr flush dev tombolo0");
+    let c = Elsewhere::new();
+    device.add("c", &c);
+    assert!(
+        a.inside(|| TcpStream::connect(("10.86.0.1", here.local_addr().unwrap().port())))
+            .is_ok()
+    );
+    std::fs::remove_dir_all(&device.dir).unwrap();
+}
+
+#[test]
+#[ignore = "needs a network namespace of its own; the test at the end makes one and runs this in it"]
+fn a_pod_that_goes_leaves_nothing_and_may_go_twice() {
+    let device = Device::new();
+    let (a, b) = (Elsewhere::new(), Elsewhere::new());
+    device.add("a", &a);
+    device.add("b", &b);
+    let check = |id| device.ask("CHECK", (id, &a.path()), &json!([]));
+    check("a").unwrap();
+    for _ in 0..2 {
+        device.ask("DEL", ("a", &a.path()), &json!([])).unwrap();
+    }
+    assert!(check("a").unwrap_err().to_string().contains("a/eth0"));
+    assert!(a.inside(|| ip("-o link show eth0")).is_empty());
+    // Its namespace may be gone before it.
+    device.ask("DEL", ("b", ""), &json!([])).unwrap();
+    assert_eq!((device.held(), cables()), (Vec::new(), 0));
+    std::fs::remove_dir_all(&device.dir).unwrap();
+}
+
+#[test]
+#[ignore = "needs a network namespace of its own; the test at the end makes one and runs this in it"]
+fn a_pod_that_cannot_be_connected_leaves_nothing() {
+    let device = Device::new();
+    let a = Elsewhere::new();
+    device.add("a", &a);
+    let twice = device.ask("ADD", ("again", &a.path()), &json!([]));
+    assert!(twice.is_err(), "it has an eth0");
+    let nowhere = device.ask("ADD", ("lost", "/proc/none"), &json!([])).unwrap_err();
+    assert!(nowhere.to_string().contains("/proc/none"), "{nowhere}");
+    assert_eq!((device.held(), cables()), (vec!["10.86.0.2".to_owned()], 1));
+    std::fs::remove_dir_all(&device.dir).unwrap();
+}
+
+#[test]
+#[ignore = "needs a network namespace of its own; the test at the end makes one and runs this in it"]
+fn published_ports_are_portmaps() {
+    let device = Device::new();
+    let a = Elsewhere::new();
+    let ports = json!([{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]);
+    let ask = |command| device.ask(command, ("a", &a.path()), &ports);
+    assert!(ask("ADD").unwrap_err().to_string().contains("apt install"));
+
+    let (portmap, said) = (device.dir.join("plugins/portmap"), device.dir.join("said"));
+    let install = |script: &str| {
+        std::fs::write(&portmap, format!("#!/bin/sh\n{script}\n")).unwrap();
+        std::fs::set_permissions(&portmap, Permissions::from_mode(0o755)).unwrap();
+    };
+    install(r#"cat > /dev/null; echo '{"code": 5, "msg": "no such table"}'; exit 1"#);
+    let refused = ask("ADD").unwrap_err().to_string();
+    assert!(refused.contains("no such table"), "{refused}");
+    assert_eq!(cables(), 0);
+
+    install(&format!(
+        "cat > {}.$CNI_COMMAND; ip -o link show tombolo0 > /dev/null",
+        said.display()
+    ));
+    // What was refused could not be taken back either: the runtime says DEL before it tries again.
+    ask("DEL").unwrap();
+    assert_eq!(device.held(), Vec::<String>::new());
+    ask("ADD").unwrap();
+    let told = std::fs::read(said.with_extension("ADD")).unwrap();
+    let told: Value = serde_json::from_slice(&told).unwrap();
+    assert_eq!(told["runtimeConfig"]["portMappings"], ports);
+    assert_eq!(told["prevResult"]["ips"][0]["address"], "10.86.0.4/28");
+    ask("DEL").unwrap();
+    assert!(said.with_extension("DEL").exists());
+    std::fs::remove_dir_all(&device.dir).unwrap();
+}
+
+#[test]
+fn each_of_these_holds_in_a_namespace_of_its_own() {
+    for name in [
+        "pods_reach_each_other_the_device_and_themselves",
+        "a_pod_that_goes_leaves_nothing_and_may_go_twice",
+        "a_pod_that_cannot_be_connected_leaves_nothing",
+        "published_ports_are_portmaps",
+    ] {
+        let script =
+            format!("ip link set lo up; exec \"$0\" --exact network::plugin::tests::{name} --ignored");
+        let ran = Process::new("unshare")
+            .args(["-rn", "sh", "-c", &script])
+            .arg(std::env::current_exe().unwrap())
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&ran.stdout);
+        assert!(
+            ran.status.success() && text.contains("1 passed"),
+            "{name}: {text}"
+        );
+    }
+}
+
+#[test]
+fn what_is_asked_is_checked() {
+    let told = |command: &str, id: &str, version: &str| {
+        let variable = |name: &str| {
+            Some(match name {
+                "CNI_COMMAND" => command.to_owned(),
+                "CNI_CONTAINERID" => id.to_owned(),
+                "CNI_IFNAME" => "eth0".to_owned(),
+                _ => return None,
+            })
+        };
+        let mut input = Device { dir: "/run/x".into() }.configuration(&json!([]));
+        input["cniVersion"] = json!(version);
+        let asked = call::parse(&variable, input.to_string().as_bytes());
+        asked.map_or_else(|error| error.answer(), |_| "well".to_owned())
+    };
+    assert_eq!(told("DEL", "4f.2-a_", "1.0.0"), "well");
+    assert!(told("ADD", "4f", "1.0.0").contains("CNI_NETNS"));
+    assert!(told("DEL", "../4f", "1.0.0").contains("CNI_CONTAINERID"));
+    assert!(told("GC", "4f", "1.0.0").contains("CNI_COMMAND"));
+    assert!(told("DEL", "4f", "0.2.0").contains(r#""code":1"#));
+    assert_eq!(told("VERSION", "", "0.2.0"), "well");
+}
+
+#[test]
+fn the_bridges_end_of_a_cable_has_a_name_that_depends_on_the_pod_alone() {
+    let end = |id: &str| {
+        let variable = |name: &str| {
+            let set = [
+                ("CNI_COMMAND", "DEL"),
+                ("CNI_CONTAINERID", id),
+                ("CNI_IFNAME", "eth0"),
+            ];
+            set.iter()
+                .find(|(key, _)| *key == name)
+                .map(|(_, value)| (*value).to_owned())
+        };
+        let input = Device { dir: "/run/x".into() }
+            .configuration(&json!([]))
+            .to_string();
+        match call::parse(&variable, input.as_bytes()).unwrap() {
+            Asked::Of(call) => call.host_end(),
+            Asked::Version => unreachable!(),
+        }
+    };
+    assert_eq!(end("a"), end("a"));
+    assert_ne!(end("a"), end("b"));
+    assert_eq!(end("a").len(), 15);
+}
