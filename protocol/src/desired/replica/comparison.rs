@@ -139,6 +139,7 @@ impl Replica {
         }
         let view = Revision(same.view_revision);
         self.now_synced(kind, view);
+        self.forget_told(kind);
         // What differs may still be on its way where differences were announced; here nothing is.
         self.heal_revisions(kind, view);
         Ok(())
@@ -160,6 +161,7 @@ impl Replica {
     fn want_keys(&mut self, want: &WantKeys) -> Result<(), Violation> {
         let kind = self.being_compared(want.kind, "WantKeys")?;
         let buckets = BucketSet::from_wire(&want.buckets).ok_or(Violation::Malformed { field: "buckets" })?;
+        self.forget_told(kind);
         let mut entries: Vec<InventoryEntry> = self
             .standing(kind)
             .filter(|(key, _)| buckets.has(key))
@@ -247,6 +249,11 @@ impl Replica {
         told.filter_map(|(key, uid)| Some((key, uid.as_ref()?)))
             .for_each(|(key, uid)| sum.add_identity(key, uid));
         sum
+    }
+
+    /// The publisher believes what this comparison tells it, and nothing that it has sent before.
+    fn forget_told(&mut self, kind: Kind) {
+        self.told.retain(|key, _| key.kind != kind);
     }
 
     fn behind(&mut self, behind: Behind) -> Result<(), Violation> {

@@ -163,3 +163,23 @@ fn what_is_offered_again_is_no_longer_to_be_removed() {
     world.settle();
     world.check_equal();
 }
+
+#[test]
+fn what_was_refused_before_a_comparison_is_not_counted_in_it() {
+    let mut world = World::new(1);
+    for (pod, named) in [(0, 1), (1, 0)] {
+        world
+            .cluster
+            .put(&key(Kind::Pod, pod), &BTreeSet::from([named]), 0);
+    }
+    world.connect(0);
+    world.carry(7);
+    world.answer();
+    world.carry(7);
+    // The first pod cannot be written, with what it names, of which the next comparison says nothing: no pod that is
+    // held names it.
+    world.write(false);
+    world.edge.compare();
+    world.settle();
+    world.check_equal();
+}
