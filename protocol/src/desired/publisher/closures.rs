@@ -71,6 +71,8 @@ enum Verdict {
     Settled,
     /// Not in this pass, or not yet; and what a pod waits for.
     Later(Option<ObjectKey>),
+    /// Only to be removed.
+    Gone,
     /// No edge would take it.
     TooLarge,
 }
@@ -96,6 +98,7 @@ impl Publisher {
                 Verdict::Send(group) => return Some(group),
                 Verdict::Settled => self.settle(&key),
                 Verdict::TooLarge => self.withhold(&key),
+                Verdict::Gone => self.dirty.pass_to_last(key),
                 Verdict::Later(waits_for) => self.dirty.pass_on(place, key, waits_for),
             }
         }
@@ -110,12 +113,12 @@ impl Publisher {
         };
         known(kind)
             && match pass {
-                // A device is nothing without its model, and outlives it nowhere.
+                // A device is nothing without its model, and outlives it nowhere. To be removed it needs none.
                 Pass::Put if kind == Kind::Device => !pending(Kind::DeviceModel),
                 Pass::Remove if kind == Kind::DeviceModel && !known(Kind::Device) => false,
                 // Which of them the edge needs by itself is known when it is known which pods it has.
                 Pass::Put if is_reference(kind) => known(Kind::Pod),
-                Pass::Update | Pass::Put => true,
+                Pass::Part | Pass::Update | Pass::Put => true,
                 Pass::Closure => {
                     known(Kind::ConfigMap)
                         && known(Kind::Secret)
@@ -136,9 +139,8 @@ impl Publisher {
             (Offer::Nothing, Pass::Closure | Pass::Remove) => {
                 Verdict::Send(Group(vec![Item::Remove(key.clone())]))
             }
-            (Offer::Unread, _) | (Offer::Nothing, Pass::Update | Pass::Put) | (_, Pass::Remove) => {
-                Verdict::Later(None)
-            }
+            (Offer::Nothing, Pass::Part | Pass::Update | Pass::Put) => Verdict::Gone,
+            (Offer::Unread, _) | (_, Pass::Part | Pass::Remove) => Verdict::Later(None),
             (_, Pass::Update) if !sent => Verdict::Later(None),
             // It goes with the first pod that names it: alone it would take the room of what can be used.
             (_, Pass::Put) if is_reference(key.kind) && !sent && !self.is_named(view, key) => {

@@ -13,6 +13,8 @@ use crate::object::{Kind, ObjectKey};
 /// A pass over the dirty keys of one kind. The first that has something to send wins.
 #[derive(Clone, Copy)]
 pub(super) enum Pass {
+    /// Parts what is to be removed from what is to be put, where the latter may have to wait.
+    Part,
     /// Versions of what the edge holds already.
     Update,
     /// Pods, with what they name.
@@ -24,10 +26,11 @@ pub(super) enum Pass {
 }
 
 /// All passes, in their order.
-pub(super) const PASSES: [(Kind, Pass); 16] = [
+pub(super) const PASSES: [(Kind, Pass); 17] = [
     (Kind::Service, Pass::Put),
     (Kind::RuntimeClass, Pass::Put),
     (Kind::DeviceModel, Pass::Put),
+    (Kind::Device, Pass::Part),
     (Kind::Device, Pass::Put),
     (Kind::ConfigMap, Pass::Update),
     (Kind::Secret, Pass::Update),
@@ -95,6 +98,14 @@ impl Dirty {
         self.resting.insert(key, waits_for);
     }
 
+    /// The view has it no longer: no pass but the last can do anything with it.
+    pub(super) fn pass_to_last(&mut self, key: ObjectKey) {
+        self.remove(&key);
+        if let Some(last) = passes_of(key.kind).last() {
+            self.turns[last].insert(key);
+        }
+    }
+
     /// The edge has the newest version of this key, or was sent it.
     pub(super) fn remove(&mut self, key: &ObjectKey) {
         for place in passes_of(key.kind) {
@@ -146,21 +157,23 @@ mod tests {
     fn a_key_goes_through_the_passes_of_its_kind_once_and_rests_until_it_is_told_of() {
         let (mut dirty, map) = (Dirty::default(), key(Kind::ConfigMap, "c"));
         dirty.mark(map.clone());
-        for place in [4, 8, 11] {
+        for place in [5, 9, 12] {
             assert_eq!(turns(&dirty), [(place, 1)]);
             assert_eq!(dirty.next(place), Some(map.clone()));
             dirty.pass_on(place, map.clone(), None);
         }
         assert_eq!((turns(&dirty), dirty.len()), (vec![], 1));
         dirty.mark(map.clone());
-        assert_eq!((turns(&dirty), dirty.len()), (vec![(4, 1)], 1));
-        dirty.pass_on(4, map.clone(), None);
+        assert_eq!((turns(&dirty), dirty.len()), (vec![(5, 1)], 1));
+        dirty.pass_on(5, map.clone(), None);
         dirty.mark(map.clone());
         assert_eq!(
             (turns(&dirty), dirty.len()),
-            (vec![(4, 1)], 1),
+            (vec![(5, 1)], 1),
             "what changed begins anew"
         );
+        dirty.pass_to_last(map.clone());
+        assert_eq!((turns(&dirty), dirty.len()), (vec![(12, 1)], 1));
         dirty.remove(&map);
         assert_eq!(dirty.len(), 0);
     }
@@ -170,13 +183,13 @@ mod tests {
         let (mut dirty, pod, map) = (Dirty::default(), key(Kind::Pod, "p"), key(Kind::ConfigMap, "c"));
         let wait = |dirty: &mut Dirty, other: &ObjectKey| {
             dirty.mark(pod.clone());
-            dirty.pass_on(6, pod.clone(), Some(other.clone()));
+            dirty.pass_on(7, pod.clone(), Some(other.clone()));
         };
         wait(&mut dirty, &map);
         dirty.told(&key(Kind::ConfigMap, "other"));
         assert_eq!(turns(&dirty), []);
         dirty.told(&map);
-        assert_eq!((turns(&dirty), dirty.len()), (vec![(6, 1)], 1));
+        assert_eq!((turns(&dirty), dirty.len()), (vec![(7, 1)], 1));
         // It waits for one thing at a time, and for nothing once it was sent or its kind is compared anew.
         wait(&mut dirty, &map);
         wait(&mut dirty, &key(Kind::Secret, "s"));

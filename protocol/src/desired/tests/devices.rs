@@ -12,6 +12,15 @@ use crate::wire::{DesiredDown, DesiredUp, ObjectName, Rejected, desired_down, de
 struct Things {
     objects: BTreeMap<ObjectKey, Arc<Object>>,
     listed: bool,
+    /// Of the models the list fails.
+    models_away: bool,
+}
+
+impl Things {
+    fn lists(&self, kind: Kind) -> bool {
+        let is_device = matches!(kind, Kind::DeviceModel | Kind::Device);
+        (self.listed || !is_device) && !(self.models_away && kind == Kind::DeviceModel)
+    }
 }
 
 impl Things {
@@ -44,12 +53,11 @@ impl View for Things {
     }
 
     fn revision(&self, kind: Kind) -> Revision {
-        let is_device = matches!(kind, Kind::DeviceModel | Kind::Device);
-        Revision(if is_device && !self.listed { 0 } else { 9 })
+        Revision(if self.lists(kind) { 9 } else { 0 })
     }
 
     fn is_listed(&self, kind: Kind) -> bool {
-        self.listed || !matches!(kind, Kind::DeviceModel | Kind::Device)
+        self.lists(kind)
     }
 }
 
@@ -180,6 +188,24 @@ fn devices_begin_to_work_when_their_kinds_appear_and_the_model_goes_first() {
         pair.changes(),
         [(Kind::DeviceModel, "put"), (Kind::Device, "put")]
     );
+}
+
+#[test]
+fn a_device_is_removed_although_the_models_cannot_be_listed_and_the_others_wait_for_theirs() {
+    let mut view = pump();
+    view.put(Kind::Device, "valve");
+    view.listed = true;
+    view.models_away = true;
+    let mut pair = Pair::connect(view, &pump());
+    assert!(!pair.edge.synced(Kind::DeviceModel) && pair.changes().is_empty());
+    let pump = ObjectKey::new(Kind::Device, "n", "pump");
+    pair.view.objects.remove(&pump);
+    pair.cloud.mark_dirty(pump);
+    pair.settle();
+    assert_eq!(pair.changes(), [(Kind::Device, "removed")], "a new device waits");
+    pair.view.models_away = false;
+    pair.settle();
+    assert_eq!(pair.changes(), [(Kind::Device, "removed"), (Kind::Device, "put")]);
 }
 
 fn refuse(cloud: &mut Publisher, name: &str) -> Result<(), Violation> {
