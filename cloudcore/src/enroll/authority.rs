@@ -18,7 +18,7 @@ use super::{
     life::NodeLife,
     pace::{KeyPace, Pace},
     records::{
-        BanRecord, CA_SECRET, Damaged, EPOCH, FIRST_EPOCH, KeyRecord, ban_secret, epoch_of, node_secret,
+        BanRecord, CA_SECRET, Damaged, EPOCH, FIRST_EPOCH, KeyRecord, NODE, ban_secret, epoch_of, node_secret,
     },
     secrets::{CA, Data, Race, Secrets},
     serving::Serving,
@@ -70,6 +70,20 @@ pub enum AuthorityError {
         /// Where it was looked for.
         namespace: String,
     },
+    /// There is no CA any more.
+    #[error(
+        "there is no Secret {CA_SECRET} in namespace {namespace}, and {devices} enrolled there trust the CA that it had: \
+         with another one none of them could connect, so none is made. Restore the Secret from a backup \
+         (docs/operate.md, Back up and restore). If there is none, begin anew: kubectl -n {namespace} delete secrets -l \
+         tombolo.dev/kind=node; every device must join anew then. Nothing was changed",
+        devices = devices(*.nodes)
+    )]
+    LostCa {
+        /// Where it was looked for.
+        namespace: String,
+        /// How many devices are enrolled.
+        nodes: usize,
+    },
     /// Others were faster, again and again.
     #[error("Secret {secret} changes too fast; try again")]
     Contended {
@@ -93,6 +107,13 @@ pub enum AuthorityError {
     /// There is no such node.
     #[error("no device is enrolled as node {0}")]
     NoSuchNode(NodeName),
+}
+
+fn devices(number: usize) -> String {
+    match number {
+        1 => "the device that is".to_owned(),
+        more => format!("the {more} devices that are"),
+    }
 }
 
 impl AuthorityError {
@@ -120,10 +141,10 @@ pub struct Authority {
 }
 
 impl Authority {
-    /// Reads the CA, or makes it where there is none: a replica's way.
+    /// Reads the CA, or makes it where there is none and no device trusts one: a replica's way.
     pub async fn open(settings: Settings) -> Result<Arc<Self>, AuthorityError> {
         let secrets = Secrets::new(settings.client.clone(), &settings.namespace);
-        let held = read_or_make_ca(&secrets, &settings.clock).await?;
+        let held = read_or_make_ca(&secrets, &settings).await?;
         Self::holding(settings, secrets, held)
     }
 
@@ -272,12 +293,24 @@ impl Authority {
     }
 }
 
-async fn read_or_make_ca(secrets: &Secrets, clock: &Clock) -> Result<(CaPem, u64), AuthorityError> {
+async fn read_or_make_ca(secrets: &Secrets, settings: &Settings) -> Result<(CaPem, u64), AuthorityError> {
+    // A device that enrols between the two looks does so with a CA that another replica has made.
+    let mut orphans = 0;
     for _ in 0..3 {
         if let Some(held) = read_ca(secrets).await? {
             return Ok(held);
         }
-        if make_ca(secrets, clock).await? == Race::Won {
+        if orphans > 0 {
+            return Err(AuthorityError::LostCa {
+                namespace: settings.namespace.clone(),
+                nodes: orphans,
+            });
+        }
+        let listed = secrets.list(NODE).await;
+        orphans = listed
+            .map_err(AuthorityError::api("list the enrolled devices"))?
+            .len();
+        if orphans == 0 && make_ca(secrets, &settings.clock).await? == Race::Won {
             tracing::info!("made the cluster's CA");
         }
     }

@@ -2,25 +2,44 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
-use cloudcore::enroll::{Authority, NodeLife, Raised, Settings};
+use cloudcore::enroll::{Authority, AuthorityError, Raised};
 use protocol::{clock::Clock, join::RefusalCode, transport::CloseCode, wire::session_down};
 use tokio::time::timeout;
 
 use crate::{
     ending, eventually, refusal, sessions,
-    world::{Device, PATIENCE, World},
+    world::{Device, PATIENCE, World, settings},
 };
 
 /// Another process over the same cluster, as the command line is one.
 async fn opened_anew(world: &World) -> std::sync::Arc<Authority> {
-    let settings = Settings {
-        client: world.api.client(),
-        namespace: "tombolo-system".to_owned(),
-        cluster_id: "cluster-1".to_owned(),
-        clock: Clock::system(),
-        node_life: NodeLife::default(),
-    };
-    Authority::open_existing(settings).await.unwrap()
+    Authority::open_existing(settings(&world.api, &world.clock))
+        .await
+        .unwrap()
+}
+
+#[tokio::test]
+async fn a_ca_that_is_gone_is_not_made_anew_while_devices_trust_it() {
+    let world = World::start().await;
+    let open = || Authority::open(settings(&world.api, &world.clock));
+    world.device("edge-1").await;
+    world.api.remove_secret("tombolo-ca");
+    let refused = open().await.err().unwrap();
+    assert!(
+        matches!(refused, AuthorityError::LostCa { nodes: 1, .. }),
+        "{refused:?}"
+    );
+    let told = refused.to_string();
+    assert!(
+        told.contains("no Secret tombolo-ca in namespace tombolo-system") && told.contains("from a backup"),
+        "{told}"
+    );
+    assert!(!world.api.all_secrets().contains("ca.key"), "nothing was made");
+
+    // As it says to those who have no backup.
+    world.api.remove_secret("tombolo-node-edge-1");
+    let anew = open().await.unwrap();
+    assert_ne!(anew.pin(), world.authority.pin());
 }
 
 #[tokio::test]

@@ -37,6 +37,17 @@ use super::{api::FakeApi, leases::FakeLeases};
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
+/// What an authority over that API server needs.
+pub(crate) fn settings(api: &FakeApi, clock: &Clock) -> enroll::Settings {
+    enroll::Settings {
+        client: api.client(),
+        namespace: "tombolo-system".to_owned(),
+        cluster_id: "cluster-1".to_owned(),
+        clock: clock.clone(),
+        node_life: NodeLife::default(),
+    }
+}
+
 /// A running replica. Dropping it ends its tasks.
 pub(crate) struct World {
     pub(crate) api: FakeApi,
@@ -59,14 +70,7 @@ impl World {
     pub(crate) async fn over(transport: Transport) -> Self {
         let api = FakeApi::new();
         let clock = Clock::system();
-        let settings = enroll::Settings {
-            client: api.client(),
-            namespace: "tombolo-system".to_owned(),
-            cluster_id: "cluster-1".to_owned(),
-            clock: clock.clone(),
-            node_life: NodeLife::default(),
-        };
-        let authority = Authority::open(settings).await.unwrap();
+        let authority = Authority::open(settings(&api, &clock)).await.unwrap();
         let leases = FakeLeases::default();
         let hub = Hub::bind(Settings {
             listen: "127.0.0.1:0".parse().unwrap(),
