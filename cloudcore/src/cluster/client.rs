@@ -25,7 +25,7 @@ use super::lanes::Lanes;
 
 /// A machine that lost its power, or a balancer that forgot the flow, says nothing: a watch on such a connection
 /// hears of no pod and of no ban. client-go takes 45 s.
-const DEAD_AFTER: Duration = Duration::from_secs(30);
+pub(crate) const DEAD_AFTER: Duration = Duration::from_secs(30);
 /// After how long without a word the kernel asks whether the other end is there, and how often it asks again.
 const ASK_AFTER: Duration = Duration::from_secs(15);
 const ASK_EVERY: Duration = Duration::from_secs(5);
@@ -120,8 +120,8 @@ fn tcp() -> HttpConnector {
 
 /// Has the kernel notice that the other end of an idle connection is gone.
 ///
-/// What was sent and is not acknowledged is left to whoever sent it, as on any connection of his: the limit that
-/// [`tcp`] sets would also end one whose other end lives, and has not read for a while.
+/// What was sent and is not acknowledged is left to whoever sent it: the limit that [`tcp`] sets would also end one whose
+/// other end lives, and has not read for a while.
 pub(crate) fn ask_whether_alive(socket: &TcpStream) -> io::Result<()> {
     let asks = TcpKeepalive::new()
         .with_time(ASK_AFTER)

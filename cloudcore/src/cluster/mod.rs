@@ -59,7 +59,7 @@ use protocol::object::Kind;
 use tokio::sync::{Notify, watch as watch_channel};
 
 pub use api::{Actor, Api, ApiError, Call, Content, Impersonation};
-pub(crate) use client::{abandon_soon, ask_whether_alive};
+pub(crate) use client::{DEAD_AFTER, abandon_soon, ask_whether_alive};
 pub use connect::{ConnectError, Found, Right, cluster_id, examine, find};
 pub use devices::{KnownDevice, status_entry};
 pub use document::DocumentError;

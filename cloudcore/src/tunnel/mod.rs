@@ -7,6 +7,7 @@
 //! its own is ever passed on as an identity.
 
 mod allow;
+mod gone;
 mod kube_api;
 mod splice;
 

@@ -1,27 +1,43 @@
 //! `kube-api-tcp`: bytes to the API server and back, half-close kept.
 //!
 //! A node has only so many tunnels, so none may be kept by an API server that is gone: the kernel asks for it where
-//! nothing is on its way, and gives it up soon where something is and the pod has left. As long as the pod is there
-//! and waits, that is its own affair: an API server that does not read, as behind `kubectl exec` of a command that
-//! is busy, is not gone.
+//! nothing is on its way, and [`gone`] looks whether what is on its way is answered. As long as the API server lives and
+//! the pod is there and waits, that is the pod's own affair: an API server that does not read, as behind `kubectl exec`
+//! of a command that is busy, is not gone.
 
-use std::{io, time::Duration};
+use std::{
+    io,
+    net::Shutdown,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
 
 use protocol::{
     transport::{ByteReader, ByteWriter},
     wire::{DialRefusal, DialReply, FrameWriter},
 };
+use socket2::SockRef;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
-    net::{TcpStream, tcp::OwnedWriteHalf},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
+    net::TcpStream,
     time::timeout,
 };
 
-use super::{TunnelFault, accept};
-use crate::cluster::{abandon_soon, ask_whether_alive};
+use super::{
+    TunnelFault, accept,
+    gone::{Patience, gone},
+};
+use crate::cluster::{DEAD_AFTER, abandon_soon, ask_whether_alive};
 
 /// A Service that does not answer by then has no endpoint.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+/// As long as cloudcore's own requests wait for a dead connection.
+const PATIENCE: Patience = Patience {
+    silence: DEAD_AFTER,
+    answer: Duration::from_secs(5),
+    look: Duration::from_secs(5),
+};
 
 pub(super) async fn serve(
     address: &str,
@@ -31,7 +47,7 @@ pub(super) async fn serve(
     match connect(address).await {
         Ok(socket) => {
             let send = accept(writer).await?;
-            Ok(both_ways(recv, send, socket).await?)
+            Ok(both_ways(recv, send, &socket, PATIENCE).await?)
         }
         Err(source) => {
             let text = format!("the API server could not be reached: {source}");
@@ -55,28 +71,71 @@ async fn connect(address: &str) -> io::Result<TcpStream> {
 }
 
 /// Copies until both directions have ended; the end of one closes only that one.
-async fn both_ways(
+pub(super) async fn both_ways(
     from_pod: impl AsyncRead + Unpin,
     to_pod: impl AsyncWrite + Unpin,
-    socket: TcpStream,
+    socket: &TcpStream,
+    patience: Patience,
 ) -> io::Result<()> {
-    let (from_api, to_api) = socket.into_split();
-    tokio::try_join!(upwards(from_pod, to_api), one_way(from_api, to_pod))?;
-    Ok(())
+    let copied = async {
+        tokio::try_join!(upwards(from_pod, socket), one_way(Api(socket), to_pod))?;
+        Ok(())
+    };
+    tokio::select! {
+        copied = copied => copied,
+        error = gone(socket, patience) => Err(error),
+    }
 }
 
 /// Once the pod has left, what the API server does not take is waited for no longer than a dead one is.
-async fn upwards(from_pod: impl AsyncRead + Unpin, to_api: OwnedWriteHalf) -> io::Result<OwnedWriteHalf> {
-    let to_api = one_way(from_pod, to_api).await?;
-    abandon_soon(to_api.as_ref())?;
-    Ok(to_api)
+async fn upwards(from_pod: impl AsyncRead + Unpin, socket: &TcpStream) -> io::Result<()> {
+    one_way(from_pod, Api(socket)).await?;
+    abandon_soon(socket)
 }
 
-/// Copies to the end, and closes; what was written to.
-async fn one_way<W: AsyncWrite + Unpin>(mut from: impl AsyncRead + Unpin, mut to: W) -> io::Result<W> {
+/// Copies to the end, and closes.
+async fn one_way(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) -> io::Result<()> {
     tokio::io::copy(&mut from, &mut to).await?;
-    to.shutdown().await?;
-    Ok(to)
+    to.shutdown().await
+}
+
+/// One direction of a connection that is looked at meanwhile.
+struct Api<'a>(&'a TcpStream);
+
+impl AsyncRead for Api<'_> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        loop {
+            ready!(self.0.poll_read_ready(context))?;
+            match self.0.try_read(buffer.initialize_unfilled()) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                read => return Poll::Ready(read.map(|length| buffer.advance(length))),
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Api<'_> {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.0.poll_write_ready(context))?;
+            match self.0.try_write(bytes) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                written => return Poll::Ready(written),
+            }
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(SockRef::from(self.0).shutdown(Shutdown::Write))
+    }
 }
 
 #[cfg(test)]
@@ -88,7 +147,6 @@ mod tests {
 
     use super::*;
     use protocol::wire::FrameReader;
-    use socket2::SockRef;
 
     #[tokio::test]
     async fn the_answer_comes_after_the_question_was_closed() {
@@ -144,13 +202,7 @@ mod tests {
         let set = SockRef::from(&socket);
         assert!(set.keepalive().unwrap());
         assert_eq!(set.tcp_user_timeout().unwrap(), None);
-        let (_from_api, to_api) = socket.into_split();
-        let to_api = upwards(tokio::io::empty(), to_api).await.unwrap();
-        assert!(
-            SockRef::from(to_api.as_ref())
-                .tcp_user_timeout()
-                .unwrap()
-                .is_some()
-        );
+        upwards(tokio::io::empty(), &socket).await.unwrap();
+        assert!(set.tcp_user_timeout().unwrap().is_some());
     }
 }
