@@ -55,6 +55,8 @@ pub(super) struct Claim {
     applied: u64,
     unproven: bool,
     pub(super) asked: bool,
+    /// What is not known to have been read, once the view was looked through for it.
+    unread: Option<BTreeSet<ObjectKey>>,
 }
 
 /// A view that differs from what the edge has, and the edge's entries as they come in.
@@ -91,6 +93,7 @@ impl Publisher {
             applied: have.applied_seq,
             unproven: have.unproven,
             asked: false,
+            unread: None,
         });
         Ok(())
     }
@@ -108,7 +111,11 @@ impl Publisher {
     }
 
     fn answer(&mut self, view: &dyn View, kind: Kind, mut claim: Claim) -> Stage {
-        if !self.hurried && has_unread(view, kind) {
+        if !self.hurried && claim.waits_for_reads(view, kind) {
+            return Stage::Waiting(claim);
+        }
+        // The list is under way that a difference, or a first comparison, is to rest on.
+        if kind == Kind::Pod && claim.asked && !self.is_consistent(kind) {
             return Stage::Waiting(claim);
         }
         // An edge that holds nothing agrees with a cluster that lacks the kind.
@@ -128,7 +135,12 @@ impl Publisher {
         } else {
             self.spoken[kind.index()] = claim.fence;
         }
-        let frozen = freeze(view, kind);
+        let (frozen, unread) = freeze(view, kind);
+        if !self.hurried && !unread.is_empty() {
+            // Named since the view was looked through.
+            claim.unread = Some(unread);
+            return Stage::Waiting(claim);
+        }
         if claim.matches(&frozen) && self.flight.ends_with(claim.applied) {
             return self.same(kind, frozen, revision);
         }
@@ -338,6 +350,18 @@ impl Sent {
 }
 
 impl Claim {
+    /// Whether something of the kind is to be read first. What is not is looked at one by one, as often as it takes.
+    fn waits_for_reads(&mut self, view: &dyn View, kind: Kind) -> bool {
+        let unread = self.unread.get_or_insert_with(|| freeze(view, kind).1);
+        while let Some(key) = unread.first() {
+            if matches!(offer(view, key), Offer::Unread) {
+                return true;
+            }
+            unread.pop_first();
+        }
+        false
+    }
+
     fn matches(&self, view: &BTreeMap<ObjectKey, Version>) -> bool {
         let mut sum = MapDigest::default();
         for (key, version) in view {
@@ -347,16 +371,18 @@ impl Claim {
     }
 }
 
-fn freeze(view: &dyn View, kind: Kind) -> BTreeMap<ObjectKey, Version> {
-    let keys = view.keys(kind).into_iter();
-    keys.filter_map(|key| offer(view, &key).version().map(|version| (key, version)))
-        .collect()
-}
-
-fn has_unread(view: &dyn View, kind: Kind) -> bool {
-    view.keys(kind)
-        .iter()
-        .any(|key| matches!(offer(view, key), Offer::Unread))
+/// The versions of all that the view has of a kind, and what it has not read yet.
+fn freeze(view: &dyn View, kind: Kind) -> (BTreeMap<ObjectKey, Version>, BTreeSet<ObjectKey>) {
+    let (mut frozen, mut unread) = (BTreeMap::new(), BTreeSet::new());
+    for key in view.keys(kind) {
+        let offered = offer(view, &key);
+        if let Some(version) = offered.version() {
+            frozen.insert(key, version);
+        } else if matches!(offered, Offer::Unread) {
+            unread.insert(key);
+        }
+    }
+    (frozen, unread)
 }
 
 fn want(kind: Kind, buckets: BucketSet) -> desired_down::Kind {

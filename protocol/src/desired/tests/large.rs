@@ -80,7 +80,9 @@ impl View for Naming {
         let pods = self.pods.iter();
         let named = |names| (!self.withheld).then_some(names).into_iter().flatten();
         let keys = pods.flat_map(|(pod, (_, names))| std::iter::once(pod).chain(named(names)));
-        keys.filter(|key| key.kind == kind).cloned().collect()
+        let keys: Vec<_> = keys.filter(|key| key.kind == kind).cloned().collect();
+        self.looks.update(|looks| looks + keys.len());
+        keys
     }
 
     fn find(&self, key: &ObjectKey) -> Found {

@@ -110,3 +110,50 @@ fn what_the_pods_of_the_edge_name_is_asked_for_once_for_all_that_is_sent_of_it()
     assert_eq!(pair.held(Kind::ConfigMap).len(), MANY);
     assert!(looks <= 2 * EACH * MANY, "{looks} for {MANY} objects");
 }
+
+#[test]
+fn a_comparison_that_waits_for_reads_looks_at_what_was_read_and_not_at_all_that_is_named() {
+    let mut pair = Pair::new(Vec::new());
+    let unread: BTreeSet<_> = (0..MANY).map(|name| config_map(format!("a-{name}"))).collect();
+    pair.view.unread.clone_from(&unread);
+    pair.put("a", MANY);
+    let looks = looks(&mut pair, |pair| {
+        pair.connect();
+        assert!(!pair.edge.synced(Kind::ConfigMap));
+        // The last ones first: what is waited for is not what is read.
+        for key in unread.into_iter().rev() {
+            pair.view.unread.remove(&key);
+            pair.cloud.mark_dirty(key);
+            pair.settle();
+        }
+    });
+    assert!(pair.is_synced());
+    assert!(looks <= 3 * EACH * MANY, "{looks} for {MANY} reads");
+}
+
+#[test]
+fn a_comparison_that_waits_for_a_list_looks_at_nothing_meanwhile() {
+    const PODS: usize = 300;
+    let mut pair = Pair::new(Vec::new());
+    for pod in 0..PODS {
+        pair.view.put(&pod.to_string(), 1);
+    }
+    pair.connect();
+    // It differs, and a list is to say how; the API server takes its time.
+    pair.view.put("late", 1);
+    pair.edge.compare();
+    while let Some(frame) = pair.edge.poll_transmit() {
+        pair.cloud.handle_frame(frame).unwrap();
+    }
+    let looks = looks(&mut pair, |pair| {
+        for _ in 0..PODS {
+            while let Some(frame) = pair.cloud.poll_transmit(&pair.view) {
+                pair.edge.handle_frame(frame).unwrap();
+            }
+        }
+    });
+    assert!(looks <= 3 * EACH * PODS, "{looks} for {PODS} pods");
+    pair.settle();
+    assert_eq!(pair.held(Kind::Pod).len(), PODS + 1);
+    assert!(pair.is_synced());
+}
