@@ -22,8 +22,8 @@ impl Index {
         };
         edge.feeds.retain(|other| !Arc::ptr_eq(other, feed));
         if edge.feeds.is_empty() {
-            for (_, pod) in self.edges.remove(node).into_iter().flat_map(|edge| edge.pods) {
-                self.release(node, &pod.refs);
+            for (key, pod) in self.edges.remove(node).into_iter().flat_map(|edge| edge.pods) {
+                self.release(node, &key, &pod.refs);
                 self.remember(node, &pod.object);
             }
             self.forget_gone(node);

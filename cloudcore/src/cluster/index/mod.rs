@@ -92,13 +92,6 @@ impl Edge {
             feed.mark(key.clone());
         }
     }
-
-    fn pods_naming<'a>(&'a self, key: &'a ObjectKey) -> impl Iterator<Item = &'a ObjectKey> {
-        self.pods
-            .iter()
-            .filter(|(_, pod)| pod.refs.contains(key))
-            .map(|(pod, _)| pod)
-    }
 }
 
 /// A named object that should be watched.
@@ -120,6 +113,8 @@ struct Named {
     seen: Revision,
     /// How many pods of which node name it.
     users: BTreeMap<NodeName, usize>,
+    /// Which ones, for as long as it is not known: they wait for it.
+    waiting: BTreeSet<(NodeName, ObjectKey)>,
 }
 
 /// Everything that is known, for the nodes connected here.

@@ -163,6 +163,35 @@ fn statuses_of_pods_change_nothing_of_what_should_be_watched_and_all_that_does_i
 }
 
 #[test]
+fn a_read_is_told_to_the_pods_that_wait_for_it_and_is_waited_for_no_longer() {
+    let (mut index, feed) = attached();
+    for revision in 1..100 {
+        index.put_pod(&node(), pod("a", revision, &["s", "t"]));
+    }
+    index.put_pod(&node(), pod("b", 100, &["t"]));
+    index.put_pod(&node(), pod("c", 101, &["s"]));
+    index.put_pod(&node(), pod("d", 102, &["s"]));
+    // One that names it no longer, and one that is gone.
+    index.put_pod(&node(), pod("c", 103, &[]));
+    index.remove_pod(&node(), &key("d"), Revision(104));
+    assert_eq!(index.named[&secret("s")].waiting.len(), 1);
+    feed.take();
+    index.resolve(&secret("s"), Lookup::Absent(AbsentReason::Missing));
+    assert_eq!(feed.take(), BTreeSet::from([secret("s"), key("a")]));
+    index.put_pod(&node(), pod("e", 105, &["s"]));
+    assert!(index.named[&secret("s")].waiting.is_empty());
+    feed.take();
+    index.resolve(&secret("s"), Lookup::Absent(AbsentReason::Forbidden));
+    assert_eq!(
+        feed.take(),
+        BTreeSet::from([secret("s")]),
+        "no pod waits any more"
+    );
+    index.detach(&node(), &feed);
+    assert!(index.named.is_empty());
+}
+
+#[test]
 fn an_object_released_and_named_again_in_one_fold_is_watched_anew() {
     let (mut index, _) = attached();
     index.put_pod(&node(), pod("a", 1, &["s"]));

@@ -161,13 +161,14 @@ impl Index {
         if named.state == state {
             return;
         }
-        let first = named.state == Lookup::Unknown;
         named.state = state;
         for edge in named.users.keys().filter_map(|node| self.edges.get(node)) {
             edge.mark(key);
-            // A pod travels with all that it names: those that waited for this one may go now.
-            if first {
-                edge.pods_naming(key).for_each(|pod| edge.mark(pod));
+        }
+        // A pod travels with all that it names: those that waited for this one may go now.
+        for (node, pod) in std::mem::take(&mut named.waiting) {
+            if let Some(edge) = self.edges.get(&node) {
+                edge.mark(&pod);
             }
         }
     }
@@ -219,7 +220,11 @@ impl Index {
                 state: Lookup::Unknown,
                 seen: Revision(0),
                 users: BTreeMap::new(),
+                waiting: BTreeSet::new(),
             });
+            if named.state == Lookup::Unknown {
+                named.waiting.insert((node.clone(), key.clone()));
+            }
             let pods = named.users.entry(node.clone()).or_default();
             if *pods == 0 {
                 self.namings += 1;
@@ -231,7 +236,7 @@ impl Index {
             if before.object.version.uid != uid {
                 self.remember(node, &before.object);
             }
-            self.release(node, &before.refs);
+            self.release(node, &key, &before.refs);
         }
         if new_namespace {
             self.mark_services_of(node, &key.namespace);
@@ -246,7 +251,7 @@ impl Index {
         edge.mark(key);
         let last_of_namespace = !edge.has_namespace(&key.namespace);
         self.mark_refs(node, &pod.refs);
-        self.release(node, &pod.refs);
+        self.release(node, key, &pod.refs);
         self.remember(node, &pod.object);
         if last_of_namespace {
             self.mark_services_of(node, &key.namespace);
@@ -270,11 +275,18 @@ impl Index {
         }
     }
 
-    pub(super) fn release(&mut self, node: &NodeName, refs: &BTreeSet<ObjectKey>) {
+    /// A pod names these no longer.
+    pub(super) fn release(&mut self, node: &NodeName, pod: &ObjectKey, refs: &BTreeSet<ObjectKey>) {
+        let user = (node.clone(), pod.clone());
+        let has = |index: &Self, key| index.pod(node, pod).is_some_and(|pod| pod.refs.contains(key));
         for key in refs {
+            let still = has(self, key);
             let Some(named) = self.named.get_mut(key) else {
                 continue;
             };
+            if !still {
+                named.waiting.remove(&user);
+            }
             if let Some(count) = named.users.get_mut(node) {
                 *count -= 1;
                 if *count == 0 {
