@@ -26,6 +26,9 @@ use super::write::WriteError;
 /// Pods that wait for it: what is too much is looked at again when its node connects again.
 const MAX_WAITING: usize = 1_024;
 
+/// Pods of which it is known that they were removed: of each the watch may still tell.
+const MAX_REMOVED: usize = 1_024;
+
 /// Before the next, after the API server did not do it.
 const PAUSE: Duration = Duration::from_secs(5);
 
@@ -46,12 +49,17 @@ struct Leaving {
 #[derive(Debug, Default)]
 pub(super) struct UnheldPods {
     waiting: Mutex<VecDeque<Leaving>>,
+    /// The uids of those that were removed last.
+    removed: Mutex<VecDeque<String>>,
     bell: Notify,
 }
 
 impl UnheldPods {
-    /// It was judged now, whatever was before.
+    /// It was judged now, whatever was before. The API server tells of a pod once more while it removes it.
     fn put(&self, leaving: Leaving) {
+        if self.removed.lock().contains(&leaving.pod.uid) {
+            return;
+        }
         let mut waiting = self.waiting.lock();
         waiting.retain(|other| other.pod != leaving.pod);
         if waiting.len() < MAX_WAITING {
@@ -59,6 +67,16 @@ impl UnheldPods {
             drop(waiting);
             self.bell.notify_one();
         }
+    }
+
+    /// It is gone, or goes when its finalizers have; what was judged of it meanwhile is old.
+    fn remove(&self, pod: &PodRef) {
+        let mut removed = self.removed.lock();
+        if removed.len() == MAX_REMOVED {
+            removed.pop_front();
+        }
+        removed.push_back(pod.uid.clone());
+        self.waiting.lock().retain(|other| other.pod != *pod);
     }
 
     /// It was tried, and waits once more, unless it was judged anew meanwhile.
@@ -108,7 +126,10 @@ impl Cluster {
                 by, pod, revision, ..
             } = &leaving;
             match self.remove_now(by, pod, *revision).await {
-                Ok(()) => info!(?pod, "removed a deleted pod that its node has never had"),
+                Ok(()) => {
+                    unheld.remove(pod);
+                    info!(?pod, "removed a deleted pod that its node has never had");
+                }
                 Err(error) => {
                     debug!(?pod, error = &error as &dyn std::error::Error, "not removed");
                     if may_work_later(&error) {
@@ -165,7 +186,7 @@ mod tests {
     use crate::cluster::testing::cluster;
 
     /// What the API server is asked to delete of a pod that is not held, when the Lease is this session's.
-    async fn deleted(deletion: Value, status: Value, holder: &'static str, failures: usize) -> Vec<Value> {
+    async fn deleted(deletion: Value, status: Value, lease: &'static str, failures: usize) -> Vec<Value> {
         let asked_for = Arc::new(Mutex::new(Vec::new()));
         let seen = Arc::clone(&asked_for);
         let cluster = cluster(move |asked| match asked.head.method {
@@ -179,7 +200,7 @@ mod tests {
                 (StatusCode::OK, json!({}))
             }
             _ if asked.head.uri.path().contains("/leases/") => {
-                let session = json!({ "tombolo.dev/session": holder });
+                let session = json!({ "tombolo.dev/session": lease });
                 (StatusCode::OK, json!({ "metadata": { "annotations": session } }))
             }
             _ => (StatusCode::NOT_FOUND, json!({ "code": 404 })),
@@ -187,13 +208,20 @@ mod tests {
         let node: NodeName = "e1".parse().unwrap();
         let _session = cluster.subscribe(&node);
         let key = ObjectKey::new(Kind::Pod, "shop", "web");
-        let metadata = json!({ "name": "web", "namespace": "shop", "uid": "u", "resourceVersion": "7",
-            "deletionTimestamp": deletion });
-        let pod = json!({ "metadata": metadata, "spec": { "nodeName": "e1" }, "status": status });
-        cluster.saw_pod(&key, pod.to_string().as_bytes());
-        let session = "one".to_owned();
-        cluster.end_if_deleted(&Holder { node, session }, &key);
-        let _: Result<(), _> = timeout(10 * PAUSE, cluster.remove_unheld()).await;
+        let metadata =
+            json!({ "name": "web", "namespace": "shop", "uid": "u", "deletionTimestamp": deletion });
+        let mut pod = json!({ "metadata": metadata, "spec": { "nodeName": "e1" }, "status": status });
+        let holder = Holder {
+            node,
+            session: "one".to_owned(),
+        };
+        // The second time as the API server tells of it while it removes it.
+        for revision in ["7", "8"] {
+            pod["metadata"]["resourceVersion"] = revision.into();
+            cluster.saw_pod(&key, pod.to_string().as_bytes());
+            cluster.end_if_deleted(&holder, &key);
+            let _: Result<(), _> = timeout(10 * PAUSE, cluster.remove_unheld()).await;
+        }
         let asked_for = asked_for.lock();
         asked_for.clone()
     }
@@ -218,6 +246,39 @@ mod tests {
             3,
             "until it works"
         );
+    }
+
+    #[test]
+    fn what_is_told_of_a_pod_while_it_is_removed_removes_it_no_second_time() {
+        let leaving = |uid: &str, revision| Leaving {
+            by: Holder {
+                node: "e1".parse().unwrap(),
+                session: "one".to_owned(),
+            },
+            pod: PodRef {
+                node: "e1".parse().unwrap(),
+                namespace: "shop".to_owned(),
+                name: "web".to_owned(),
+                uid: uid.to_owned(),
+            },
+            revision: Revision(revision),
+            tries: 0,
+        };
+        let unheld = UnheldPods::default();
+        let waits = || unheld.waiting.lock().len();
+        unheld.put(leaving("u", 7));
+        let under_way = unheld.waiting.lock().pop_front().unwrap();
+        unheld.put(leaving("u", 8));
+        unheld.remove(&under_way.pod);
+        assert_eq!(waits(), 0, "before the answer");
+        unheld.put(leaving("u", 9));
+        assert_eq!(waits(), 0, "after it");
+        unheld.put(leaving("v", 10));
+        assert_eq!(waits(), 1, "the next pod of that name");
+        for number in 0..=MAX_REMOVED {
+            unheld.remove(&leaving(&number.to_string(), 1).pod);
+        }
+        assert_eq!(unheld.removed.lock().len(), MAX_REMOVED);
     }
 
     #[tokio::test(start_paused = true)]
