@@ -148,8 +148,8 @@ const fn cluster_wide(group: &'static str, resource: &'static str, verb: &'stati
 pub struct Found {
     /// A client with cloudcore's own credentials.
     pub client: kube::Client,
-    /// The same, for watches that are many: they share connections.
-    pub watching: kube::Client,
+    /// What others are made by.
+    config: kube::Config,
     /// Where it is, as `host:port`: what the raw tunnels of pods lead to.
     pub address: String,
 }
@@ -162,14 +162,16 @@ pub async fn find(kubeconfig: Option<&Path>) -> Result<Found, ConnectError> {
     };
     let config = of_cloudcore(config);
     let address = address_of(&config.cluster_url);
-    let unusable = |error| ConnectError::Client(Box::new(error));
     let client = client(config.clone()).map_err(unusable)?;
-    let watching = watching_client(&config).map_err(unusable)?;
     Ok(Found {
         client,
-        watching,
+        config,
         address,
     })
+}
+
+fn unusable(error: kube::Error) -> ConnectError {
+    ConnectError::Client(Box::new(error))
 }
 
 fn of_cloudcore(mut config: kube::Config) -> kube::Config {
@@ -199,7 +201,9 @@ async fn from_file(path: &Path) -> Result<kube::Config, ConnectError> {
 
 /// Checks every right and chooses the way of impersonation by trying.
 pub async fn examine(found: &Found) -> Result<Api, ConnectError> {
-    let api = Api::new(found.client.clone(), Impersonation::Constrained).watching_by(found.watching.clone());
+    // Here, for a replica alone has watches: each client runs a credential plugin of the kubeconfig.
+    let watching = watching_client(&found.config).map_err(unusable)?;
+    let api = Api::new(found.client.clone(), Impersonation::Constrained).watching_by(watching);
     let missing = missing_rights(&api).await?;
     if !missing.is_empty() {
         return Err(ConnectError::Rights(missing));
@@ -271,6 +275,29 @@ mod tests {
             .iter()
             .find(|(name, _)| *name == header::USER_AGENT);
         assert!(agent.is_some_and(|(_, agent)| agent.as_bytes().starts_with(b"cloudcore/")));
+    }
+
+    #[tokio::test]
+    async fn a_command_runs_a_credential_plugin_no_more_often_than_its_one_client_needs() {
+        let folder = std::env::temp_dir().join(format!("cloudcore-plugin-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let (file, runs) = (folder.join("kubeconfig"), folder.join("runs"));
+        let credential = r#"{"apiVersion":"client.authentication.k8s.io/v1","kind":"ExecCredential","status":{"token":"t"}}"#;
+        let script = format!("echo run >>{}; echo '{credential}'", runs.display());
+        let version = "client.authentication.k8s.io/v1";
+        let plugin = json!({ "apiVersion": version, "command": "sh", "args": ["-c", script], "interactiveMode": "Never" });
+        // A YAML of one line.
+        let kubeconfig = json!({
+            "clusters": [{ "name": "c", "cluster": { "server": "https://127.0.0.1:1" } }],
+            "users": [{ "name": "u", "user": { "exec": plugin } }],
+            "contexts": [{ "name": "x", "context": { "cluster": "c", "user": "u" } }],
+            "current-context": "x",
+        });
+        std::fs::write(&file, kubeconfig.to_string()).unwrap();
+        find(Some(&file)).await.unwrap();
+        let ran = std::fs::read_to_string(&runs).unwrap().lines().count();
+        std::fs::remove_dir_all(&folder).unwrap();
+        assert_eq!(ran, 2, "for its TLS and for its requests");
     }
 
     #[test]
