@@ -110,10 +110,19 @@ impl Cluster {
             revision: Revision(0),
         };
         list_whole(self.api(), Actor::Cloudcore, &source, &mut gathered).await?;
-        let Gathered { pods, revision, .. } = gathered;
+        let Gathered {
+            mut pods, revision, ..
+        } = gathered;
+        // Where there is no room for all of them, those that a device has long had come before new ones.
+        pods.sort_by(|(one, _), (other, _)| one.cmp(other));
+        let pods: Vec<PodEntry> = pods.into_iter().map(|(_, pod)| pod).collect();
+        let listed: Vec<ObjectKey> = pods.iter().map(|pod| pod.object.key.clone()).collect();
         undo.armed = false;
         self.inner.index.write().fold(node, pods, revision);
         self.inner.wants.notify_one();
+        for pod in &listed {
+            self.say_if_no_room(node, pod);
+        }
         Ok(revision)
     }
 
@@ -260,6 +269,7 @@ impl Cluster {
     fn wrote_pod(&self, pod: &PodRef, json: &[u8]) {
         if let Some(entry) = self.newer_pod(&pod.node, json) {
             self.inner.index.write().refresh_pod(&pod.node, entry);
+            self.say_if_no_room(&pod.node, &pod.key());
             // It may name what nobody watches yet, and its echo is no news.
             self.inner.wants.notify_one();
         }
@@ -303,7 +313,8 @@ impl Drop for Undo<'_> {
 struct Gathered<'a> {
     cluster: &'a Cluster,
     node: &'a NodeName,
-    pods: Vec<PodEntry>,
+    /// Each with when it was made.
+    pods: Vec<(String, PodEntry)>,
     revision: Revision,
 }
 
@@ -314,7 +325,9 @@ impl Sink for Gathered<'_> {
 
     fn put(&mut self, meta: &ThinMeta<'_>, object: &[u8]) {
         if !meta.is_mirror() {
-            self.pods.extend(self.cluster.pod_entry(self.node, object));
+            let entry = self.cluster.pod_entry(self.node, object);
+            let made = || meta.creation_timestamp.clone().into_owned();
+            self.pods.extend(entry.map(|entry| (made(), entry)));
         }
     }
 

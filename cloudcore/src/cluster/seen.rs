@@ -100,8 +100,10 @@ impl Cluster {
 
     fn fold_event(&self, node: &NodeName, json: &[u8]) {
         if let Some(pod) = self.newer_pod(node, json) {
+            let key = pod.object.key.clone();
             self.inner.index.write().put_pod(node, pod);
             self.inner.wants.notify_one();
+            self.say_if_no_room(node, &key);
         }
     }
 

@@ -18,6 +18,9 @@ pub(super) struct ThinMeta<'a> {
     pub(super) namespace: Cow<'a, str>,
     #[serde(borrow, default)]
     resource_version: Cow<'a, str>,
+    /// As text it sorts as it came to be.
+    #[serde(borrow, default)]
+    pub(super) creation_timestamp: Cow<'a, str>,
     #[serde(borrow, default)]
     annotations: Option<ThinAnnotations<'a>>,
 }

@@ -24,6 +24,11 @@ use super::api::{Actor, Call};
 /// ConfigMaps and Secrets that one pod may name: each is a watch of its own at the API server.
 pub(super) const MAX_REFERENCES: usize = 512;
 
+/// ConfigMaps and Secrets that all pods of one node may name together: a device that is taken over cannot make its
+/// pods, but whoever makes pods could have a replica hold a thousand times what one may name. 110 pods with 18 of their
+/// own each, or 23 connections to the API server.
+pub(super) const MAX_OF_NODE: usize = 2_048;
+
 /// Between two Events of one pod: they are kept for an hour.
 const AGAIN: Duration = Duration::from_mins(30);
 
@@ -38,6 +43,8 @@ const GAP: Duration = Duration::from_millis(100);
 pub(super) enum Unsent {
     /// It names so many ConfigMaps and Secrets.
     References(usize),
+    /// With what it names its node's pods would name too many, and there is no room for it yet.
+    Room,
     /// With what it names it does not fit one closure.
     Closure,
 }
@@ -46,30 +53,42 @@ impl Unsent {
     const fn reason(self) -> &'static str {
         match self {
             Self::References(_) => "TooManyReferences",
+            Self::Room => "TooManyReferencesOfNode",
             Self::Closure => "TooLarge",
         }
     }
 
     fn text(self, node: &NodeName) -> String {
-        let (what, remedy) = match self {
-            Self::References(names) => (
-                format!(
-                    "it names {names} ConfigMaps and Secrets, and a pod of an edge node may name {MAX_REFERENCES}"
-                ),
-                "put more into each of them",
+        let what = match self {
+            Self::References(names) => format!(
+                "it names {names} ConfigMaps and Secrets, and a pod of an edge node may name {MAX_REFERENCES}"
             ),
-            Self::Closure => (
+            Self::Room => format!(
+                "with what it names the pods of this node would name more than {MAX_OF_NODE} ConfigMaps and Secrets"
+            ),
+            Self::Closure => {
                 "with the ConfigMaps and Secrets that it names it is more than 64 MiB (compressed), or than 4096 objects"
-                    .to_owned(),
-                "name fewer or smaller ones",
-            ),
+                    .to_owned()
+            }
         };
-        format!(
-            "Not sent to node {node}, where what there is of it stays as it is: {what}. In what the pod is made \
-             from {remedy}, and delete this pod: it goes when the node is connected, and with --force where the \
-             node has had it"
-        )
+        let remedy = match self {
+            Self::References(_) => instead("put more into each of them"),
+            Self::Closure => instead("name fewer or smaller ones"),
+            Self::Room => {
+                "It is sent when others have gone: put more into each of them, or have fewer such pods on this node"
+                    .to_owned()
+            }
+        };
+        format!("Not sent to node {node}, where what there is of it stays as it is: {what}. {remedy}")
     }
+}
+
+/// What to do about a pod that is never sent.
+fn instead(remedy: &str) -> String {
+    format!(
+        "In what the pod is made from {remedy}, and delete this pod: it goes when the node is connected, and with \
+         --force where the node has had it"
+    )
 }
 
 /// What is to be written.
@@ -152,6 +171,18 @@ impl Cluster {
         }
     }
 
+    /// The same of a pod that its node has no room for.
+    pub(super) fn say_if_no_room(&self, node: &NodeName, pod: &ObjectKey) {
+        let uid = {
+            let index = self.inner.index.read();
+            let held = index.pod(node, pod).filter(|_| index.has_no_room(node, pod));
+            held.map(|entry| entry.object.version.uid.clone())
+        };
+        if let Some(uid) = uid {
+            self.say_unsent(node, pod, &uid, Unsent::Room);
+        }
+    }
+
     /// The same of a pod that with all that it names is too large for the link.
     pub fn say_too_large(&self, node: &NodeName, pod: &ObjectKey) {
         let uid = {
@@ -189,16 +220,21 @@ mod tests {
 
     use http::{Method, StatusCode};
     use protocol::desired::{AbsentReason, Found, View};
-    use protocol::object::Kind;
+    use protocol::object::{Kind, Revision};
     use tokio::time::timeout;
 
     use super::*;
     use crate::cluster::testing::cluster;
 
     fn pod(names: usize, revision: u64) -> String {
-        let volume = |index| json!({ "configMap": { "name": format!("c{index}"), "optional": true } });
+        pod_named("web", names, revision)
+    }
+
+    fn pod_named(pod: &str, names: usize, revision: u64) -> String {
+        let volume = |index| json!({ "configMap": { "name": format!("{pod}{index}"), "optional": true } });
         let volumes: Vec<Value> = (0..names).map(volume).collect();
-        let metadata = json!({ "name": "web", "namespace": "shop", "uid": "u", "resourceVersion": revision.to_string() });
+        let metadata =
+            json!({ "name": pod, "namespace": "shop", "uid": "u", "resourceVersion": revision.to_string() });
         json!({ "metadata": metadata, "spec": { "nodeName": "e1", "volumes": volumes } }).to_string()
     }
 
@@ -236,5 +272,47 @@ mod tests {
         cluster.saw_pod(&key, pod(MAX_REFERENCES, 7).as_bytes());
         assert!(matches!(view.find(&key), Found::Object(_)));
         assert_eq!(view.closure(&key).len(), MAX_REFERENCES);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pod_that_its_node_has_no_room_for_is_not_sent_and_its_event_says_what_it_waits_for() {
+        let events = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&events);
+        let cluster = cluster(move |asked| {
+            if asked.is(&Method::POST, "/api/v1/namespaces/shop/events") {
+                seen.lock().push(asked.body);
+            }
+            (StatusCode::CREATED, json!({}))
+        });
+        let node: NodeName = "e1".parse().unwrap();
+        let _session = cluster.subscribe(&node);
+        let view = cluster.view(&node);
+        let key = |pod: usize| ObjectKey::new(Kind::Pod, "shop", format!("p{pod}"));
+        let last = MAX_OF_NODE / MAX_REFERENCES;
+        for number in 0..=last {
+            let pod = pod_named(&key(number).name, MAX_REFERENCES, 5 + number as u64);
+            cluster.saw_pod(&key(number), pod.as_bytes());
+        }
+        assert_eq!(view.keys(Kind::ConfigMap).len(), MAX_OF_NODE);
+        assert!(matches!(
+            view.find(&key(last)),
+            Found::Absent(AbsentReason::TooLarge)
+        ));
+        let _: Result<(), _> = timeout(AGAIN / 2, cluster.write_unsent()).await;
+        let event = {
+            let events = events.lock();
+            assert_eq!(events.len(), 1, "{events:?}");
+            events[0].clone()
+        };
+        assert_eq!(event["involvedObject"]["name"], key(last).name);
+        let message = event["message"].as_str().unwrap();
+        assert!(
+            message.contains("more than 2048") && message.contains("when others have gone"),
+            "{message}"
+        );
+
+        let gone = pod_named("p0", MAX_REFERENCES, 99);
+        cluster.lost_pod(&key(0), Revision(99), gone.as_bytes());
+        assert!(matches!(view.find(&key(last)), Found::Object(_)));
     }
 }

@@ -15,6 +15,7 @@
 mod devices;
 mod fold;
 mod gone;
+mod room;
 mod told;
 mod view;
 
@@ -51,7 +52,8 @@ pub struct PodEntry {
     pub object: Arc<Object>,
     /// The ConfigMaps and Secrets that it names.
     pub refs: BTreeSet<ObjectKey>,
-    /// It names more than a pod of an edge node may: `refs` is empty, and it is not sent.
+    /// It names more than a pod of an edge node may, or than there is room for at its node: `refs` is empty, and it is
+    /// not sent.
     pub withheld: bool,
 }
 
@@ -76,6 +78,10 @@ struct Edge {
     lists: usize,
     tombs: HashMap<ObjectKey, Revision>,
     feeds: Vec<Arc<Dirty>>,
+    /// How many ConfigMaps and Secrets its pods name, each counted once.
+    names: usize,
+    /// Pods that there is no room for, with what they name.
+    crowd: BTreeMap<ObjectKey, BTreeSet<ObjectKey>>,
 }
 
 impl Edge {

@@ -201,7 +201,8 @@ impl Index {
         }
     }
 
-    pub(super) fn keep_pod(&mut self, node: &NodeName, pod: PodEntry) {
+    pub(super) fn keep_pod(&mut self, node: &NodeName, mut pod: PodEntry) {
+        self.seat(node, &mut pod);
         let Some(edge) = self.edges.get_mut(node) else {
             return;
         };
@@ -228,6 +229,7 @@ impl Index {
             let pods = named.users.entry(node.clone()).or_default();
             if *pods == 0 {
                 self.namings += 1;
+                edge.names += 1;
             }
             *pods += 1;
         }
@@ -237,6 +239,9 @@ impl Index {
                 self.remember(node, &before.object);
             }
             self.release(node, &key, &before.refs);
+            if !before.refs.is_empty() {
+                self.seat_others(node);
+            }
         }
         if new_namespace {
             self.mark_services_of(node, &key.namespace);
@@ -248,6 +253,7 @@ impl Index {
             return;
         };
         let Some(pod) = edge.pods.remove(key) else { return };
+        edge.crowd.remove(key);
         edge.mark(key);
         let last_of_namespace = !edge.has_namespace(&key.namespace);
         self.mark_refs(node, &pod.refs);
@@ -256,6 +262,7 @@ impl Index {
         if last_of_namespace {
             self.mark_services_of(node, &key.namespace);
         }
+        self.seat_others(node);
     }
 
     fn mark_refs(&self, node: &NodeName, refs: &BTreeSet<ObjectKey>) {
@@ -292,6 +299,9 @@ impl Index {
                 if *count == 0 {
                     self.namings += 1;
                     named.users.remove(node);
+                    if let Some(edge) = self.edges.get_mut(node) {
+                        edge.names -= 1;
+                    }
                 }
             }
             if named.users.is_empty() {

@@ -88,3 +88,27 @@ fn names_from_the_edge_cannot_leave_their_place_in_a_path() {
         assert!(!is_path_segment(bad), "{bad}");
     }
 }
+
+#[tokio::test]
+async fn where_there_is_no_room_for_all_pods_the_youngest_waits_whatever_its_name() {
+    const EACH: usize = 512;
+    let pod = |number: usize| {
+        let volume = |index| json!({ "configMap": { "name": format!("p{number}-{index}") } });
+        let volumes: Vec<Value> = (0..EACH).map(volume).collect();
+        let metadata = json!({ "name": format!("p{number}"), "namespace": "shop", "uid": "u", "resourceVersion": "5",
+            "creationTimestamp": format!("2026-01-0{}T00:00:00Z", 9 - number) });
+        json!({ "metadata": metadata, "spec": { "nodeName": "e1", "volumes": volumes } })
+    };
+    let pods: Vec<Value> = (0..5).map(pod).collect();
+    let list = json!({ "metadata": { "resourceVersion": "7" }, "items": pods });
+    let cluster = cluster(move |_| (StatusCode::OK, list.clone()));
+    let node: NodeName = "e1".parse().unwrap();
+    let _session = cluster.subscribe(&node);
+    cluster.consistent_pods(&node).await.unwrap();
+    let has_no_room = |number: usize| {
+        let key = ObjectKey::new(Kind::Pod, "shop", format!("p{number}"));
+        cluster.inner.index.read().has_no_room(&node, &key)
+    };
+    let waiting: Vec<usize> = (0..5).filter(|number| has_no_room(*number)).collect();
+    assert_eq!(waiting, [0]);
+}
