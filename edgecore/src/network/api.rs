@@ -1,8 +1,10 @@
 //! The API server as pods reach it: `default/kubernetes`, on the device, through the tunnel.
 //!
 //! ```text
-//! pod ── TLS to 10.96.0.1:443 ──► lo ──► this listener ══ kube-api-tcp ══► cloudcore ──► API server
+//! pod ── TLS to 10.96.0.1:443 ──► lo ──► our listener ══ kube-api-tcp ══► cloudcore ──► API server
 //! ```
+//!
+//! [`doors`] says where it listens.
 //!
 //! Bytes pass as they are: no certificate, no token and no request is read here. While the link
 //! is down a connection is closed at once, so that clients in pods see an error and try again
@@ -10,6 +12,7 @@
 //!
 //! **Invariant:** at most [`MAX_CONNECTIONS`] connections are open; what is over that is closed.
 
+mod doors;
 mod refusals;
 
 use std::fmt;
@@ -22,23 +25,23 @@ use k8s_openapi::api::core::v1::Service;
 use nix::sys::socket::{setsockopt, sockopt};
 use protocol::transport::Stream;
 use thiserror::Error;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::nat::{Door, Translation};
 use super::netlink;
 use crate::state::Desired;
 
+use doors::Doors;
 use refusals::Refusals;
 pub use refusals::Whose;
 
 /// Of the 256 tunnels that a node may have, those that pods may hold; the rest stays for
 /// `kubectl logs` and `exec`.
 pub const MAX_CONNECTIONS: usize = 192;
-/// How long to wait before the address or the port is tried again.
-const RETRY: Duration = Duration::from_secs(10);
 /// How long a pod that vanished without a word keeps its connection: three probes after this.
 const KEEPALIVE_SECONDS: u32 = 60;
 
@@ -111,11 +114,21 @@ pub async fn follow(desired: Desired, wanted: watch::Sender<Option<ApiEndpoint>>
     }
 }
 
+/// The listener's side of what [`super::iptables`] does for it.
+#[derive(Debug)]
+pub struct Translator {
+    /// Where connections are to be sent.
+    pub door: watch::Sender<Option<Door>>,
+    /// Whether they are.
+    pub translation: watch::Receiver<Translation>,
+}
+
 /// Serves whatever `wanted` says until `stop`, following every change of it.
 pub async fn run(
     mut wanted: watch::Receiver<Option<ApiEndpoint>>,
     dial: Dial,
     whose: Whose,
+    mut translator: Translator,
     stop: CancellationToken,
 ) {
     let refusals = Refusals::new(whose);
@@ -123,7 +136,7 @@ pub async fn run(
     while !stop.is_cancelled() {
         let over = stop.child_token();
         let endpoint = *wanted.borrow_and_update();
-        tokio::join!(hold(endpoint, &ahead, &over), async {
+        tokio::join!(hold(endpoint, &ahead, &mut translator, &over), async {
             tokio::select! {
                 () = changed(&mut wanted) => over.cancel(),
                 () = stop.cancelled() => {}
@@ -133,33 +146,40 @@ pub async fn run(
 }
 
 /// Ends at the next change; never, when nobody can change it any more.
-pub(super) async fn changed(wanted: &mut watch::Receiver<Option<ApiEndpoint>>) {
+pub(super) async fn changed<T>(wanted: &mut watch::Receiver<T>) {
     if wanted.changed().await.is_err() {
         std::future::pending::<()>().await;
     }
 }
 
 /// Claims the address, serves it, and gives it back.
-async fn hold(endpoint: Option<ApiEndpoint>, ahead: &Arc<Ahead>, stop: &CancellationToken) {
+async fn hold(
+    endpoint: Option<ApiEndpoint>,
+    ahead: &Arc<Ahead>,
+    translator: &mut Translator,
+    stop: &CancellationToken,
+) {
     let Some(endpoint) = endpoint else {
         stop.cancelled().await;
         return;
     };
-    while !stop.is_cancelled() {
-        match claim(endpoint).await {
-            Ok(listener) => {
-                tracing::info!(%endpoint, "pods reach the API server here");
-                serve(listener, ahead, stop).await;
-            }
-            Err(error) => {
-                tracing::warn!(%endpoint, error = %describe(&*error), "pods cannot reach the API server; trying again");
-                tokio::select! {
-                    () = stop.cancelled() => {}
-                    () = tokio::time::sleep(RETRY) => {}
-                }
-            }
+    let mut doors = Doors::closed(endpoint);
+    let mut traffic = Traffic::new(ahead);
+    loop {
+        let look = doors.keep(*translator.translation.borrow_and_update());
+        let door = doors.door();
+        translator
+            .door
+            .send_if_modified(|told| std::mem::replace(told, door) != door);
+        tokio::select! {
+            () = stop.cancelled() => break,
+            () = traffic.carry(&doors) => {}
+            () = changed(&mut translator.translation) => {}
+            () = tokio::time::sleep(look) => {}
         }
     }
+    drop((doors, traffic));
+    translator.door.send_replace(None);
     if let Err(error) = netlink::remove(endpoint.address) {
         tracing::warn!(%endpoint, error = %describe(&error), "the address stays on the loopback device");
     }
@@ -171,55 +191,63 @@ fn describe(error: &dyn std::error::Error) -> String {
         .map_or_else(|| error.to_string(), |source| format!("{error}: {source}"))
 }
 
-async fn claim(endpoint: ApiEndpoint) -> Result<TcpListener, BoxError> {
-    netlink::add(endpoint.address)?;
-    Ok(TcpListener::bind((endpoint.address, endpoint.port)).await?)
+/// The connections that are open; dropping it ends them all.
+struct Traffic {
+    ahead: Arc<Ahead>,
+    room: Arc<Semaphore>,
+    open: JoinSet<()>,
 }
 
-/// Splices every connection that arrives, until `stop`; then ends them all.
-async fn serve(listener: TcpListener, ahead: &Arc<Ahead>, stop: &CancellationToken) {
-    let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let mut open = JoinSet::new();
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            Some(_) = open.join_next() => {}
-            accepted = listener.accept() => match accepted {
-                Ok((pod, from)) => admit((pod, from), ahead, &room, &mut open),
-                Err(error) => {
-                    tracing::warn!(%error, "a pod's connection to the API server was not accepted");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
+impl Traffic {
+    fn new(ahead: &Arc<Ahead>) -> Self {
+        Self {
+            ahead: Arc::clone(ahead),
+            room: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
+            open: JoinSet::new(),
+        }
+    }
+
+    /// Splices every connection that arrives; never ends.
+    ///
+    /// # Cancel safety
+    ///
+    /// No connection is lost: those that are open stay so.
+    async fn carry(&mut self, doors: &Doors) {
+        loop {
+            tokio::select! {
+                Some(_) = self.open.join_next() => {}
+                accepted = doors.accept() => match accepted {
+                    Ok((pod, from)) => self.admit(pod, from),
+                    Err(error) => {
+                        tracing::warn!(%error, "a pod's connection to the API server was not accepted");
+                        tokio::time::sleep(Duration::from_millis(100)).await;
+                    }
                 }
             }
         }
     }
-}
 
-fn admit(
-    (pod, from): (TcpStream, SocketAddr),
-    ahead: &Arc<Ahead>,
-    room: &Arc<Semaphore>,
-    open: &mut JoinSet<()>,
-) {
-    let Ok(place) = Arc::clone(room).try_acquire_owned() else {
-        tracing::warn!("pods hold {MAX_CONNECTIONS} connections to the API server; one more is refused");
-        return;
-    };
-    let ahead = Arc::clone(ahead);
-    open.spawn(async move {
-        match (ahead.dial)().await {
-            Ok(tunnel) => {
-                if let Err(error) = splice(pod, tunnel).await {
-                    tracing::debug!(%error, "a pod's connection to the API server ended");
+    fn admit(&mut self, pod: TcpStream, from: SocketAddr) {
+        let Ok(place) = Arc::clone(&self.room).try_acquire_owned() else {
+            tracing::warn!("pods hold {MAX_CONNECTIONS} connections to the API server; one more is refused");
+            return;
+        };
+        let ahead = Arc::clone(&self.ahead);
+        self.open.spawn(async move {
+            match (ahead.dial)().await {
+                Ok(tunnel) => {
+                    if let Err(error) = splice(pod, tunnel).await {
+                        tracing::debug!(%error, "a pod's connection to the API server ended");
+                    }
                 }
+                Err(DialError::Offline) => {
+                    tracing::debug!(%from, "a pod's connection is closed: the link is down");
+                }
+                Err(DialError::Refused(error)) => ahead.say_refused(&pod, from, &*error),
             }
-            Err(DialError::Offline) => {
-                tracing::debug!(%from, "a pod's connection is closed: the link is down");
-            }
-            Err(DialError::Refused(error)) => ahead.say_refused(&pod, from, &*error),
-        }
-        drop(place);
-    });
+            drop(place);
+        });
+    }
 }
 
 impl Ahead {

@@ -17,15 +17,16 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::api::{ApiEndpoint, changed};
-use super::nat::{self, Jump, Nat};
-use super::pod_cidr::PodCidr;
+use super::api::changed;
+use super::nat::{self, Door, Jump, Nat, Translation};
 
 /// The program, which has to be there.
 const PROGRAM: &str = "iptables";
 const RESTORE: &str = "iptables-restore";
 /// How often somebody may take the rules away without lasting harm; the kubelet looks as often at its own.
 const LOOK: Duration = Duration::from_mins(1);
+/// How soon it is tried again: the lock of the tables may be held for long while a device boots.
+const AGAIN: Duration = Duration::from_secs(10);
 /// Another program may hold the lock of the tables for as long, in seconds.
 const LOCK: &str = "5";
 /// No run takes longer, the wait for the lock included.
@@ -54,21 +55,25 @@ pub fn is_installed() -> bool {
     is_there(PROGRAM) && is_there(RESTORE)
 }
 
-/// Keeps the rules until `stop`: what `masquerade` says at each look, and the API server's address.
+/// Keeps the rules until `stop`: what `ranges` says at each look, and the way to the newest `door`. Tells by
+/// `translation` whether connections come to that door's own port.
 pub async fn keep(
-    masquerade: impl Fn() -> Option<PodCidr>,
-    mut api: watch::Receiver<Option<ApiEndpoint>>,
+    ranges: impl Fn() -> Nat,
+    mut door: watch::Receiver<Option<Door>>,
+    translation: watch::Sender<Translation>,
     stop: CancellationToken,
 ) {
     let mut held = Held::default();
     loop {
         let nat = Nat {
-            masquerade: masquerade(),
-            api: *api.borrow_and_update(),
+            door: *door.borrow_and_update(),
+            ..ranges()
         };
-        held.hold(nat).await;
+        let told = held.hold(nat).await;
+        translation.send_if_modified(|before| std::mem::replace(before, told) != told);
+        let look = if held.trouble.is_some() { AGAIN } else { LOOK };
         let pause = async {
-            let _ = timeout(LOOK, changed(&mut api)).await;
+            let _ = timeout(look, changed(&mut door)).await;
         };
         tokio::select! {
             () = stop.cancelled() => return,
@@ -81,34 +86,62 @@ pub async fn keep(
 #[derive(Default)]
 struct Held {
     written: Option<Nat>,
-    trouble: Option<String>,
+    trouble: Option<Trouble>,
+}
+
+/// What the kernel does not do.
+#[derive(Debug, PartialEq, Eq)]
+enum Trouble {
+    /// Nothing of it.
+    All(String),
+    /// It sends no connections to a port of ours.
+    OwnPort(String),
 }
 
 impl Held {
-    async fn hold(&mut self, nat: Nat) {
-        let trouble = match ensure(&nat).await {
+    async fn hold(&mut self, nat: Nat) -> Translation {
+        let (written, trouble) = match ensure(&nat).await {
             Ok(done) => {
-                if self.written.replace(nat) == Some(nat) && done == Done::Written {
+                if self.written == Some(nat) && done == Done::Written {
                     tracing::warn!("somebody took the address translation of pods away; it is put back");
                 }
-                None
+                (Some(nat), None)
             }
             Err(error) => {
-                self.written = None;
-                Some(error.to_string())
+                let (nat, error) = (nat.without_own_port(), error.to_string());
+                match ensure(&nat).await {
+                    Ok(_) => (Some(nat), Some(Trouble::OwnPort(error))),
+                    Err(_) => (None, Some(Trouble::All(error))),
+                }
             }
         };
-        if self.trouble != trouble {
-            if let Some(error) = &trouble {
-                tracing::error!(
-                    error,
-                    "the address translation of pods cannot be set up: they may not reach other machines"
-                );
-            } else {
-                tracing::info!("the address translation of pods is set up again");
-            }
-            self.trouble = trouble;
+        let translation = match (nat.door, &trouble) {
+            (None, _) => Translation::Untold,
+            (Some(_), None) => Translation::Holds,
+            (Some(_), Some(_)) => Translation::Fails,
+        };
+        self.written = written;
+        self.tell(trouble);
+        translation
+    }
+
+    fn tell(&mut self, trouble: Option<Trouble>) {
+        if self.trouble == trouble {
+            return;
         }
+        match &trouble {
+            Some(Trouble::All(error)) => tracing::error!(
+                error,
+                "the address translation of pods cannot be set up: they may not reach other machines"
+            ),
+            Some(Trouble::OwnPort(error)) => tracing::warn!(
+                error,
+                "pods' connections to the API server cannot be sent to a port of edgecore's own: it listens on the \
+                 Service's port, which nothing else on this device can have then"
+            ),
+            None => tracing::info!("the address translation of pods is set up again"),
+        }
+        self.trouble = trouble;
     }
 }
 
@@ -154,14 +187,14 @@ pub async fn remove() {
             }
         }
     }
-    for chain in nat::CHAINS {
-        let _ = iptables(&["-F", chain]).await;
-        let _ = iptables(&["-X", chain]).await;
+    for (table, chain) in nat::CHAINS {
+        let _ = iptables(&["-t", table, "-F", chain]).await;
+        let _ = iptables(&["-t", table, "-X", chain]).await;
     }
 }
 
 async fn iptables(args: &[&str]) -> Result<(), IptablesError> {
-    let args = [&["-w", LOCK, "-t", "nat"], args].concat();
+    let args = [&["-w", LOCK], args].concat();
     run(PROGRAM, &args, "").await
 }
 
@@ -201,68 +234,4 @@ async fn run(program: &'static str, args: &[&str], input: &str) -> Result<(), Ip
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Runs in a network namespace of its own, started by the test below.
-    #[tokio::test]
-    #[ignore = "needs a network namespace of its own; the next test makes one and runs this in it"]
-    async fn inside_a_namespace() {
-        let address = "10.96.0.1".parse().unwrap();
-        let nat = Nat {
-            masquerade: Some(PodCidr::DEFAULT),
-            api: Some(ApiEndpoint { address, port: 443 }),
-        };
-        let foreign = ["-A", "PREROUTING", "-d", "192.0.2.1", "-j", "RETURN"];
-        iptables(&foreign).await.unwrap();
-        assert_eq!(ensure(&nat).await.unwrap(), Done::Written);
-        assert_eq!(
-            rules("PREROUTING"),
-            ["-j TOMBOLO-API", "-d 192.0.2.1/32 -j RETURN"]
-        );
-        assert_eq!(rules("OUTPUT"), ["-j TOMBOLO-API"]);
-        assert_eq!(rules("POSTROUTING"), ["-j TOMBOLO-MASQ"]);
-
-        // Nothing stands there twice, and what stands there is ours.
-        iptables(&["-F", "TOMBOLO-API"]).await.unwrap();
-        assert_eq!(ensure(&nat).await.unwrap(), Done::AsBefore);
-        assert_eq!(rules("TOMBOLO-MASQ").len(), 2);
-        assert_eq!(rules("TOMBOLO-API").len(), 1);
-        assert_eq!(rules("POSTROUTING").len(), 1);
-
-        // A firewall that begins anew.
-        iptables(&["-F"]).await.unwrap();
-        assert_eq!(ensure(&nat).await.unwrap(), Done::Written);
-        assert_eq!(rules("TOMBOLO-MASQ").len(), 2);
-        assert_eq!(rules("POSTROUTING").len(), 1);
-
-        iptables(&["-A", "OUTPUT", "-j", "TOMBOLO-API"]).await.unwrap();
-        iptables(&foreign).await.unwrap();
-        remove().await;
-        assert_eq!(rules("PREROUTING"), ["-d 192.0.2.1/32 -j RETURN"]);
-        for chain in nat::CHAINS {
-            assert!(iptables(&["-F", chain]).await.is_err(), "{chain} is gone");
-        }
-    }
-
-    /// The rules of a chain, without its name.
-    fn rules(chain: &str) -> Vec<String> {
-        let args = ["-t", "nat", "-S", chain];
-        let output = std::process::Command::new(PROGRAM).args(args).output().unwrap();
-        let text = String::from_utf8(output.stdout).unwrap();
-        let rule = |line: &str| Some(line.strip_prefix("-A ")?.split_once(' ')?.1.to_owned());
-        text.lines().filter_map(rule).collect()
-    }
-
-    #[test]
-    fn rules_come_once_come_back_and_go_and_nobody_elses_are_touched() {
-        let script = "exec \"$0\" --exact network::iptables::tests::inside_a_namespace --ignored";
-        let ran = std::process::Command::new("unshare")
-            .args(["-rn", "sh", "-c", script])
-            .arg(std::env::current_exe().unwrap())
-            .output()
-            .unwrap();
-        let text = String::from_utf8_lossy(&ran.stdout);
-        assert!(ran.status.success() && text.contains("1 passed"), "{text}");
-    }
-}
+mod tests;

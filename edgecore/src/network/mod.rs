@@ -12,9 +12,12 @@
 
 pub mod api;
 pub mod conflist;
+pub mod in_use;
 pub mod iptables;
 pub mod nat;
 pub mod netlink;
 pub mod plugin;
 pub mod pod_cidr;
 pub mod routes;
+#[cfg(test)]
+mod testing;

@@ -4,34 +4,64 @@
 //!   the whole range. The bridge plugin can do it by itself (`ipMasq`), with a chain for each pod: that is several
 //!   runs of iptables at each start and again at each end, and chains that a firewall's reload takes away
 //!   are not made again while the pod lives.
-//! - **The API server's address** is on `lo`, so it is one of the device's own. portmap sends every such address
-//!   to the pod that publishes the port: with a pod that has `hostPort: 443` no pod would reach the API
-//!   server any more. It is let through before portmap sees it.
+//! - **The API server's address** is on `lo`, so it is one of the device's own. A web server of the device that
+//!   listens on all addresses at 443 and a listener of ours at that address and port exclude each other:
+//!   whoever comes first wins. So ours has a port of its own, and connections are sent there. That comes
+//!   before portmap, which sends every address of the device to the pod that publishes the port.
+//! - **A firewall** sees the port of ours. Pods may reach it where no rule of the firewall's says otherwise: ours is
+//!   behind them all, and there is one only where the pods' addresses are known.
 //!
 //! Which rules there are is decided here; [`super::iptables`] has the kernel hold them.
 
 use std::fmt::Write as _;
+use std::net::IpAddr;
 
 use super::api::ApiEndpoint;
 use super::pod_cidr::PodCidr;
 
 /// Our chain behind `POSTROUTING`.
 const MASQUERADE: &str = "TOMBOLO-MASQ";
-/// Our chain before `PREROUTING` and `OUTPUT`.
+/// Our chain before `PREROUTING` and `OUTPUT`, and in the table of filters behind `INPUT`.
 const API: &str = "TOMBOLO-API";
+const NAT: &str = "nat";
+const FILTER: &str = "filter";
+
+/// Where the connections of pods to the API server are taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Door {
+    /// Where pods expect the API server.
+    pub endpoint: ApiEndpoint,
+    /// The port of ours on the same address; none where only the Service's own port is listened on.
+    pub own: Option<u16>,
+}
+
+/// Whether connections come to the port of ours.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Translation {
+    /// Nobody has tried yet. What an earlier agent set up may still hold.
+    #[default]
+    Untold,
+    /// The kernel holds the rules.
+    Holds,
+    /// It does not: the Service's own port is to be listened on.
+    Fails,
+}
 
 /// What the device translates for its pods.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Nat {
     /// The range whose pods leave with the device's address; none where the network does it itself.
     pub masquerade: Option<PodCidr>,
-    /// Where pods expect the API server.
-    pub api: Option<ApiEndpoint>,
+    /// The range of all pods, where it is known.
+    pub pods: Option<PodCidr>,
+    /// Where the API server's connections go; none before it is open.
+    pub door: Option<Door>,
 }
 
 /// How a chain of ours is entered from one of the kernel's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Jump {
+    table: &'static str,
     /// `-A` or `-I`: behind what is there, or before it.
     add: &'static str,
     from: &'static str,
@@ -40,56 +70,64 @@ pub struct Jump {
 
 impl Jump {
     /// The arguments which ask whether it is there: [`super::iptables`] reads the exit code.
-    pub fn check(&self) -> [&'static str; 4] {
-        ["-C", self.from, "-j", self.to]
+    pub fn check(&self) -> [&'static str; 6] {
+        ["-t", self.table, "-C", self.from, "-j", self.to]
     }
 
     /// The arguments which add it.
-    pub fn add(&self) -> [&'static str; 4] {
-        [self.add, self.from, "-j", self.to]
+    pub fn add(&self) -> [&'static str; 6] {
+        ["-t", self.table, self.add, self.from, "-j", self.to]
     }
 
     /// The arguments which take it away.
-    pub fn remove(&self) -> [&'static str; 4] {
-        ["-D", self.from, "-j", self.to]
+    pub fn remove(&self) -> [&'static str; 6] {
+        ["-t", self.table, "-D", self.from, "-j", self.to]
     }
 }
 
-/// All that there may be of ours, for taking it away.
-pub const CHAINS: [&str; 2] = [MASQUERADE, API];
+/// All chains that there may be of ours, each with its table, for taking them away.
+pub const CHAINS: [(&str, &str); 3] = [(NAT, MASQUERADE), (NAT, API), (FILTER, API)];
 
 /// Every jump of ours, whether wanted now or not.
-pub fn jumps() -> [Jump; 3] {
-    let before = |from| Jump {
-        add: "-I",
-        from,
-        to: API,
-    };
-    let behind = Jump {
-        add: "-A",
-        from: "POSTROUTING",
-        to: MASQUERADE,
-    };
-    [behind, before("PREROUTING"), before("OUTPUT")]
+pub fn jumps() -> [Jump; 4] {
+    let jump = |table, add, from, to| Jump { table, add, from, to };
+    [
+        jump(NAT, "-A", "POSTROUTING", MASQUERADE),
+        jump(NAT, "-I", "PREROUTING", API),
+        jump(NAT, "-I", "OUTPUT", API),
+        jump(FILTER, "-A", "INPUT", API),
+    ]
 }
 
 impl Nat {
     /// Whether there is anything to translate.
     pub fn is_empty(&self) -> bool {
-        self.masquerade.is_none() && self.api().is_none()
+        self.masquerade.is_none() && self.door().is_none()
+    }
+
+    /// The same without a port of ours: what is left where the kernel does not send connections there.
+    #[must_use]
+    pub fn without_own_port(self) -> Self {
+        let door = self.door.map(|door| Door { own: None, ..door });
+        Self { door, ..self }
     }
 
     /// The jumps that this needs.
     pub fn jumps(&self) -> impl Iterator<Item = Jump> {
-        let (masquerade, api) = (self.masquerade.is_some(), self.api().is_some());
-        jumps().into_iter().filter(move |jump| match jump.to {
-            MASQUERADE => masquerade,
-            _ => api,
+        let (masquerade, door, passes) = (
+            self.masquerade.is_some(),
+            self.door().is_some(),
+            self.passes().is_some(),
+        );
+        jumps().into_iter().filter(move |jump| match jump.table {
+            FILTER => passes,
+            _ if jump.to == MASQUERADE => masquerade,
+            _ => door,
         })
     }
 
     /// Our chains with their rules, for `iptables-restore --noflush`: chains that are named are emptied first,
-    /// all others stay as they are, and all of it counts at once.
+    /// all others stay as they are, and all of a table counts at once.
     pub fn restore(&self) -> String {
         let mut text = String::from("*nat\n");
         if let Some(range) = self.masquerade {
@@ -101,20 +139,39 @@ impl Nat {
                  -A {MASQUERADE} -s {range} ! -d 224.0.0.0/4 -j MASQUERADE\n"
             );
         }
-        if let Some(ApiEndpoint { address, port }) = self.api() {
-            // ACCEPT ends the table for this connection: portmap's rules come later.
+        if let Some(door) = self.door() {
+            let ApiEndpoint { address, port } = door.endpoint;
+            // Either ends the table for this connection: portmap's rules come later. REDIRECT would send it to
+            // the address of the bridge.
+            let to = door.own.map_or_else(
+                || "ACCEPT".to_owned(),
+                |own| format!("DNAT --to-destination {address}:{own}"),
+            );
             let _ = write!(
                 text,
-                ":{API} - [0:0]\n-A {API} -d {address}/32 -p tcp --dport {port} -j ACCEPT\n"
+                ":{API} - [0:0]\n-A {API} -d {address}/32 -p tcp --dport {port} -j {to}\n"
             );
         }
         text.push_str("COMMIT\n");
+        if let Some((range, address, own)) = self.passes() {
+            let _ = write!(
+                text,
+                "*filter\n:{API} - [0:0]\n\
+                 -A {API} -s {range} -d {address}/32 -p tcp --dport {own} -j ACCEPT\nCOMMIT\n"
+            );
+        }
         text
     }
 
     /// The default pod network has IPv4 only, and so has portmap in it.
-    fn api(&self) -> Option<ApiEndpoint> {
-        self.api.filter(|endpoint| endpoint.address.is_ipv4())
+    fn door(&self) -> Option<Door> {
+        self.door.filter(|door| door.endpoint.address.is_ipv4())
+    }
+
+    /// From where, and to which address and port, pods come past a firewall that does not speak of them.
+    fn passes(&self) -> Option<(PodCidr, IpAddr, u16)> {
+        let door = self.door()?;
+        Some((self.pods?, door.endpoint.address, door.own?))
     }
 }
 
@@ -122,16 +179,27 @@ impl Nat {
 mod tests {
     use super::*;
 
-    fn api(address: &str) -> ApiEndpoint {
+    fn door(address: &str, own: Option<u16>) -> Door {
         let address = address.parse().unwrap();
-        ApiEndpoint { address, port: 443 }
+        let endpoint = ApiEndpoint { address, port: 443 };
+        Door { endpoint, own }
     }
+
+    fn adds(nat: &Nat) -> Vec<String> {
+        nat.jumps().map(|jump| jump.add().join(" ")).collect()
+    }
+
+    const BEFORE: [&str; 2] = [
+        "-t nat -I PREROUTING -j TOMBOLO-API",
+        "-t nat -I OUTPUT -j TOMBOLO-API",
+    ];
 
     #[test]
     fn one_rule_masquerades_the_whole_range_but_not_pods_among_themselves() {
         let nat = Nat {
             masquerade: Some(PodCidr::DEFAULT),
-            api: None,
+            pods: Some(PodCidr::DEFAULT),
+            door: None,
         };
         assert_eq!(
             nat.restore(),
@@ -139,30 +207,57 @@ mod tests {
              -A TOMBOLO-MASQ -d 10.86.0.0/16 -j RETURN\n\
              -A TOMBOLO-MASQ -s 10.86.0.0/16 ! -d 224.0.0.0/4 -j MASQUERADE\nCOMMIT\n"
         );
-        let adds: Vec<_> = nat.jumps().map(|jump| jump.add().join(" ")).collect();
-        assert_eq!(adds, ["-A POSTROUTING -j TOMBOLO-MASQ"]);
+        assert_eq!(adds(&nat), ["-t nat -A POSTROUTING -j TOMBOLO-MASQ"]);
     }
 
     #[test]
-    fn the_api_servers_address_is_let_through_before_anything_else() {
+    fn connections_to_the_api_server_go_to_the_port_of_ours_before_anything_else() {
+        let nat = Nat {
+            door: Some(door("10.96.0.1", Some(61_443))),
+            ..Nat::default()
+        };
+        assert_eq!(
+            nat.restore(),
+            "*nat\n:TOMBOLO-API - [0:0]\n\
+             -A TOMBOLO-API -d 10.96.0.1/32 -p tcp --dport 443 -j DNAT --to-destination 10.96.0.1:61443\nCOMMIT\n"
+        );
+        assert_eq!(adds(&nat), BEFORE);
+    }
+
+    #[test]
+    fn pods_whose_range_is_known_come_past_a_firewall_that_does_not_speak_of_them() {
+        let nat = Nat {
+            pods: Some(PodCidr::DEFAULT),
+            door: Some(door("10.96.0.1", Some(61_443))),
+            ..Nat::default()
+        };
+        let filters = "*filter\n:TOMBOLO-API - [0:0]\n\
+             -A TOMBOLO-API -s 10.86.0.0/16 -d 10.96.0.1/32 -p tcp --dport 61443 -j ACCEPT\nCOMMIT\n";
+        assert!(nat.restore().ends_with(filters), "{}", nat.restore());
+        assert_eq!(adds(&nat)[2..], ["-t filter -A INPUT -j TOMBOLO-API"]);
+    }
+
+    #[test]
+    fn without_a_port_of_ours_the_address_is_let_through_as_it_is() {
         let nat = Nat {
             masquerade: None,
-            api: Some(api("10.96.0.1")),
+            pods: Some(PodCidr::DEFAULT),
+            door: Some(door("10.96.0.1", Some(61_443))),
         };
+        let nat = nat.without_own_port();
         assert_eq!(
             nat.restore(),
             "*nat\n:TOMBOLO-API - [0:0]\n\
              -A TOMBOLO-API -d 10.96.0.1/32 -p tcp --dport 443 -j ACCEPT\nCOMMIT\n"
         );
-        let adds: Vec<_> = nat.jumps().map(|jump| jump.add().join(" ")).collect();
-        assert_eq!(adds, ["-I PREROUTING -j TOMBOLO-API", "-I OUTPUT -j TOMBOLO-API"]);
+        assert_eq!(adds(&nat), BEFORE);
     }
 
     #[test]
     fn an_address_of_ipv6_needs_no_rule() {
         let nat = Nat {
-            masquerade: None,
-            api: Some(api("fd00::1")),
+            door: Some(door("fd00::1", None)),
+            ..Nat::default()
         };
         assert!(nat.is_empty());
         assert_eq!(nat.jumps().count(), 0);

@@ -1,7 +1,7 @@
 //! The pods' network: their way to the API server, and what the device translates for them.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use protocol::name::ServiceName;
@@ -11,26 +11,52 @@ use tokio_util::sync::CancellationToken;
 use super::{Parts, whose};
 use crate::cli::Paths;
 use crate::cli::record::Record;
-use crate::network::{api, conflist, iptables};
+use crate::network::api::{self, Translator};
+use crate::network::nat::{Nat, Translation};
+use crate::network::{conflist, in_use, iptables};
 
 /// Serves the API server to pods where `default/kubernetes` says, following its changes, until `stop`.
 pub(super) async fn run(parts: &Parts, stop: CancellationToken) {
     let (wanted, served) = watch::channel(None);
     let dial = parts.link.dialer(ServiceName::KubeApiTcp);
     let whose = whose::whose(parts.desired.clone(), Arc::clone(&parts.reporter));
+    let is_machine = parts.paths.is_machine();
+    let (door, opened) = watch::channel(None);
+    let (told, translation) = watch::channel(if is_machine {
+        Translation::Untold
+    } else {
+        Translation::Fails
+    });
     let translate = async {
-        if parts.paths.is_machine() {
+        if is_machine {
             let file = configuration(&parts.paths);
             // Read at each look: it may come back after it was lost.
-            let masquerade = || conflist::left_to_us(&fs::read_to_string(&file).ok()?);
-            iptables::keep(masquerade, served.clone(), stop.clone()).await;
+            let ranges = || ranges(&file);
+            iptables::keep(ranges, opened, told, stop.clone()).await;
         }
     };
     tokio::join!(
         api::follow(parts.desired.clone(), wanted, stop.clone()),
-        api::run(served.clone(), dial, whose, stop.clone()),
+        api::run(
+            served,
+            dial,
+            whose,
+            Translator { door, translation },
+            stop.clone()
+        ),
         translate,
     );
+}
+
+/// What is to be translated by the network configuration in `file`.
+fn ranges(file: &Path) -> Nat {
+    Nat {
+        masquerade: fs::read_to_string(file)
+            .ok()
+            .and_then(|text| conflist::left_to_us(&text)),
+        pods: file.parent().and_then(in_use::range),
+        door: None,
+    }
 }
 
 /// Where join wrote the pod network, if it did.

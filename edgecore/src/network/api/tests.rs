@@ -3,6 +3,7 @@
 use super::*;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
 /// A dialer whose far ends come out of a channel; without one it is offline.
@@ -39,7 +40,13 @@ async fn served_by(ahead: Arc<Ahead>) -> (SocketAddr, CancellationToken, JoinSet
     let stop = CancellationToken::new();
     let mut tasks = JoinSet::new();
     let ends = stop.clone();
-    tasks.spawn(async move { serve(listener, &ahead, &ends).await });
+    tasks.spawn(async move {
+        let (doors, mut traffic) = (doors::plain(listener), Traffic::new(&ahead));
+        tokio::select! {
+            () = traffic.carry(&doors) => {}
+            () = ends.cancelled() => {}
+        }
+    });
     (address, stop, tasks)
 }
 

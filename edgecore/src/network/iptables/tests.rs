@@ -1,0 +1,130 @@
+//! The rules, in the kernel of a network namespace of its own.
+
+use std::os::unix::fs::PermissionsExt;
+
+use super::*;
+use crate::network::api::ApiEndpoint;
+use crate::network::pod_cidr::PodCidr;
+use crate::network::testing::{in_a_namespace, in_a_namespace_with};
+
+/// The rules for a port of ours.
+fn nat(own: u16) -> Nat {
+    let address = "10.96.0.1".parse().unwrap();
+    let endpoint = ApiEndpoint { address, port: 443 };
+    Nat {
+        masquerade: Some(PodCidr::DEFAULT),
+        pods: Some(PodCidr::DEFAULT),
+        door: Some(Door {
+            endpoint,
+            own: Some(own),
+        }),
+    }
+}
+
+/// A kernel does not send connections to this port.
+const REFUSED: u16 = 40_123;
+
+async fn in_nat(args: &[&str]) -> Result<(), IptablesError> {
+    iptables(&[&["-t", "nat"], args].concat()).await
+}
+
+/// Runs in a network namespace of its own, started by the test below.
+#[tokio::test]
+#[ignore = "needs a network namespace of its own; the next test makes one and runs this in it"]
+async fn inside_a_namespace() {
+    let nat = nat(61_443);
+    let foreign = ["-A", "PREROUTING", "-d", "192.0.2.1", "-j", "RETURN"];
+    in_nat(&foreign).await.unwrap();
+    iptables(&["-A", "INPUT", "-p", "tcp", "--dport", "61443", "-j", "DROP"])
+        .await
+        .unwrap();
+    assert_eq!(ensure(&nat).await.unwrap(), Done::Written);
+    assert_eq!(
+        rules("nat", "PREROUTING"),
+        ["-j TOMBOLO-API", "-d 192.0.2.1/32 -j RETURN"]
+    );
+    assert_eq!(rules("nat", "OUTPUT"), ["-j TOMBOLO-API"]);
+    assert_eq!(rules("nat", "POSTROUTING"), ["-j TOMBOLO-MASQ"]);
+    // What the device's own firewall says comes first.
+    assert_eq!(rules("filter", "INPUT")[1..], ["-j TOMBOLO-API"]);
+
+    // Nothing stands there twice, and what stands there is ours.
+    in_nat(&["-F", "TOMBOLO-API"]).await.unwrap();
+    assert_eq!(ensure(&nat).await.unwrap(), Done::AsBefore);
+    assert_eq!(rules("nat", "TOMBOLO-MASQ").len(), 2);
+    assert_eq!(rules("nat", "TOMBOLO-API").len(), 1);
+    assert_eq!(rules("filter", "TOMBOLO-API").len(), 1);
+    assert_eq!(rules("nat", "POSTROUTING").len(), 1);
+
+    // A firewall that begins anew.
+    in_nat(&["-F"]).await.unwrap();
+    assert_eq!(ensure(&nat).await.unwrap(), Done::Written);
+    assert_eq!(rules("nat", "TOMBOLO-MASQ").len(), 2);
+    assert_eq!(rules("nat", "POSTROUTING").len(), 1);
+
+    in_nat(&["-A", "OUTPUT", "-j", "TOMBOLO-API"]).await.unwrap();
+    in_nat(&foreign).await.unwrap();
+    remove().await;
+    assert_eq!(rules("nat", "PREROUTING"), ["-d 192.0.2.1/32 -j RETURN"]);
+    assert_eq!(rules("filter", "INPUT").len(), 1);
+    for (table, chain) in nat::CHAINS {
+        assert!(
+            iptables(&["-t", table, "-F", chain]).await.is_err(),
+            "{chain} is gone"
+        );
+    }
+}
+
+#[test]
+fn rules_come_once_come_back_and_go_and_nobody_elses_are_touched() {
+    in_a_namespace("network::iptables::tests::inside_a_namespace");
+}
+
+/// Runs in a network namespace of its own, started by the test below.
+#[tokio::test]
+#[ignore = "needs a network namespace of its own; the next test makes one and runs this in it"]
+async fn with_a_port_that_moves() {
+    let mut held = Held::default();
+    assert_eq!(held.hold(Nat { door: None, ..nat(1) }).await, Translation::Untold);
+    for own in ["61443", "40000"] {
+        assert_eq!(held.hold(nat(own.parse().unwrap())).await, Translation::Holds);
+        for table in ["nat", "filter"] {
+            let rules = rules(table, "TOMBOLO-API");
+            assert!(rules.len() == 1 && rules[0].contains(own), "{rules:?}");
+        }
+    }
+    assert_eq!(held.hold(nat(REFUSED)).await, Translation::Fails);
+    assert!(
+        matches!(held.trouble, Some(Trouble::OwnPort(_))),
+        "{:?}",
+        held.trouble
+    );
+    assert!(rules("nat", "TOMBOLO-API")[0].ends_with("-j ACCEPT"));
+    assert_eq!(rules("nat", "POSTROUTING"), ["-j TOMBOLO-MASQ"]);
+    assert_eq!(held.hold(nat(61_443)).await, Translation::Holds);
+    assert_eq!(held.trouble, None);
+}
+
+#[test]
+fn the_rules_follow_the_port_and_without_it_the_rest_still_holds() {
+    let dir = std::env::temp_dir().join(format!("tombolo-iptables-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    let refuses = format!(
+        "#!/bin/sh\ntext=$(cat)\ncase \"$text\" in *:{REFUSED}*) exit 1;; esac\n\
+         PATH=${{PATH#*:}}\nprintf '%s\\n' \"$text\" | iptables-restore \"$@\"\n"
+    );
+    std::fs::write(dir.join(RESTORE), refuses).unwrap();
+    std::fs::set_permissions(dir.join(RESTORE), PermissionsExt::from_mode(0o755)).unwrap();
+    let name = "network::iptables::tests::with_a_port_that_moves";
+    in_a_namespace_with(dir.to_str().unwrap(), name);
+    std::fs::remove_dir_all(dir).unwrap();
+}
+
+/// The rules of a chain, without its name.
+fn rules(table: &str, chain: &str) -> Vec<String> {
+    let args = ["-t", table, "-S", chain];
+    let output = std::process::Command::new(PROGRAM).args(args).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let rule = |line: &str| Some(line.strip_prefix("-A ")?.split_once(' ')?.1.to_owned());
+    text.lines().filter_map(rule).collect()
+}
