@@ -10,6 +10,7 @@
 //! **Invariant:** a network configuration that someone else wrote is never touched, and an
 //! address that was added to `lo` is removed when nobody listens on it any more.
 
+pub mod addresses;
 pub mod api;
 pub mod conflist;
 pub mod in_use;

@@ -9,7 +9,7 @@ pub(super) fn in_a_namespace(name: &str) {
 
 /// The same, with the programs of the directory `programs` before all others.
 pub(super) fn in_a_namespace_with(programs: &str, name: &str) {
-    let script = "PATH=\"$2:$PATH\"; ip link set lo up && exec \"$0\" --exact \"$1\" --ignored";
+    let script = "PATH=\"$2:$PATH\"; ip link set lo up && exec timeout 120 \"$0\" --exact \"$1\" --ignored";
     let ran = Command::new("unshare")
         .args(["-rn", "sh", "-c", script])
         .arg(std::env::current_exe().unwrap())

@@ -8,6 +8,8 @@
 //! Whatever else listens on all addresses of the device at 443 (a web server, a pod on the host's network) excludes the
 //! plain door, and is excluded by it. The own door's port is the same at each start if it can be, so that the
 //! rules which outlive the agent lead there from its first moment on.
+//!
+//! A network manager that sets `lo` up anew, or a person, may take the address away: every minute it is looked for.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -16,6 +18,7 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
+use super::super::addresses;
 use super::super::nat::{Door, Translation};
 use super::super::netlink::{self, AddressError};
 use super::{ApiEndpoint, describe};
@@ -83,9 +86,7 @@ impl Doors {
 
     fn open(&mut self, translation: Translation) -> Result<(), DoorError> {
         let ApiEndpoint { address, port } = self.endpoint;
-        if self.own.is_none() && self.plain.is_none() {
-            netlink::add(address)?;
-        }
+        self.claim(address)?;
         if self.own.is_none() && address.is_ipv4() {
             self.own = Some(listen(address, OWN_PORT).or_else(|_| listen(address, 0))?);
         }
@@ -95,6 +96,17 @@ impl Doors {
             self.plain = Some(listen(address, port)?);
         }
         Ok(())
+    }
+
+    /// Puts the address on the loopback device, again when somebody took it away. The listeners live through that.
+    fn claim(&self, address: IpAddr) -> Result<(), AddressError> {
+        if addresses::has(address).unwrap_or(false) {
+            return Ok(());
+        }
+        if self.was_open {
+            tracing::warn!(%address, "somebody took the API server's address from the loopback device; it is put back");
+        }
+        netlink::add(address)
     }
 
     /// Where connections are to be sent; none before anything is open.

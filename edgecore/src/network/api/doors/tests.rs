@@ -225,6 +225,31 @@ fn a_pod_reaches_the_api_server_where_a_firewall_says_nothing_of_it() {
     in_a_namespace("network::api::doors::tests::from_a_pod_past_a_firewall");
 }
 
+/// Runs in a network namespace of its own, started by the test below.
+#[tokio::test]
+#[ignore = "needs a network namespace of its own; the next test makes one and runs this in it"]
+async fn on_a_flushed_loopback_device() {
+    let address = SERVICE.0.parse().unwrap();
+    let mut doors = Doors::closed(ApiEndpoint {
+        address,
+        port: SERVICE.1,
+    });
+    doors.keep(Translation::Holds);
+    let own = doors.door().unwrap().own.unwrap();
+    for trouble in ["ip addr flush dev lo", "ip addr del 10.96.0.1/32 dev lo", "true"] {
+        sh(trouble);
+        assert_eq!(doors.keep(Translation::Holds), LOOK, "{trouble}");
+        let connected = TcpStream::connect((address, own)).await.expect(trouble);
+        let (_, from) = doors.accept().await.unwrap();
+        assert_eq!(connected.local_addr().unwrap(), from, "{trouble}");
+    }
+}
+
+#[test]
+fn an_address_that_somebody_took_from_the_loopback_device_is_put_back() {
+    in_a_namespace("network::api::doors::tests::on_a_flushed_loopback_device");
+}
+
 #[test]
 fn the_services_port_is_left_to_others_unless_the_kernel_does_not_translate() {
     for (has_own, translation, needed) in [
