@@ -4,14 +4,15 @@
 //! pod ── TLS to 10.96.0.1:443 ──► lo ──► our listener ══ kube-api-tcp ══► cloudcore ──► API server
 //! ```
 //!
-//! [`doors`] says where it listens.
+//! `doors` says where it listens.
 //!
 //! Bytes pass as they are: no certificate, no token and no request is read here. While the link
 //! is down a connection is closed at once, so that clients in pods see an error and try again
 //! instead of hanging.
 //!
-//! **Invariant:** at most [`MAX_CONNECTIONS`] connections are open; what is over that is closed.
+//! `admission` says whose connections are carried, and how many of them.
 
+mod admission;
 mod doors;
 mod refusals;
 
@@ -26,22 +27,22 @@ use nix::sys::socket::{setsockopt, sockopt};
 use protocol::transport::Stream;
 use thiserror::Error;
 use tokio::net::TcpStream;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::nat::{Door, Translation};
-use super::netlink;
+use super::pod_cidr::PodCidr;
+use super::{addresses, netlink};
 use crate::state::Desired;
 
+pub use admission::MAX_CONNECTIONS;
+use admission::{Origin, Room, origin};
 use doors::Doors;
 use refusals::Refusals;
 pub use refusals::Whose;
 
-/// Of the 256 tunnels that a node may have, those that pods may hold; the rest stays for
-/// `kubectl logs` and `exec`.
-pub const MAX_CONNECTIONS: usize = 192;
 /// How long a pod that vanished without a word keeps its connection: three probes after this.
 const KEEPALIVE_SECONDS: u32 = 60;
 
@@ -61,10 +62,22 @@ pub enum DialError {
 /// Opens a tunnel to the API server; fails at once while the link is down.
 pub type Dial = Arc<dyn Fn() -> BoxFuture<'static, Result<Stream, DialError>> + Send + Sync>;
 
+/// The addresses that pods have now, where that is known.
+pub type Range = Arc<dyn Fn() -> Option<PodCidr> + Send + Sync>;
+
+/// Who connects.
+pub struct Callers {
+    /// For the log.
+    pub whose: Whose,
+    /// Asked for each connection: another network may be set up while the agent runs.
+    pub range: Range,
+}
+
 /// How pods' connections go on.
 struct Ahead {
     dial: Dial,
     refusals: Refusals,
+    range: Range,
 }
 
 /// Where pods expect the API server.
@@ -127,12 +140,16 @@ pub struct Translator {
 pub async fn run(
     mut wanted: watch::Receiver<Option<ApiEndpoint>>,
     dial: Dial,
-    whose: Whose,
+    Callers { whose, range }: Callers,
     mut translator: Translator,
     stop: CancellationToken,
 ) {
     let refusals = Refusals::new(whose);
-    let ahead = Arc::new(Ahead { dial, refusals });
+    let ahead = Arc::new(Ahead {
+        dial,
+        refusals,
+        range,
+    });
     while !stop.is_cancelled() {
         let over = stop.child_token();
         let endpoint = *wanted.borrow_and_update();
@@ -194,7 +211,7 @@ fn describe(error: &dyn std::error::Error) -> String {
 /// The connections that are open; dropping it ends them all.
 struct Traffic {
     ahead: Arc<Ahead>,
-    room: Arc<Semaphore>,
+    room: Room,
     open: JoinSet<()>,
 }
 
@@ -202,7 +219,7 @@ impl Traffic {
     fn new(ahead: &Arc<Ahead>) -> Self {
         Self {
             ahead: Arc::clone(ahead),
-            room: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
+            room: Room::default(),
             open: JoinSet::new(),
         }
     }
@@ -228,9 +245,9 @@ impl Traffic {
     }
 
     fn admit(&mut self, pod: TcpStream, from: SocketAddr) {
-        let Ok(place) = Arc::clone(&self.room).try_acquire_owned() else {
-            tracing::warn!("pods hold {MAX_CONNECTIONS} connections to the API server; one more is refused");
-            return;
+        let place = match self.room.admit(from.ip(), self.ahead.origin(from.ip())) {
+            Ok(place) => place,
+            Err(error) => return self.ahead.say_refused(&pod, from, &error),
         };
         let ahead = Arc::clone(&self.ahead);
         self.open.spawn(async move {
@@ -251,6 +268,13 @@ impl Traffic {
 }
 
 impl Ahead {
+    /// Whose an address is now. Where the device's own cannot be read, nobody is turned away for it.
+    fn origin(&self, from: IpAddr) -> Origin {
+        let is_own =
+            || from.to_canonical().is_loopback() || addresses::has(from.to_canonical()).unwrap_or(true);
+        origin(from, (self.range)(), is_own)
+    }
+
     fn say_refused(&self, pod: &TcpStream, from: SocketAddr, error: &dyn std::error::Error) {
         let error = describe(error);
         let Some(whose) = self.refusals.tell(from, Instant::now()) else {

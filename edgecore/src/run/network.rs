@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Parts, whose};
 use crate::cli::Paths;
 use crate::cli::record::Record;
-use crate::network::api::{self, Translator};
+use crate::network::api::{self, Callers, Translator};
 use crate::network::nat::{Nat, Translation};
 use crate::network::{conflist, in_use, iptables};
 
@@ -19,7 +19,12 @@ use crate::network::{conflist, in_use, iptables};
 pub(super) async fn run(parts: &Parts, stop: CancellationToken) {
     let (wanted, served) = watch::channel(None);
     let dial = parts.link.dialer(ServiceName::KubeApiTcp);
-    let whose = whose::whose(parts.desired.clone(), Arc::clone(&parts.reporter));
+    let file = configuration(&parts.paths);
+    let of_network = file.clone();
+    let callers = Callers {
+        whose: whose::whose(parts.desired.clone(), Arc::clone(&parts.reporter)),
+        range: Arc::new(move || of_network.parent().and_then(in_use::range)),
+    };
     let is_machine = parts.paths.is_machine();
     let (door, opened) = watch::channel(None);
     let (told, translation) = watch::channel(if is_machine {
@@ -29,7 +34,6 @@ pub(super) async fn run(parts: &Parts, stop: CancellationToken) {
     });
     let translate = async {
         if is_machine {
-            let file = configuration(&parts.paths);
             // Read at each look: it may come back after it was lost.
             let ranges = || ranges(&file);
             iptables::keep(ranges, opened, told, stop.clone()).await;
@@ -40,7 +44,7 @@ pub(super) async fn run(parts: &Parts, stop: CancellationToken) {
         api::run(
             served,
             dial,
-            whose,
+            callers,
             Translator { door, translation },
             stop.clone()
         ),

@@ -31,7 +31,12 @@ async fn served(dial: Dial) -> (SocketAddr, CancellationToken, JoinSet<()>) {
 
 fn ahead(dial: Dial) -> Ahead {
     let refusals = Refusals::new(Arc::new(|_| None));
-    Ahead { dial, refusals }
+    let range: Range = Arc::new(|| None);
+    Ahead {
+        dial,
+        refusals,
+        range,
+    }
 }
 
 async fn served_by(ahead: Arc<Ahead>) -> (SocketAddr, CancellationToken, JoinSet<()>) {
@@ -95,16 +100,20 @@ async fn a_connection_made_while_offline_is_closed_at_once() {
 }
 
 #[tokio::test]
-async fn what_is_over_the_limit_is_closed_and_the_rest_lives() {
+async fn what_is_over_an_addresss_share_is_closed_and_told_and_the_rest_lives() {
+    const SHARE: usize = 128;
     let (far, mut ends) = mpsc::channel(MAX_CONNECTIONS);
-    let (address, _stop, _tasks) = served(dialer(Some(far))).await;
+    let ahead = Arc::new(ahead(dialer(Some(far))));
+    let (address, _stop, _tasks) = served_by(Arc::clone(&ahead)).await;
     let (mut pods, mut tunnels) = (Vec::new(), Vec::new());
-    for _ in 0..MAX_CONNECTIONS {
+    for _ in 0..SHARE {
         pods.push(TcpStream::connect(address).await.unwrap());
         tunnels.push(ends.recv().await.unwrap());
     }
     let mut late = TcpStream::connect(address).await.unwrap();
     assert!(matches!(late.read(&mut [0; 1]).await, Ok(0) | Err(_)));
+    let from = late.local_addr().unwrap();
+    assert_eq!(ahead.refusals.tell(from, Instant::now()), None, "it was told");
     tunnels[0].write_all(b"x").await.unwrap();
     let mut first = [0];
     pods[0].read_exact(&mut first).await.unwrap();

@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::network::api::{self, Dial, Translator};
+use crate::network::api::{self, Callers, Dial, Translator};
 use crate::network::iptables;
 use crate::network::nat::Nat;
 use crate::network::testing::in_a_namespace;
@@ -42,7 +42,11 @@ impl Agent {
         let ends = stop.clone();
         tasks.spawn(async move {
             let _wanted = wanted;
-            api::run(served, api_server(), Arc::new(|_| None), translator, ends).await;
+            let callers = Callers {
+                whose: Arc::new(|_| None),
+                range: Arc::new(|| "10.86.0.0/16".parse().ok()),
+            };
+            api::run(served, api_server(), callers, translator, ends).await;
         });
         let ends = stop.clone();
         tasks.spawn(async move {
@@ -216,6 +220,12 @@ async fn from_a_pod_past_a_firewall() {
     let agent = Agent::starts(true);
     until_pods_reach_it().await;
     assert_eq!(tokio::task::block_in_place(|| pod.sh(SERVICE_FROM_POD)), "api");
+
+    // A neighbour on the device's network, which no firewall keeps out.
+    sh("iptables -P INPUT ACCEPT && ip addr add 192.168.7.1/24 dev veth0");
+    pod.sh("ip addr flush dev eth0 && ip addr add 192.168.7.2/24 dev eth0 && ip route add default via 192.168.7.1");
+    let said = tokio::task::block_in_place(|| pod.sh(&format!("{SERVICE_FROM_POD} || true")));
+    assert_eq!(said, "", "no connection of a stranger is carried");
     agent.ends().await;
     web.shutdown().await;
 }
