@@ -29,10 +29,28 @@ pub struct PodDns {
 
 /// The pod's resolver configuration.
 pub fn pod_dns(facts: &NodeFacts, pod: &Pod) -> PodDns {
-    decide(
-        facts,
-        pod,
-        facts.resolver.read_for(spec::host_network(pod)).config,
+    let read = facts.resolver.read_for(spec::host_network(pod));
+    let last = read.is_last.then(|| read.config.servers.join(", "));
+    let mut dns = decide(facts, pod, read.config);
+    if let Some(servers) = last.filter(|_| asks_device(facts, pod)) {
+        dns.warnings.push(("LastNameServers", last_servers(&servers)));
+    }
+    dns
+}
+
+/// Whether the device's own servers are among those that the pod asks.
+fn asks_device(facts: &NodeFacts, pod: &Pod) -> bool {
+    match source(pod) {
+        Source::Nobody => false,
+        Source::Device => true,
+        Source::Cluster => facts.cluster_dns.is_empty(),
+    }
+}
+
+fn last_servers(servers: &str) -> String {
+    format!(
+        "The device knows no name server now, as before its network is up. The pod asks those that it knew last ({servers}): \
+         delete it if the device comes to have others."
     )
 }
 
@@ -213,6 +231,31 @@ mod tests {
         assert!(!warned(r#"{"dnsPolicy":"None"}"#, DnsConfig::default()));
         let own = r#"{"dnsPolicy":"Default","dnsConfig":{"nameservers":["1.1.1.1"]}}"#;
         assert!(!warned(own, DnsConfig::default()));
+    }
+
+    #[test]
+    fn a_pod_that_asks_the_servers_that_the_device_knew_last_says_so() {
+        let scratch = super::super::volumes::testing::Scratch::new("dns-last");
+        let last = scratch.path().join("last");
+        std::fs::write(&last, "nameserver 10.0.0.1\n").unwrap();
+        let mut facts = facts();
+        let nowhere = |path: &str| scratch.path().join(path.trim_start_matches('/'));
+        facts.resolver = super::super::resolver::Resolver::new(None, nowhere).keeping(last);
+        let reasons = |facts: &NodeFacts, spec: &str| {
+            let dns = pod_dns(facts, &pod(spec));
+            let reasons = dns.warnings.iter().map(|(reason, _)| *reason);
+            (dns.config.servers.clone(), reasons.collect::<Vec<_>>())
+        };
+        let device = |reasons: &[&'static str]| (vec!["10.0.0.1".to_owned()], reasons.to_vec());
+        let default = r#"{"dnsPolicy":"Default"}"#;
+        assert_eq!(reasons(&facts, default), device(&["LastNameServers"]));
+        assert_eq!(reasons(&facts, r#"{"dnsPolicy":"None"}"#).1, [""; 0]);
+        assert_eq!(reasons(&facts, "{}").1, [""; 0], "the cluster's answer");
+        facts.cluster_dns.clear();
+        assert_eq!(
+            reasons(&facts, "{}"),
+            device(&["MissingClusterDNS", "LastNameServers"])
+        );
     }
 
     #[test]

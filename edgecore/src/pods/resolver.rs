@@ -3,7 +3,15 @@
 //! With systemd-resolved `/etc/resolv.conf` names a server that only the device itself reaches, and the real ones
 //! stand in another file. The kubelet is told of that one by whoever installs it; here it is found.
 //!
+//! A device whose power comes back before its router starts its pods before it has a name server, and a runtime writes the
+//! resolver file of a pod once, when it makes the pod's sandbox. So the last servers are kept (`last`), and such pods
+//! ask them: at a site they are the same as before as a rule. To wait for the network would hold up every device that is
+//! started offline, and to mount a file of ours into each container, which could follow the device's, would be
+//! seen by whoever looks at its mounts, and differ from what a kubelet does.
+//!
 //! **Invariant:** a file that the operator has named is the one that is read, whatever is in it.
+
+mod last;
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -22,6 +30,8 @@ pub struct Resolver {
     file: PathBuf,
     /// Read in its place where that one names only servers on the device itself.
     behind: Option<PathBuf>,
+    /// What it was when there last were servers.
+    last: Option<PathBuf>,
 }
 
 /// What was read.
@@ -31,6 +41,8 @@ pub struct Read {
     pub file: PathBuf,
     /// What is in it.
     pub config: DnsConfig,
+    /// Whether there are no servers now, and these are those that there were last.
+    pub is_last: bool,
 }
 
 impl Resolver {
@@ -38,7 +50,15 @@ impl Resolver {
     pub fn new(chosen: Option<&Path>, at: impl Fn(&str) -> PathBuf) -> Self {
         let automatic = || (at(RESOLV_CONF), Some(at(BEHIND_RESOLVED)));
         let (file, behind) = chosen.map_or_else(automatic, |file| (file.to_owned(), None));
-        Self { file, behind }
+        let last = None;
+        Self { file, behind, last }
+    }
+
+    /// Keeps the last servers in `file`, unless the operator has chosen where they are read.
+    #[must_use]
+    pub fn keeping(self, file: PathBuf) -> Self {
+        let last = self.behind.is_some().then_some(file);
+        Self { last, ..self }
     }
 
     /// Reads it. A file that is not there counts as an empty one; a comment that is not UTF-8 costs nothing else of
@@ -50,11 +70,26 @@ impl Resolver {
     /// As [`Self::read`], for a pod that may be on the host's network. There the device's stub answers, and follows when the
     /// device changes networks.
     pub fn read_for(&self, on_host: bool) -> Read {
+        let now = self.read_now(on_host);
+        let Some(last) = &self.last else {
+            return now;
+        };
+        if now.config.servers.is_empty() {
+            return last::recall(last).unwrap_or(now);
+        }
+        if !is_here_only(&now.config.servers) {
+            last::keep(last, &now.config);
+        }
+        now
+    }
+
+    fn read_now(&self, on_host: bool) -> Read {
         let read = |file: &Path| {
             let text = std::fs::read(file).ok()?;
             Some(Read {
                 file: file.to_owned(),
                 config: parse(&String::from_utf8_lossy(&text)),
+                is_last: false,
             })
         };
         let first = read(&self.file);
@@ -68,7 +103,7 @@ impl Resolver {
             .and_then(read);
         behind.or(first).unwrap_or_else(|| Read {
             file: self.file.clone(),
-            config: DnsConfig::default(),
+            ..Read::default()
         })
     }
 }
@@ -153,6 +188,43 @@ mod tests {
         let own = ("/etc/pods.conf", "nameserver 127.0.0.1\n");
         assert_eq!(servers(&[STUB, REAL, own], Some(own.0)), ["127.0.0.1"]);
         assert_eq!(servers(&[STUB, REAL], Some("/etc/pods.conf")), [""; 0]);
+    }
+
+    #[test]
+    fn before_its_network_is_up_a_device_asks_the_servers_that_it_knew_last() {
+        let (resolver, files) = device(&[STUB, REAL], None);
+        let resolver = resolver.keeping(files.path().join("last"));
+        let behind = files.path().join(BEHIND_RESOLVED.trim_start_matches('/'));
+        let read = |text: &str| {
+            std::fs::write(&behind, text).unwrap();
+            let read = resolver.read();
+            (read.config.servers, read.config.searches, read.is_last)
+        };
+        let no_servers = "# No DNS servers known.\n";
+        assert_eq!(read(no_servers), (vec![], vec![], false), "none was ever known");
+        let known = (vec!["10.0.0.1".to_owned()], vec!["site".to_owned()]);
+        let text = "nameserver 10.0.0.1\nsearch site\noptions rotate\n";
+        assert_eq!(read(text), (known.0.clone(), known.1.clone(), false));
+        assert_eq!(read(no_servers), (known.0, known.1, true));
+        assert_eq!(resolver.read().config, parse(text));
+        assert_eq!(
+            read("nameserver 10.0.0.2\n"),
+            (vec!["10.0.0.2".to_owned()], vec![], false)
+        );
+        assert_eq!(read(no_servers).0, ["10.0.0.2"]);
+        // A pod on the host's network asks the stub, which follows the device.
+        assert_eq!(resolver.read_for(true).config.servers, ["127.0.0.53"]);
+        assert_eq!(read(no_servers).0, ["10.0.0.2"], "a stub is not kept");
+    }
+
+    #[test]
+    fn of_a_file_that_the_operator_names_no_servers_are_kept() {
+        let own = ("/etc/pods.conf", "nameserver 10.0.0.1\n");
+        let (resolver, files) = device(&[own], Some(own.0));
+        let resolver = resolver.keeping(files.path().join("last"));
+        assert_eq!(resolver.read().config.servers, ["10.0.0.1"]);
+        std::fs::write(files.path().join("etc/pods.conf"), "").unwrap();
+        assert_eq!(resolver.read().config.servers, [""; 0]);
     }
 
     #[test]

@@ -23,6 +23,8 @@ use crate::supervise::BoxError;
 const WAITING: Duration = Duration::from_secs(1);
 /// How long it may take to say what it can do.
 const ABILITIES: Duration = Duration::from_secs(20);
+/// How often the device's name servers are looked at.
+const NAME_SERVERS: Duration = Duration::from_mins(1);
 
 /// Runs the pods until `stop`.
 pub(super) async fn run(parts: &Arc<Parts>, stop: CancellationToken) -> Result<(), BoxError> {
@@ -32,6 +34,7 @@ pub(super) async fn run(parts: &Arc<Parts>, stop: CancellationToken) -> Result<(
     };
     let mut last = last_address(parts).await;
     let facts = Arc::new(facts(parts, driver));
+    let resolver = facts.resolver.clone();
     tokio::select! {
         () = stop.cancelled() => return Ok(()),
         () = learn_abilities(parts) => {}
@@ -74,9 +77,19 @@ pub(super) async fn run(parts: &Arc<Parts>, stop: CancellationToken) -> Result<(
     tokio::select! {
         () = manager.counting(parts.progress.clone()).run(stop) => {}
         () = last.follow(&parts.host_ip) => {}
+        () = keep_name_servers(&resolver) => {}
     }
     last.keep(parts.host_ip.last()).await;
     Ok(())
+}
+
+/// Has the resolver keep the device's name servers, also of those that come after the pods; for ever.
+async fn keep_name_servers(resolver: &Resolver) {
+    let mut look = tokio::time::interval(NAME_SERVERS);
+    loop {
+        look.tick().await;
+        resolver.read();
+    }
 }
 
 /// A burst is bound by CPU: about two starts a core.
@@ -140,7 +153,8 @@ fn facts(parts: &Parts, driver: CgroupDriver) -> NodeFacts {
         root_dir: paths.kubelet_dir(),
         log_dir: paths.pod_logs(),
         hosts_file: PathBuf::from("/etc/hosts"),
-        resolver: Resolver::new(parts.config.resolv_conf.as_deref(), |path| paths.at(path)),
+        resolver: Resolver::new(parts.config.resolv_conf.as_deref(), |path| paths.at(path))
+            .keeping(paths.state_dir().join("resolv.conf")),
         cluster_dns: parts.config.cluster_dns.clone(),
         cluster_domain: parts.config.cluster_domain.clone(),
         cgroups: CgroupLayout::new(&parts.config.cgroup_root, driver),
