@@ -97,12 +97,12 @@ fn network(given: &Given) -> Network {
     }
 }
 
-/// What the network that join writes needs and the machine has not.
+/// What the network that join wrote into `dir` needs and the machine has not.
 fn missing(paths: &Paths, dir: &Path, bins: &[PathBuf]) -> Vec<&'static str> {
     let text = fs::read_to_string(dir.join(conflist::FILE)).unwrap_or_default();
     let plugins = conflist::plugins_of(&text);
     let mut missing = plugins.map_or_else(Vec::new, |plugins| conflist::missing_plugins(&plugins, bins));
-    if paths.is_machine() && !iptables::is_installed() {
+    if paths.is_machine() && conflist::left_to_us(&text).is_some() && !iptables::is_installed() {
         missing.push("iptables");
     }
     missing
