@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Node, NodeCondition};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -73,6 +73,8 @@ pub struct NodeReporter {
     pub host_ip: HostIp,
     /// When the node is under pressure.
     pub policy: Policy,
+    /// The conditions that were told before a restart.
+    pub before: Vec<NodeCondition>,
     /// Where images lie, for whoever measures that.
     pub images: ImagesApart,
     /// The pressures that hold, for whoever admits pods.
@@ -88,7 +90,7 @@ impl NodeReporter {
     /// Runs until `stop`. A document that the sink did not take is offered again next time.
     pub async fn run(self, stop: CancellationToken) {
         let machine = observe::machine(std::path::Path::new("/"));
-        let mut watch = Watch::of(&self.policy, self.pressures.clone());
+        let mut watch = Watch::of(&self.policy, self.pressures.clone(), &self.before);
         while !stop.is_cancelled() {
             let next = tokio::select! {
                 () = stop.cancelled() => return,
@@ -221,6 +223,7 @@ mod tests {
             abilities: Abilities::default(),
             host_ip: HostIp::default(),
             policy: Policy::default(),
+            before: Vec::new(),
             images: ImagesApart::default(),
             pressures: Pressures::default(),
             shown: tokio::sync::watch::channel(None).0,
@@ -234,7 +237,7 @@ mod tests {
         let outbox = Arc::new(Reporter::load(db.clone()).await.unwrap());
         let runtime = FakeRuntime::with_images(&["busybox"]);
         let mut reporter = reporter(&runtime, Arc::clone(&outbox) as _);
-        let mut watch = Watch::of(&reporter.policy, reporter.pressures.clone());
+        let mut watch = Watch::of(&reporter.policy, reporter.pressures.clone(), &[]);
         for look in 0..100 {
             // Each has another heartbeat.
             reporter.clock = protocol::clock::Clock::with_offset(10 * look);

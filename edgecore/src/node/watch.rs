@@ -5,7 +5,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Node, NodeCondition};
 use tokio::time::Instant;
 
 use super::conditions::{Conditions, Now};
@@ -36,10 +36,12 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    /// Judges by this policy, and notes the pressures there.
-    pub(super) fn of(policy: &Policy, pressures: Pressures) -> Self {
+    /// Judges by this policy, notes the pressures there, and goes on from the conditions that were told last.
+    pub(super) fn of(policy: &Policy, pressures: Pressures, before: &[NodeCondition]) -> Self {
+        let mut conditions = Conditions::with(*policy);
+        conditions.remember(before);
         Self {
-            conditions: Conditions::with(*policy),
+            conditions,
             pressures,
             ..Self::default()
         }
@@ -122,7 +124,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_pressure_that_was_over_before_the_look_is_shown_for_its_time_all_the_same() {
         let (pressures, identity) = (Pressures::default(), Identity::default());
-        let mut watch = Watch::of(&Policy::default(), pressures.clone());
+        let mut watch = Watch::of(&Policy::default(), pressures.clone(), &[]);
         pressures.see("DiskPressure", Instant::now());
         tokio::time::sleep(Duration::from_secs(9)).await;
         let mut shown = || {

@@ -17,6 +17,7 @@
 
 mod devices;
 mod flow;
+mod transitions;
 mod unwritten;
 
 pub use flow::{FlowError, Way};
@@ -24,7 +25,7 @@ pub use flow::{FlowError, Way};
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use k8s_openapi::api::core::v1::{Event, Node, Pod, PodStatus};
+use k8s_openapi::api::core::v1::{Event, Node, NodeCondition, Pod, PodStatus};
 use parking_lot::Mutex;
 use prost::Message as _;
 use protocol::reported::{Change, Outbox, OutboxKey, PodIdentity, Seq};
@@ -69,6 +70,8 @@ struct Book {
     outbox: Outbox,
     /// The last status of each pod, also from before a restart.
     statuses: BTreeMap<String, LastStatus>,
+    /// Since when what holds of the node.
+    conditions: Vec<NodeCondition>,
     unwritten: Unwritten,
     /// How many changes were ever made.
     made: u64,
@@ -116,6 +119,7 @@ impl Reporter {
         let mut book = Book {
             outbox,
             statuses: BTreeMap::new(),
+            conditions: transitions::load(&db).await?,
             unwritten: Unwritten::default(),
             made: 0,
             devices: places,
@@ -145,7 +149,21 @@ impl Reporter {
     /// Reports the node's document.
     pub async fn node(&self, document: &Node) -> Result<(), ReportError> {
         let json = serde_json::to_vec(document)?;
-        self.put(|book| book.put(OutboxKey::Node, &json)).await
+        let conditions = transitions::of(document);
+        let kept = serde_json::to_vec(&conditions)?;
+        self.put(|book| {
+            book.put(OutboxKey::Node, &json);
+            if book.conditions != conditions {
+                book.keep(Table::Meta, transitions::ROW.to_owned(), Op::Put(kept.into()));
+                book.conditions = conditions;
+            }
+        })
+        .await
+    }
+
+    /// Which conditions the node had last, and since when, also from before a restart.
+    pub fn node_conditions(&self) -> Vec<NodeCondition> {
+        self.book.lock().conditions.clone()
     }
 
     /// Reports a pod's status, and keeps here why it fails.

@@ -152,6 +152,33 @@ async fn what_the_cluster_had_is_said_again_after_a_restart() {
 }
 
 #[tokio::test]
+async fn since_when_the_nodes_conditions_hold_outlives_its_report_and_is_written_when_it_changes() {
+    let db = Db::in_memory();
+    let node = |since: &str, heartbeat: &str| -> Node {
+        serde_json::from_value(serde_json::json!({"status": {"conditions": [{
+            "type": "Ready", "status": "True", "message": "m",
+            "lastTransitionTime": since, "lastHeartbeatTime": heartbeat,
+        }]}}))
+        .unwrap()
+    };
+    let row = async || db.get(Table::Meta, transitions::ROW).await.unwrap();
+    let reporter = Reporter::load(db.clone()).await.unwrap();
+    assert_eq!(reporter.node_conditions(), []);
+    let (first, later) = ("2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z");
+    reporter.node(&node(first, first)).await.unwrap();
+    let before = row().await;
+    reporter.node(&node(first, later)).await.unwrap();
+    assert_eq!(row().await, before, "a heartbeat is no change");
+    served(&reporter, 1).await;
+    drop(reporter);
+
+    let reporter = Reporter::load(db.clone()).await.unwrap();
+    assert_eq!(reporter.node_conditions(), transitions::of(&node(first, later)));
+    reporter.node(&node(later, later)).await.unwrap();
+    assert_ne!(row().await, before);
+}
+
+#[tokio::test]
 async fn why_a_pod_fails_is_kept_here_until_its_status_says_so() {
     let db = Db::in_memory();
     let reporter = Reporter::load(db.clone()).await.unwrap();

@@ -212,6 +212,7 @@ impl Parts {
             abilities: self.abilities.clone(),
             host_ip: self.host_ip.clone(),
             policy: self.config.eviction,
+            before: self.reporter.node_conditions(),
             images: self.images.clone(),
             pressures: self.pressures.clone(),
             shown: self.node.clone(),
