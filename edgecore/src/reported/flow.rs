@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use protocol::reported::{Carries, Class, OutboxError, OutboxKey, Seq, Settled, SettledAs};
+use protocol::reported::{Carries, Class, OutboxError, OutboxKey, RefusalCode, Seq, Settled, SettledAs};
 use protocol::transport::Stream;
 use protocol::wire::{
     FrameReader, FrameWriter, ReportKey, ReportedDown, ReportedUp, WireError, report_key, reported_down,
@@ -256,10 +256,23 @@ const fn answered_number(frame: &reported_down::Kind) -> Option<Seq> {
     }
 }
 
+/// Whether a report is dropped because its pod was removed, as each is in the end: one whose sandbox never came is
+/// removed by cloudcore itself, and so is one that somebody deletes by force.
+const fn is_ordinary(report: &OutboxKey, code: RefusalCode) -> bool {
+    matches!(
+        (report, code),
+        (OutboxKey::Pod(_) | OutboxKey::Gone(_), RefusalCode::Gone)
+    )
+}
+
 impl super::Book {
     fn settle(&mut self, settled: &Settled) {
         if let SettledAs::Dropped(code) = settled.outcome {
-            tracing::warn!(report = %settled.key, ?code, "the API server will never take a report; it is dropped");
+            if is_ordinary(&settled.key, code) {
+                tracing::debug!(report = %settled.key, "the cluster does not have the pod any more");
+            } else {
+                tracing::warn!(report = %settled.key, ?code, "the API server will never take a report; it is dropped");
+            }
         }
         if let Some(seq) = settled
             .delete
@@ -277,6 +290,26 @@ impl super::Book {
             (OutboxKey::Gone(pod), SettledAs::Committed | SettledAs::Dropped(_))
             | (OutboxKey::Pod(pod), SettledAs::Dropped(_)) => self.forget_status(&pod.uid),
             _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn that_a_pod_was_removed_is_no_trouble_and_any_other_loss_is() {
+        let pod = super::super::identity(&k8s_openapi::api::core::v1::Pod::default());
+        let (namespace, name) = ("n".to_owned(), "e".to_owned());
+        for (key, code, is) in [
+            (OutboxKey::Gone(pod.clone()), RefusalCode::Gone, true),
+            (OutboxKey::Pod(pod.clone()), RefusalCode::Gone, true),
+            (OutboxKey::Pod(pod), RefusalCode::Unreadable, false),
+            (OutboxKey::Node, RefusalCode::Gone, false),
+            (OutboxKey::Event { namespace, name }, RefusalCode::Gone, false),
+        ] {
+            assert_eq!(is_ordinary(&key, code), is, "{key} {code:?}");
         }
     }
 }
