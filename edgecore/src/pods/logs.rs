@@ -89,6 +89,7 @@ pub(super) async fn keep_short(rotation: Rotation) {
     // Not at once: pods that start have the first word.
     let mut look = interval_at(Instant::now() + LOOK, LOOK);
     let mut failing = BTreeSet::new();
+    let mut resisting = Resisting::default();
     loop {
         look.tick().await;
         // What cannot be listed now is looked at the next time.
@@ -101,7 +102,10 @@ pub(super) async fn keep_short(rotation: Rotation) {
                 continue;
             };
             match rotation.shorten(&container.id, &log).await {
-                Ok(()) => drop(failing.remove(&container.id)),
+                Ok(resist) => {
+                    failing.remove(&container.id);
+                    resisting.tell(resist);
+                }
                 Err(error) => {
                     if failing.insert(container.id) {
                         let error: &dyn std::error::Error = &error;
@@ -110,6 +114,25 @@ pub(super) async fn keep_short(rotation: Rotation) {
                 }
             }
         }
+    }
+}
+
+/// Rotated logs that cannot be removed: of each it is told once. They are as many as there are on the disk.
+#[derive(Default)]
+struct Resisting(BTreeSet<PathBuf>);
+
+impl Resisting {
+    fn tell(&mut self, resist: Vec<(PathBuf, io::Error)>) {
+        for (log, error) in resist {
+            if self.is_new(&log) {
+                warn!(%error, log = %log.display(), "a rotated log cannot be removed; its container's log is rotated all the same");
+            }
+        }
+    }
+
+    fn is_new(&mut self, log: &Path) -> bool {
+        self.0.retain(|told| told.exists());
+        self.0.insert(log.to_owned())
     }
 }
 
@@ -126,12 +149,13 @@ impl Rotation {
         Some(pod.join(label(CONTAINER_NAME)?).join(format!("{attempt}.log")))
     }
 
-    async fn shorten(&self, id: &str, log: &Path) -> Result<(), RotateError> {
+    /// Rotates a log that is too long. Gives back those of the older ones that had to go and did not.
+    async fn shorten(&self, id: &str, log: &Path) -> Result<Vec<(PathBuf, io::Error)>, RotateError> {
         if self.length(id, log).await? <= self.limits.size {
-            return Ok(());
+            return Ok(Vec::new());
         }
         let (of, files) = (log.to_owned(), self.limits.files);
-        spawn_blocking(move || tidy(&of, files))
+        let resist = spawn_blocking(move || tidy(&of, files))
             .await
             .map_err(|_| RotateError::Stopping)??;
         let rotated = self.rotated_name(log)?;
@@ -140,7 +164,7 @@ impl Rotation {
             rename(&rotated, log)?;
             return Err(RotateError::Reopen(error));
         }
-        Ok(())
+        Ok(resist)
     }
 
     /// Of a log that is there. One that is missing is opened anew, or nothing is logged for as long as its container
@@ -262,12 +286,17 @@ impl Tidy {
     }
 }
 
-fn tidy(log: &Path, files: usize) -> Result<(), RotateError> {
+/// Gives back what should have been removed and is still there: it stops no rotation, or the newest log would grow for it.
+fn tidy(log: &Path, files: usize) -> Result<Vec<(PathBuf, io::Error)>, RotateError> {
     let names = rotated_of(log).map_err(|source| failed(log, source))?;
     let plan = Tidy::plan(names, files);
+    let mut resist = Vec::new();
     for name in plan.remove {
         let path = log.with_file_name(name);
-        fs::remove_file(&path).map_err(|source| failed(&path, source))?;
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => resist.push((path, error)),
+            Ok(()) | Err(_) => {}
+        }
     }
     let newest = plan.compress.last();
     for name in &plan.compress {
@@ -279,7 +308,7 @@ fn tidy(log: &Path, files: usize) -> Result<(), RotateError> {
             warn!(%error, log = %path.display(), "a rotated log cannot be compressed");
         }
     }
-    Ok(())
+    Ok(resist)
 }
 
 /// The names of what was rotated out of a log.

@@ -116,6 +116,33 @@ async fn a_rotated_log_that_cannot_be_compressed_stays_as_it_is_and_stops_no_rot
 }
 
 #[tokio::test]
+async fn a_rotated_log_that_cannot_be_removed_stops_no_rotation_and_is_told_once() {
+    let place = Place::new();
+    let resists = place.dir.path().join("0.log.20250101-000000");
+    fs::create_dir(&resists).unwrap();
+    for name in ["0.log.20250102-000000", "0.log.20250103-000000"] {
+        fs::write(place.dir.path().join(name), name).unwrap();
+    }
+    let mut told = Resisting::default();
+    for is_new in [true, false] {
+        let log = place.log("longer than ten bytes");
+        let left = place.rotation.shorten("c1", &log).await.unwrap();
+        assert_eq!(left.len(), 1);
+        assert_eq!(left[0].0, resists);
+        assert_eq!(told.is_new(&left[0].0), is_new);
+    }
+    assert_eq!(place.runtime.count("ReopenContainerLog"), 2);
+    let files = place.files();
+    assert!(
+        !files.iter().any(|name| name.starts_with("0.log.20250102")),
+        "{files:?}"
+    );
+    fs::remove_dir(&resists).unwrap();
+    assert!(told.is_new(Path::new("/another")));
+    assert!(told.is_new(&resists), "it was forgotten with the file");
+}
+
+#[tokio::test]
 async fn a_clock_that_steps_back_neither_replaces_what_was_rotated_nor_makes_the_newest_the_oldest() {
     let mut place = Place::new();
     for name in ["0.log.20990101-000000", "0.log.20990101-000059.gz", "0.log.x"] {
