@@ -146,8 +146,8 @@ impl Images {
         }
     }
 
-    /// A device that cannot reach the registry goes on with the image that it has, if the pod may use it: it
-    /// would otherwise start nothing after a power cut offline.
+    /// A device that cannot reach the registry, or whose disk keeps nothing new, goes on with the image that it has,
+    /// if the pod may use it: it would otherwise start nothing after a power cut offline.
     async fn do_without_registry(
         &self,
         wish: ImageWish<'_>,
@@ -169,7 +169,7 @@ impl Images {
             warning: true,
             reason: "RegistryUnreachable",
             message: format!(
-                "Image {requested:?} is used as it is on the device: its registry cannot be reached: {cause}"
+                "Image {requested:?} is used as it is on the device: its registry cannot be asked: {cause}"
             ),
         });
         Ok(present)
@@ -253,9 +253,7 @@ impl Images {
         let under_way = self.records.under_way(requested);
         if let Err(error) = self.records.begin(requested, holds).await {
             under_way.noted();
-            return Err(Failure::Pull(format!(
-                "the pull cannot be kept in the store: {error}"
-            )));
+            return Err(Failure::Pull(format!("{}: {error}", offline::NOT_KEPT)));
         }
         let proof = match self.pull_with_logins(wish, image).await {
             Ok(proof) => proof,

@@ -1,4 +1,4 @@
-//! A registry that cannot be reached, told from one that answers and refuses.
+//! A registry that cannot be asked, told from one that answers and refuses.
 //!
 //! CRI gives no code for it: there are only the runtime's words, which end in those of Go's network library.
 //!
@@ -19,6 +19,9 @@ const ANSWERED: [&str; 7] = [
     "authorization failed",
 ];
 
+/// How a pull is told that may not begin, because the store cannot keep that it did.
+pub(super) const NOT_KEPT: &str = "the pull cannot be kept in the store";
+
 /// Why the registry could not be asked, if that is what went wrong, now or when the pull was last tried.
 pub(super) fn unreachable(error: &ImageError) -> Option<&str> {
     let (ImageError::Pull { cause, .. } | ImageError::BackOff { cause, .. }) = error else {
@@ -26,7 +29,7 @@ pub(super) fn unreachable(error: &ImageError) -> Option<&str> {
     };
     let words = cause.to_lowercase();
     let says = |those: &[&str]| those.iter().any(|one| words.contains(one));
-    (says(&UNREACHABLE) && !says(&ANSWERED)).then_some(cause)
+    (says(&[NOT_KEPT]) || says(&UNREACHABLE) && !says(&ANSWERED)).then_some(cause)
 }
 
 #[cfg(test)]

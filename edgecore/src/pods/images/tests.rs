@@ -149,6 +149,20 @@ async fn an_image_on_the_device_stands_in_for_a_registry_that_cannot_be_reached(
     );
 }
 
+#[tokio::test]
+async fn an_image_on_the_device_is_used_where_a_pull_cannot_be_kept() {
+    let (db, full) = Db::fillable();
+    full.store(true, std::sync::atomic::Ordering::Relaxed);
+    let (world, runtime) = World::on(db, &["app:latest"]).await;
+    runtime.publish("other:1");
+    for _ in 0..2 {
+        world.ensure("app:latest", "Always").await.unwrap();
+    }
+    let refused = world.ensure("other:1", "Always").await.unwrap_err();
+    assert!(refused.to_string().contains("cannot be kept"), "{refused}");
+    assert_eq!(runtime.count("PullImage"), 0);
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_image_pulled_with_a_secret_stands_in_only_for_those_who_have_it() {
     let app = "r.example.com/app:1";
