@@ -1,9 +1,10 @@
 //! Looks at the machine: files of the kernel, file systems, the network configuration.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
+use nix::sys::stat::{major, minor};
 use nix::sys::statvfs::{FsFlags, statvfs};
 use protocol::clock::{Clock, build_time};
 
@@ -72,10 +73,28 @@ fn spaces(paths: &Paths, images: Option<&Path>) -> Vec<Space> {
             of,
             path: path.display().to_string(),
             disk: disk(path)?,
-            is_read_only: statvfs(existing).is_ok_and(|stat| stat.flags().contains(FsFlags::ST_RDONLY)),
+            is_read_only: is_read_only(paths, existing),
         })
     };
     named.into_iter().filter_map(space).collect()
+}
+
+fn is_read_only(paths: &Paths, path: &Path) -> bool {
+    let says_so = statvfs(path).is_ok_and(|stat| stat.flags().contains(FsFlags::ST_RDONLY));
+    let mounts = fs::read_to_string(paths.at("proc/self/mountinfo")).unwrap_or_default();
+    let device = fs::metadata(path).map(|seen| (major(seen.dev()), minor(seen.dev())));
+    says_so || device.is_ok_and(|device| has_failed(&mounts, device))
+}
+
+/// Whether the kernel takes no writes to the file system of a device (major, minor) because it has failed: a newer one
+/// says so nowhere else.
+fn has_failed(mounts: &str, (major, minor): (u64, u64)) -> bool {
+    let device = format!("{major}:{minor}");
+    mounts.lines().any(|line| {
+        let mut words = line.split(' ');
+        let options = words.next_back().unwrap_or_default();
+        words.nth(2) == Some(&device) && options.split(',').any(|option| option == "emergency_ro")
+    })
 }
 
 fn network(given: &Given) -> Network {
@@ -120,4 +139,18 @@ pub(super) fn open_to_others(files: &[PathBuf]) -> Vec<String> {
         |file: &&PathBuf| fs::metadata(file).is_ok_and(|data| data.permissions().mode() & 0o077 != 0);
     let open = files.iter().filter(is_open);
     open.map(|file| file.display().to_string()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_system_that_has_failed_is_told_by_its_device() {
+        let mounts = "29 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw,discard\n\
+                      53 29 7:0 / /var/lib/tombolo rw,relatime - ext4 /dev/loop0 rw,errors=remount-ro,emergency_ro\n";
+        assert!(has_failed(mounts, (7, 0)));
+        assert!(!has_failed(mounts, (254, 0)));
+        assert!(!has_failed("", (7, 0)));
+    }
 }
