@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::conflist::{self, Found};
+use super::conflist::{self, Found, Plugins};
 use super::pod_cidr::PodCidr;
 
 /// The range of the pods in the runtime's configuration directory; none where another network is in use.
@@ -19,6 +19,9 @@ pub fn range(dir: &Path) -> Option<PodCidr> {
 /// The one range that the configuration hands out.
 fn of(text: &str) -> Option<PodCidr> {
     let list: Value = serde_json::from_str(text).ok()?;
+    if let Some(Plugins::Own { .. }) = conflist::plugins_of(text) {
+        return conflist::left_to_us(text);
+    }
     let plugins = list["plugins"].as_array()?.iter();
     let ranges = plugins.flat_map(|plugin| plugin["ipam"]["ranges"].as_array().into_iter().flatten());
     let mut subnets = ranges.flat_map(|range| range.as_array().into_iter().flatten());
@@ -36,8 +39,12 @@ mod tests {
         fs::create_dir_all(&dir).unwrap();
         assert_eq!(range(&dir), None);
         let wanted = "10.99.0.0/24".parse().unwrap();
-        for we_masquerade in [true, false] {
-            fs::write(dir.join(conflist::FILE), conflist::render(wanted, we_masquerade)).unwrap();
+        let own = Plugins::Own {
+            addresses: "/run/tombolo/addresses".into(),
+        };
+        let common = [true, false].map(|masquerade| Plugins::Common { masquerade });
+        for plugins in common.into_iter().chain([own]) {
+            fs::write(dir.join(conflist::FILE), conflist::render(wanted, &plugins)).unwrap();
             assert_eq!(range(&dir), Some(wanted));
         }
         fs::write(dir.join("10-calico.conflist"), "{}").unwrap();
