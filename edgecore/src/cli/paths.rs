@@ -101,9 +101,9 @@ impl Paths {
         self.at("run/tombolo")
     }
 
-    /// Which pod has which address, until the next boot.
+    /// Which pod has which address, until the next boot. Not in the directory that the service manager may clear.
     pub fn addresses(&self) -> PathBuf {
-        self.run_dir().join("addresses")
+        self.at("run/tombolo-addresses")
     }
 
     /// The socket on which the running node answers.

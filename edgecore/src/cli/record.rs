@@ -127,10 +127,17 @@ impl Record {
     /// Makes a symbolic link of ours, which leads to `target`.
     pub fn link(&mut self, path: &Path, target: &Path) -> Result<(), RecordError> {
         self.directory(path.parent().unwrap_or(path), 0o755)?;
+        let was_known = self.entries.iter().any(|entry| entry.path() == path);
         self.note(vec![Entry::File {
             path: path.to_owned(),
         }])?;
-        link(path, target)
+        let made = link(path, target);
+        if made.is_err() && !was_known {
+            // What is there is not ours.
+            self.entries.retain(|entry| entry.path() != path);
+            self.save()?;
+        }
+        made
     }
 
     /// Writes a file among others' files.
@@ -274,6 +281,12 @@ fn take_back(entry: &Entry) -> Result<Option<String>, String> {
 /// Removes a file, with what a write that was cut short left beside it. None there is well.
 fn remove_file(path: &Path) -> io::Result<()> {
     for path in [&temporary(path), path] {
+        // On a read-only file system what is not there cannot be removed.
+        if let Err(error) = path.symlink_metadata()
+            && error.kind() == io::ErrorKind::NotFound
+        {
+            continue;
+        }
         match fs::remove_file(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             removed => removed?,

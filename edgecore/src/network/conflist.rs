@@ -193,7 +193,7 @@ mod tests {
     const COMMON: Plugins = Plugins::Common { masquerade: false };
 
     fn own() -> Plugins {
-        let addresses = "/run/tombolo/addresses".into();
+        let addresses = "/run/tombolo-addresses".into();
         Plugins::Own { addresses }
     }
 

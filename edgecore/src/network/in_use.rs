@@ -40,7 +40,7 @@ mod tests {
         assert_eq!(range(&dir), None);
         let wanted = "10.99.0.0/24".parse().unwrap();
         let own = Plugins::Own {
-            addresses: "/run/tombolo/addresses".into(),
+            addresses: "/run/tombolo-addresses".into(),
         };
         let common = [true, false].map(|masquerade| Plugins::Common { masquerade });
         for plugins in common.into_iter().chain([own]) {

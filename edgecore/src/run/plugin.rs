@@ -9,7 +9,8 @@ use crate::network::plugin;
 /// Makes the link that join made, where somebody took it away, and leads it here, where the program was installed
 /// elsewhere since. Without it no pod of the default network starts.
 pub(super) fn lead_here(paths: &Paths) {
-    let Ok(program) = std::env::current_exe() else {
+    // Replaced since it was started, it has the name of what is gone; the next start is the new one's.
+    let Some(program) = std::env::current_exe().ok().filter(|program| program.is_file()) else {
         return;
     };
     let record = match Record::open(&paths.record()) {

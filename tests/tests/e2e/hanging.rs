@@ -38,7 +38,7 @@ async fn a_pod_whose_network_plugin_hangs_can_be_deleted_and_keeps_no_other_from
 
 /// The network namespaces of pods, and who has an address.
 async fn networks(edge: &EdgeMachine) -> Result<BTreeSet<String>> {
-    let look = "ls /run/netns; cd /run/tombolo/addresses && readlink [0-9]*; true";
+    let look = "ls /run/netns; cd /run/tombolo-addresses && readlink [0-9]*; true";
     let list = edge.machine.shell(look).await?;
     Ok(list.lines().map(str::to_owned).collect())
 }

@@ -22,6 +22,7 @@ const PROGRAM: &str = "/usr/local/bin/edgecore";
 /// What must not be left of a node. A glob that fits nothing is no such file.
 const OURS: &str = "/etc/tombolo /etc/kubeedge /var/lib/tombolo /run/tombolo /etc/systemd/system/edgecore.service \
     /etc/systemd/system/*.wants/edgecore.service /etc/cni/net.d/90-tombolo.conflist /var/lib/cni/networks/tombolo \
+    /usr/lib/cni/tombolo /opt/cni/bin/tombolo /run/tombolo-addresses \
     /var/lib/kubelet/pods /var/log/pods/* /var/log/containers/* /sys/class/net/tombolo0 /sys/fs/cgroup/kubepods*";
 
 /// Holds that the service is installed, enabled and active, and gives its process.

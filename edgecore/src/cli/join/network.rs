@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::machine::{Network, PLUGIN_DIRS};
 use super::plan::Plan;
 use super::{Paths, Site, step, warn};
-use crate::cli::record::Record;
+use crate::cli::record::{Record, RecordError};
 use crate::network::conflist::{self, Plugins};
 use crate::network::{iptables, plugin};
 
@@ -23,6 +23,13 @@ pub(super) fn write(
     let there = there.and_then(|text| conflist::plugins_of(&text));
     let plugins = match (there, conflist::plugin_dir(plugin_dirs)) {
         // Its pods may still run, and only it knows which addresses they have.
+        (Some(Plugins::Own { addresses }), dir) => {
+            // Whoever put the file there may not have put the link.
+            if let Err(error) = dir.map_or(Ok(()), |dir| link(dir, record, site)) {
+                warn(&format!("{error:#}: no pod starts without it"));
+            }
+            Plugins::Own { addresses }
+        }
         (Some(there), _) => there,
         (None, Some(dir)) if iptables::is_installed() => own(dir, record, site),
         (None, _) => common(),
@@ -36,8 +43,7 @@ pub(super) fn write(
 
 /// Ours, where the runtime will find it.
 fn own(dir: &Path, record: &mut Record, site: Site<'_>) -> Plugins {
-    let link = dir.join(plugin::NAME);
-    match record.link(&link, site.program) {
+    match link(dir, record, site) {
         Ok(()) => Plugins::Own {
             addresses: site.paths.addresses(),
         },
@@ -48,6 +54,10 @@ fn own(dir: &Path, record: &mut Record, site: Site<'_>) -> Plugins {
             common()
         }
     }
+}
+
+fn link(dir: &Path, record: &mut Record, site: Site<'_>) -> Result<(), RecordError> {
+    record.link(&dir.join(plugin::NAME), site.program)
 }
 
 fn common() -> Plugins {

@@ -78,6 +78,24 @@ fn what_someone_changed_or_added_is_left_alone_and_named() {
 }
 
 #[test]
+fn a_link_that_could_not_be_made_is_not_ours() {
+    let root = scratch("link");
+    let mut record = written(&root);
+    let before = record.entries().len();
+    let (ours, others) = (root.join("cni/ours"), root.join("cni/others"));
+    fs::create_dir_all(&others).unwrap();
+    assert!(record.link(&others, Path::new("/bin/edgecore")).is_err());
+    assert_eq!(record.entries().len(), before);
+    for target in ["/bin/edgecore", "/bin/newer"] {
+        record.link(&ours, Path::new(target)).unwrap();
+        assert_eq!(fs::read_link(&ours).unwrap(), Path::new(target));
+    }
+    assert_eq!(record.undo(0), Left::default());
+    assert!(!ours.is_symlink() && others.is_dir());
+    fs::remove_dir_all(root).unwrap();
+}
+
+#[test]
 fn only_what_came_after_a_point_is_taken_back() {
     let root = scratch("part");
     let mut record = written(&root);

@@ -127,6 +127,10 @@ fn clear_logs(paths: &Paths, troubles: &mut Vec<String>) {
 /// Removes what the pod network that join wrote left: its bridge and its addresses.
 pub(super) fn remove_network(paths: &Paths, troubles: &mut Vec<String>) {
     take_down(&paths.at("var/lib/cni/networks"), OsStr::new("tombolo"), troubles);
+    let addresses = paths.addresses();
+    if let (Some(run), Some(name)) = (addresses.parent(), addresses.file_name()) {
+        take_down(run, name, troubles);
+    }
     if !paths.is_machine() {
         return;
     }

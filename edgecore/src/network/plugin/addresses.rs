@@ -4,7 +4,7 @@
 //! need no lock. As an address would be given to another pod when the first's connections
 //! are not over everywhere, the search begins behind the one that was given last.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::{DirBuilderExt as _, symlink};
@@ -65,9 +65,15 @@ impl Addresses {
         let _ = noted.and_then(|()| fs::rename(&draft, self.dir.join(LAST)));
     }
 
-    /// Takes back what `owner` has; fine when that is nothing.
+    /// Takes back what `owner` has; fine when that is nothing. The runtime may ask twice at once, and the second is not
+    /// to take from whoever got the address after the first.
     pub(super) fn give_back(&self, owner: &str) -> Result<(), PluginError> {
         let failed = |error| self.failed(error);
+        let dir = match File::open(&self.dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            dir => dir.map_err(failed)?,
+        };
+        dir.lock().map_err(failed)?;
         while let Some(address) = self.of(owner)? {
             fs::remove_file(self.dir.join(address.to_string())).map_err(failed)?;
         }

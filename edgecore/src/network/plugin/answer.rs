@@ -82,6 +82,8 @@ pub(super) enum PluginError {
     NoPortmap,
     #[error("portmap cannot publish the pod's ports: {0}")]
     Portmap(String),
+    #[error("the bridge's end {0} of the pod's cable does not come up: it is {1}")]
+    NotUp(String, String),
     #[error("{0} has no address or no cable")]
     NotConnected(String),
 }
@@ -101,6 +103,7 @@ impl PluginError {
             Self::Io(..) | Self::Addresses { .. } | Self::Namespace { .. } | Self::Bridge(..) => 5,
             Self::NoAddress { .. } => 100,
             Self::NoPortmap | Self::Portmap(_) => 101,
+            Self::NotUp(..) => 11,
             Self::NotConnected(_) => 102,
         }
     }

@@ -4,6 +4,8 @@ use std::fs::{self, File};
 use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::AsFd as _;
+use std::thread::sleep;
+use std::time::Duration;
 
 use nix::net::if_::if_nametoindex;
 use nix::sched::{CloneFlags, setns};
@@ -13,6 +15,9 @@ use crate::network::netlink::{Cable, Mac, Netlink};
 
 /// Locally administered, as Kubernetes' networks have it.
 const VENDOR: [u8; 2] = [0x0a, 0x58];
+/// How often the kernel is asked whether a cable is up, and the time between two of these: 2.5 s, as the bridge plugin.
+const LOOKS: usize = 2500;
+const PAUSE: Duration = Duration::from_millis(1);
 const FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
 
 /// The Ethernet address that belongs to an IP address.
@@ -61,7 +66,8 @@ impl Host {
         let hairpin = index(&pod.host).and_then(|port| self.netlink.set_hairpin(port));
         hairpin.map_err(|error| PluginError::io("cannot let the bridge send back to the pod", error))?;
         self.inside(&namespace, || addressed(pod))
-            .map_err(|error| PluginError::io("cannot set up the pod's end of the cable", error))
+            .map_err(|error| PluginError::io("cannot set up the pod's end of the cable", error))?;
+        until_up(&pod.host)
     }
 
     /// The bridge, as it has to be, whatever somebody did to it since the last pod.
@@ -110,6 +116,22 @@ fn addressed(pod: &Pod) -> io::Result<()> {
     netlink.add_address(device, pod.address, pod.prefix)?;
     netlink.set_up(device)?;
     netlink.add_default_route(device, pod.gateway)
+}
+
+/// Waits until the bridge forwards what the pod sends: it learns a moment later that the cable is up, and what a pod
+/// sends first would be lost.
+fn until_up(host_end: &str) -> Result<(), PluginError> {
+    let path = format!("/sys/class/net/{host_end}/operstate");
+    let mut state = String::new();
+    for _ in 0..LOOKS {
+        let read = fs::read_to_string(&path);
+        state = read.map_err(|error| PluginError::io("cannot look at the cable", error))?;
+        if state.trim() == "up" {
+            return Ok(());
+        }
+        sleep(PAUSE);
+    }
+    Err(PluginError::NotUp(host_end.to_owned(), state.trim().to_owned()))
 }
 
 fn index(device: &str) -> io::Result<u32> {

@@ -4,7 +4,8 @@
 //! this program. It does in one process, with some ten requests to the kernel, what bridge and host-local do in
 //! two, and it is made for devices:
 //!
-//! - Addresses are handed out in memory (`/run`): a boot takes all pods, so it frees all addresses. host-local
+//! - Addresses are handed out in memory (`/run`): a boot takes all pods, so it frees all addresses. They are not in the
+//!   agent's own directory there, which a service manager may clear while pods run. host-local
 //!   keeps them on the disk, where a power cut leaves some that nobody gives back, and wears flash.
 //! - A pod's Ethernet address comes from its IP address: nobody has to forget an old neighbour.
 //! - The bridge's is fixed too: it does not change with the ports, which is what cuts off pods for as long as they
@@ -80,8 +81,10 @@ fn add(call: &Call) -> Result<String, PluginError> {
     let address = addresses.take(call.network.range, &call.owner())?;
     let added = connect(call, address);
     if added.is_err() {
-        // The first trouble is the one to tell.
+        // The first trouble is the one to tell. The runtime forgets this sandbox and tries with another: an
+        // address that is kept for it would never come back.
         let _ = disconnect(call, &addresses);
+        let _ = addresses.give_back(&call.owner());
     }
     added
 }

@@ -197,15 +197,13 @@ fn published_ports_are_portmaps() {
     install(r#"cat > /dev/null; echo '{"code": 5, "msg": "no such table"}'; exit 1"#);
     let refused = ask("ADD").unwrap_err().to_string();
     assert!(refused.contains("no such table"), "{refused}");
-    assert_eq!(cables(), 0);
+    // The runtime asks again for another sandbox, and never again for this one.
+    assert_eq!((cables(), device.held()), (0, Vec::new()));
 
     install(&format!(
         "cat > {}.$CNI_COMMAND; ip -o link show tombolo0 > /dev/null",
         said.display()
     ));
-    // What was refused could not be taken back either: the runtime says DEL before it tries again.
-    ask("DEL").unwrap();
-    assert_eq!(device.held(), Vec::<String>::new());
     ask("ADD").unwrap();
     let told = std::fs::read(said.with_extension("ADD")).unwrap();
     let told: Value = serde_json::from_slice(&told).unwrap();
@@ -224,10 +222,11 @@ fn each_of_these_holds_in_a_namespace_of_its_own() {
         "a_pod_that_cannot_be_connected_leaves_nothing",
         "published_ports_are_portmaps",
     ] {
-        let script =
-            format!("ip link set lo up; exec \"$0\" --exact network::plugin::tests::{name} --ignored");
+        let script = format!(
+            "mount -t sysfs none /sys && ip link set lo up && exec \"$0\" --exact network::plugin::tests::{name} --ignored"
+        );
         let ran = Process::new("unshare")
-            .args(["-rn", "sh", "-c", &script])
+            .args(["-rnm", "sh", "-c", &script])
             .arg(std::env::current_exe().unwrap())
             .output()
             .unwrap();
