@@ -82,8 +82,8 @@ pub(super) enum PluginError {
     NoPortmap,
     #[error("portmap cannot publish the pod's ports: {0}")]
     Portmap(String),
-    #[error("the bridge's end {0} of the pod's cable does not come up: it is {1}")]
-    NotUp(String, String),
+    #[error("the bridge's end {0} of the pod's cable does not come up")]
+    NotUp(String),
     #[error("{0} has no address or no cable")]
     NotConnected(String),
 }

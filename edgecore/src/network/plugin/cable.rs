@@ -7,7 +7,8 @@ use std::os::fd::AsFd as _;
 use std::thread::sleep;
 use std::time::Duration;
 
-use nix::net::if_::if_nametoindex;
+use nix::ifaddrs::{InterfaceAddress, getifaddrs};
+use nix::net::if_::{InterfaceFlags, if_nametoindex};
 use nix::sched::{CloneFlags, setns};
 
 use super::answer::{PluginError, Pod};
@@ -15,9 +16,9 @@ use crate::network::netlink::{Cable, Mac, Netlink};
 
 /// Locally administered, as Kubernetes' networks have it.
 const VENDOR: [u8; 2] = [0x0a, 0x58];
-/// How often the kernel is asked whether a cable is up, and the time between two of these: 2.5 s, as the bridge plugin.
-const LOOKS: usize = 2500;
-const PAUSE: Duration = Duration::from_millis(1);
+/// How often the kernel is asked whether a cable is up: for 2.5 s, as the bridge plugin asks.
+const LOOKS: usize = 55;
+const MOST_PAUSE: Duration = Duration::from_millis(50);
 const FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
 
 /// The Ethernet address that belongs to an IP address.
@@ -121,17 +122,23 @@ fn addressed(pod: &Pod) -> io::Result<()> {
 /// Waits until the bridge forwards what the pod sends: it learns a moment later that the cable is up, and what a pod
 /// sends first would be lost.
 fn until_up(host_end: &str) -> Result<(), PluginError> {
-    let path = format!("/sys/class/net/{host_end}/operstate");
-    let mut state = String::new();
+    let mut pause = Duration::from_millis(1);
     for _ in 0..LOOKS {
-        let read = fs::read_to_string(&path);
-        state = read.map_err(|error| PluginError::io("cannot look at the cable", error))?;
-        if state.trim() == "up" {
+        let found = is_up(host_end);
+        if found.map_err(|error| PluginError::io("cannot look at the cable", error))? {
             return Ok(());
         }
-        sleep(PAUSE);
+        sleep(pause);
+        pause = MOST_PAUSE.min(2 * pause);
     }
-    Err(PluginError::NotUp(host_end.to_owned(), state.trim().to_owned()))
+    Err(PluginError::NotUp(host_end.to_owned()))
+}
+
+/// `IFF_RUNNING`: the kernel has told the bridge.
+fn is_up(device: &str) -> io::Result<bool> {
+    let mut found = getifaddrs()?;
+    let runs = |found: InterfaceAddress| found.flags.contains(InterfaceFlags::IFF_RUNNING);
+    Ok(found.any(|found| found.interface_name == device && runs(found)))
 }
 
 fn index(device: &str) -> io::Result<u32> {

@@ -16,8 +16,8 @@
 //!
 //! **Invariant:** an ADD that fails leaves nothing, and a DEL can be repeated.
 //!
-//! [`call`] reads what is asked, [`addresses`] hands out addresses, [`cable`] asks the kernel, [`published`] runs
-//! portmap, [`answer`] has the words.
+//! `call` reads what is asked, `addresses` hands out addresses, `cable` asks the kernel, `published` runs
+//! portmap, `answer` has the words.
 
 mod addresses;
 mod answer;
