@@ -31,6 +31,8 @@ const AGAIN: Duration = Duration::from_secs(10);
 const LOCK: &str = "5";
 /// No run takes longer, the wait for the lock included.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// The exit code where the kernel lacks the tables.
+const NO_TABLE: i32 = 3;
 /// A jump stands there once; a saved table that was restored beside it may have it again.
 const MOST_JUMPS: usize = 8;
 
@@ -46,6 +48,22 @@ pub enum IptablesError {
     /// It hangs.
     #[error("{0} does not end")]
     Hangs(&'static str),
+}
+
+impl IptablesError {
+    /// Whether it says that there is no iptables here at all: no program, or nothing for it in the kernel.
+    fn is_lasting(&self) -> bool {
+        match self {
+            Self::Run(_, error) => {
+                matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied
+                )
+            }
+            Self::Refused(_, code, _) => *code == Some(NO_TABLE),
+            Self::Hangs(_) => false,
+        }
+    }
 }
 
 /// Whether the programs are where programs are looked for.
@@ -71,7 +89,7 @@ pub async fn keep(
         };
         let told = held.hold(nat).await;
         translation.send_if_modified(|before| std::mem::replace(before, told) != told);
-        let look = if held.trouble.is_some() { AGAIN } else { LOOK };
+        let look = if held.failures > 0 { AGAIN } else { LOOK };
         let pause = async {
             let _ = timeout(look, changed(&mut door)).await;
         };
@@ -82,10 +100,13 @@ pub async fn keep(
     }
 }
 
-/// What was written last, and what went wrong last: the same trouble is told once.
+/// What was written last, what was said of it, and what went wrong last: the same trouble is told once.
 #[derive(Default)]
 struct Held {
     written: Option<Nat>,
+    told: Translation,
+    /// In a row.
+    failures: u32,
     trouble: Option<Trouble>,
 }
 
@@ -100,29 +121,58 @@ enum Trouble {
 
 impl Held {
     async fn hold(&mut self, nat: Nat) -> Translation {
-        let (written, trouble) = match ensure(&nat).await {
+        if nat.door.is_some() && self.written != Some(nat) {
+            // Its place is the head, and one that stands elsewhere, or is not wanted any more, would stay.
+            let _ = iptables(&nat::pass().remove()).await;
+        }
+        let translation = match ensure(&nat).await {
             Ok(done) => {
-                if self.written == Some(nat) && done == Done::Written {
-                    tracing::warn!("somebody took the address translation of pods away; it is put back");
-                }
-                (Some(nat), None)
+                self.holds(nat, done);
+                Translation::Holds
             }
             Err(error) => {
-                let (nat, error) = (nat.without_own_port(), error.to_string());
-                match ensure(&nat).await {
-                    Ok(_) => (Some(nat), Some(Trouble::OwnPort(error))),
-                    Err(_) => (None, Some(Trouble::All(error))),
+                self.failures = self.failures.saturating_add(1);
+                if self.may_pass(&error) {
+                    tracing::debug!(%error, "the address translation of pods is tried again");
+                    self.told
+                } else {
+                    self.without_own_port(nat, &error).await;
+                    Translation::Fails
                 }
             }
         };
-        let translation = match (nat.door, &trouble) {
-            (None, _) => Translation::Untold,
-            (Some(_), None) => Translation::Holds,
-            (Some(_), Some(_)) => Translation::Fails,
+        self.told = match nat.door {
+            None => Translation::Untold,
+            Some(_) if !nat.has_own_port() => Translation::Fails,
+            Some(_) => translation,
+        };
+        self.told
+    }
+
+    fn holds(&mut self, nat: Nat, done: Done) {
+        if self.written == Some(nat) && done == Done::Written {
+            tracing::warn!("somebody took the address translation of pods away; it is put back");
+        }
+        self.written = (!nat.is_empty()).then_some(nat);
+        self.failures = 0;
+        self.tell(None);
+    }
+
+    /// Whether a failure may be gone at the next look: another program holds the lock, or the device is busy. What
+    /// was written stands until then, for without a port of ours pods would reach a web server of the device.
+    fn may_pass(&self, error: &IptablesError) -> bool {
+        self.failures < 2 && !(self.written.is_none() && error.is_lasting())
+    }
+
+    /// The rest holds at least, where that can be.
+    async fn without_own_port(&mut self, nat: Nat, error: &IptablesError) {
+        let (rest, error) = (nat.without_own_port(), error.to_string());
+        let (written, trouble) = match ensure(&rest).await {
+            Ok(_) => (Some(rest), Trouble::OwnPort(error)),
+            Err(_) => (None, Trouble::All(error)),
         };
         self.written = written;
-        self.tell(trouble);
-        translation
+        self.tell(Some(trouble));
     }
 
     fn tell(&mut self, trouble: Option<Trouble>) {

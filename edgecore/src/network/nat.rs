@@ -8,8 +8,10 @@
 //!   listens on all addresses at 443 and a listener of ours at that address and port exclude each other:
 //!   whoever comes first wins. So ours has a port of its own, and connections are sent there. That comes
 //!   before portmap, which sends every address of the device to the pod that publishes the port.
-//! - **A firewall** sees the port of ours. Pods may reach it where no rule of the firewall's says otherwise: ours is
-//!   behind them all, and there is one only where the pods' addresses are known.
+//! - **A firewall** sees the port of ours. Our rule that lets pods through comes before all of its own, for many end
+//!   with one that refuses the rest; it speaks of pods' addresses, and of one address and port of the device.
+//! - **Another network** than that of join may pass by these tables, or filter what its pods send: there the
+//!   port is the Service's, as its makers expect. Whether it is another is seen from the pods' range.
 //!
 //! Which rules there are is decided here; [`super::iptables`] has the kernel hold them.
 
@@ -21,7 +23,7 @@ use super::pod_cidr::PodCidr;
 
 /// Our chain behind `POSTROUTING`.
 const MASQUERADE: &str = "TOMBOLO-MASQ";
-/// Our chain before `PREROUTING` and `OUTPUT`, and in the table of filters behind `INPUT`.
+/// Our chain before `PREROUTING` and `OUTPUT`, and in the table of filters before `INPUT`.
 const API: &str = "TOMBOLO-API";
 const NAT: &str = "nat";
 const FILTER: &str = "filter";
@@ -43,7 +45,7 @@ pub enum Translation {
     Untold,
     /// The kernel holds the rules.
     Holds,
-    /// It does not: the Service's own port is to be listened on.
+    /// It does not, or is not asked to: the Service's own port is to be listened on.
     Fails,
 }
 
@@ -52,7 +54,7 @@ pub enum Translation {
 pub struct Nat {
     /// The range whose pods leave with the device's address; none where the network does it itself.
     pub masquerade: Option<PodCidr>,
-    /// The range of all pods, where it is known.
+    /// The range of all pods; none where their network is not that of join.
     pub pods: Option<PodCidr>,
     /// Where the API server's connections go; none before it is open.
     pub door: Option<Door>,
@@ -95,8 +97,18 @@ pub fn jumps() -> [Jump; 4] {
         jump(NAT, "-A", "POSTROUTING", MASQUERADE),
         jump(NAT, "-I", "PREROUTING", API),
         jump(NAT, "-I", "OUTPUT", API),
-        jump(FILTER, "-A", "INPUT", API),
+        pass(),
     ]
+}
+
+/// The jump by which pods come past a firewall.
+pub const fn pass() -> Jump {
+    Jump {
+        table: FILTER,
+        add: "-I",
+        from: "INPUT",
+        to: API,
+    }
 }
 
 impl Nat {
@@ -110,6 +122,11 @@ impl Nat {
     pub fn without_own_port(self) -> Self {
         let door = self.door.map(|door| Door { own: None, ..door });
         Self { door, ..self }
+    }
+
+    /// Whether connections are sent to a port of ours.
+    pub fn has_own_port(&self) -> bool {
+        self.door().is_some_and(|door| door.own.is_some())
     }
 
     /// The jumps that this needs.
@@ -163,9 +180,11 @@ impl Nat {
         text
     }
 
-    /// The default pod network has IPv4 only, and so has portmap in it.
+    /// The default pod network has IPv4 only, and so has portmap in it. The port of ours is for that network alone.
     fn door(&self) -> Option<Door> {
-        self.door.filter(|door| door.endpoint.address.is_ipv4())
+        let door = self.door.filter(|door| door.endpoint.address.is_ipv4())?;
+        let own = door.own.filter(|_| self.pods.is_some());
+        Some(Door { own, ..door })
     }
 
     /// From where, and to which address and port, pods come past a firewall that does not speak of them.
@@ -213,15 +232,15 @@ mod tests {
     #[test]
     fn connections_to_the_api_server_go_to_the_port_of_ours_before_anything_else() {
         let nat = Nat {
+            pods: Some(PodCidr::DEFAULT),
             door: Some(door("10.96.0.1", Some(61_443))),
             ..Nat::default()
         };
-        assert_eq!(
-            nat.restore(),
-            "*nat\n:TOMBOLO-API - [0:0]\n\
-             -A TOMBOLO-API -d 10.96.0.1/32 -p tcp --dport 443 -j DNAT --to-destination 10.96.0.1:61443\nCOMMIT\n"
-        );
-        assert_eq!(adds(&nat), BEFORE);
+        let rules = "*nat\n:TOMBOLO-API - [0:0]\n\
+             -A TOMBOLO-API -d 10.96.0.1/32 -p tcp --dport 443 -j DNAT --to-destination 10.96.0.1:61443\nCOMMIT\n";
+        assert!(nat.restore().starts_with(rules), "{}", nat.restore());
+        assert_eq!(adds(&nat)[..2], BEFORE);
+        assert!(nat.has_own_port());
     }
 
     #[test]
@@ -234,23 +253,26 @@ mod tests {
         let filters = "*filter\n:TOMBOLO-API - [0:0]\n\
              -A TOMBOLO-API -s 10.86.0.0/16 -d 10.96.0.1/32 -p tcp --dport 61443 -j ACCEPT\nCOMMIT\n";
         assert!(nat.restore().ends_with(filters), "{}", nat.restore());
-        assert_eq!(adds(&nat)[2..], ["-t filter -A INPUT -j TOMBOLO-API"]);
+        assert_eq!(adds(&nat)[2..], ["-t filter -I INPUT -j TOMBOLO-API"]);
     }
 
     #[test]
-    fn without_a_port_of_ours_the_address_is_let_through_as_it_is() {
-        let nat = Nat {
+    fn without_a_port_of_ours_or_in_another_network_the_address_is_let_through_as_it_is() {
+        let join_s = Nat {
             masquerade: None,
             pods: Some(PodCidr::DEFAULT),
             door: Some(door("10.96.0.1", Some(61_443))),
         };
-        let nat = nat.without_own_port();
-        assert_eq!(
-            nat.restore(),
-            "*nat\n:TOMBOLO-API - [0:0]\n\
-             -A TOMBOLO-API -d 10.96.0.1/32 -p tcp --dport 443 -j ACCEPT\nCOMMIT\n"
-        );
-        assert_eq!(adds(&nat), BEFORE);
+        let other = Nat { pods: None, ..join_s };
+        for nat in [join_s.without_own_port(), other] {
+            assert_eq!(
+                nat.restore(),
+                "*nat\n:TOMBOLO-API - [0:0]\n\
+                 -A TOMBOLO-API -d 10.96.0.1/32 -p tcp --dport 443 -j ACCEPT\nCOMMIT\n"
+            );
+            assert_eq!(adds(&nat), BEFORE);
+            assert!(!nat.has_own_port());
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! pod ── 10.96.0.1:443 ──► nat ──► 10.96.0.1:61443   the own door, always open
-//! pod ── 10.96.0.1:443 ─────────────────────────►   the plain door, where the kernel does not translate
+//! pod ── 10.96.0.1:443 ─────────────────────────►   the plain door, where the kernel is not to translate, or cannot
 //! ```
 //!
 //! Whatever else listens on all addresses of the device at 443 (a web server, a pod on the host's network) excludes the

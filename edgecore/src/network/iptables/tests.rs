@@ -23,6 +23,8 @@ fn nat(own: u16) -> Nat {
 
 /// A kernel does not send connections to this port.
 const REFUSED: u16 = 40_123;
+/// Another program holds the lock when rules for this port are written first.
+const BUSY: u16 = 40_124;
 
 async fn in_nat(args: &[&str]) -> Result<(), IptablesError> {
     iptables(&[&["-t", "nat"], args].concat()).await
@@ -35,9 +37,7 @@ async fn inside_a_namespace() {
     let nat = nat(61_443);
     let foreign = ["-A", "PREROUTING", "-d", "192.0.2.1", "-j", "RETURN"];
     in_nat(&foreign).await.unwrap();
-    iptables(&["-A", "INPUT", "-p", "tcp", "--dport", "61443", "-j", "DROP"])
-        .await
-        .unwrap();
+    iptables(&["-A", "INPUT", "-j", "REJECT"]).await.unwrap();
     assert_eq!(ensure(&nat).await.unwrap(), Done::Written);
     assert_eq!(
         rules("nat", "PREROUTING"),
@@ -45,8 +45,8 @@ async fn inside_a_namespace() {
     );
     assert_eq!(rules("nat", "OUTPUT"), ["-j TOMBOLO-API"]);
     assert_eq!(rules("nat", "POSTROUTING"), ["-j TOMBOLO-MASQ"]);
-    // What the device's own firewall says comes first.
-    assert_eq!(rules("filter", "INPUT")[1..], ["-j TOMBOLO-API"]);
+    // A firewall that refuses the rest would end the way there.
+    assert_eq!(rules("filter", "INPUT")[..1], ["-j TOMBOLO-API"]);
 
     // Nothing stands there twice, and what stands there is ours.
     in_nat(&["-F", "TOMBOLO-API"]).await.unwrap();
@@ -93,6 +93,32 @@ async fn with_a_port_that_moves() {
             assert!(rules.len() == 1 && rules[0].contains(own), "{rules:?}");
         }
     }
+    // The other network has no port of ours, and no rule for one stays.
+    let other = Nat {
+        pods: None,
+        ..nat(40_000)
+    };
+    iptables(&["-I", "INPUT", "-i", "lo", "-j", "ACCEPT"])
+        .await
+        .unwrap();
+    assert_eq!(held.hold(nat(40_001)).await, Translation::Holds);
+    assert_eq!(rules("filter", "INPUT"), ["-j TOMBOLO-API", "-i lo -j ACCEPT"]);
+    for _ in 0..2 {
+        assert_eq!(held.hold(other).await, Translation::Fails);
+        assert_eq!((held.failures, &held.trouble), (0, &None));
+    }
+    assert!(rules("nat", "TOMBOLO-API")[0].ends_with("-j ACCEPT"));
+    assert_eq!(rules("filter", "INPUT"), ["-i lo -j ACCEPT"]);
+    assert_eq!(held.hold(nat(61_443)).await, Translation::Holds);
+    assert!(rules("nat", "TOMBOLO-API")[0].ends_with(":61443"));
+
+    // One failure is tried again before the Service's port is taken.
+    assert_eq!(held.hold(nat(BUSY)).await, Translation::Holds);
+    assert!(rules("nat", "TOMBOLO-API")[0].ends_with(":61443"));
+    assert_eq!((held.failures, &held.trouble), (1, &None));
+    assert_eq!(held.hold(nat(BUSY)).await, Translation::Holds);
+    assert_eq!(held.failures, 0);
+    assert_eq!(held.hold(nat(REFUSED)).await, Translation::Holds);
     assert_eq!(held.hold(nat(REFUSED)).await, Translation::Fails);
     assert!(
         matches!(held.trouble, Some(Trouble::OwnPort(_))),
@@ -110,7 +136,8 @@ fn the_rules_follow_the_port_and_without_it_the_rest_still_holds() {
     let dir = std::env::temp_dir().join(format!("tombolo-iptables-{}", std::process::id()));
     std::fs::create_dir_all(&dir).unwrap();
     let refuses = format!(
-        "#!/bin/sh\ntext=$(cat)\ncase \"$text\" in *:{REFUSED}*) exit 1;; esac\n\
+        "#!/bin/sh\ntext=$(cat)\ncase \"$text\" in *:{REFUSED}*) exit 1;; \
+         *:{BUSY}*) mkdir \"$0.busy\" 2>/dev/null && exit 4;; esac\n\
          PATH=${{PATH#*:}}\nprintf '%s\\n' \"$text\" | iptables-restore \"$@\"\n"
     );
     std::fs::write(dir.join(RESTORE), refuses).unwrap();
@@ -118,6 +145,30 @@ fn the_rules_follow_the_port_and_without_it_the_rest_still_holds() {
     let name = "network::iptables::tests::with_a_port_that_moves";
     in_a_namespace_with(dir.to_str().unwrap(), name);
     std::fs::remove_dir_all(dir).unwrap();
+}
+
+#[test]
+fn the_services_port_is_taken_at_once_only_where_there_is_no_iptables_at_all() {
+    let run = |kind: io::ErrorKind| IptablesError::Run(PROGRAM, kind.into());
+    let refused = |code| IptablesError::Refused(RESTORE.to_owned(), Some(code), String::new());
+    let held = |written: Option<Nat>, failures| Held {
+        written,
+        failures,
+        ..Held::default()
+    };
+    for (error, at_first) in [
+        (run(io::ErrorKind::NotFound), false),
+        (run(io::ErrorKind::WouldBlock), true),
+        (refused(NO_TABLE), false),
+        (refused(4), true),
+        (IptablesError::Hangs(PROGRAM), true),
+    ] {
+        assert_eq!(held(None, 1).may_pass(&error), at_first, "{error}");
+        assert!(held(Some(nat(61_443)), 1).may_pass(&error), "{error}");
+        for written in [None, Some(nat(61_443))] {
+            assert!(!held(written, 2).may_pass(&error), "{error}");
+        }
+    }
 }
 
 /// The rules of a chain, without its name.

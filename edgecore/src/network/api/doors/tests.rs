@@ -1,5 +1,6 @@
 //! The listeners beside a web server of the device's, with the address translation of a kernel.
 
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
@@ -10,11 +11,48 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::network::api::{self, Callers, Dial, Translator};
-use crate::network::iptables;
+use crate::network::conflist::{self, Plugins};
 use crate::network::nat::Nat;
+use crate::network::pod_cidr::PodCidr;
 use crate::network::testing::in_a_namespace;
+use crate::network::{in_use, iptables};
 
 const SERVICE: (&str, u16) = ("10.96.0.1", 443);
+
+/// Where the runtime looks for the network of pods: join's.
+struct Network(PathBuf);
+
+impl Network {
+    fn of_join(name: &str) -> Self {
+        let dir = std::env::temp_dir().join(format!("tombolo-doors-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let own = Plugins::Own {
+            addresses: dir.join("addresses"),
+        };
+        let text = conflist::render(PodCidr::DEFAULT, &own);
+        std::fs::write(dir.join(conflist::FILE), text).unwrap();
+        Self(dir)
+    }
+
+    fn other(&self) -> PathBuf {
+        self.0.join("10-calico.conflist")
+    }
+
+    /// Another network comes first.
+    fn changes(&self) {
+        std::fs::write(self.other(), "{}").unwrap();
+    }
+
+    fn changes_back(&self) {
+        std::fs::remove_file(self.other()).unwrap();
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
 
 /// An agent with the parts that matter here.
 struct Agent {
@@ -24,7 +62,7 @@ struct Agent {
 
 impl Agent {
     /// With `translation` from the kernel, or with none.
-    fn starts(translates: bool) -> Self {
+    fn starts(translates: bool, Network(dir): &Network) -> Self {
         let address = SERVICE.0.parse().unwrap();
         let (wanted, served) = watch::channel(Some(ApiEndpoint {
             address,
@@ -40,18 +78,23 @@ impl Agent {
         let (stop, mut tasks) = (CancellationToken::new(), JoinSet::new());
         let translator = Translator { door, translation };
         let ends = stop.clone();
+        let range = |dir: &Path| {
+            let dir = dir.to_owned();
+            move || in_use::range(&dir)
+        };
+        let (of_callers, of_rules) = (range(dir), range(dir));
         tasks.spawn(async move {
             let _wanted = wanted;
             let callers = Callers {
                 whose: Arc::new(|_| None),
-                range: Arc::new(|| "10.86.0.0/16".parse().ok()),
+                range: Arc::new(of_callers),
             };
             api::run(served, api_server(), callers, translator, ends).await;
         });
         let ends = stop.clone();
         tasks.spawn(async move {
             let ranges = || Nat {
-                pods: "10.86.0.0/16".parse().ok(),
+                pods: of_rules(),
                 ..Nat::default()
             };
             if translates {
@@ -120,7 +163,8 @@ async fn web_server(tasks: &mut JoinSet<()>) {
 async fn beside_a_web_server() {
     let mut web = JoinSet::new();
     web_server(&mut web).await;
-    let agent = Agent::starts(true);
+    let network = Network::of_join("web");
+    let agent = Agent::starts(true, &network);
     until_pods_reach_it().await;
     assert_eq!(
         answers(("127.0.0.1", 443)).await,
@@ -130,7 +174,7 @@ async fn beside_a_web_server() {
     agent.ends().await;
     web.shutdown().await;
 
-    let agent = Agent::starts(true);
+    let agent = Agent::starts(true, &network);
     until_pods_reach_it().await;
     web_server(&mut web).await;
     assert_eq!(
@@ -143,7 +187,7 @@ async fn beside_a_web_server() {
     web.shutdown().await;
 
     // What stays in the kernel leads to nothing else than the port that the next agent opens first.
-    let agent = Agent::starts(false);
+    let agent = Agent::starts(false, &network);
     until_pods_reach_it().await;
     iptables::remove().await;
     assert_eq!(
@@ -151,6 +195,22 @@ async fn beside_a_web_server() {
         "api",
         "no rule is needed for the Service's port"
     );
+    agent.ends().await;
+
+    // Another network has connections at the Service's port, whatever was there before.
+    let agent = Agent::starts(true, &network);
+    until_pods_reach_it().await;
+    agent.ends().await;
+    network.changes();
+    let agent = Agent::starts(true, &network);
+    let gone = async {
+        while sh("iptables-save").contains("DNAT") {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let in_time = tokio::time::timeout(Duration::from_secs(30), gone);
+    in_time.await.expect("no rule sends connections elsewhere");
+    until_pods_reach_it().await;
     agent.ends().await;
 }
 
@@ -213,19 +273,27 @@ fn sh(script: &str) -> String {
 #[ignore = "needs a network namespace of its own; the next test makes one and runs this in it"]
 async fn from_a_pod_past_a_firewall() {
     const SERVICE_FROM_POD: &str = "cat </dev/tcp/10.96.0.1/443";
-    sh("iptables -A INPUT -i lo -j ACCEPT && iptables -P INPUT DROP");
+    sh("iptables -A INPUT -i lo -j ACCEPT && iptables -A INPUT -j REJECT");
     let pod = Pod::starts();
     let mut web = JoinSet::new();
     web_server(&mut web).await;
-    let agent = Agent::starts(true);
+    let network = Network::of_join("pod");
+    let agent = Agent::starts(true, &network);
     until_pods_reach_it().await;
     assert_eq!(tokio::task::block_in_place(|| pod.sh(SERVICE_FROM_POD)), "api");
 
     // A neighbour on the device's network, which no firewall keeps out.
-    sh("iptables -P INPUT ACCEPT && ip addr add 192.168.7.1/24 dev veth0");
+    sh("iptables -D INPUT -j REJECT && ip addr add 192.168.7.1/24 dev veth0");
     pod.sh("ip addr flush dev eth0 && ip addr add 192.168.7.2/24 dev eth0 && ip route add default via 192.168.7.1");
-    let said = tokio::task::block_in_place(|| pod.sh(&format!("{SERVICE_FROM_POD} || true")));
-    assert_eq!(said, "", "no connection of a stranger is carried");
+    let heard = || tokio::task::block_in_place(|| pod.sh(&format!("{SERVICE_FROM_POD} || true")));
+    network.changes();
+    assert_eq!(
+        heard(),
+        "api",
+        "it has a way, and may be a pod of a network that is not join's"
+    );
+    network.changes_back();
+    assert_eq!(heard(), "", "no connection of a stranger is carried");
     agent.ends().await;
     web.shutdown().await;
 }
