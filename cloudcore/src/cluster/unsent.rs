@@ -43,7 +43,7 @@ const GAP: Duration = Duration::from_millis(100);
 pub(super) enum Unsent {
     /// It names so many ConfigMaps and Secrets.
     References(usize),
-    /// With what it names its node's pods would name too many, and there is no room for it yet.
+    /// With what it and those that wait before it name its node's pods would name too many: there is no room for it yet.
     Room,
     /// With what it names it does not fit one closure.
     Closure,
@@ -64,7 +64,8 @@ impl Unsent {
                 "it names {names} ConfigMaps and Secrets, and a pod of an edge node may name {MAX_REFERENCES}"
             ),
             Self::Room => format!(
-                "with what it names the pods of this node would name more than {MAX_OF_NODE} ConfigMaps and Secrets"
+                "with what it and those that wait before it name, the pods of this node would name more than \
+                 {MAX_OF_NODE} ConfigMaps and Secrets"
             ),
             Self::Closure => {
                 "with the ConfigMaps and Secrets that it names it is more than 64 MiB (compressed), or than 4096 objects"
@@ -75,7 +76,7 @@ impl Unsent {
             Self::References(_) => instead("put more into each of them"),
             Self::Closure => instead("name fewer or smaller ones"),
             Self::Room => {
-                "It is sent when others have gone: put more into each of them, or have fewer such pods on this node"
+                "It is sent when others have gone and its turn has come: put more into each of them, or have fewer such pods on this node"
                     .to_owned()
             }
         };

@@ -33,6 +33,7 @@ pub use view::IndexView;
 
 use devices::Devices;
 use gone::Gone;
+use room::Crowd;
 
 /// What is known of a ConfigMap or Secret that some pod names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,7 +82,7 @@ struct Edge {
     /// How many ConfigMaps and Secrets its pods name, each counted once.
     names: usize,
     /// Pods that there is no room for, with what they name.
-    crowd: BTreeMap<ObjectKey, BTreeSet<ObjectKey>>,
+    crowd: Crowd,
 }
 
 impl Edge {

@@ -201,7 +201,13 @@ impl Index {
         }
     }
 
-    pub(super) fn keep_pod(&mut self, node: &NodeName, mut pod: PodEntry) {
+    pub(super) fn keep_pod(&mut self, node: &NodeName, pod: PodEntry) {
+        self.hold_pod(node, pod);
+        self.seat_others(node);
+    }
+
+    /// The same, and those who wait for room are not looked at.
+    pub(super) fn hold_pod(&mut self, node: &NodeName, mut pod: PodEntry) {
         self.seat(node, &mut pod);
         let Some(edge) = self.edges.get_mut(node) else {
             return;
@@ -239,9 +245,6 @@ impl Index {
                 self.remember(node, &before.object);
             }
             self.release(node, &key, &before.refs);
-            if !before.refs.is_empty() {
-                self.seat_others(node);
-            }
         }
         if new_namespace {
             self.mark_services_of(node, &key.namespace);
@@ -253,7 +256,7 @@ impl Index {
             return;
         };
         let Some(pod) = edge.pods.remove(key) else { return };
-        edge.crowd.remove(key);
+        edge.crowd.leave(key);
         edge.mark(key);
         let last_of_namespace = !edge.has_namespace(&key.namespace);
         self.mark_refs(node, &pod.refs);
@@ -301,6 +304,7 @@ impl Index {
                     named.users.remove(node);
                     if let Some(edge) = self.edges.get_mut(node) {
                         edge.names -= 1;
+                        edge.crowd.stir();
                     }
                 }
             }
