@@ -6,6 +6,7 @@
 use protocol::name::NodeName;
 use protocol::object::{Kind, ObjectKey, Revision};
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::{Map, Value, json};
 
 use super::Cluster;
@@ -113,7 +114,7 @@ impl Cluster {
         let Gathered {
             mut pods, revision, ..
         } = gathered;
-        // Where there is no room for all of them, those that a device has long had come before new ones.
+        // Where there is no room for all of them, those that the device has had come before others, then older ones.
         pods.sort_by(|(one, _), (other, _)| one.cmp(other));
         let pods: Vec<PodEntry> = pods.into_iter().map(|(_, pod)| pod).collect();
         let listed: Vec<ObjectKey> = pods.iter().map(|pod| pod.object.key.clone()).collect();
@@ -309,12 +310,40 @@ impl Drop for Undo<'_> {
     }
 }
 
+/// Which pods come first where there is no room for all.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Rank {
+    /// Its node has said nothing of it: it may well not have it.
+    unseen: bool,
+    made: String,
+}
+
+impl Rank {
+    fn of(meta: &ThinMeta<'_>, pod: &[u8]) -> Self {
+        #[derive(Deserialize)]
+        struct Thin {
+            #[serde(default)]
+            status: ThinStatus,
+        }
+        // Only the node sets it, with the first status of a pod.
+        #[derive(Default, Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct ThinStatus {
+            start_time: Option<IgnoredAny>,
+        }
+        let seen = serde_json::from_slice(pod).is_ok_and(|Thin { status }| status.start_time.is_some());
+        Self {
+            unseen: !seen,
+            made: meta.creation_timestamp.clone().into_owned(),
+        }
+    }
+}
+
 /// Gathers a node's pods from a list.
 struct Gathered<'a> {
     cluster: &'a Cluster,
     node: &'a NodeName,
-    /// Each with when it was made.
-    pods: Vec<(String, PodEntry)>,
+    pods: Vec<(Rank, PodEntry)>,
     revision: Revision,
 }
 
@@ -326,8 +355,8 @@ impl Sink for Gathered<'_> {
     fn put(&mut self, meta: &ThinMeta<'_>, object: &[u8]) {
         if !meta.is_mirror() {
             let entry = self.cluster.pod_entry(self.node, object);
-            let made = || meta.creation_timestamp.clone().into_owned();
-            self.pods.extend(entry.map(|entry| (made(), entry)));
+            self.pods
+                .extend(entry.map(|entry| (Rank::of(meta, object), entry)));
         }
     }
 

@@ -90,14 +90,20 @@ fn names_from_the_edge_cannot_leave_their_place_in_a_path() {
 }
 
 #[tokio::test]
-async fn where_there_is_no_room_for_all_pods_the_youngest_waits_whatever_its_name() {
+async fn where_there_is_no_room_for_all_pods_the_youngest_that_the_device_has_not_waits_whatever_its_name() {
     const EACH: usize = 512;
     let pod = |number: usize| {
         let volume = |index| json!({ "configMap": { "name": format!("p{number}-{index}") } });
         let volumes: Vec<Value> = (0..EACH).map(volume).collect();
         let metadata = json!({ "name": format!("p{number}"), "namespace": "shop", "uid": "u", "resourceVersion": "5",
             "creationTimestamp": format!("2026-01-0{}T00:00:00Z", 9 - number) });
-        json!({ "metadata": metadata, "spec": { "nodeName": "e1", "volumes": volumes } })
+        // The youngest of all has been reported, and goes on to hear of its objects.
+        let status = if number == 0 {
+            json!({ "startTime": "2026-01-10T00:00:00Z" })
+        } else {
+            json!({})
+        };
+        json!({ "metadata": metadata, "spec": { "nodeName": "e1", "volumes": volumes }, "status": status })
     };
     let pods: Vec<Value> = (0..5).map(pod).collect();
     let list = json!({ "metadata": { "resourceVersion": "7" }, "items": pods });
@@ -110,5 +116,5 @@ async fn where_there_is_no_room_for_all_pods_the_youngest_waits_whatever_its_nam
         cluster.inner.index.read().has_no_room(&node, &key)
     };
     let waiting: Vec<usize> = (0..5).filter(|number| has_no_room(*number)).collect();
-    assert_eq!(waiting, [0]);
+    assert_eq!(waiting, [1]);
 }
