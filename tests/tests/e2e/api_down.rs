@@ -22,7 +22,7 @@ async fn tunnels_end_with_the_api_server_and_the_node_comes_back_with_it(_: &Wor
 
 /// In the machine and all its pods, connections that stand: at the edge, of pods to where they reach the API server; in
 /// the cluster, of cloudcore to the API server.
-const AT_THE_EDGE: &str = "ss -Htn state established '( sport = :443 )'";
+const AT_THE_EDGE: &str = "ss -Htn state established '( sport = :443 or sport = :61443 )'";
 const IN_THE_CLUSTER: &str = "for pod in /run/netns/*; do \
     nsenter --net=$pod ss -Htn state established '( dport = :443 or dport = :6443 )'; done";
 
