@@ -239,8 +239,8 @@ mod tests {
         json!({ "metadata": metadata, "spec": { "nodeName": "e1", "volumes": volumes } }).to_string()
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_pod_that_names_too_much_is_not_sent_costs_no_watch_and_has_one_event_that_says_so() {
+    /// A cluster, and the events that are written to it.
+    fn with_events() -> (Cluster, Arc<Mutex<Vec<Value>>>) {
         let events = Arc::new(Mutex::new(Vec::new()));
         let seen = Arc::clone(&events);
         let cluster = cluster(move |asked| {
@@ -249,6 +249,12 @@ mod tests {
             }
             (StatusCode::CREATED, json!({}))
         });
+        (cluster, events)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pod_that_names_too_much_is_not_sent_costs_no_watch_and_has_one_event_that_says_so() {
+        let (cluster, events) = with_events();
         let node: NodeName = "e1".parse().unwrap();
         let _session = cluster.subscribe(&node);
         let (view, key) = (cluster.view(&node), ObjectKey::new(Kind::Pod, "shop", "web"));
@@ -277,14 +283,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_pod_that_its_node_has_no_room_for_is_not_sent_and_its_event_says_what_it_waits_for() {
-        let events = Arc::new(Mutex::new(Vec::new()));
-        let seen = Arc::clone(&events);
-        let cluster = cluster(move |asked| {
-            if asked.is(&Method::POST, "/api/v1/namespaces/shop/events") {
-                seen.lock().push(asked.body);
-            }
-            (StatusCode::CREATED, json!({}))
-        });
+        let (cluster, events) = with_events();
         let node: NodeName = "e1".parse().unwrap();
         let _session = cluster.subscribe(&node);
         let view = cluster.view(&node);

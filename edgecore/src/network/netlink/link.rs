@@ -8,12 +8,11 @@ use nix::errno::Errno;
 
 use super::message::Message;
 use super::socket::Netlink;
-use super::{CREATE, REPLACE};
+use super::{ATTR_ADDRESS, ATTR_LOCAL, CREATE, NEW_ADDRESS, REPLACE};
 
 const NEW_LINK: u16 = 16;
 const DELETE_LINK: u16 = 17;
 const SET_LINK: u16 = 19;
-const NEW_ADDRESS: u16 = 20;
 const NEW_ROUTE: u16 = 24;
 const EXCLUSIVE: u16 = 0x200;
 /// `IFF_UP`.
@@ -33,7 +32,6 @@ const INFO_DATA: u16 = 2;
 const NAMESPACE: u16 = 28;
 const PEER: u16 = 1;
 
-const LOCAL: u16 = 2;
 const BROADCAST: u16 = 4;
 const ROUTE_OUT: u16 = 4;
 const ROUTE_GATEWAY: u16 = 5;
@@ -112,8 +110,8 @@ impl Netlink {
         fixed.extend(device.to_ne_bytes());
         let broadcast = u32::from(address) | u32::MAX.checked_shr(u32::from(prefix)).unwrap_or(0);
         let request = Message::new(NEW_ADDRESS, CREATE | REPLACE, &fixed)
-            .attribute(LOCAL, &address.octets())
-            .attribute(ADDRESS, &address.octets())
+            .attribute(ATTR_LOCAL, &address.octets())
+            .attribute(ATTR_ADDRESS, &address.octets())
             .attribute(BROADCAST, &broadcast.to_be_bytes());
         self.ask(request)
     }

@@ -90,6 +90,7 @@ fn message(kind: u16, flags: u16, address: IpAddr) -> Message {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::network::testing::in_a_namespace;
 
     #[test]
     fn a_request_is_laid_out_as_the_kernel_reads_it() {
@@ -126,20 +127,6 @@ mod tests {
 
     #[test]
     fn the_kernel_takes_an_address_and_gives_it_back_any_number_of_times() {
-        let script =
-            "ip link set lo up && exec \"$0\" --exact network::netlink::tests::inside_a_namespace --ignored";
-        let program = std::env::current_exe().unwrap();
-        let ran = std::process::Command::new("unshare")
-            .args(["-rn", "sh", "-c", script])
-            .arg(program)
-            .output();
-        let output = ran.expect("unshare, of the package util-linux");
-        let said = String::from_utf8_lossy(&output.stdout);
-        assert!(
-            output.status.success(),
-            "{said}\n{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        assert!(said.contains("1 passed"), "{said}");
+        in_a_namespace("network::netlink::tests::inside_a_namespace");
     }
 }

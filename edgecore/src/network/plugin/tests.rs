@@ -4,50 +4,12 @@ use std::fs::Permissions;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
-use std::process::{Child, Command as Process};
+use std::process::Command as Process;
 
 use serde_json::{Value, json};
 
 use super::*;
-
-/// A network namespace that lives as long as its process.
-struct Elsewhere(Child);
-
-impl Elsewhere {
-    fn new() -> Self {
-        let mut child = Process::new("unshare")
-            .args(["-n", "sh", "-c", "echo; exec sleep 60"])
-            .stdout(std::process::Stdio::piped())
-            .spawn()
-            .unwrap();
-        let _ = child.stdout.take().unwrap().read(&mut [0]).unwrap();
-        Self(child)
-    }
-
-    fn path(&self) -> String {
-        format!("/proc/{}/ns/net", self.0.id())
-    }
-
-    /// Does something there.
-    fn inside<T: Send>(&self, what: impl FnOnce() -> T + Send) -> T {
-        let path = self.path();
-        std::thread::scope(|scope| {
-            let there = scope.spawn(move || {
-                let namespace = std::fs::File::open(path).unwrap();
-                nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
-                what()
-            });
-            there.join().unwrap()
-        })
-    }
-}
-
-impl Drop for Elsewhere {
-    fn drop(&mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
-    }
-}
+use crate::network::testing::{Elsewhere, in_a_namespace};
 
 /// A device with the plugin.
 struct Device {
@@ -222,18 +184,7 @@ fn each_of_these_holds_in_a_namespace_of_its_own() {
         "a_pod_that_cannot_be_connected_leaves_nothing",
         "published_ports_are_portmaps",
     ] {
-        let script =
-            format!("ip link set lo up && exec \"$0\" --exact network::plugin::tests::{name} --ignored");
-        let ran = Process::new("unshare")
-            .args(["-rn", "sh", "-c", &script])
-            .arg(std::env::current_exe().unwrap())
-            .output()
-            .unwrap();
-        let text = String::from_utf8_lossy(&ran.stdout);
-        assert!(
-            ran.status.success() && text.contains("1 passed"),
-            "{name}: {text}"
-        );
+        in_a_namespace(&format!("network::plugin::tests::{name}"));
     }
 }
 

@@ -1,7 +1,7 @@
 //! The listeners beside a web server of the device's, with the address translation of a kernel.
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -14,7 +14,7 @@ use crate::network::api::{self, Callers, Dial, Translator};
 use crate::network::conflist::{self, Plugins};
 use crate::network::nat::Nat;
 use crate::network::pod_cidr::PodCidr;
-use crate::network::testing::in_a_namespace;
+use crate::network::testing::{Elsewhere, in_a_namespace};
 use crate::network::{in_use, iptables};
 
 const SERVICE: (&str, u16) = ("10.96.0.1", 443);
@@ -220,18 +220,11 @@ fn the_api_server_and_a_web_server_share_a_port_whoever_comes_first() {
 }
 
 /// A pod: a network namespace with an address and a default route.
-struct Pod(Child);
+struct Pod(Elsewhere);
 
 impl Pod {
     fn starts() -> Self {
-        let child = Command::new("unshare")
-            .args(["-n", "sh", "-c", "echo; exec cat"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn();
-        let mut pod = Self(child.unwrap());
-        let mut line = [0];
-        std::io::Read::read_exact(pod.0.stdout.as_mut().unwrap(), &mut line).unwrap();
+        let pod = Self(Elsewhere::new());
         let id = pod.0.id();
         sh(&format!(
             "ip link add veth0 type veth peer name eth0 netns {id} && ip link set veth0 up \
@@ -245,16 +238,9 @@ impl Pod {
 
     fn sh(&self, script: &str) -> String {
         sh(&format!(
-            "timeout 10 nsenter --net=/proc/{}/ns/net bash -c '{script}'",
-            self.0.id()
+            "timeout 10 nsenter --net={} bash -c '{script}'",
+            self.0.path()
         ))
-    }
-}
-
-impl Drop for Pod {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
     }
 }
 
