@@ -21,8 +21,10 @@ LOCAL := env -u HTTPS_PROXY -u https_proxy -u HTTP_PROXY -u http_proxy -u ALL_PR
 TARGET := x86_64-unknown-linux-gnu
 BUILT := target/$(TARGET)/release
 # Relocations are packed (27,000 of them are 650 kB otherwise, all read at each start), and functions that came out
-# alike are one: an agent at rest holds 1.4 MB less. Rust links with lld on this target, which both are for.
-STATIC := -C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs -C link-arg=-Wl,--icf=all
+# alike are one: an agent at rest holds 1.4 MB less. Rust links with lld on this target, which both are for. Paths are
+# those of the workspace, where cargo has rustc link.
+STATIC := -C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs -C link-arg=-Wl,--icf=all \
+  -C link-arg=-Wl,-T,edgecore/apart.ld
 # Of the compressor what levels 1 to 3 use, and one way to decompress: 190 kB of code that an agent would hold for nothing.
 ZSTD := -DHUF_FORCE_DECOMPRESS_X1=1 -DZSTD_FORCE_DECOMPRESS_SEQUENCES_SHORT=1 -DZSTD_STRIP_ERROR_STRINGS=1 -DDYNAMIC_BMI2=0 \
   $(patsubst %,-DZSTD_EXCLUDE_%_BLOCK_COMPRESSOR,GREEDY LAZY LAZY2 BTLAZY2 BTOPT BTULTRA)

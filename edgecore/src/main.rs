@@ -39,8 +39,9 @@ async fn agent() -> ExitCode {
 
 async fn edgecore(cli: Cli) -> anyhow::Result<()> {
     let clock = Clock::from_env()?;
-    match cli::dispatch(cli, &clock).await? {
-        Some(paths) => run::run(paths, clock).await,
+    // On the heap: the stack keeps each page that a future of this size once passed through.
+    match Box::pin(cli::dispatch(cli, &clock)).await? {
+        Some(paths) => Box::pin(run::run(paths, clock)).await,
         None => Ok(()),
     }
 }

@@ -108,6 +108,9 @@ impl Supervisor {
     }
 
     /// Starts a task; it is told to stop through the token.
+    ///
+    /// Never inlined: a caller that starts all tasks would hold each of them on its stack for as long as they run.
+    #[inline(never)]
     pub fn spawn<F>(&mut self, task: Task, run: impl FnOnce(CancellationToken) -> F)
     where
         F: Future<Output = Result<(), BoxError>> + Send + 'static,
