@@ -103,17 +103,33 @@ fn bridge(range: PodCidr, masquerades: bool) -> Value {
     })
 }
 
-/// The range whose pods `text`, a configuration of ours, leaves for the agent to masquerade. One that an
+/// The ranges whose pods `text`, a configuration of ours, leaves for the agent to masquerade. One that an
 /// older version wrote, or join where there was no iptables, has the bridge plugin do it.
-pub fn left_to_us(text: &str) -> Option<PodCidr> {
-    let list: Value = serde_json::from_str(text).ok()?;
+pub fn left_to_us(text: &str) -> Vec<PodCidr> {
+    match plugins_of(text) {
+        Some(Plugins::Own { .. } | Plugins::Common { masquerade: false }) => ranges_of(text),
+        Some(Plugins::Common { masquerade: true }) | None => Vec::new(),
+    }
+}
+
+/// The ranges of which `text`, a configuration of ours, has pods' addresses handed out. Somebody may have added some
+/// to the one that join wrote; those of IPv6 say nothing of the others. Where one cannot be read, none is known.
+pub fn ranges_of(text: &str) -> Vec<PodCidr> {
+    let list: Value = serde_json::from_str(text).unwrap_or(Value::Null);
     let first = &list["plugins"][0];
-    let range = match plugins_of(text)? {
-        Plugins::Own { .. } => &first["range"],
-        Plugins::Common { masquerade: false } => &first["ipam"]["ranges"][0][0]["subnet"],
-        Plugins::Common { masquerade: true } => return None,
-    };
-    range.as_str()?.parse().ok()
+    let own = Some(&first["range"]).filter(|range| !range.is_null());
+    let ipam = &first["ipam"];
+    // host-local takes a single range as it is, too.
+    let single = Some(&ipam["subnet"]).filter(|subnet| !subnet.is_null());
+    let sets = ipam["ranges"].as_array().into_iter().flatten();
+    let in_sets = sets.flat_map(|set| set.as_array().into_iter().flatten());
+    let texts = own
+        .into_iter()
+        .chain(single)
+        .chain(in_sets.map(|range| &range["subnet"]))
+        .map(|range| range.as_str().unwrap_or_default());
+    let ranges = texts.filter(|range| !range.contains(':')).map(str::parse);
+    ranges.collect::<Result<_, _>>().unwrap_or_default()
 }
 
 /// Looks at what the runtime would read in `dir`; a directory that is missing is empty.
@@ -257,12 +273,57 @@ mod tests {
     fn the_agent_masquerades_unless_the_bridge_plugin_was_told_to() {
         let range = "10.99.0.0/24".parse().unwrap();
         let bridges = Plugins::Common { masquerade: true };
-        for (plugins, left) in [(own(), Some(range)), (COMMON, Some(range)), (bridges, None)] {
+        for (plugins, left) in [(own(), vec![range]), (COMMON, vec![range]), (bridges, Vec::new())] {
             let text = render(range, &plugins);
+            assert_eq!(ranges_of(&text), [range]);
             assert_eq!((left_to_us(&text), plugins_of(&text)), (left, Some(plugins)));
         }
-        assert_eq!(left_to_us("{}"), None);
-        assert_eq!(left_to_us("half"), None);
+        assert_eq!(left_to_us("{}"), []);
+        assert_eq!(left_to_us("half"), []);
+    }
+
+    #[test]
+    fn ranges_that_somebody_added_are_known_too_and_all_or_none() {
+        let of = |ipam: Value| {
+            let bridge = json!({"type": "bridge", "ipMasq": false, "ipam": ipam});
+            let text = json!({"plugins": [bridge, {"type": "portmap"}]}).to_string();
+            assert_eq!(left_to_us(&text), ranges_of(&text));
+            let ranges = ranges_of(&text);
+            ranges.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        let (one, two) = (
+            json!({"subnet": "10.99.0.0/24"}),
+            json!({"subnet": "10.98.0.0/24"}),
+        );
+        let v6 = json!({"subnet": "fd00::/64"});
+        assert_eq!(
+            of(json!({"ranges": [[one, two]]})),
+            ["10.99.0.0/24", "10.98.0.0/24"],
+            "one set"
+        );
+        assert_eq!(
+            of(json!({"ranges": [[one], [two]]})),
+            ["10.99.0.0/24", "10.98.0.0/24"]
+        );
+        assert_eq!(
+            of(json!({"ranges": [[one], [v6]]})),
+            ["10.99.0.0/24"],
+            "both families"
+        );
+        assert_eq!(of(one.clone()), ["10.99.0.0/24"], "a subnet only");
+        for none in [
+            json!({}),
+            json!({"ranges": []}),
+            json!({"ranges": [[v6]]}),
+            json!({"subnet": 7}),
+        ] {
+            assert!(of(none.clone()).is_empty(), "{none}");
+        }
+        let unread = json!({"subnet": "10.97.0.0/30"});
+        assert!(
+            of(json!({"ranges": [[one, unread]]})).is_empty(),
+            "half of them are not all"
+        );
     }
 
     #[test]

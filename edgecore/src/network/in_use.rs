@@ -3,12 +3,11 @@
 use std::fs;
 use std::path::Path;
 
-use serde_json::Value;
-
-use super::conflist::{self, Found, Plugins};
+use super::conflist::{self, Found};
 use super::pod_cidr::PodCidr;
 
-/// The range of the pods in the runtime's configuration directory; none where another network is in use.
+/// The range of the pods in the runtime's configuration directory; none where another network is in use, or there is
+/// more than one.
 pub fn range(dir: &Path) -> Option<PodCidr> {
     match conflist::look(dir) {
         Ok(Found::Ours) => of(&fs::read_to_string(dir.join(conflist::FILE)).ok()?),
@@ -16,22 +15,17 @@ pub fn range(dir: &Path) -> Option<PodCidr> {
     }
 }
 
-/// The one range that the configuration hands out.
 fn of(text: &str) -> Option<PodCidr> {
-    let list: Value = serde_json::from_str(text).ok()?;
-    if let Some(Plugins::Own { .. }) = conflist::plugins_of(text) {
-        return conflist::left_to_us(text);
+    match conflist::ranges_of(text)[..] {
+        [range] => Some(range),
+        _ => None,
     }
-    let plugins = list["plugins"].as_array()?.iter();
-    let ranges = plugins.flat_map(|plugin| plugin["ipam"]["ranges"].as_array().into_iter().flatten());
-    let mut subnets = ranges.flat_map(|range| range.as_array().into_iter().flatten());
-    let range = subnets.next()?["subnet"].as_str()?.parse().ok();
-    range.filter(|_| subnets.next().is_none())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::network::conflist::Plugins;
 
     #[test]
     fn the_range_is_known_while_the_runtime_takes_the_network_of_join() {

@@ -121,10 +121,11 @@ enum Trouble {
 
 impl Held {
     async fn hold(&mut self, nat: Nat) -> Translation {
-        if nat.door.is_some() && self.written != Some(nat) {
+        if nat.door.is_some() && self.written.as_ref() != Some(&nat) {
             // Its place is the head, and one that stands elsewhere, or is not wanted any more, would stay.
             let _ = iptables(&nat::pass().remove()).await;
         }
+        let (has_door, has_own_port) = (nat.door.is_some(), nat.has_own_port());
         let translation = match ensure(&nat).await {
             Ok(done) => {
                 self.holds(nat, done);
@@ -141,16 +142,16 @@ impl Held {
                 }
             }
         };
-        self.told = match nat.door {
-            None => Translation::Untold,
-            Some(_) if !nat.has_own_port() => Translation::Fails,
-            Some(_) => translation,
+        self.told = match (has_door, has_own_port) {
+            (false, _) => Translation::Untold,
+            (true, false) => Translation::Fails,
+            (true, true) => translation,
         };
         self.told
     }
 
     fn holds(&mut self, nat: Nat, done: Done) {
-        if self.written == Some(nat) && done == Done::Written {
+        if self.written.as_ref() == Some(&nat) && done == Done::Written {
             tracing::warn!("somebody took the address translation of pods away; it is put back");
         }
         self.written = (!nat.is_empty()).then_some(nat);

@@ -1,7 +1,7 @@
 //! The address translation that all pods of the device share, as rules of iptables(8).
 //!
 //! - **Masquerade**: what leaves the pod range for other machines has the device's address. One rule holds for
-//!   the whole range. The bridge plugin can do it by itself (`ipMasq`), with a chain for each pod: that is several
+//!   a whole range. The bridge plugin can do it by itself (`ipMasq`), with a chain for each pod: that is several
 //!   runs of iptables at each start and again at each end, and chains that a firewall's reload takes away
 //!   are not made again while the pod lives.
 //! - **The API server's address** is on `lo`, so it is one of the device's own. A web server of the device that
@@ -50,11 +50,11 @@ pub enum Translation {
 }
 
 /// What the device translates for its pods.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Nat {
-    /// The range whose pods leave with the device's address; none where the network does it itself.
-    pub masquerade: Option<PodCidr>,
-    /// The range of all pods; none where their network is not that of join.
+    /// The ranges whose pods leave with the device's address; none where the network does it itself.
+    pub masquerade: Vec<PodCidr>,
+    /// The range of all pods; none where their network is not that of join, or has several.
     pub pods: Option<PodCidr>,
     /// Where the API server's connections go; none before it is open.
     pub door: Option<Door>,
@@ -114,7 +114,7 @@ pub const fn pass() -> Jump {
 impl Nat {
     /// Whether there is anything to translate.
     pub fn is_empty(&self) -> bool {
-        self.masquerade.is_none() && self.door().is_none()
+        self.masquerade.is_empty() && self.door().is_none()
     }
 
     /// The same without a port of ours: what is left where the kernel does not send connections there.
@@ -132,7 +132,7 @@ impl Nat {
     /// The jumps that this needs.
     pub fn jumps(&self) -> impl Iterator<Item = Jump> {
         let (masquerade, door, passes) = (
-            self.masquerade.is_some(),
+            !self.masquerade.is_empty(),
             self.door().is_some(),
             self.passes().is_some(),
         );
@@ -147,14 +147,15 @@ impl Nat {
     /// all others stay as they are, and all of a table counts at once.
     pub fn restore(&self) -> String {
         let mut text = String::from("*nat\n");
-        if let Some(range) = self.masquerade {
-            // Pods among themselves keep their addresses, and multicast would come back to nobody.
-            let _ = write!(
-                text,
-                ":{MASQUERADE} - [0:0]\n\
-                 -A {MASQUERADE} -d {range} -j RETURN\n\
-                 -A {MASQUERADE} -s {range} ! -d 224.0.0.0/4 -j MASQUERADE\n"
-            );
+        if !self.masquerade.is_empty() {
+            let _ = writeln!(text, ":{MASQUERADE} - [0:0]");
+        }
+        // Pods among themselves keep their addresses, and multicast would come back to nobody.
+        for range in &self.masquerade {
+            let _ = writeln!(text, "-A {MASQUERADE} -d {range} -j RETURN");
+        }
+        for range in &self.masquerade {
+            let _ = writeln!(text, "-A {MASQUERADE} -s {range} ! -d 224.0.0.0/4 -j MASQUERADE");
         }
         if let Some(door) = self.door() {
             let ApiEndpoint { address, port } = door.endpoint;
@@ -216,7 +217,7 @@ mod tests {
     #[test]
     fn one_rule_masquerades_the_whole_range_but_not_pods_among_themselves() {
         let nat = Nat {
-            masquerade: Some(PodCidr::DEFAULT),
+            masquerade: vec![PodCidr::DEFAULT],
             pods: Some(PodCidr::DEFAULT),
             door: None,
         };
@@ -227,6 +228,21 @@ mod tests {
              -A TOMBOLO-MASQ -s 10.86.0.0/16 ! -d 224.0.0.0/4 -j MASQUERADE\nCOMMIT\n"
         );
         assert_eq!(adds(&nat), ["-t nat -A POSTROUTING -j TOMBOLO-MASQ"]);
+    }
+
+    #[test]
+    fn pods_of_one_range_keep_their_addresses_towards_those_of_another() {
+        let nat = Nat {
+            masquerade: ["10.99.0.0/24", "10.98.0.0/24"]
+                .map(|range| range.parse().unwrap())
+                .to_vec(),
+            ..Nat::default()
+        };
+        let rules = "-A TOMBOLO-MASQ -d 10.99.0.0/24 -j RETURN\n\
+             -A TOMBOLO-MASQ -d 10.98.0.0/24 -j RETURN\n\
+             -A TOMBOLO-MASQ -s 10.99.0.0/24 ! -d 224.0.0.0/4 -j MASQUERADE\n\
+             -A TOMBOLO-MASQ -s 10.98.0.0/24 ! -d 224.0.0.0/4 -j MASQUERADE\n";
+        assert!(nat.restore().contains(rules), "{}", nat.restore());
     }
 
     #[test]
@@ -259,11 +275,14 @@ mod tests {
     #[test]
     fn without_a_port_of_ours_or_in_another_network_the_address_is_let_through_as_it_is() {
         let join_s = Nat {
-            masquerade: None,
+            masquerade: Vec::new(),
             pods: Some(PodCidr::DEFAULT),
             door: Some(door("10.96.0.1", Some(61_443))),
         };
-        let other = Nat { pods: None, ..join_s };
+        let other = Nat {
+            pods: None,
+            ..join_s.clone()
+        };
         for nat in [join_s.without_own_port(), other] {
             assert_eq!(
                 nat.restore(),

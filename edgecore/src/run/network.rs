@@ -56,8 +56,8 @@ pub(super) async fn run(parts: &Parts, stop: CancellationToken) {
 fn ranges(file: &Path) -> Nat {
     Nat {
         masquerade: fs::read_to_string(file)
-            .ok()
-            .and_then(|text| conflist::left_to_us(&text)),
+            .map(|text| conflist::left_to_us(&text))
+            .unwrap_or_default(),
         pods: file.parent().and_then(in_use::range),
         door: None,
     }

@@ -12,7 +12,7 @@ fn nat(own: u16) -> Nat {
     let address = "10.96.0.1".parse().unwrap();
     let endpoint = ApiEndpoint { address, port: 443 };
     Nat {
-        masquerade: Some(PodCidr::DEFAULT),
+        masquerade: vec![PodCidr::DEFAULT],
         pods: Some(PodCidr::DEFAULT),
         door: Some(Door {
             endpoint,
@@ -104,7 +104,7 @@ async fn with_a_port_that_moves() {
     assert_eq!(held.hold(nat(40_001)).await, Translation::Holds);
     assert_eq!(rules("filter", "INPUT"), ["-j TOMBOLO-API", "-i lo -j ACCEPT"]);
     for _ in 0..2 {
-        assert_eq!(held.hold(other).await, Translation::Fails);
+        assert_eq!(held.hold(other.clone()).await, Translation::Fails);
         assert_eq!((held.failures, &held.trouble), (0, &None));
     }
     assert!(rules("nat", "TOMBOLO-API")[0].ends_with("-j ACCEPT"));

@@ -121,7 +121,7 @@ fn missing(paths: &Paths, dir: &Path, bins: &[PathBuf]) -> Vec<&'static str> {
     let text = fs::read_to_string(dir.join(conflist::FILE)).unwrap_or_default();
     let plugins = conflist::plugins_of(&text);
     let mut missing = plugins.map_or_else(Vec::new, |plugins| conflist::missing_plugins(&plugins, bins));
-    if paths.is_machine() && conflist::left_to_us(&text).is_some() && !iptables::is_installed() {
+    if paths.is_machine() && !conflist::left_to_us(&text).is_empty() && !iptables::is_installed() {
         missing.push("iptables");
     }
     missing
