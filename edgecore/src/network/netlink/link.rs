@@ -44,11 +44,13 @@ pub type Mac = [u8; 6];
 pub struct Cable<'a> {
     /// Its end in this namespace.
     pub host: &'a str,
+    /// That end's Ethernet address.
+    pub host_mac: Mac,
     /// The bridge which that end hangs on.
     pub bridge: u32,
     /// Its end in the other.
     pub peer: &'a str,
-    /// That end's Ethernet address.
+    /// The other end's Ethernet address.
     pub mac: Mac,
     /// The other namespace.
     pub namespace: BorrowedFd<'a>,
@@ -70,6 +72,7 @@ impl Netlink {
         let namespace = u32::try_from(cable.namespace.as_raw_fd()).unwrap_or(u32::MAX);
         let request = Message::new(NEW_LINK, CREATE | EXCLUSIVE, &link(0, 0, UP))
             .name(NAME, cable.host)
+            .attribute(ADDRESS, &cable.host_mac)
             .attribute(MASTER, &cable.bridge.to_ne_bytes())
             .nested(INFO, &[], |info| {
                 info.name(INFO_KIND, "veth").nested(INFO_DATA, &[], |data| {

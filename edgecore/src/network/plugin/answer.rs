@@ -84,6 +84,8 @@ pub(super) enum PluginError {
     Portmap(String),
     #[error("the bridge's end {0} of the pod's cable does not come up")]
     NotUp(String),
+    #[error("the pod has a cable, {0}, from an ADD before this one, which stays as it is: DEL comes first")]
+    Twice(String),
     #[error("{0} has no address or no cable")]
     NotConnected(String),
 }
@@ -105,6 +107,7 @@ impl PluginError {
             Self::NoPortmap | Self::Portmap(_) => 101,
             Self::NotUp(..) => 11,
             Self::NotConnected(_) => 102,
+            Self::Twice(_) => 103,
         }
     }
 

@@ -16,6 +16,8 @@ use crate::network::netlink::{Cable, Mac, Netlink};
 
 /// Locally administered, as Kubernetes' networks have it.
 const VENDOR: [u8; 2] = [0x0a, 0x58];
+/// The same for the cables' ends at the bridge: they say which address is at the other end, wherever else that is lost.
+const HOST_VENDOR: [u8; 2] = [0x0a, 0x59];
 /// How often the kernel is asked whether a cable is up: for 2.5 s, as the bridge plugin asks.
 const LOOKS: usize = 55;
 const MOST_PAUSE: Duration = Duration::from_millis(50);
@@ -23,10 +25,25 @@ const FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
 
 /// The Ethernet address that belongs to an IP address.
 pub(super) fn mac(address: Ipv4Addr) -> Mac {
+    of_vendor(VENDOR, address)
+}
+
+fn of_vendor(vendor: [u8; 2], address: Ipv4Addr) -> Mac {
     let mut mac = [0; 6];
-    mac[..2].copy_from_slice(&VENDOR);
+    mac[..2].copy_from_slice(&vendor);
     mac[2..].copy_from_slice(&address.octets());
     mac
+}
+
+/// The addresses that have a cable, each with the cable's end at the bridge. Those of before the ends said it are not
+/// known.
+pub(super) fn living() -> io::Result<Vec<(Ipv4Addr, String)>> {
+    let known = |end: InterfaceAddress| {
+        let mac = end.address?.as_link_addr()?.addr()?;
+        let octets: [u8; 4] = mac.strip_prefix(&HOST_VENDOR)?.try_into().ok()?;
+        Some((octets.into(), end.interface_name))
+    };
+    Ok(getifaddrs()?.filter_map(known).collect())
 }
 
 /// The device's own network namespace, in which this process was started.
@@ -47,8 +64,8 @@ impl Host {
         opened().map_err(|error: io::Error| PluginError::io("cannot ask the kernel", error))
     }
 
-    /// Gives the pod its cable, its address and its way out.
-    pub(super) fn connect(&self, pod: &Pod) -> Result<(), PluginError> {
+    /// Gives the pod its cable to the bridge: all of it or, on an error, nothing.
+    pub(super) fn plug(&self, pod: &Pod) -> Result<Plugged<'_>, PluginError> {
         let bridge = self.bridge(pod)?;
         let path = &pod.namespace;
         let namespace = File::open(path).map_err(|error| PluginError::Namespace {
@@ -57,18 +74,25 @@ impl Host {
         })?;
         let cable = Cable {
             host: &pod.host,
+            host_mac: of_vendor(HOST_VENDOR, pod.address),
             bridge,
             peer: &pod.device,
             mac: pod.mac,
             namespace: namespace.as_fd(),
         };
         let made = self.netlink.add_cable(&cable);
-        made.map_err(|error| PluginError::io("cannot connect the pod to the bridge", error))?;
-        let hairpin = index(&pod.host).and_then(|port| self.netlink.set_hairpin(port));
-        hairpin.map_err(|error| PluginError::io("cannot let the bridge send back to the pod", error))?;
-        self.inside(&namespace, || addressed(pod))
-            .map_err(|error| PluginError::io("cannot set up the pod's end of the cable", error))?;
-        until_up(&pod.host)
+        made.map_err(|error| {
+            // The other thing that may be there is the pod's device.
+            if error.kind() == io::ErrorKind::AlreadyExists && Self::has(&pod.host) {
+                PluginError::Twice(pod.host.clone())
+            } else {
+                PluginError::io("cannot connect the pod to the bridge", error)
+            }
+        })?;
+        Ok(Plugged {
+            host: self,
+            namespace,
+        })
     }
 
     /// The bridge, as it has to be, whatever somebody did to it since the last pod.
@@ -107,6 +131,25 @@ impl Host {
     /// Whether the cable is there.
     pub(super) fn has(host_end: &str) -> bool {
         if_nametoindex(host_end).is_ok()
+    }
+}
+
+/// A pod with a cable.
+#[derive(Debug)]
+pub(super) struct Plugged<'a> {
+    host: &'a Host,
+    namespace: File,
+}
+
+impl Plugged<'_> {
+    /// Gives the pod its address and its way out.
+    pub(super) fn set_up(&self, pod: &Pod) -> Result<(), PluginError> {
+        let hairpin = index(&pod.host).and_then(|port| self.host.netlink.set_hairpin(port));
+        hairpin.map_err(|error| PluginError::io("cannot let the bridge send back to the pod", error))?;
+        self.host
+            .inside(&self.namespace, || addressed(pod))
+            .map_err(|error| PluginError::io("cannot set up the pod's end of the cable", error))?;
+        until_up(&pod.host)
     }
 }
 

@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
+use super::addresses::Holder;
 use super::answer::{PluginError, VERSION};
 use crate::network::pod_cidr::PodCidr;
 
@@ -69,6 +70,14 @@ impl Call {
     /// By whom an address is held: the sandbox and its device.
     pub(super) fn owner(&self) -> String {
         format!("{}/{}", self.container, self.device)
+    }
+
+    /// The names under which it may be held.
+    pub(super) fn holder(&self) -> Holder {
+        Holder {
+            owner: self.owner(),
+            cable: self.host_end(),
+        }
     }
 
     /// The name of the cable's end at the bridge: found again without a look into the pod.

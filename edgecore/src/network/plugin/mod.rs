@@ -14,7 +14,9 @@
 //! Published ports are portmap's, which is run where a pod has some. Masquerading is the agent's
 //! ([`super::nat`]).
 //!
-//! **Invariant:** an ADD that fails leaves nothing, and a DEL can be repeated.
+//! **Invariant:** an ADD that fails leaves nothing of its own, and takes nothing from another of the same pod. A DEL can
+//! be repeated. The runtime runs no two of them for one pod at once, but what an earlier runtime started may still run:
+//! a cable that is made behind a DEL ends with the pod's namespace.
 //!
 //! `call` reads what is asked, `addresses` hands out addresses, `cable` asks the kernel, `published` runs
 //! portmap, `answer` has the words.
@@ -78,13 +80,13 @@ fn serve(asked: &Asked) -> Result<String, PluginError> {
 
 fn add(call: &Call) -> Result<String, PluginError> {
     let addresses = Addresses::at(&call.network.addresses);
-    let address = addresses.take(call.network.range, &call.owner())?;
+    let owner = call.owner();
+    let address = addresses.take(call.network.range, &owner, &cable::living)?;
     let added = connect(call, address);
     if added.is_err() {
         // The first trouble is the one to tell. The runtime forgets this sandbox and tries with another: an
         // address that is kept for it would never come back.
-        let _ = disconnect(call, &addresses);
-        let _ = addresses.give_back(&call.owner());
+        let _ = addresses.give_back_one(&owner, address);
     }
     added
 }
@@ -102,33 +104,39 @@ fn connect(call: &Call, address: Ipv4Addr) -> Result<String, PluginError> {
         namespace: call.namespace()?.to_owned(),
     };
     let host = Host::open()?;
-    host.connect(&pod)?;
+    let plugged = host.plug(&pod)?;
     let result = answer::result(&pod);
-    if call.publishes() {
-        published::add(call, &result)?;
+    let connected = plugged.set_up(&pod).and_then(|()| {
+        if call.publishes() {
+            published::add(call, &result)?;
+        }
+        Ok(result.to_string())
+    });
+    if connected.is_err() {
+        let _ = disconnect(call);
     }
-    Ok(result.to_string())
-}
-
-fn del(call: &Call) -> Result<(), PluginError> {
-    disconnect(call, &Addresses::at(&call.network.addresses))
+    connected
 }
 
 /// The address goes last: nobody gets it while something still leads to it.
-fn disconnect(call: &Call, addresses: &Addresses) -> Result<(), PluginError> {
+fn del(call: &Call) -> Result<(), PluginError> {
+    disconnect(call)?;
+    Addresses::at(&call.network.addresses).give_back(&call.holder())
+}
+
+fn disconnect(call: &Call) -> Result<(), PluginError> {
     let hidden = if call.publishes() {
         published::del(call)
     } else {
         Ok(())
     };
     Host::open()?.disconnect(&call.host_end())?;
-    hidden?;
-    addresses.give_back(&call.owner())
+    hidden
 }
 
 fn check(call: &Call) -> Result<(), PluginError> {
     let addresses = Addresses::at(&call.network.addresses);
-    let has_address = addresses.of(&call.owner())?.is_some();
+    let has_address = addresses.of(&call.holder())?.is_some();
     if has_address && Host::has(&call.host_end()) {
         return Ok(());
     }

@@ -144,6 +144,49 @@ fn a_pod_that_cannot_be_connected_leaves_nothing() {
 
 #[test]
 #[ignore = "needs a network namespace of its own; the test at the end makes one and runs this in it"]
+fn a_second_add_leaves_the_first_one_s_pod_as_it_is() {
+    let device = Device::new();
+    let (a, other) = (Elsewhere::new(), Elsewhere::new());
+    device.add("a", &a);
+    for namespace in [a.path(), other.path(), "/proc/none".to_owned()] {
+        let again = device.ask("ADD", ("a", &namespace), &json!([]));
+        let told = again.unwrap_err().to_string();
+        assert!(
+            told.contains("DEL comes first") || told.contains("/proc/none"),
+            "{told}"
+        );
+        assert_eq!((device.held(), cables()), (vec!["10.86.0.2".to_owned()], 1));
+    }
+    let here = TcpListener::bind("10.86.0.1:0").unwrap();
+    assert!(
+        a.inside(|| TcpStream::connect(here.local_addr().unwrap()))
+            .is_ok()
+    );
+    std::fs::remove_dir_all(&device.dir).unwrap();
+}
+
+#[test]
+#[ignore = "needs a network namespace of its own; the test at the end makes one and runs this in it"]
+fn a_living_pod_keeps_its_address_when_the_directory_is_lost() {
+    let device = Device::new();
+    let (a, b, c) = (Elsewhere::new(), Elsewhere::new(), Elsewhere::new());
+    device.add("a", &a);
+    device.add("b", &b);
+    device.ask("DEL", ("a", &a.path()), &json!([])).unwrap();
+    std::fs::remove_dir_all(device.dir.join("addresses")).unwrap();
+    assert_eq!(address(&device.add("c", &c)).to_string(), "10.86.0.2");
+    let held = ["10.86.0.2", "10.86.0.3"].map(str::to_owned);
+    assert_eq!((device.held(), cables()), (held.to_vec(), 2));
+    device.ask("CHECK", ("b", &b.path()), &json!([])).unwrap();
+    for (pod, left) in [("b", 1), ("c", 0)] {
+        device.ask("DEL", (pod, ""), &json!([])).unwrap();
+        assert_eq!((device.held().len(), cables()), (left, left));
+    }
+    std::fs::remove_dir_all(&device.dir).unwrap();
+}
+
+#[test]
+#[ignore = "needs a network namespace of its own; the test at the end makes one and runs this in it"]
 fn published_ports_are_portmaps() {
     let device = Device::new();
     let a = Elsewhere::new();
@@ -182,6 +225,8 @@ fn each_of_these_holds_in_a_namespace_of_its_own() {
         "pods_reach_each_other_the_device_and_themselves",
         "a_pod_that_goes_leaves_nothing_and_may_go_twice",
         "a_pod_that_cannot_be_connected_leaves_nothing",
+        "a_second_add_leaves_the_first_one_s_pod_as_it_is",
+        "a_living_pod_keeps_its_address_when_the_directory_is_lost",
         "published_ports_are_portmaps",
     ] {
         in_a_namespace(&format!("network::plugin::tests::{name}"));
