@@ -111,6 +111,11 @@ impl Paths {
         self.run_dir().join("edgecore.sock")
     }
 
+    /// Which address stands on the loopback device for the API server.
+    pub fn api_server(&self) -> PathBuf {
+        self.run_dir().join("api-server")
+    }
+
     /// The systemd unit.
     pub fn unit(&self) -> PathBuf {
         self.at("etc/systemd/system/edgecore.service")

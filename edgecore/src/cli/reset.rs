@@ -19,6 +19,7 @@ use super::join::service::{self, Systemctl};
 use super::record::{Entry, Left, Record};
 use super::{Paths, ResetArgs};
 use crate::config::{Config, ConfigError, DEFAULT_RUNTIME_ENDPOINT, RuntimeEndpoint};
+use crate::network::api::Note;
 use crate::network::{conflist, iptables};
 use crate::runtime::{Cri, Runtime};
 
@@ -106,6 +107,10 @@ async fn remove_pods(
     paths: &Paths,
 ) -> anyhow::Result<()> {
     let mut troubles = Vec::new();
+    // The agent takes it back where it ends by itself. The note goes with what else stands there.
+    if let Err(error) = Note::at(&paths.api_server()).take_back() {
+        troubles.push(format!("{:#}", anyhow::Error::from(error)));
+    }
     let runtime = runtime.map(|runtime| runtime as &dyn Runtime);
     match pods::stop_all(runtime, paths, &mut troubles).await {
         Err(error) if args.force => troubles.push(format!("{error:#}")),

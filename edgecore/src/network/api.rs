@@ -14,6 +14,7 @@
 
 mod admission;
 mod doors;
+mod note;
 mod refusals;
 
 use std::fmt;
@@ -40,6 +41,7 @@ use crate::state::Desired;
 pub use admission::MAX_CONNECTIONS;
 use admission::{Origin, Room, origin};
 use doors::Doors;
+pub use note::{Note, NoteError};
 use refusals::Refusals;
 pub use refusals::Whose;
 
@@ -136,9 +138,20 @@ pub struct Translator {
     pub translation: watch::Receiver<Translation>,
 }
 
-/// Serves whatever `wanted` says until `stop`, following every change of it.
+/// What is to be served.
+pub struct Wanted {
+    /// Where; none before it is known.
+    pub endpoint: watch::Receiver<Option<ApiEndpoint>>,
+    /// Names what is put on the loopback device for it.
+    pub note: Note,
+}
+
+/// Serves whatever `endpoint` says until `stop`, following every change of it.
 pub async fn run(
-    mut wanted: watch::Receiver<Option<ApiEndpoint>>,
+    Wanted {
+        endpoint: mut wanted,
+        note,
+    }: Wanted,
     dial: Dial,
     Callers { whose, range }: Callers,
     mut translator: Translator,
@@ -153,7 +166,7 @@ pub async fn run(
     while !stop.is_cancelled() {
         let over = stop.child_token();
         let endpoint = *wanted.borrow_and_update();
-        tokio::join!(hold(endpoint, &ahead, &mut translator, &over), async {
+        tokio::join!(hold(endpoint, &note, &ahead, &mut translator, &over), async {
             tokio::select! {
                 () = changed(&mut wanted) => over.cancel(),
                 () = stop.cancelled() => {}
@@ -172,6 +185,7 @@ pub(super) async fn changed<T>(wanted: &mut watch::Receiver<T>) {
 /// Claims the address, serves it, and gives it back.
 async fn hold(
     endpoint: Option<ApiEndpoint>,
+    note: &Note,
     ahead: &Arc<Ahead>,
     translator: &mut Translator,
     stop: &CancellationToken,
@@ -180,6 +194,12 @@ async fn hold(
         stop.cancelled().await;
         return;
     };
+    if let Err(error) = note.name(endpoint) {
+        tracing::warn!(
+            %endpoint, error = %describe(&error),
+            "an agent that is killed would leave this address on the loopback device, and may have left another"
+        );
+    }
     let mut doors = Doors::closed(endpoint);
     let mut traffic = Traffic::new(ahead);
     loop {
@@ -197,8 +217,9 @@ async fn hold(
     }
     drop((doors, traffic));
     translator.door.send_replace(None);
-    if let Err(error) = netlink::remove(endpoint.address) {
-        tracing::warn!(%endpoint, error = %describe(&error), "the address stays on the loopback device");
+    let given_back = netlink::remove(endpoint.address).map_err(Into::into);
+    if let Err(error) = given_back.and_then(|()| note.clear()) {
+        tracing::warn!(%endpoint, error = %describe(&error), "the address or its note stays");
     }
 }
 

@@ -8,7 +8,7 @@
 //! the kernel do it.
 //!
 //! **Invariant:** a network configuration that someone else wrote is never touched, and an
-//! address that was added to `lo` is removed when nobody listens on it any more.
+//! address that was added to `lo` is removed when nobody listens on it any more; after a kill by whoever comes next.
 
 pub mod addresses;
 pub mod api;
@@ -21,4 +21,4 @@ pub mod plugin;
 pub mod pod_cidr;
 pub mod routes;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;

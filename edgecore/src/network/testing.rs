@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use nix::sched::{CloneFlags, setns};
 
 /// Runs the ignored test `name` (its whole path in the crate) there, as root, with `lo` up.
-pub(super) fn in_a_namespace(name: &str) {
+pub(crate) fn in_a_namespace(name: &str) {
     in_a_namespace_with("", name);
 }
 

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Parts, whose};
 use crate::cli::Paths;
 use crate::cli::record::Record;
-use crate::network::api::{self, Callers, Translator};
+use crate::network::api::{self, Callers, Note, Translator, Wanted};
 use crate::network::nat::{Nat, Translation};
 use crate::network::{conflist, in_use, iptables};
 
@@ -42,7 +42,10 @@ pub(super) async fn run(parts: &Parts, stop: CancellationToken) {
     tokio::join!(
         api::follow(parts.desired.clone(), wanted, stop.clone()),
         api::run(
-            served,
+            Wanted {
+                endpoint: served,
+                note: Note::at(&parts.paths.api_server()),
+            },
             dial,
             callers,
             Translator { door, translation },

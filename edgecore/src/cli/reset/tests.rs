@@ -9,6 +9,8 @@ use parking_lot::Mutex;
 use tokio::net::UnixListener;
 
 use super::*;
+use crate::network::addresses;
+use crate::network::testing::in_a_namespace;
 
 struct Device {
     root: PathBuf,
@@ -79,6 +81,25 @@ async fn a_device_without_a_runtime_leaves_and_leaves_nothing() {
     assert!(device.is_bare());
     let asked = device.asked.lock().clone();
     assert_eq!(asked, ["disable --now edgecore.service", "daemon-reload"]);
+}
+
+/// Runs in a network namespace of its own, started by the test below.
+#[tokio::test]
+#[ignore = "needs a network namespace of its own; the next test makes one and runs this in it"]
+async fn after_an_agent_that_was_killed() {
+    let device = Device::new("killed");
+    let address = "10.96.0.1".parse().unwrap();
+    crate::network::netlink::add(address).unwrap();
+    fs::create_dir_all(device.paths.run_dir()).unwrap();
+    fs::write(device.paths.api_server(), "10.96.0.1:443\n").unwrap();
+    device.reset(false).await.unwrap();
+    assert!(device.is_bare() && !device.paths.run_dir().exists());
+    assert!(!addresses::has(address).unwrap());
+}
+
+#[test]
+fn the_api_server_s_address_goes_from_the_loopback_device_after_a_kill_too() {
+    in_a_namespace("cli::reset::tests::after_an_agent_that_was_killed");
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::network::api::{self, Callers, Dial, Translator};
+use crate::network::api::{self, Callers, Dial, Note, Translator, Wanted};
 use crate::network::conflist::{self, Plugins};
 use crate::network::nat::Nat;
 use crate::network::pod_cidr::PodCidr;
@@ -43,6 +43,11 @@ impl Network {
         std::fs::write(self.other(), "{}").unwrap();
     }
 
+    /// Of the address on the loopback device.
+    fn note(&self) -> Note {
+        Note::at(&self.0.join("api-server"))
+    }
+
     fn changes_back(&self) {
         std::fs::remove_file(self.other()).unwrap();
     }
@@ -62,7 +67,8 @@ struct Agent {
 
 impl Agent {
     /// With `translation` from the kernel, or with none.
-    fn starts(translates: bool, Network(dir): &Network) -> Self {
+    fn starts(translates: bool, network: &Network) -> Self {
+        let (dir, note) = (&network.0, network.note());
         let address = SERVICE.0.parse().unwrap();
         let (wanted, served) = watch::channel(Some(ApiEndpoint {
             address,
@@ -89,7 +95,11 @@ impl Agent {
                 whose: Arc::new(|_| None),
                 range: Arc::new(of_callers),
             };
-            api::run(served, api_server(), callers, translator, ends).await;
+            let wanted = Wanted {
+                endpoint: served,
+                note,
+            };
+            api::run(wanted, api_server(), callers, translator, ends).await;
         });
         let ends = stop.clone();
         tasks.spawn(async move {
@@ -171,7 +181,10 @@ async fn beside_a_web_server() {
         "web",
         "the device's own came first"
     );
+    let noted = network.note().read().unwrap().unwrap();
+    assert_eq!((noted.address.to_string().as_str(), noted.port), SERVICE);
     agent.ends().await;
+    assert!(network.note().read().unwrap().is_none());
     web.shutdown().await;
 
     let agent = Agent::starts(true, &network);
