@@ -14,6 +14,7 @@
 
 mod admission;
 mod doors;
+mod knock;
 mod note;
 mod refusals;
 
@@ -41,6 +42,7 @@ use crate::state::Desired;
 pub use admission::MAX_CONNECTIONS;
 use admission::{Origin, Room, origin};
 use doors::Doors;
+pub use knock::{Knock, Met, knock};
 pub use note::{Note, NoteError};
 use refusals::Refusals;
 pub use refusals::Whose;

@@ -1,7 +1,8 @@
 //! What was seen of the machine and of what it must reach. Nothing here is judged.
 
 use crate::cli::status::Status;
-use crate::devices::mqtt::Knock;
+use crate::devices::mqtt;
+use crate::network::api::Knock;
 use crate::node::Disk;
 use crate::node::thresholds::Thresholds;
 
@@ -184,6 +185,8 @@ pub(super) struct Node {
     pub(super) broker: Broker,
     /// The mappers' socket.
     pub(super) mappers: Seen<Mappers>,
+    /// The API server's address, as pods have it; nothing where it is not on the device.
+    pub(super) api: Seen<Option<Knock>>,
 }
 
 /// One transport to one address.
@@ -296,7 +299,7 @@ pub(super) struct Broker {
     /// Whether the configuration says so.
     pub(super) is_named: bool,
     /// How it receives whom; an error says why the credentials cannot be used.
-    pub(super) knock: Seen<Result<Knock, String>>,
+    pub(super) knock: Seen<Result<mqtt::Knock, String>>,
 }
 
 /// The mappers' socket.

@@ -1,7 +1,11 @@
 //! What the facts mean, and how it is shown.
 
+mod api;
+mod machine;
 mod program;
+mod reach;
 mod remedies;
+mod shown;
 
 use super::facts::{
     Answers, Broker, Cause, Daemon, Facts, Joined, Machine, Mappers, Miss, Network, Node, Other, Resolved,
@@ -11,6 +15,7 @@ use super::judge::judge;
 use super::*;
 use crate::cli::status::{Condition, DeviceLine, Link, PodLine, Status};
 use crate::devices::mqtt::{Answer, Knock};
+use crate::network::api::Met;
 use crate::node::Disk;
 use crate::node::thresholds::{Signal, Threshold, Thresholds};
 
@@ -48,6 +53,7 @@ fn node() -> Node {
             open: Ok(()),
             has_group: true,
         }),
+        api: Ok(Some(api::knock(Met::Listener))),
     }
 }
 
@@ -181,118 +187,6 @@ fn a_healthy_node_has_nothing_to_mend() {
 }
 
 #[test]
-fn what_is_wrong_with_the_machine_is_told_once_with_what_mends_it() {
-    use Level::{Failed, Unknown, Warning};
-    assert_eq!(ill_machine(|machine| machine.swap = true), one("swap", Warning));
-    for servers in [&["127.0.0.53", "::1"][..], &[]] {
-        let resolver = resolved(servers);
-        let found = ill_machine(|machine| machine.resolver = resolver);
-        assert_eq!(found, one("name servers", Warning));
-    }
-    let mixed = resolved(&["127.0.0.1", "192.168.1.1"]);
-    assert_eq!(ill_machine(|machine| machine.resolver = mixed), []);
-    let other = |by_port| {
-        let name = "kubelet (process 7)".to_owned();
-        ill_machine(|machine| machine.others = vec![Other { name, by_port }])
-    };
-    assert_eq!(other(false), one("other agents", Failed));
-    assert_eq!(other(true), one("other agents", Warning));
-    let no_memory = Ok(vec!["cpu".to_owned(), "pids".to_owned()]);
-    assert_eq!(
-        ill_machine(|machine| machine.controllers = no_memory),
-        one("cgroups", Failed)
-    );
-    let network = |network| ill_machine(|machine| machine.network = network);
-    assert_eq!(network(Network::Missing(why())), one("pod network", Failed));
-    assert_eq!(network(Network::Foreign(why())), []);
-    assert_eq!(network(Network::Before(why())), one("pod network", Warning));
-    let ours = |missing, collides| Network::Ours { missing, collides };
-    assert_eq!(network(ours(vec!["portmap"], None)), one("pod network", Failed));
-    assert_eq!(network(ours(Vec::new(), Some(why()))), one("pod network", Failed));
-    assert_eq!(ill(|facts| facts.machine = Err(why())), one("machine", Unknown));
-}
-
-#[test]
-fn disks_are_judged_by_the_thresholds_of_the_node() {
-    let disk = |change: fn(&mut Space)| ill_machine(|machine| change(&mut machine.spaces[2]));
-    assert_eq!(
-        disk(|space| space.disk.bytes_free = 99),
-        one("disk", Level::Failed)
-    );
-    assert_eq!(
-        disk(|space| space.disk.bytes_free = 149),
-        one("disk", Level::Warning)
-    );
-    assert_eq!(disk(|space| space.disk.bytes_free = 151), []);
-    assert_eq!(
-        disk(|space| space.disk.inodes_free = 49),
-        one("disk", Level::Failed)
-    );
-    assert_eq!(
-        disk(|space| space.is_read_only = true),
-        one("disk", Level::Failed)
-    );
-    let uncounted = |space: &mut Space| (space.disk.inodes, space.disk.inodes_free) = (0, 0);
-    assert_eq!(disk(uncounted), [], "some file systems count no inodes");
-}
-
-#[test]
-fn disks_are_judged_by_the_thresholds_that_the_configuration_chose() {
-    let at = |free, threshold| {
-        ill(|facts| {
-            facts.thresholds.set(Signal::Disk, threshold);
-            facts.machine.as_mut().unwrap().spaces[2].disk.bytes_free = free;
-        })
-    };
-    assert_eq!(at(80, Threshold::Percent(5)), []);
-    assert_eq!(at(74, Threshold::Percent(5)), one("disk", Level::Warning));
-    assert_eq!(at(49, Threshold::Percent(5)), one("disk", Level::Failed));
-    assert_eq!(at(199, Threshold::Percent(20)), one("disk", Level::Failed));
-    assert_eq!(at(40, Threshold::Amount(20)), []);
-    assert_eq!(at(19, Threshold::Amount(20)), one("disk", Level::Failed));
-    assert_eq!(at(1, Threshold::Off), one("disk", Level::Warning));
-    let mut facts = healthy();
-    facts.thresholds.set(Signal::Disk, Threshold::Percent(20));
-    facts.machine.as_mut().unwrap().spaces[0].disk.bytes_free = 199;
-    let told = |facts: &Facts| {
-        judge(facts)
-            .into_iter()
-            .find(|found| found.check == "disk")
-            .unwrap()
-    };
-    let remedy = told(&facts).remedy;
-    assert!(
-        remedy.contains("nodefs.available 20% or nodefs.inodesFree 5%"),
-        "{remedy}"
-    );
-}
-
-#[test]
-fn a_runtime_is_judged_by_what_it_says() {
-    use Level::{Failed, Unknown, Warning};
-    let silent = Runtime::Silent {
-        endpoint: "unix:///run/x.sock".to_owned(),
-        why: why(),
-    };
-    assert_eq!(ill(|facts| facts.runtime = silent), one("runtime", Failed));
-    assert_eq!(
-        ill_answers(|answers| answers.runtime_ready = Err(why())),
-        one("runtime", Failed)
-    );
-    let network = ill_answers(|answers| answers.network_ready = Err(why()));
-    assert_eq!(network, one("runtime network", Failed));
-    let driver = |driver: Option<&str>| ill_answers(|answers| answers.driver = driver.map(str::to_owned));
-    assert_eq!(
-        driver(Some("cgroupfs")),
-        one("cgroup driver", Failed),
-        "two hands on the cgroups"
-    );
-    assert_eq!(driver(None), one("cgroup driver", Unknown));
-    let missing = ill_answers(|answers| answers.sandbox = Sandbox::Missing(None));
-    assert_eq!(missing, one("sandbox image", Warning));
-}
-
-#[test]
 fn certificates_are_judged_by_what_is_left_and_whether_they_renew() {
     use Level::{Failed, Unknown, Warning};
     let identity = |identity| ill_node(|node| node.identity = identity);
@@ -386,91 +280,6 @@ fn a_daemon_that_is_down_is_told_from_one_that_hangs() {
 }
 
 #[test]
-fn one_way_to_cloudcore_is_enough_for_a_link() {
-    use Level::{Failed, Unknown, Warning};
-    let miss = |cause| Err(Miss { why: why(), cause });
-    let both = |quic, websocket| ill_node(|node| (node.ways[0].made, node.ways[1].made) = (quic, websocket));
-    let (quic, websocket) = ("cloudcore quic".to_owned(), "cloudcore websocket".to_owned());
-    assert_eq!(both(miss(Cause::Silence), Ok(())), [(quic.clone(), Warning)]);
-    assert_eq!(both(Ok(()), miss(Cause::Proxy)), [(websocket.clone(), Warning)]);
-    let cut = both(miss(Cause::Name), miss(Cause::Name));
-    assert_eq!(cut, [(quic.clone(), Failed), (websocket.clone(), Failed)]);
-    let untried = both(miss(Cause::Identity), miss(Cause::Identity));
-    assert_eq!(untried, [(quic, Unknown), (websocket, Unknown)]);
-    let behind_a_proxy = ill_node(|node| {
-        node.has_proxy = true;
-        node.ways[0].made = miss(Cause::Silence);
-    });
-    assert_eq!(behind_a_proxy, [], "no proxy carries UDP");
-}
-
-#[test]
-fn a_broker_is_judged_by_whom_it_lets_in() {
-    use Level::{Failed, Unknown, Warning};
-    let knocked = |own, stranger, has_login| {
-        let knock = Knock {
-            own,
-            stranger,
-            has_login,
-        };
-        ill_node(|node| node.broker.knock = Ok(Ok(knock)))
-    };
-    let let_in = || Some(Answer::LetIn);
-    assert_eq!(
-        knocked(Answer::LetIn, let_in(), true),
-        one("broker access", Warning)
-    );
-    assert_eq!(
-        knocked(Answer::LetIn, None, false),
-        [],
-        "it may have shown a certificate"
-    );
-    assert_eq!(knocked(Answer::Refused, None, true), one("broker", Failed));
-    assert_eq!(knocked(Answer::Refused, None, false), one("broker", Failed));
-    assert_eq!(knocked(Answer::Odd(why()), None, true), one("broker", Unknown));
-    let absent = || Answer::Unreached(why());
-    assert_eq!(knocked(absent(), None, true), one("broker", Failed));
-    let unreadable = ill_node(|node| node.broker.knock = Ok(Err(why())));
-    assert_eq!(unreadable, one("broker", Failed));
-    let unasked = ill_node(|node| node.broker.knock = Err(why()));
-    assert_eq!(unasked, one("broker", Unknown));
-}
-
-#[test]
-fn no_broker_is_missed_where_none_is_named_and_no_device_needs_one() {
-    let absent = |facts: &mut Facts| {
-        let node = facts.node.as_mut().unwrap();
-        node.broker.is_named = false;
-        node.broker.knock = Ok(Ok(Knock {
-            own: Answer::Unreached(why()),
-            stranger: None,
-            has_login: false,
-        }));
-    };
-    assert_eq!(ill(absent), []);
-    let mut needing = status();
-    needing.devices = vec![DeviceLine::default()];
-    let needed = ill(|facts| {
-        absent(facts);
-        facts.daemon = Daemon::Runs(Box::new(needing));
-    });
-    assert_eq!(needed, one("broker", Level::Failed));
-}
-
-#[test]
-fn mappers_need_the_socket_and_a_group() {
-    let mappers = |change: fn(&mut Mappers)| ill_node(|node| change(node.mappers.as_mut().unwrap()));
-    assert_eq!(
-        mappers(|mappers| mappers.open = Err(why())),
-        one("mappers", Level::Failed)
-    );
-    assert_eq!(
-        mappers(|mappers| mappers.has_group = false),
-        one("mappers", Level::Warning)
-    );
-}
-
-#[test]
 fn what_the_daemon_says_is_passed_on() {
     use Level::{Failed, Warning};
     let store = ill_status(|status| status.warnings = vec!["the store meta: rows were dropped".to_owned()]);
@@ -509,51 +318,4 @@ fn before_the_join_only_that_is_said_and_what_the_join_needs_is_looked_at() {
     assert_eq!(ill(fresh), one("configuration", Level::Warning));
     let broken = |facts: &mut Facts| facts.joined = Joined::Broken(why());
     assert_eq!(ill(broken), one("configuration", Level::Failed));
-}
-
-#[test]
-fn what_others_say_is_one_line_of_a_bounded_length() {
-    assert_eq!(one_line(" a\n  b\u{1b}[0m\t c "), "a; b[0m c");
-    let long = one_line(&"ä".repeat(LONGEST + 1));
-    assert_eq!(long.chars().count(), LONGEST + 1);
-    assert!(long.ends_with('…'));
-}
-
-#[test]
-fn no_password_is_shown_wherever_it_stands() {
-    let wrong = "node_name: pump-7\naddresses: [a]\nproxy: https://user:geheim@proxy:3128\n";
-    let shown = |text: &str| {
-        let mistakes = crate::config::Config::parse(text).unwrap_err();
-        let finding = Finding::failed("configuration", mistakes.to_string(), "mend it");
-        assert!(!finding.seen.contains("geheim"), "{finding:?}");
-    };
-    shown(wrong);
-    shown(&wrong.replace("[a]", "[a"));
-    shown(&wrong.replace("https://user:geheim@proxy:3128", "[\"user:geheim@proxy:3128\"]"));
-    assert_eq!(
-        one_line("at http://user:geheim@proxy:3128/ x"),
-        "at http://…@proxy:3128/ x"
-    );
-    assert_eq!(one_line("at user:geheim@proxy"), "at …@proxy");
-}
-
-#[test]
-fn a_finding_is_a_line_and_its_remedy_another() {
-    let checks = [
-        Finding::ok("clock", "is right"),
-        Finding::failed("swap", "is on", "swapoff -a"),
-    ];
-    let report = Report {
-        version: "1",
-        failed: 1,
-        warnings: 0,
-        unknown: 0,
-        checks: &checks,
-    };
-    let text = render::table(&report);
-    let expected = "ok       clock  is right\nFAILED   swap   is on\n                -> swapoff -a\n\n\
-        1 ok, 0 warnings, 1 failed, 0 unknown\n";
-    assert_eq!(text, expected);
-    let json = serde_json::to_value(&report).unwrap();
-    assert_eq!(json["checks"][1]["level"], "failed");
 }

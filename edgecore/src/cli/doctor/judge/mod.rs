@@ -1,5 +1,6 @@
 //! What the facts mean, and what mends it. Pure.
 
+mod api;
 mod machine;
 mod program;
 mod reach;
@@ -41,6 +42,7 @@ pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
         found.extend(reach::ways(&node.ways, node.has_proxy));
         found.extend(reach::broker(&node.broker, &facts.daemon));
         found.extend(reach::mappers(&node.mappers, &facts.daemon));
+        found.extend(api::address(&node.api, &facts.daemon));
     }
     if let Daemon::Runs(status) = &facts.daemon {
         found.extend(running::status(status));

@@ -29,6 +29,7 @@ use crate::config::{Config, ConfigError, DEFAULT_CGROUP_DRIVER, DEFAULT_RUNTIME_
 use crate::devices::dmi;
 use crate::devices::mqtt::{self, Mqtt};
 use crate::identity::Held;
+use crate::network::api::{self, Knock, Note};
 
 /// How long a look at this machine may take.
 const SHORT: Duration = Duration::from_secs(3);
@@ -128,8 +129,12 @@ async fn daemon(paths: &Paths) -> Daemon {
 
 async fn node(config: Option<&Config>, paths: &Paths, clock: &Clock) -> Option<Node> {
     let config = config?;
-    let (own, there, programs) =
-        tokio::join!(own(config, paths, clock), beyond(config, paths), programs(paths));
+    let (own, there, programs, api) = tokio::join!(
+        own(config, paths, clock),
+        beyond(config, paths),
+        programs(paths),
+        api(paths)
+    );
     let Own {
         identity,
         open_files,
@@ -149,6 +154,7 @@ async fn node(config: Option<&Config>, paths: &Paths, clock: &Clock) -> Option<N
         store,
         broker,
         mappers,
+        api,
     })
 }
 
@@ -292,6 +298,20 @@ async fn mappers(config: &Config, paths: &Paths) -> Seen<Mappers> {
         group,
         open: open.map(drop).map_err(|error| error.to_string()),
     })
+}
+
+/// The API server's address, while edgecore runs: what another left behind leads nowhere.
+async fn api(paths: &Paths) -> Seen<Option<Knock>> {
+    if within(SHORT, peer(paths)).await?.is_none() {
+        return Ok(None);
+    }
+    let note = Note::at(&paths.api_server());
+    let noted = aside(move || note.read()).await?;
+    let Some(endpoint) = noted.map_err(|error| whole(&error))? else {
+        return Ok(None);
+    };
+    let knocked = api::knock(endpoint, SHORT).await;
+    knocked.map(Some).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use super::*;
 
 /// What is told of a check, of a device that differs from a healthy one in this.
-fn told(check: &str, change: impl FnOnce(&mut Facts)) -> Finding {
+pub(super) fn told(check: &str, change: impl FnOnce(&mut Facts)) -> Finding {
     let mut facts = healthy();
     change(&mut facts);
     let found = judge(&facts).into_iter().find(|found| found.check == check);
