@@ -79,19 +79,22 @@ impl Addresses {
 
     /// Puts the directory in its place with all that it has to have: nobody may see it half full.
     fn begin(&self, living: Living<'_>) -> io::Result<()> {
+        let draft = self.draft();
+        let placed = fill(&draft, living).and_then(|()| self.place(&draft));
+        // Where it is in its place, nothing is left of it here.
+        let _ = fs::remove_dir_all(&draft);
+        placed
+    }
+
+    /// Where one process, and in tests one thread, makes the directory ready.
+    fn draft(&self) -> PathBuf {
         let mut draft = self.dir.clone().into_os_string();
         draft.push(format!(".{}.{:?}", process::id(), thread::current().id()));
-        let draft = PathBuf::from(draft);
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&draft)?;
-        let filled = living().and_then(|living| {
-            let mut links = living.iter();
-            links.try_for_each(|(address, holder)| symlink(holder, draft.join(address.to_string())))
-        });
-        let placed = filled.and_then(|()| fs::rename(&draft, &self.dir));
-        if placed.is_err() {
-            let _ = fs::remove_dir_all(&draft);
-        }
-        match placed {
+        PathBuf::from(draft)
+    }
+
+    fn place(&self, draft: &Path) -> io::Result<()> {
+        match fs::rename(draft, &self.dir) {
             // Another pod that came at once was quicker, and has its address there.
             Err(error) if is_there(&error) => Ok(()),
             placed => placed,
@@ -164,6 +167,24 @@ impl Addresses {
         }
         Ok(None)
     }
+}
+
+/// Makes `draft` with a link for each address that has a cable.
+fn fill(draft: &Path, living: Living<'_>) -> io::Result<()> {
+    // A process of the same number that was killed may have left one, with what was true then.
+    match fs::remove_dir_all(draft) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        removed => removed?,
+    }
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(draft)?;
+    for (address, holder) in living()? {
+        match symlink(holder, draft.join(address.to_string())) {
+            // Two cables say one address: either of them keeps it from others.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            made => made?,
+        }
+    }
+    Ok(())
 }
 
 /// Which of the two a file system says is its own affair.
@@ -281,6 +302,22 @@ mod tests {
         let unknown = || Err(io::ErrorKind::PermissionDenied.into());
         assert!(addresses.take(range, "a", &unknown).is_err());
         assert!(!addresses.dir.exists());
+    }
+
+    #[test]
+    fn two_cables_that_say_one_address_and_what_a_killed_process_left_keep_no_pod_from_its_own() {
+        let addresses = Addresses::at(&dir("twins"));
+        let draft = addresses.draft();
+        fs::create_dir_all(&draft).unwrap();
+        symlink("veth-killed", draft.join("10.86.0.3")).unwrap();
+        let two = Ipv4Addr::new(10, 86, 0, 2);
+        let living = || Ok(vec![(two, "veth-a".to_owned()), (two, "veth-b".to_owned())]);
+        let range = "10.86.0.0/28".parse().unwrap();
+        let given = addresses.take(range, "c", &living).unwrap();
+        assert_eq!(given, Ipv4Addr::new(10, 86, 0, 3));
+        assert_eq!(addresses.of(&holder("a")).unwrap(), Some(two));
+        assert!(!draft.exists());
+        fs::remove_dir_all(&addresses.dir).unwrap();
     }
 
     #[test]

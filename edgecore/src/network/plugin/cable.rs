@@ -12,6 +12,7 @@ use nix::net::if_::{InterfaceFlags, if_nametoindex};
 use nix::sched::{CloneFlags, setns};
 
 use super::answer::{PluginError, Pod};
+use super::call;
 use crate::network::netlink::{Cable, Mac, Netlink};
 
 /// Locally administered, as Kubernetes' networks have it.
@@ -36,12 +37,12 @@ fn of_vendor(vendor: [u8; 2], address: Ipv4Addr) -> Mac {
 }
 
 /// The addresses that have a cable, each with the cable's end at the bridge. Those of before the ends said it are not
-/// known.
+/// known. What somebody put on a cable's end, as a VLAN, has its Ethernet address too, and is no cable.
 pub(super) fn living() -> io::Result<Vec<(Ipv4Addr, String)>> {
     let known = |end: InterfaceAddress| {
         let mac = end.address?.as_link_addr()?.addr()?;
         let octets: [u8; 4] = mac.strip_prefix(&HOST_VENDOR)?.try_into().ok()?;
-        Some((octets.into(), end.interface_name))
+        call::is_cable(&end.interface_name).then(|| (octets.into(), end.interface_name))
     };
     Ok(getifaddrs()?.filter_map(known).collect())
 }

@@ -101,6 +101,12 @@ impl Call {
     }
 }
 
+/// Whether `device` is named as the ends of cables at the bridge are.
+pub(super) fn is_cable(device: &str) -> bool {
+    let is_hash = |hash: &str| hash.chars().all(|c| matches!(c, '0'..='9' | 'a'..='f'));
+    device.len() == LONGEST_DEVICE && device.strip_prefix(CABLE).is_some_and(is_hash)
+}
+
 /// Reads what is asked from the environment's variables and standard input.
 pub(super) fn parse(variable: &dyn Fn(&str) -> Option<String>, input: &[u8]) -> Result<Asked, PluginError> {
     let set = |name| variable(name).filter(|value| !value.is_empty());

@@ -174,6 +174,11 @@ fn a_living_pod_keeps_its_address_when_the_directory_is_lost() {
     device.add("b", &b);
     device.ask("DEL", ("a", &a.path()), &json!([])).unwrap();
     std::fs::remove_dir_all(device.dir.join("addresses")).unwrap();
+    // Somebody's own, one with the address of a cable's end and one with what could be such.
+    for (name, mac) in [("vlan", "0a:59:0a:56:00:03"), ("other", "0a:59:0a:56:00:05")] {
+        ip(&format!("link add {name} address {mac} type bridge"));
+        assert!(ip(&format!("-o link show {name}")).contains(mac));
+    }
     assert_eq!(address(&device.add("c", &c)).to_string(), "10.86.0.2");
     let held = ["10.86.0.2", "10.86.0.3"].map(str::to_owned);
     assert_eq!((device.held(), cables()), (held.to_vec(), 2));
@@ -281,4 +286,8 @@ fn the_bridges_end_of_a_cable_has_a_name_that_depends_on_the_pod_alone() {
     assert_eq!(end("a"), end("a"));
     assert_ne!(end("a"), end("b"));
     assert_eq!(end("a").len(), 15);
+    assert!(call::is_cable(&end("a")) && call::is_cable(&end("b")));
+    for other in ["tombolo0", "veth0", "veth012345678.5", "lxc0123456789ab"] {
+        assert!(!call::is_cable(other), "{other}");
+    }
 }
