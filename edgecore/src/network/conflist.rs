@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use super::plugin;
-use super::pod_cidr::PodCidr;
+use super::pod_cidr::{InvalidPodCidr, PodCidr};
 
 /// The name of our file. 90: any other configuration sorts before it and wins.
 pub const FILE: &str = "90-tombolo.conflist";
@@ -104,10 +104,13 @@ fn bridge(range: PodCidr, masquerades: bool) -> Value {
 }
 
 /// The ranges whose pods `text`, a configuration of ours, leaves for the agent to masquerade. One that an
-/// older version wrote, or join where there was no iptables, has the bridge plugin do it.
+/// older version wrote, or join where there was no iptables, has the bridge plugin do it. A range that cannot be read
+/// does not cut off the pods of the others.
 pub fn left_to_us(text: &str) -> Vec<PodCidr> {
     match plugins_of(text) {
-        Some(Plugins::Own { .. } | Plugins::Common { masquerade: false }) => ranges_of(text),
+        Some(Plugins::Own { .. } | Plugins::Common { masquerade: false }) => {
+            read_ranges(text).into_iter().flatten().collect()
+        }
         Some(Plugins::Common { masquerade: true }) | None => Vec::new(),
     }
 }
@@ -115,6 +118,11 @@ pub fn left_to_us(text: &str) -> Vec<PodCidr> {
 /// The ranges of which `text`, a configuration of ours, has pods' addresses handed out. Somebody may have added some
 /// to the one that join wrote; those of IPv6 say nothing of the others. Where one cannot be read, none is known.
 pub fn ranges_of(text: &str) -> Vec<PodCidr> {
+    let ranges = read_ranges(text).into_iter();
+    ranges.collect::<Result<_, _>>().unwrap_or_default()
+}
+
+fn read_ranges(text: &str) -> Vec<Result<PodCidr, InvalidPodCidr>> {
     let list: Value = serde_json::from_str(text).unwrap_or(Value::Null);
     let first = &list["plugins"][0];
     let own = Some(&first["range"]).filter(|range| !range.is_null());
@@ -128,8 +136,10 @@ pub fn ranges_of(text: &str) -> Vec<PodCidr> {
         .chain(single)
         .chain(in_sets.map(|range| &range["subnet"]))
         .map(|range| range.as_str().unwrap_or_default());
-    let ranges = texts.filter(|range| !range.contains(':')).map(str::parse);
-    ranges.collect::<Result<_, _>>().unwrap_or_default()
+    texts
+        .filter(|range| !range.contains(':'))
+        .map(str::parse)
+        .collect()
 }
 
 /// Looks at what the runtime would read in `dir`; a directory that is missing is empty.
@@ -284,12 +294,16 @@ mod tests {
 
     #[test]
     fn ranges_that_somebody_added_are_known_too_and_all_or_none() {
-        let of = |ipam: Value| {
+        let both = |ipam: Value| {
             let bridge = json!({"type": "bridge", "ipMasq": false, "ipam": ipam});
             let text = json!({"plugins": [bridge, {"type": "portmap"}]}).to_string();
-            assert_eq!(left_to_us(&text), ranges_of(&text));
-            let ranges = ranges_of(&text);
-            ranges.iter().map(ToString::to_string).collect::<Vec<_>>()
+            let texts = |ranges: Vec<PodCidr>| ranges.iter().map(ToString::to_string).collect::<Vec<_>>();
+            (texts(ranges_of(&text)), texts(left_to_us(&text)))
+        };
+        let of = |ipam: Value| {
+            let (known, left) = both(ipam);
+            assert_eq!(known, left);
+            known
         };
         let (one, two) = (
             json!({"subnet": "10.99.0.0/24"}),
@@ -319,11 +333,11 @@ mod tests {
         ] {
             assert!(of(none.clone()).is_empty(), "{none}");
         }
-        let unread = json!({"subnet": "10.97.0.0/30"});
-        assert!(
-            of(json!({"ranges": [[one, unread]]})).is_empty(),
-            "half of them are not all"
-        );
+        for unread in ["10.97.0.0/29", "10.97.0.1/24", "half"] {
+            let (known, left) = both(json!({"ranges": [[{"subnet": unread}], [one]]}));
+            assert!(known.is_empty(), "half of them are not all: {unread}");
+            assert_eq!(left, ["10.99.0.0/24"], "its pods are not cut off for {unread}");
+        }
     }
 
     #[test]
