@@ -18,6 +18,8 @@ use super::ApiEndpoint;
 const TABLES: [&str; 2] = ["/proc/net/tcp", "/proc/net/tcp6"];
 /// `TCP_LISTEN`.
 const LISTENS: u8 = 0x0a;
+/// `TCP_ESTABLISHED`.
+const IS_OPEN: u8 = 0x01;
 
 /// What came of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,7 +37,8 @@ pub struct Knock {
 pub enum Met {
     /// The one that listens at the address.
     Listener,
-    /// Somebody who listens at all addresses.
+    /// Somebody who listens at all addresses, or to whom the kernel sends it: a pod that publishes the port, or another
+    /// device.
     Stranger,
     /// Somebody refuses: the kernel, for nobody listens at that port, or a firewall.
     Refusal,
@@ -71,12 +74,14 @@ async fn meet(endpoint: ApiEndpoint, ports: &[u16], limit: Duration) -> io::Resu
         Ok(Err(error)) => return Ok(Met::NoWay(error.to_string())),
         Ok(Ok(stream)) => stream,
     };
-    let reached = reached(&sockets()?, stream.local_addr()?);
-    // Where its end is gone already nothing speaks against it.
-    Ok(match reached {
-        Some(port) if !ports.contains(&port) => Met::Stranger,
-        Some(_) | None => Met::Listener,
-    })
+    let client = stream.local_addr()?;
+    let is_listener = match reached(&sockets()?, client) {
+        Some(port) => ports.contains(&port),
+        // Where it was closed already, as without a link to the cloud, nothing speaks against the listener. Read anew:
+        // the other end went first.
+        None => !is_open(&sockets()?, client),
+    };
+    Ok(if is_listener { Met::Listener } else { Met::Stranger })
 }
 
 /// A line of the kernel's table.
@@ -136,6 +141,12 @@ fn listeners(sockets: &[Socket], address: IpAddr) -> Vec<u16> {
 fn reached(sockets: &[Socket], client: SocketAddr) -> Option<u16> {
     let end = sockets.iter().find(|socket| socket.remote == client)?;
     Some(end.local.port())
+}
+
+/// Whether the other end of `client` is there, be it in another network namespace or on another machine.
+fn is_open(sockets: &[Socket], client: SocketAddr) -> bool {
+    let mut all = sockets.iter();
+    all.any(|socket| socket.local == client && socket.state == IS_OPEN)
 }
 
 #[cfg(test)]

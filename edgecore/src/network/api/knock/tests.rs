@@ -6,7 +6,7 @@ use tokio::net::TcpListener;
 
 use super::*;
 use crate::network::netlink;
-use crate::network::testing::in_a_namespace;
+use crate::network::testing::{Elsewhere, in_a_namespace};
 
 const OWN: u16 = 61_443;
 
@@ -73,12 +73,34 @@ async fn with_what_devices_have() {
         assert_eq!(met().await, expected, "{firewall}");
     }
     assert_eq!(met().await, Met::Listener);
+    drop(sends);
+    where_a_pod_publishes_the_port().await;
     // Without translation it listens at the Service's port itself.
-    drop((own, sends));
+    drop(own);
     let _plain = TcpListener::bind((endpoint().address, endpoint().port))
         .await
         .unwrap();
     assert_eq!(met().await, Met::Listener);
+}
+
+/// With portmap's rule, where ours is lost or comes behind it.
+async fn where_a_pod_publishes_the_port() {
+    let pod = Elsewhere::new();
+    let script = format!(
+        "ip link add veth0 type veth peer name eth0 netns {id} && ip addr add 10.86.0.1/24 dev veth0 && \
+         ip link set veth0 up && nsenter -t {id} -n sh -c 'ip link set eth0 up && ip addr add 10.86.0.2/24 dev eth0 && \
+         ip route add default via 10.86.0.1'",
+        id = pod.id()
+    );
+    let made = Command::new("sh").args(["-c", &script]).status();
+    assert!(made.unwrap().success());
+    let web = pod.inside(|| std::net::TcpListener::bind("10.86.0.2:443").unwrap());
+    let _published = Rule::new(
+        "-t nat ADD OUTPUT -d 10.96.0.1/32 -p tcp --dport 443 -j DNAT --to-destination 10.86.0.2:443",
+    );
+    assert_eq!(met().await, Met::Stranger);
+    drop(web);
+    assert_eq!(met().await, Met::Refusal);
 }
 
 #[test]
@@ -115,4 +137,23 @@ fn the_kernel_s_table_is_read_in_both_families() {
         reached(&[listener, web], "10.96.0.1:40001".parse().unwrap()),
         None
     );
+}
+
+#[test]
+fn an_end_that_is_nowhere_here_is_another_s_while_the_connection_is_open() {
+    let client = "10.96.0.1:40000".parse().unwrap();
+    let own = |state| Socket {
+        local: client,
+        remote: "10.96.0.1:443".parse().unwrap(),
+        state,
+    };
+    let other = Socket {
+        local: "10.96.0.1:40001".parse().unwrap(),
+        ..own(IS_OPEN)
+    };
+    assert!(is_open(&[other, own(IS_OPEN)], client));
+    // `TCP_CLOSE_WAIT` and `TCP_CLOSE`.
+    for gone in [vec![other, own(0x08)], vec![other, own(0x07)], vec![other]] {
+        assert!(!is_open(&gone, client), "{gone:?}");
+    }
 }
