@@ -7,7 +7,8 @@ use crate::network::api::{Knock, Met};
 const CHECK: &str = "API address";
 /// The least first: the rule may be all that is missing.
 const TRANSLATE: &str = "iptables -t nat -S TOMBOLO-API has to show the rule that sends them there: systemctl restart \
-     edgecore writes it; where it is there, take out what lets lo's connections pass untracked, or rejects them \
+     edgecore writes it; where it is there, it has to be the first that OUTPUT leads to (iptables -t nat -S OUTPUT), \
+     before that of pods' published ports; take out what lets lo's connections pass untracked, or rejects them \
      (iptables-save, nft list ruleset: NOTRACK, notrack, REJECT, reject)";
 const FIREWALL: &str = "let connections to this address through in the device's firewall, on lo and from tombolo0 \
      (iptables-save, nft list ruleset: DROP, drop, REJECT, reject, NOTRACK, notrack); docs/operate.md has the rule";
@@ -35,7 +36,7 @@ fn met(knock: &Knock) -> Finding {
         }
         Met::Stranger => (
             format!(
-                "another program answers at {endpoint}, and {}: pods do not reach the API server",
+                "another program, or a pod, answers at {endpoint}, and {}: pods do not reach the API server",
                 at()
             ),
             TRANSLATE,
@@ -74,9 +75,9 @@ fn met(knock: &Knock) -> Finding {
             "journalctl -u edgecore says why (pods cannot reach the API server); it tries again every ten seconds",
         ),
         Met::NoAddress => (
-            format!("somebody took {} from the loopback device", endpoint.address),
-            "edgecore puts it back within a minute: look again then; a network manager that sets lo up anew may do it \
-             again",
+            format!("{} is not on the loopback device", endpoint.address),
+            "edgecore puts it back within a minute where somebody took it away, as a network manager that sets lo up \
+             anew: look again then; where it is still missing, journalctl -u edgecore says why it cannot be added",
         ),
     };
     Finding::failed(CHECK, seen, remedy)

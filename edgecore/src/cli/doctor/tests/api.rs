@@ -22,7 +22,7 @@ fn a_way_to_the_api_server_that_is_barred_is_told_with_what_bars_it() {
         ),
         (
             Met::Stranger,
-            "another program answers at 10.96.0.1:443",
+            "another program, or a pod, answers at 10.96.0.1:443",
             "NOTRACK",
         ),
         (Met::Silence, "no answer", "drop"),
@@ -34,8 +34,8 @@ fn a_way_to_the_api_server_that_is_barred_is_told_with_what_bars_it() {
         (Met::NobodyListens, "does not listen at 10.96.0.1", "journalctl"),
         (
             Met::NoAddress,
-            "took 10.96.0.1 from the loopback device",
-            "within a minute",
+            "10.96.0.1 is not on the loopback device",
+            "journalctl -u edgecore says why it cannot be added",
         ),
     ] {
         let knocked = knock(met);
