@@ -19,7 +19,7 @@ use super::join::service::{self, Systemctl};
 use super::record::{Entry, Left, Record};
 use super::{Paths, ResetArgs};
 use crate::config::{Config, ConfigError, DEFAULT_RUNTIME_ENDPOINT, RuntimeEndpoint};
-use crate::network::api::Note;
+use crate::network::api::{Note, NoteError};
 use crate::network::{conflist, iptables};
 use crate::runtime::{Cri, Runtime};
 
@@ -108,8 +108,11 @@ async fn remove_pods(
 ) -> anyhow::Result<()> {
     let mut troubles = Vec::new();
     // The agent takes it back where it ends by itself. The note goes with what else stands there.
-    if let Err(error) = Note::at(&paths.api_server()).take_back() {
-        troubles.push(format!("{:#}", anyhow::Error::from(error)));
+    match Note::at(&paths.api_server()).take_back() {
+        // Nobody could mend that, and a repeated reset would find no note.
+        Err(error @ NoteError::Unread { .. }) => println!("[!!] {error}"),
+        Err(error) => troubles.push(format!("{:#}", anyhow::Error::from(error))),
+        Ok(()) => {}
     }
     let runtime = runtime.map(|runtime| runtime as &dyn Runtime);
     match pods::stop_all(runtime, paths, &mut troubles).await {

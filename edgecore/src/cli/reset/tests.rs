@@ -103,6 +103,15 @@ fn the_api_server_s_address_goes_from_the_loopback_device_after_a_kill_too() {
 }
 
 #[tokio::test]
+async fn a_note_that_names_no_address_does_not_keep_the_device_in_the_cluster() {
+    let device = Device::new("garbled");
+    fs::create_dir_all(device.paths.run_dir()).unwrap();
+    fs::write(device.paths.api_server(), "10.96").unwrap();
+    device.reset(false).await.unwrap();
+    assert!(device.is_bare() && !device.paths.run_dir().exists());
+}
+
+#[tokio::test]
 async fn while_the_runtime_is_silent_nothing_is_touched_unless_that_is_said() {
     let device = Device::new("silent");
     let _listening = UnixListener::bind(device.root.join("runtime.sock")).unwrap();

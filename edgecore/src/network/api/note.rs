@@ -6,7 +6,7 @@
 
 use std::fs;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{AddrParseError, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
@@ -24,6 +24,17 @@ pub enum NoteError {
         path: PathBuf,
         /// Why.
         error: io::Error,
+    },
+    /// Its text, which names no address.
+    #[error(
+        "the note {} names no address of the API server ({error}): ip address show dev lo shows what may be left there",
+        path.display()
+    )]
+    Unread {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        error: AddrParseError,
     },
     /// What it names.
     #[error(transparent)]
@@ -51,7 +62,10 @@ impl Note {
             text => text.map_err(|error| self.failed(error))?,
         };
         let parsed = text.trim().parse::<SocketAddr>();
-        let named = parsed.map_err(|error| self.failed(io::Error::new(io::ErrorKind::InvalidData, error)))?;
+        let named = parsed.map_err(|error| NoteError::Unread {
+            path: self.file.clone(),
+            error,
+        })?;
         Ok(Some(ApiEndpoint {
             address: named.ip(),
             port: named.port(),
