@@ -46,6 +46,8 @@ setup: ## Install what the testbed needs, and build the Kubernetes programs into
 	@tests/control-plane/setup.sh
 
 build: ## Build cloudcore and edgecore, static
+	@# Cargo does not know of the linker script: where that is newer than a program, the program is linked again.
+	@for p in cloudcore edgecore; do if [[ -e $(BUILT)/$$p && edgecore/apart.ld -nt $(BUILT)/$$p ]]; then touch $$p/src/main.rs; fi; done
 	@$(RELEASE) -p cloudcore
 	@$(RELEASE) -p edgecore
 	@ls -l $(BUILT)/cloudcore $(BUILT)/edgecore
