@@ -17,8 +17,15 @@ use std::{process, thread};
 use super::answer::PluginError;
 use crate::network::pod_cidr::PodCidr;
 
-/// The addresses that have a cable, each with its holder.
-pub(super) type Living<'a> = &'a dyn Fn() -> io::Result<Vec<(Ipv4Addr, String)>>;
+/// What is known of cables.
+pub(super) trait Cables {
+    /// The addresses that have one, each with its end at the bridge.
+    fn living(&self) -> io::Result<Vec<(Ipv4Addr, String)>>;
+
+    /// Whether this one is not there any more. Where that cannot be told it is there: an address is rather lost than given
+    /// to two.
+    fn is_gone(&self, cable: &str) -> bool;
+}
 
 /// The names under which a pod holds its address.
 #[derive(Clone, Debug)]
@@ -53,11 +60,11 @@ impl Addresses {
         &self,
         range: PodCidr,
         owner: &str,
-        living: Living<'_>,
+        cables: &dyn Cables,
     ) -> Result<Ipv4Addr, PluginError> {
         let failed = |error| self.failed(error);
         if !self.dir.is_dir() {
-            self.begin(living).map_err(failed)?;
+            self.begin(cables).map_err(failed)?;
         }
         let last = fs::read_link(self.dir.join(LAST)).ok();
         let last = last.and_then(|last| last.to_str()?.parse().ok());
@@ -78,12 +85,19 @@ impl Addresses {
     }
 
     /// Puts the directory in its place with all that it has to have: nobody may see it half full.
-    fn begin(&self, living: Living<'_>) -> io::Result<()> {
+    fn begin(&self, cables: &dyn Cables) -> io::Result<()> {
         let draft = self.draft();
-        let placed = fill(&draft, living).and_then(|()| self.place(&draft));
+        let living = cables.living()?;
+        let placed = fill(&draft, &living).and_then(|()| self.place(&draft));
         // Where it is in its place, nothing is left of it here.
         let _ = fs::remove_dir_all(&draft);
-        placed
+        placed?;
+        // A pod that went meanwhile found no directory, and has nothing taken back.
+        for (address, cable) in living.iter().filter(|(_, cable)| cables.is_gone(cable)) {
+            // It would be missing until the next boot: no reason to turn this pod away.
+            let _ = self.give_back_one(cable, *address);
+        }
+        Ok(())
     }
 
     /// Where one process, and in tests one thread, makes the directory ready.
@@ -170,14 +184,14 @@ impl Addresses {
 }
 
 /// Makes `draft` with a link for each address that has a cable.
-fn fill(draft: &Path, living: Living<'_>) -> io::Result<()> {
+fn fill(draft: &Path, living: &[(Ipv4Addr, String)]) -> io::Result<()> {
     // A process of the same number that was killed may have left one, with what was true then.
     match fs::remove_dir_all(draft) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         removed => removed?,
     }
     fs::DirBuilder::new().recursive(true).mode(0o700).create(draft)?;
-    for (address, holder) in living()? {
+    for (address, holder) in living {
         match symlink(holder, draft.join(address.to_string())) {
             // Two cables say one address: either of them keeps it from others.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
@@ -206,130 +220,4 @@ fn behind(range: PodCidr, last: Option<Ipv4Addr>) -> impl Iterator<Item = Ipv4Ad
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn dir(name: &str) -> PathBuf {
-        let dir = std::env::temp_dir().join(format!("tombolo-addresses-{}-{name}", std::process::id()));
-        let _ = fs::remove_dir_all(&dir);
-        dir
-    }
-
-    const NOBODY: Living<'static> = &|| Ok(Vec::new());
-
-    fn holder(owner: &str) -> Holder {
-        Holder {
-            owner: owner.to_owned(),
-            cable: format!("veth-{owner}"),
-        }
-    }
-
-    #[test]
-    fn an_address_is_given_again_only_after_all_others() {
-        let addresses = Addresses::at(&dir("turns"));
-        // .1 is the bridge's and .15 the broadcast's.
-        let range = "10.86.0.0/28".parse().unwrap();
-        for (pod, address) in ["a", "b", "c"]
-            .into_iter()
-            .zip(["10.86.0.2", "10.86.0.3", "10.86.0.4"])
-        {
-            assert_eq!(addresses.take(range, pod, NOBODY).unwrap().to_string(), address);
-        }
-        addresses.give_back(&holder("b")).unwrap();
-        addresses.give_back(&holder("b")).unwrap();
-        assert_eq!(addresses.of(&holder("b")).unwrap(), None);
-        for last in 5..=14 {
-            assert_eq!(
-                addresses.take(range, "d", NOBODY).unwrap(),
-                Ipv4Addr::new(10, 86, 0, last)
-            );
-        }
-        assert_eq!(
-            addresses.take(range, "e", NOBODY).unwrap(),
-            Ipv4Addr::new(10, 86, 0, 3),
-            "round the end, to what is free"
-        );
-        let full = addresses.take(range, "f", NOBODY).unwrap_err().to_string();
-        assert!(
-            full.contains("10.86.0.0/28") && full.contains("--pod-cidr"),
-            "{full}"
-        );
-
-        addresses.give_back(&holder("d")).unwrap();
-        assert_eq!(addresses.of(&holder("d")).unwrap(), None, "all that it had");
-        let of_a = Ipv4Addr::new(10, 86, 0, 2);
-        assert_eq!(addresses.of(&holder("a")).unwrap(), Some(of_a));
-        addresses.give_back_one("e", of_a).unwrap();
-        assert_eq!(addresses.of(&holder("a")).unwrap(), Some(of_a), "it is not e's");
-        addresses.give_back_one("a", of_a).unwrap();
-        assert_eq!(addresses.of(&holder("a")).unwrap(), None);
-        fs::remove_dir_all(&addresses.dir).unwrap();
-    }
-
-    #[test]
-    fn pods_that_come_at_once_get_different_addresses() {
-        let addresses = Addresses::at(&dir("crowd"));
-        let range: PodCidr = "10.86.0.0/24".parse().unwrap();
-        // The first of them to come finds no directory, and pods that live.
-        let lived: Vec<_> = (2..20)
-            .map(|last| (Ipv4Addr::new(10, 86, 0, last), format!("veth-{last}")))
-            .collect();
-        let living = || Ok(lived.clone());
-        let got: std::collections::BTreeSet<Ipv4Addr> = std::thread::scope(|scope| {
-            let living = &living;
-            let one = |pod: u32| addresses.take(range, &format!("pod-{pod}"), living).unwrap();
-            let all: Vec<_> = (0..40).map(|pod| scope.spawn(move || one(pod))).collect();
-            all.into_iter().map(|pod| pod.join().unwrap()).collect()
-        });
-        assert_eq!(got.len(), 40);
-        assert!(lived.iter().all(|(address, _)| !got.contains(address)));
-        assert_eq!(addresses.of(&holder("7")).unwrap(), Some(lived[5].0));
-        addresses.give_back(&holder("7")).unwrap();
-        assert_eq!(addresses.of(&holder("7")).unwrap(), None);
-        let beside = |entry: io::Result<fs::DirEntry>| {
-            let name = entry.unwrap().file_name().into_string().unwrap();
-            name.starts_with(&format!("{}.", addresses.dir.file_name().unwrap().display()))
-        };
-        let mut all = fs::read_dir(addresses.dir.parent().unwrap()).unwrap();
-        assert!(!all.any(beside), "no draft is left");
-        fs::remove_dir_all(&addresses.dir).unwrap();
-    }
-
-    #[test]
-    fn nothing_is_given_while_it_is_not_known_who_lives() {
-        let addresses = Addresses::at(&dir("unknown"));
-        let range = "10.86.0.0/28".parse().unwrap();
-        let unknown = || Err(io::ErrorKind::PermissionDenied.into());
-        assert!(addresses.take(range, "a", &unknown).is_err());
-        assert!(!addresses.dir.exists());
-    }
-
-    #[test]
-    fn two_cables_that_say_one_address_and_what_a_killed_process_left_keep_no_pod_from_its_own() {
-        let addresses = Addresses::at(&dir("twins"));
-        let draft = addresses.draft();
-        fs::create_dir_all(&draft).unwrap();
-        symlink("veth-killed", draft.join("10.86.0.3")).unwrap();
-        let two = Ipv4Addr::new(10, 86, 0, 2);
-        let living = || Ok(vec![(two, "veth-a".to_owned()), (two, "veth-b".to_owned())]);
-        let range = "10.86.0.0/28".parse().unwrap();
-        let given = addresses.take(range, "c", &living).unwrap();
-        assert_eq!(given, Ipv4Addr::new(10, 86, 0, 3));
-        assert_eq!(addresses.of(&holder("a")).unwrap(), Some(two));
-        assert!(!draft.exists());
-        fs::remove_dir_all(&addresses.dir).unwrap();
-    }
-
-    #[test]
-    fn the_search_begins_anew_in_another_range() {
-        let last = Some(Ipv4Addr::new(10, 86, 0, 9));
-        let first = |range: &str, last| behind(range.parse().unwrap(), last).next().unwrap().to_string();
-        assert_eq!(first("10.86.0.0/28", last), "10.86.0.10");
-        assert_eq!(first("10.99.0.0/28", last), "10.99.0.2");
-        assert_eq!(
-            first("10.86.0.0/28", Some(Ipv4Addr::new(10, 86, 0, 14))),
-            "10.86.0.2"
-        );
-        assert_eq!(behind("10.86.0.0/28".parse().unwrap(), last).count(), 13);
-    }
-}
+mod tests;

@@ -7,10 +7,12 @@ use std::os::fd::AsFd as _;
 use std::thread::sleep;
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::ifaddrs::{InterfaceAddress, getifaddrs};
 use nix::net::if_::{InterfaceFlags, if_nametoindex};
 use nix::sched::{CloneFlags, setns};
 
+use super::addresses::Cables;
 use super::answer::{PluginError, Pod};
 use super::call;
 use crate::network::netlink::{Cable, Mac, Netlink};
@@ -36,15 +38,26 @@ fn of_vendor(vendor: [u8; 2], address: Ipv4Addr) -> Mac {
     mac
 }
 
-/// The addresses that have a cable, each with the cable's end at the bridge. Those of before the ends said it are not
-/// known. What somebody put on a cable's end, as a VLAN, has its Ethernet address too, and is no cable.
-pub(super) fn living() -> io::Result<Vec<(Ipv4Addr, String)>> {
-    let known = |end: InterfaceAddress| {
-        let mac = end.address?.as_link_addr()?.addr()?;
-        let octets: [u8; 4] = mac.strip_prefix(&HOST_VENDOR)?.try_into().ok()?;
-        call::is_cable(&end.interface_name).then(|| (octets.into(), end.interface_name))
-    };
-    Ok(getifaddrs()?.filter_map(known).collect())
+/// What the kernel says of cables. Those of before their ends said the address are not known.
+#[derive(Debug)]
+pub(super) struct Kernel;
+
+impl Cables for Kernel {
+    fn living(&self) -> io::Result<Vec<(Ipv4Addr, String)>> {
+        Ok(getifaddrs()?.filter_map(known).collect())
+    }
+
+    fn is_gone(&self, cable: &str) -> bool {
+        if_nametoindex(cable) == Err(Errno::ENODEV)
+    }
+}
+
+/// The address at the other end. What somebody put on a cable's end, as a VLAN, has its Ethernet address too, and is
+/// no cable.
+fn known(end: InterfaceAddress) -> Option<(Ipv4Addr, String)> {
+    let mac = end.address?.as_link_addr()?.addr()?;
+    let octets: [u8; 4] = mac.strip_prefix(&HOST_VENDOR)?.try_into().ok()?;
+    call::is_cable(&end.interface_name).then(|| (octets.into(), end.interface_name))
 }
 
 /// The device's own network namespace, in which this process was started.

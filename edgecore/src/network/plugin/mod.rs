@@ -81,7 +81,7 @@ fn serve(asked: &Asked) -> Result<String, PluginError> {
 fn add(call: &Call) -> Result<String, PluginError> {
     let addresses = Addresses::at(&call.network.addresses);
     let owner = call.owner();
-    let address = addresses.take(call.network.range, &owner, &cable::living)?;
+    let address = addresses.take(call.network.range, &owner, &cable::Kernel)?;
     let added = connect(call, address);
     if added.is_err() {
         // The first trouble is the one to tell. The runtime forgets this sandbox and tries with another: an

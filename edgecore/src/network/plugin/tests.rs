@@ -8,6 +8,7 @@ use std::process::Command as Process;
 
 use serde_json::{Value, json};
 
+use super::addresses::Cables as _;
 use super::*;
 use crate::network::testing::{Elsewhere, in_a_namespace};
 
@@ -174,6 +175,9 @@ fn a_living_pod_keeps_its_address_when_the_directory_is_lost() {
     device.add("b", &b);
     device.ask("DEL", ("a", &a.path()), &json!([])).unwrap();
     std::fs::remove_dir_all(device.dir.join("addresses")).unwrap();
+    let living = cable::Kernel.living().unwrap();
+    assert_eq!(living.len(), 1);
+    assert!(!cable::Kernel.is_gone(&living[0].1) && cable::Kernel.is_gone("veth0"));
     // Somebody's own, one with the address of a cable's end and one with what could be such.
     for (name, mac) in [("vlan", "0a:59:0a:56:00:03"), ("other", "0a:59:0a:56:00:05")] {
         ip(&format!("link add {name} address {mac} type bridge"));
