@@ -5,7 +5,8 @@
 //! are not over everywhere, the search begins behind the one that was given last.
 //!
 //! The directory may get lost while pods live (somebody empties `/run`). Where there is none, it is put in its place
-//! with what the cables say; such a link leads to the cable's name. After a boot there are no cables.
+//! with what the cables say; such a link leads to the cable's name. After a boot there are no cables. Whoever was given
+//! an address before, and had no cable yet, looks again when it has one: then either sees the other.
 
 use std::fs::{self, File};
 use std::io;
@@ -36,6 +37,13 @@ pub(super) struct Holder {
     pub(super) cable: String,
 }
 
+impl Holder {
+    /// All of them.
+    pub(super) fn names(&self) -> [&str; 2] {
+        [&self.owner, &self.cable]
+    }
+}
+
 /// The link that leads to the address which was given last. No holder has such a name.
 const LAST: &str = "last";
 
@@ -63,9 +71,7 @@ impl Addresses {
         cables: &dyn Cables,
     ) -> Result<Ipv4Addr, PluginError> {
         let failed = |error| self.failed(error);
-        if !self.dir.is_dir() {
-            self.begin(cables).map_err(failed)?;
-        }
+        self.is_there_or_begins(cables)?;
         let last = fs::read_link(self.dir.join(LAST)).ok();
         let last = last.and_then(|last| last.to_str()?.parse().ok());
         for address in behind(range, last) {
@@ -84,6 +90,37 @@ impl Addresses {
         })
     }
 
+    /// Sees that `holder`, which has a cable now, has `address` still: the directory may have been lost since, and the
+    /// cable was not there for whoever put it back.
+    pub(super) fn keep(
+        &self,
+        holder: &Holder,
+        address: Ipv4Addr,
+        cables: &dyn Cables,
+    ) -> Result<(), PluginError> {
+        let link = self.dir.join(address.to_string());
+        if leads_to(&link, &holder.names()) {
+            return Ok(());
+        }
+        self.is_there_or_begins(cables)?;
+        match symlink(&holder.owner, &link) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                // It may be there by the cable since a moment ago.
+                let is_its = leads_to(&link, &holder.names());
+                let dir = self.dir.clone();
+                is_its.then_some(()).ok_or(PluginError::Taken { address, dir })
+            }
+            made => made.map_err(|error| self.failed(error)),
+        }
+    }
+
+    fn is_there_or_begins(&self, cables: &dyn Cables) -> Result<(), PluginError> {
+        if self.dir.is_dir() {
+            return Ok(());
+        }
+        self.begin(cables).map_err(|error| self.failed(error))
+    }
+
     /// Puts the directory in its place with all that it has to have: nobody may see it half full.
     fn begin(&self, cables: &dyn Cables) -> io::Result<()> {
         let draft = self.draft();
@@ -95,7 +132,7 @@ impl Addresses {
         // A pod that went meanwhile found no directory, and has nothing taken back.
         for (address, cable) in living.iter().filter(|(_, cable)| cables.is_gone(cable)) {
             // It would be missing until the next boot: no reason to turn this pod away.
-            let _ = self.give_back_one(cable, *address);
+            let _ = self.give_back_one(&[cable], *address);
         }
         Ok(())
     }
@@ -134,13 +171,12 @@ impl Addresses {
         Ok(())
     }
 
-    /// Takes back one address while `owner` has it, and leaves what else it has.
-    pub(super) fn give_back_one(&self, owner: &str, address: Ipv4Addr) -> Result<(), PluginError> {
+    /// Takes back one address while one of these names has it, and leaves what else it has.
+    pub(super) fn give_back_one(&self, names: &[&str], address: Ipv4Addr) -> Result<(), PluginError> {
         let Some(_lock) = self.lock()? else {
             return Ok(());
         };
-        let holder = fs::read_link(self.dir.join(address.to_string()));
-        if holder.is_ok_and(|holder| holder.as_os_str() == owner) {
+        if leads_to(&self.dir.join(address.to_string()), names) {
             self.free(address)?;
         }
         Ok(())
@@ -171,11 +207,7 @@ impl Addresses {
         for entry in entries {
             let entry = entry.map_err(failed)?;
             let address = entry.file_name().to_str().and_then(|name| name.parse().ok());
-            let names = [holder.owner.as_str(), &holder.cable];
-            let is_its = || {
-                fs::read_link(entry.path()).is_ok_and(|to| names.iter().any(|name| to.as_os_str() == *name))
-            };
-            if address.is_some() && is_its() {
+            if address.is_some() && leads_to(&entry.path(), &holder.names()) {
                 return Ok(address);
             }
         }
@@ -199,6 +231,10 @@ fn fill(draft: &Path, living: &[(Ipv4Addr, String)]) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+fn leads_to(link: &Path, names: &[&str]) -> bool {
+    fs::read_link(link).is_ok_and(|to| names.iter().any(|name| to.as_os_str() == *name))
 }
 
 /// Which of the two a file system says is its own affair.

@@ -70,6 +70,11 @@ pub(super) enum PluginError {
         dir.display()
     )]
     NoAddress { range: PodCidr, dir: PathBuf },
+    #[error(
+        "another pod was given {address} while {} was lost; the next try gets another address",
+        dir.display()
+    )]
+    Taken { address: Ipv4Addr, dir: PathBuf },
     #[error("cannot hand out addresses in {}: {error}", dir.display())]
     Addresses { dir: PathBuf, error: io::Error },
     #[error("cannot open the pod's network namespace {}: {error}", path.display())]
@@ -108,6 +113,7 @@ impl PluginError {
             Self::NotUp(..) => 11,
             Self::NotConnected(_) => 102,
             Self::Twice(_) => 103,
+            Self::Taken { .. } => 104,
         }
     }
 

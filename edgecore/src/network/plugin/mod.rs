@@ -80,18 +80,18 @@ fn serve(asked: &Asked) -> Result<String, PluginError> {
 
 fn add(call: &Call) -> Result<String, PluginError> {
     let addresses = Addresses::at(&call.network.addresses);
-    let owner = call.owner();
-    let address = addresses.take(call.network.range, &owner, &cable::Kernel)?;
-    let added = connect(call, address);
+    let holder = call.holder();
+    let address = addresses.take(call.network.range, &holder.owner, &cable::Kernel)?;
+    let added = connect(call, &addresses, address);
     if added.is_err() {
         // The first trouble is the one to tell. The runtime forgets this sandbox and tries with another: an
         // address that is kept for it would never come back.
-        let _ = addresses.give_back_one(&owner, address);
+        let _ = addresses.give_back_one(&holder.names(), address);
     }
     added
 }
 
-fn connect(call: &Call, address: Ipv4Addr) -> Result<String, PluginError> {
+fn connect(call: &Call, addresses: &Addresses, address: Ipv4Addr) -> Result<String, PluginError> {
     let network = &call.network;
     let pod = Pod {
         address,
@@ -106,7 +106,8 @@ fn connect(call: &Call, address: Ipv4Addr) -> Result<String, PluginError> {
     let host = Host::open()?;
     let plugged = host.plug(&pod)?;
     let result = answer::result(&pod);
-    let connected = plugged.set_up(&pod).and_then(|()| {
+    let kept = addresses.keep(&call.holder(), address, &cable::Kernel);
+    let connected = kept.and_then(|()| plugged.set_up(&pod)).and_then(|()| {
         if call.publishes() {
             published::add(call, &result)?;
         }

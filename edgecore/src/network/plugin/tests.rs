@@ -32,7 +32,7 @@ impl Device {
         })
     }
 
-    fn ask(&self, command: &str, pod: (&str, &str), ports: &Value) -> Result<Value, PluginError> {
+    fn asked(&self, command: &str, pod: (&str, &str), ports: &Value) -> Result<Asked, PluginError> {
         let variable = |name: &str| {
             let value = match name {
                 "CNI_COMMAND" => command,
@@ -45,7 +45,11 @@ impl Device {
             Some(value.to_owned())
         };
         let input = self.configuration(ports).to_string();
-        let answer = serve(&call::parse(&variable, input.as_bytes())?)?;
+        call::parse(&variable, input.as_bytes())
+    }
+
+    fn ask(&self, command: &str, pod: (&str, &str), ports: &Value) -> Result<Value, PluginError> {
+        let answer = serve(&self.asked(command, pod, ports)?)?;
         Ok(serde_json::from_str(&answer).unwrap_or(Value::Null))
     }
 
@@ -196,6 +200,37 @@ fn a_living_pod_keeps_its_address_when_the_directory_is_lost() {
 
 #[test]
 #[ignore = "needs a network namespace of its own; the test at the end makes one and runs this in it"]
+fn a_pod_that_comes_while_the_directory_is_lost_shares_its_address_with_nobody() {
+    let device = Device::new();
+    let (a, b, c) = (Elsewhere::new(), Elsewhere::new(), Elsewhere::new());
+    let addresses = Addresses::at(&device.dir.join("addresses"));
+    // Each has its address, and no cable yet.
+    let begun = |id: &str, pod: &Elsewhere| {
+        let asked = device.asked("ADD", (id, &pod.path()), &json!([])).unwrap();
+        let Asked::Of(call) = asked else { unreachable!() };
+        let taken = addresses.take(call.network.range, &call.owner(), &cable::Kernel);
+        std::fs::remove_dir_all(device.dir.join("addresses")).unwrap();
+        (call, taken.unwrap())
+    };
+    let (call, first) = begun("a", &a);
+    assert_eq!(address(&device.add("b", &b)), first);
+    let told = connect(&call, &addresses, first).unwrap_err().to_string();
+    assert!(told.contains("another pod was given 10.86.0.2"), "{told}");
+    assert_eq!((device.held(), cables()), (vec!["10.86.0.2".to_owned()], 1));
+
+    let (call, second) = begun("c", &c);
+    connect(&call, &addresses, second).unwrap();
+    assert_eq!((device.held().len(), cables()), (2, 2));
+    for pod in ["b", "c"] {
+        device.ask("CHECK", (pod, &a.path()), &json!([])).unwrap();
+        device.ask("DEL", (pod, ""), &json!([])).unwrap();
+    }
+    assert_eq!((device.held(), cables()), (Vec::new(), 0));
+    std::fs::remove_dir_all(&device.dir).unwrap();
+}
+
+#[test]
+#[ignore = "needs a network namespace of its own; the test at the end makes one and runs this in it"]
 fn published_ports_are_portmaps() {
     let device = Device::new();
     let a = Elsewhere::new();
@@ -236,6 +271,7 @@ fn each_of_these_holds_in_a_namespace_of_its_own() {
         "a_pod_that_cannot_be_connected_leaves_nothing",
         "a_second_add_leaves_the_first_one_s_pod_as_it_is",
         "a_living_pod_keeps_its_address_when_the_directory_is_lost",
+        "a_pod_that_comes_while_the_directory_is_lost_shares_its_address_with_nobody",
         "published_ports_are_portmaps",
     ] {
         in_a_namespace(&format!("network::plugin::tests::{name}"));

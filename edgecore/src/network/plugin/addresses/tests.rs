@@ -79,9 +79,9 @@ fn an_address_is_given_again_only_after_all_others() {
     assert_eq!(addresses.of(&holder("d")).unwrap(), None, "all that it had");
     let of_a = Ipv4Addr::new(10, 86, 0, 2);
     assert_eq!(addresses.of(&holder("a")).unwrap(), Some(of_a));
-    addresses.give_back_one("e", of_a).unwrap();
+    addresses.give_back_one(&holder("e").names(), of_a).unwrap();
     assert_eq!(addresses.of(&holder("a")).unwrap(), Some(of_a), "it is not e's");
-    addresses.give_back_one("a", of_a).unwrap();
+    addresses.give_back_one(&holder("a").names(), of_a).unwrap();
     assert_eq!(addresses.of(&holder("a")).unwrap(), None);
     fs::remove_dir_all(&addresses.dir).unwrap();
 }
@@ -172,6 +172,36 @@ fn a_pod_that_goes_while_the_directory_is_put_in_its_place_leaves_its_address() 
     };
     assert_eq!(["a", "b", "c", "d"].map(of), [Some(2), None, Some(4), Some(3)]);
     fs::remove_dir_all(&addresses.dir).unwrap();
+}
+
+#[test]
+fn a_pod_that_got_its_cable_after_the_directory_was_lost_keeps_its_address_unless_another_has_it() {
+    let addresses = Addresses::at(&dir("kept"));
+    let range = "10.86.0.0/28".parse().unwrap();
+    let two = addresses.take(range, "a", NOBODY).unwrap();
+    let keep = |pod: &str, cables: &Seen<'_>| addresses.keep(&holder(pod), two, cables);
+    keep("a", NOBODY).unwrap();
+    let lose = || fs::remove_dir_all(&addresses.dir).unwrap();
+    lose();
+    keep("a", &seen([(2, "veth-a"), (3, "veth-b")])).unwrap();
+    assert_eq!(addresses.of(&holder("a")).unwrap(), Some(two), "by its cable");
+    assert!(addresses.of(&holder("b")).unwrap().is_some());
+
+    addresses.give_back_one(&holder("a").names(), two).unwrap();
+    assert_eq!(addresses.of(&holder("a")).unwrap(), None);
+    keep("a", NOBODY).unwrap();
+    assert_eq!(
+        addresses.of(&holder("a")).unwrap(),
+        Some(two),
+        "the link was missing"
+    );
+
+    lose();
+    assert_eq!(addresses.take(range, "c", NOBODY).unwrap(), two);
+    let told = keep("a", NOBODY).unwrap_err().to_string();
+    assert!(told.contains("another pod was given 10.86.0.2"), "{told}");
+    assert_eq!(addresses.of(&holder("c")).unwrap(), Some(two));
+    lose();
 }
 
 #[test]
