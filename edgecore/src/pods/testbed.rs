@@ -128,6 +128,8 @@ pub(crate) struct FakeReport {
     gone: Mutex<Vec<String>>,
     forgotten: Mutex<Vec<String>>,
     pub(crate) unforgotten: Mutex<Vec<String>>,
+    /// The disk keeps no status, of which the cluster hears all the same.
+    pub(crate) keeps_nothing: Mutex<bool>,
     pub(crate) events: Mutex<Vec<String>>,
 }
 
@@ -145,7 +147,11 @@ impl Report for FakeReport {
             .entry(spec::uid(pod).to_owned())
             .or_default()
             .push(status.clone());
-        std::future::ready(Ok(())).boxed()
+        let kept = !*self.keeps_nothing.lock();
+        let kept = kept
+            .then_some(())
+            .ok_or_else(|| NotKept("the disk is full".into()));
+        std::future::ready(kept).boxed()
     }
 
     fn last_status(&self, uid: &str) -> Option<PodStatus> {
@@ -213,6 +219,7 @@ pub(crate) struct Node {
     pub(crate) pressures: Pressures,
     /// What outlives the manager.
     store: Db,
+    pub(crate) clock: Clock,
     scratch: Scratch,
     tasks: JoinSet<()>,
     stop: CancellationToken,
@@ -244,6 +251,7 @@ impl Node {
             eviction: Policy::default(),
             pressures: Pressures::default(),
             store: Db::in_memory(),
+            clock: Clock::system(),
             tasks: JoinSet::new(),
             stop: CancellationToken::new(),
         }
@@ -278,7 +286,7 @@ impl Node {
             image_gc_high_percent: self.image_gc_high_percent,
             eviction: self.eviction,
             load: Arc::new(move || sight.map_or_else(|| load.lock().clone(), |of| of(&runtime))),
-            clock: Clock::system(),
+            clock: self.clock.clone(),
         });
         self.stop = CancellationToken::new();
         self.tasks.spawn(manager.run(self.stop.clone()));

@@ -225,6 +225,30 @@ async fn init_containers_run_one_after_the_other_and_before_the_rest() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn on_a_disk_that_keeps_nothing_no_status_is_news_again_and_no_deleted_pod_is_gone() {
+    let node = booted(&["app:1"]).await;
+    *node.report.keeps_nothing.lock() = true;
+    node.want(&web("u1"));
+    node.until("Running", |node| node.phase("u1") == "Running").await;
+    let settled = async |what| {
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        let before = node.status("u1");
+        let later = node.clock.now() + Duration::from_mins(1);
+        node.clock.saw_server_time(later);
+        tokio::time::sleep(Duration::from_mins(1)).await;
+        assert_eq!(node.status("u1"), before, "{what}");
+    };
+    settled("it runs").await;
+    node.want(&deleted(web("u1"), 1));
+    node.until("ended", |node| node.runtime.running().is_empty())
+        .await;
+    settled("it has ended").await;
+    assert!(node.gone().is_empty(), "its end is not kept");
+    *node.report.keeps_nothing.lock() = false;
+    node.until("gone", |node| node.gone() == ["u1"]).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_pod_is_gone_for_the_cluster_before_the_runtime_has_forgotten_it() {
     let node = booted(&["app:1"]).await;
     node.want(&web("u1"));

@@ -96,9 +96,12 @@ impl Worker {
 
     pub(super) fn status(&self) -> PodStatus {
         let host_ips = self.kit.host_ips();
+        // On a disk that keeps nothing new the last that was told is not kept. It is what the cluster sees, and with
+        // it nothing is told anew, with other times, as often as it is tried.
+        let told = self.kit.report.last_status(&self.uid);
         status::build(&StatusInput {
             pod: self.pod(),
-            last: self.reported.as_ref(),
+            last: told.as_ref().or(self.reported.as_ref()),
             observed: &self.observed,
             history: &self.history,
             waiting: &self.waiting,
