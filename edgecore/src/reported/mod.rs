@@ -182,8 +182,12 @@ impl Reporter {
         let (json, kept) = (serde_json::to_vec(status)?, serde_json::to_vec(&last)?);
         self.put(|book| {
             book.put(OutboxKey::Pod(identity.clone()), &json);
-            book.keep(Table::PodState, identity.uid.clone(), Op::Put(kept.into()));
-            book.statuses.insert(identity.uid, last);
+            let (uid, put) = (identity.uid, Op::Put(kept.into()));
+            if book.statuses.insert(uid.clone(), last).is_some() {
+                book.keep(Table::PodState, uid, put);
+            } else {
+                book.keep_new(Table::PodState, uid, put);
+            }
         })
         .await
     }
@@ -294,6 +298,12 @@ impl Book {
 
     fn keep(&mut self, table: Table, key: String, op: Op) {
         self.unwritten.push(table, key, op);
+        self.made += 1;
+    }
+
+    /// The same for a row that is not on flash.
+    fn keep_new(&mut self, table: Table, key: String, op: Op) {
+        self.unwritten.push_new(table, key, op);
         self.made += 1;
     }
 

@@ -26,11 +26,22 @@ pub(super) struct Unwritten {
     offered: usize,
     /// Entries that a commit without a clear answer may have put on flash.
     doubtful: BTreeSet<Place>,
+    /// Other rows of which it is sure that flash has none.
+    new: BTreeSet<Place>,
 }
 
 impl Unwritten {
     pub(super) fn push(&mut self, table: Table, key: String, op: Op) {
         self.changes.push(((table, key), op));
+    }
+
+    /// The same for a row that flash does not have, unless a change of it waits here.
+    pub(super) fn push_new(&mut self, table: Table, key: String, op: Op) {
+        let place = (table, key);
+        if !self.changes.iter().any(|(other, _)| *other == place) {
+            self.new.insert(place.clone());
+        }
+        self.changes.push((place, op));
     }
 
     pub(super) const fn len(&self) -> usize {
@@ -59,6 +70,7 @@ impl Unwritten {
     pub(super) fn written(&mut self) {
         for (place, _) in self.changes.drain(..std::mem::take(&mut self.offered)) {
             self.doubtful.remove(&place);
+            self.new.remove(&place);
         }
     }
 
@@ -72,21 +84,22 @@ impl Unwritten {
     }
 
     fn doubt(&mut self) {
-        let offered = self.changes.iter().take(std::mem::take(&mut self.offered));
-        self.doubtful.extend(
-            offered
-                .filter(|change| puts_entry(change))
-                .map(|(place, _)| place.clone()),
-        );
+        for change in self.changes.iter().take(std::mem::take(&mut self.offered)) {
+            self.new.remove(&change.0);
+            if puts_entry(change) {
+                self.doubtful.insert(change.0.clone());
+            }
+        }
     }
 
-    /// Leaves the last change of each row, and nothing of an entry that came and went meanwhile: no number
-    /// is used twice.
+    /// Leaves the last change of each row, and nothing of an entry or a new row that came and went meanwhile: no
+    /// number is used twice.
     fn compact(&mut self) {
         let all = std::mem::take(&mut self.changes);
         let entries = all.iter().filter(|change| puts_entry(change));
         let mut absent: BTreeSet<Place> = entries.map(|(place, _)| place.clone()).collect();
         absent.retain(|place| !self.doubtful.contains(place));
+        absent.extend(self.new.iter().cloned());
         let mut seen = BTreeSet::new();
         let mut last = all;
         last.reverse();
@@ -94,6 +107,8 @@ impl Unwritten {
         last.retain(|(place, op)| !matches!(op, Op::Delete) || !absent.contains(place));
         last.reverse();
         last.sort_by_key(|(place, op)| (!is_reservation(place), matches!(op, Op::Delete)));
+        self.new
+            .retain(|place| last.iter().any(|(left, _)| left == place));
         self.changes = last;
     }
 }
@@ -152,6 +167,36 @@ mod tests {
             ["+99", "-1", "-u1"],
             "an older row may be there"
         );
+    }
+
+    #[test]
+    fn the_last_status_of_a_pod_that_came_and_went_leaves_nothing_unless_flash_may_have_it() {
+        let place = || (Table::PodState, "u1".to_owned());
+        let comes = |unwritten: &mut Unwritten| {
+            unwritten.push_new(place().0, place().1, Op::Put("x".into()));
+            unwritten.push(place().0, place().1, Op::Put("y".into()));
+        };
+        let goes = |unwritten: &mut Unwritten| unwritten.push(place().0, place().1, Op::Delete);
+        let fates: [fn(&mut Unwritten); 3] = [
+            |unwritten| unwritten.refused(&FULL),
+            |unwritten| unwritten.refused(&FILLED),
+            Unwritten::written,
+        ];
+        for (fate, is_left) in fates.into_iter().zip([&[][..], &["-u1"], &["-u1"]]) {
+            let mut unwritten = Unwritten::default();
+            comes(&mut unwritten);
+            drop(unwritten.offer(512));
+            fate(&mut unwritten);
+            goes(&mut unwritten);
+            unwritten.refused(&FULL);
+            assert_eq!(left(&unwritten), is_left);
+            assert!(unwritten.new.is_empty());
+            // Once more, with a deletion that is not written yet.
+            comes(&mut unwritten);
+            goes(&mut unwritten);
+            unwritten.refused(&FULL);
+            assert_eq!(left(&unwritten), is_left);
+        }
     }
 
     #[test]
