@@ -15,6 +15,7 @@
 
 mod address;
 mod devices;
+mod frozen;
 mod network;
 mod plugin;
 mod pods;
@@ -47,7 +48,7 @@ use crate::pods::manager::Progress;
 use crate::reported::Reporter;
 use crate::runtime::{Abilities, Cri, Runtime};
 use crate::state::{Desired, Remembered};
-use crate::store::{Batch, Db, Op, Stores, Table, open_stores};
+use crate::store::{Batch, Db, Op, Stores, Table, open_stores_or_freeze};
 use crate::supervise::{BoxError, Cause, Supervisor, Task};
 use crate::uplink::{Budgets, DesiredFlow, Dialer, Link, ServerTime, Uplink, follow_address, notice_sleep};
 
@@ -113,6 +114,13 @@ pub async fn run(paths: Paths, clock: Clock) -> anyhow::Result<()> {
     node.spawn(Task::Devices, |stop| devices::run(with_devices, stop));
     let sources = status::sources(Arc::clone(&parts));
     node.spawn(Task::Control, |stop| ended(control.serve(sources, stop)));
+    if parts.stores.frozen().is_some() {
+        let frozen = Arc::clone(&parts);
+        node.spawn(
+            Task::Store,
+            |stop| async move { frozen::thaw(&frozen, stop).await },
+        );
+    }
     for db in [&parts.stores.meta, &parts.stores.outbox] {
         let db = db.clone();
         node.spawn(Task::Store, |stop| watch_store(db, stop));
@@ -134,7 +142,10 @@ pub async fn run(paths: Paths, clock: Clock) -> anyhow::Result<()> {
 
 impl Parts {
     async fn open(paths: Paths, config: Config, clock: Clock) -> anyhow::Result<Self> {
-        let stores = open_stores(&paths.state_dir()).context("the store cannot be opened")?;
+        // What is read of a read-only disk is copied where it lasts no longer than the boot.
+        let scratch = [paths.run_dir(), std::env::temp_dir()];
+        let stores = open_stores_or_freeze(&paths.state_dir(), &scratch);
+        let stores = stores.context("the store cannot be opened")?;
         // Before anything looks at the clock: there may be no link for a long time.
         let server_time = ServerTime::load(stores.meta.clone(), clock.clone()).await;
         accept_new_cluster(&paths, &stores).await?;
@@ -237,6 +248,11 @@ async fn accept_new_cluster(paths: &Paths, stores: &Stores) -> anyhow::Result<()
     let Ok(cluster) = std::fs::read_to_string(paths.replace_cluster()) else {
         return Ok(());
     };
+    if stores.frozen().is_some() {
+        // What the old one wanted must be forgotten for good, or it comes back with the next start.
+        tracing::error!("{}", frozen::WAITS);
+        return Ok(());
+    }
     let (_, Remembered { fences, .. }) = Desired::load(stores.meta.clone()).await?;
     if !fences.cluster_id.is_empty() && fences.cluster_id != cluster.trim() {
         tracing::warn!(

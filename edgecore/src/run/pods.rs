@@ -58,6 +58,7 @@ pub(super) async fn run(parts: &Arc<Parts>, stop: CancellationToken) -> Result<(
         report: Arc::new(PodReports {
             reporter: Arc::clone(&parts.reporter),
             flow: Arc::clone(&parts.flow),
+            frost: parts.stores.frost.clone(),
         }),
         volumes: Volumes::new(Arc::clone(&facts), objects, Arc::new(tokens.await)),
         pulls: PullRecords::open(parts.stores.meta.clone()).await,

@@ -14,8 +14,11 @@ use crate::supervise::BoxError;
 /// Keeps one event for each incident; they cross the link when there is one.
 pub(super) async fn tell(parts: &Parts) {
     let (node, now) = (parts.config.node_name.to_string(), parts.clock.now());
+    if parts.stores.incidents.is_empty() {
+        return;
+    }
     let events = parts.stores.incidents.iter().enumerate();
-    let events = events.map(|(number, incident)| event(&node, now, number, incident));
+    let events = events.map(|(number, incident)| repaired(&node, now, number, incident));
     if let Err(error) = told(&parts.stores, &parts.reporter, events).await {
         tracing::warn!(
             error = &*error,
@@ -37,12 +40,22 @@ async fn told(
     Ok(())
 }
 
-fn event(node: &str, now: SystemTime, number: usize, incident: &Incident) -> Event {
-    let nanoseconds = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
+fn repaired(node: &str, now: SystemTime, number: usize, incident: &Incident) -> Event {
     let reason = match incident.rung {
         Rung::Snapshots | Rung::Rows | Rung::Stale | Rung::Salvaged | Rung::Log => "StoreRepaired",
         Rung::Emptied => "StoreLost",
     };
+    event(node, now, number, ("Warning", reason, &incident.to_string()))
+}
+
+/// An event of the Node: its type, its reason and what it says.
+pub(super) fn event(
+    node: &str,
+    now: SystemTime,
+    number: usize,
+    (tone, reason, message): (&str, &str, &str),
+) -> Event {
+    let nanoseconds = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
     Event {
         metadata: ObjectMeta {
             name: Some(format!("{node}.{:x}", nanoseconds + number as u128)),
@@ -57,8 +70,8 @@ fn event(node: &str, now: SystemTime, number: usize, incident: &Incident) -> Eve
             ..ObjectReference::default()
         },
         reason: Some(reason.to_owned()),
-        message: Some(incident.to_string().chars().take(1000).collect()),
-        type_: Some("Warning".to_owned()),
+        message: Some(message.chars().take(1000).collect()),
+        type_: Some(tone.to_owned()),
         count: Some(1),
         first_timestamp: Some(status::time(now)),
         last_timestamp: Some(status::time(now)),
@@ -85,7 +98,7 @@ mod tests {
             rung: Rung::Emptied,
             detail: "no conf".to_owned(),
         };
-        let told = event("pump-7", UNIX_EPOCH, 1, &incident);
+        let told = repaired("pump-7", UNIX_EPOCH, 1, &incident);
         assert_eq!(told.metadata.name.as_deref(), Some("pump-7.1"));
         assert_eq!(told.involved_object.name.as_deref(), Some("pump-7"));
         assert_eq!(told.reason.as_deref(), Some("StoreLost"));
@@ -107,7 +120,7 @@ mod tests {
         std::fs::write(root.join("meta.untold"), line).unwrap();
         let stores = open_stores(&root).unwrap();
         assert_eq!(stores.incidents, std::slice::from_ref(&incident));
-        let events = || std::iter::once(event("pump-7", UNIX_EPOCH, 0, &incident));
+        let events = || std::iter::once(repaired("pump-7", UNIX_EPOCH, 0, &incident));
 
         let (full, is_full) = Db::fillable();
         let reporter = Reporter::load(full).await.unwrap();

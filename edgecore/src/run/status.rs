@@ -94,17 +94,20 @@ fn status(parts: &Parts, since: Option<String>) -> Status {
             refused: parts.reporter.troubles(),
         },
         broker: Some(broker(parts)),
-        warnings: parts
-            .stores
-            .incidents
-            .iter()
-            .map(ToString::to_string)
-            .chain(parts.link.troubles())
-            .chain(broker_warnings(parts))
-            .collect(),
+        warnings: warnings(parts),
     };
     status.tell_certificate(&parts.identity.view(), parts.clock.now());
     status
+}
+
+/// What somebody should look at.
+fn warnings(parts: &Parts) -> Vec<String> {
+    let repaired = parts.stores.incidents.iter().map(ToString::to_string);
+    repaired
+        .chain(super::frozen::warnings(&parts.stores, &parts.paths))
+        .chain(parts.link.troubles())
+        .chain(broker_warnings(parts))
+        .collect()
 }
 
 /// The MQTT broker, as the bridge sees it.

@@ -12,7 +12,9 @@
 //!
 //! What it does not do: decide what is newer (the replica does), or know what a pod contains.
 //!
-//! **Invariant:** memory never shows what a power cut could take back.
+//! **Invariant:** memory never shows what a power cut could take back, unless the disk is
+//! [read-only](crate::store::Stores::frozen): then any end of the program takes back what came since, and the cluster
+//! sends it again.
 
 mod codec;
 mod fences;

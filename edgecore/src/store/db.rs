@@ -43,16 +43,15 @@ enum Backend {
     Memory(Arc<Mutex<MemoryStore>>),
 }
 
-#[derive(Debug)]
 enum Request {
     Commit(Pending),
+    Thaw(Box<dyn Store>, Reply<()>),
     Get(Table, String, Reply<Option<Bytes>>),
     Scan(Table, Reply<Vec<(String, Bytes)>>),
 }
 
 type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 
-#[derive(Debug)]
 struct Pending {
     batch: Batch,
     done: Reply<()>,
@@ -125,6 +124,15 @@ impl Db {
         }
     }
 
+    /// Hands the disk to a store that [stands in](Store::thaw) for it. Alone: no commit that is refused meanwhile is
+    /// part of the answer.
+    pub(super) async fn thaw(&self, disk: Box<dyn Store>) -> Result<(), StoreError> {
+        match &self.0 {
+            Backend::Writer { queue, .. } => ask(queue, |done| Request::Thaw(disk, done)).await,
+            Backend::Memory(store) => store.lock().thaw(disk),
+        }
+    }
+
     /// The value of a key, from disk. For start-up and rare look-ups.
     pub async fn get(&self, table: Table, key: &str) -> Result<Option<Bytes>, StoreError> {
         match &self.0 {
@@ -186,12 +194,15 @@ impl<S: Store> Writer<S> {
             match request {
                 Request::Get(table, key, reply) => drop(reply.send(self.store.get(table, &key))),
                 Request::Scan(table, reply) => drop(reply.send(scan_all(&self.store, table))),
+                Request::Thaw(disk, reply) => {
+                    if !self.work(vec![reply], |store| store.thaw(disk)) {
+                        return;
+                    }
+                }
                 Request::Commit(first) => {
-                    if let Err(error) = self.commit_group(first) {
-                        tracing::error!(
-                            error = &error as &dyn std::error::Error,
-                            "the store's writer stops"
-                        );
+                    let group = self.gather(first);
+                    if group.is_some_and(|(batch, waiting)| !self.work(waiting, |store| store.commit(&batch)))
+                    {
                         return;
                     }
                 }
@@ -199,18 +210,22 @@ impl<S: Store> Writer<S> {
         }
     }
 
-    /// Commits what waits, as one batch; an error means that the store is broken.
-    fn commit_group(&mut self, first: Pending) -> Result<(), StoreError> {
-        let Some((batch, waiting)) = self.gather(first) else {
-            return Ok(());
-        };
+    /// Does what may take long, and answers; whether the store can be used after it.
+    fn work(&mut self, waiting: Vec<Reply<()>>, work: impl FnOnce(&mut S) -> Result<(), StoreError>) -> bool {
         self.pulse.turn();
-        let result = self.store.commit(&batch);
+        let result = work(&mut self.store);
         self.pulse.turn();
         for done in waiting {
             drop(done.send(result.clone()));
         }
-        result.or_else(|error| if error.breaks() { Err(error) } else { Ok(()) })
+        match result {
+            Err(error) if error.breaks() => {
+                let error = &error as &dyn std::error::Error;
+                tracing::error!(error, "the store's writer stops");
+                false
+            }
+            _ => true,
+        }
     }
 
     /// Merges the commits that wait, as far as the limits allow. A batch over the limits is answered alone.
@@ -238,7 +253,7 @@ impl<S: Store> Writer<S> {
     fn next_commit(&mut self) -> Option<Pending> {
         match self.requests.try_recv().ok()? {
             Request::Commit(pending) => Some(pending),
-            other @ (Request::Get(..) | Request::Scan(..)) => {
+            other @ (Request::Get(..) | Request::Scan(..) | Request::Thaw(..)) => {
                 self.held = Some(other);
                 None
             }

@@ -68,16 +68,15 @@ fn look_in(root: &Path, tmp: &Path) -> Result<Option<Look>, StoreError> {
     })
 }
 
+/// What both databases hold, in memory, read through a copy below `tmp`. The caller holds the lock.
+pub(super) fn hold(root: &Path, tmp: &Path) -> Result<[Read; 2], StoreError> {
+    let copy = Copied::of(root, tmp)?;
+    Ok([rows_of(root, &copy, HOLDS)?, rows_of(root, &copy, SAYS)?])
+}
+
 fn read(root: &Path, copy: &Copied, name: &str, troubles: &mut Vec<String>) -> Result<Db, StoreError> {
     let done = untold::load(&untold::path(&root.join(name)));
-    let (rows, incidents) = rows(&copy.0, name).map_err(|error| {
-        // It is the store that is newer, not the copy.
-        if let StoreError::Newer { what, .. } = error {
-            let path = root.join(name);
-            return StoreError::Newer { path, what };
-        }
-        error
-    })?;
+    let (rows, incidents) = rows_of(root, copy, name)?;
     troubles.extend(done.iter().map(ToString::to_string));
     let to_do = incidents.iter().filter(|incident| !done.contains(incident));
     troubles.extend(to_do.map(|incident| {
@@ -87,8 +86,22 @@ fn read(root: &Path, copy: &Copied, name: &str, troubles: &mut Vec<String>) -> R
     Ok(Db::holding(rows))
 }
 
-/// The rows of a database that may be changed, and what had to be done to read them.
-fn rows(root: &Path, name: &str) -> Result<(MemoryStore, Vec<Incident>), StoreError> {
+/// The rows of a database, and what had to be done to read them.
+pub(super) type Read = (MemoryStore, Vec<Incident>);
+
+fn rows_of(root: &Path, copy: &Copied, name: &str) -> Result<Read, StoreError> {
+    rows(&copy.0, name).map_err(|error| {
+        // It is the store that is newer, not the copy.
+        if let StoreError::Newer { what, .. } = error {
+            let path = root.join(name);
+            return StoreError::Newer { path, what };
+        }
+        error
+    })
+}
+
+/// Those of a database that may be changed.
+fn rows(root: &Path, name: &str) -> Result<Read, StoreError> {
     let (store, _, mut incidents) = repair(&Place::new(root, name))?;
     let store: SledStore = if name == SAYS {
         let tail = Tail::open(&tail_of(root, name), store, None)?;
@@ -203,8 +216,13 @@ fn entries(dir: &Path, is_wanted: fn(&FileType) -> bool) -> Result<Vec<PathBuf>,
         entries => entries.map_err(StoreError::io("read", dir))?,
     };
     let mut wanted = Vec::new();
-    for entry in entries.flatten() {
-        if entry.file_type().is_ok_and(|kind| is_wanted(&kind)) {
+    // What cannot be read is told: a part of a database must not pass for the whole.
+    for entry in entries {
+        let entry = entry.map_err(StoreError::io("read", dir))?;
+        let kind = entry
+            .file_type()
+            .map_err(StoreError::io("look at", entry.path()))?;
+        if is_wanted(&kind) {
             wanted.push(entry.path());
         }
     }

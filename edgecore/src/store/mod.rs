@@ -15,6 +15,8 @@
 //! An older program finds what a newer one wrote, after an upgrade that was taken back: `format` says what
 //! becomes of it.
 //!
+//! While the disk is read-only, a `frozen` store stands in: it refuses whatever must be kept.
+//!
 //! What it does not do: encode values, watch for changes, or repair on its own while running.
 //!
 //! **Invariant:** what [`Store::commit`] has returned `Ok` for survives a power cut at any later instant,
@@ -24,6 +26,7 @@ mod batch;
 mod db;
 mod envelope;
 mod format;
+mod frozen;
 mod guarded;
 mod incident;
 mod ledger;
@@ -49,6 +52,7 @@ use thiserror::Error;
 
 pub use batch::{Batch, Op};
 pub use db::{Db, WriterEnded};
+pub use frozen::{Frost, open_stores_or_freeze};
 pub use incident::{Incident, Rung};
 pub use look::{Look, look_at};
 pub use memory::MemoryStore;
@@ -146,7 +150,8 @@ impl fmt::Display for Table {
 ///
 /// # Guarantees
 ///
-/// `commit` is atomic over all tables and returns only when the batch is durable. After an `Err` that
+/// `commit` is atomic over all tables and returns only when the batch is durable; the one store for which this does not
+/// hold says so, and of which tables. After an `Err` that
 /// [breaks](StoreError::breaks) the store, no further commit succeeds until it is opened again.
 pub trait Store: Send {
     /// The value of a key.
@@ -162,6 +167,13 @@ pub trait Store: Send {
 
     /// Makes a batch durable.
     fn commit(&mut self, batch: &Batch) -> Result<(), StoreError>;
+
+    /// Goes on with the disk, if this store stands in for it while it cannot be written. After an error that does not
+    /// break the store it stands in still.
+    fn thaw(&mut self, disk: Box<dyn Store>) -> Result<(), StoreError> {
+        drop(disk);
+        Ok(())
+    }
 }
 
 /// Why the store did not do what it was asked.
@@ -242,6 +254,23 @@ pub enum StoreError {
         /// What is left.
         free: u64,
     },
+    /// The disk takes no writes any more; nothing was written, and the next commit is tried again.
+    #[error(
+        "the store in {path} cannot be written, because its disk is read-only: dmesg says why; have the disk checked \
+         (a reboot does, as a rule) or replace it; until then edgecore goes on with what it holds, and keeps nothing new"
+    )]
+    ReadOnly {
+        /// The store's directory.
+        path: PathBuf,
+    },
+    /// While its disk was read-only, somebody else has changed the store: what was taken in memory is not of it.
+    #[error(
+        "the store in {path} is another one than when its disk became read-only; edgecore restarts to open it"
+    )]
+    Moved {
+        /// The store's directory.
+        path: PathBuf,
+    },
     /// A newer program wrote what this one needs and cannot read. It is left as it is.
     #[error(
         "the store in {path} was written by a newer edgecore ({what}): run that one again, or a newer one; \
@@ -296,6 +325,7 @@ impl StoreError {
                 | Self::Damaged { .. }
                 | Self::Full { .. }
                 | Self::Filled { .. }
+                | Self::ReadOnly { .. }
         )
     }
 
@@ -303,8 +333,17 @@ impl StoreError {
     pub const fn wrote_nothing(&self) -> bool {
         matches!(
             self,
-            Self::TooManyOps { .. } | Self::TooLarge { .. } | Self::Full { .. }
+            Self::TooManyOps { .. } | Self::TooLarge { .. } | Self::Full { .. } | Self::ReadOnly { .. }
         )
+    }
+
+    /// Whether the disk takes no writes: the kernel does not trust it any more.
+    fn is_read_only(&self) -> bool {
+        let read_only = |e: &io::Error| e.kind() == io::ErrorKind::ReadOnlyFilesystem;
+        if let Self::Engine { source, .. } = self {
+            return matches!(&**source, sled::Error::Io(e) if read_only(e));
+        }
+        matches!(self, Self::ReadOnly { .. }) || matches!(self, Self::Io { source, .. } if read_only(source))
     }
 
     /// Whether the disk is full: the one failure that an operator ends by making room.

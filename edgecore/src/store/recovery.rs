@@ -337,10 +337,14 @@ const fn allowed_bytes(live: u64) -> u64 {
     }
 }
 
-fn epoch_of(store: &mut SledStore, in_doubt: bool) -> Result<u64, StoreError> {
+/// The epoch of a store, if it has one.
+pub(super) fn known_epoch(store: &impl Store) -> Result<Option<u64>, StoreError> {
     let known = store.get(Table::Meta, EPOCH)?;
-    let known = known.and_then(|bytes| Some(u64::from_le_bytes(bytes.as_ref().try_into().ok()?)));
-    if let Some(epoch) = known.filter(|_| !in_doubt) {
+    Ok(known.and_then(|bytes| Some(u64::from_le_bytes(bytes.as_ref().try_into().ok()?))))
+}
+
+fn epoch_of(store: &mut SledStore, in_doubt: bool) -> Result<u64, StoreError> {
+    if let Some(epoch) = known_epoch(store)?.filter(|_| !in_doubt) {
         return Ok(epoch);
     }
     let epoch = rand::random::<u64>();

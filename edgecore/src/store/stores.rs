@@ -1,7 +1,7 @@
 //! Both databases of the node, and the only right to them.
 
 use super::{
-    Db, Incident, StoreError, format,
+    Db, Frost, Incident, StoreError, format,
     guarded::Guarded,
     place::Place,
     recovery::{SAYS, tail_of, with_room},
@@ -44,7 +44,9 @@ pub struct Stores {
     pub incidents: Vec<Incident>,
     /// Keeps every other process out.
     pub lock: RootLock,
-    root: PathBuf,
+    /// Where their disk was read-only at the start.
+    pub frost: Option<Arc<Frost>>,
+    pub(super) root: PathBuf,
 }
 
 impl Stores {
@@ -53,6 +55,28 @@ impl Stores {
         [HOLDS, SAYS]
             .iter()
             .try_for_each(|name| untold::clear(&untold::path(&self.root.join(name))))
+    }
+
+    /// Why nothing new is kept, and what to do, while the disk is [read-only](super::frozen).
+    pub fn frozen(&self) -> Option<StoreError> {
+        self.frost.as_ref()?.trouble()
+    }
+
+    /// As on a disk that is read-only.
+    #[cfg(test)]
+    pub(crate) fn freeze(&mut self) -> Arc<Frost> {
+        let frost = Arc::new(Frost::of(&self.root));
+        self.frost = Some(Arc::clone(&frost));
+        frost
+    }
+
+    /// Looks whether a disk that was read-only can be written again, and goes on there if so.
+    pub async fn thaw(&self) -> Result<(), StoreError> {
+        match &self.frost {
+            // In this order: what is said rests on what is held.
+            Some(frost) => frost.thaw([&self.meta, &self.outbox]).await,
+            None => Ok(()),
+        }
     }
 }
 
@@ -73,14 +97,23 @@ impl RootLock {
 
     /// Keeps the others from changing anything, and changes nothing itself.
     pub(super) fn share(root: &Path) -> Result<Self, StoreError> {
+        Self::lock(root, Self::open(root)?, FlockArg::LockSharedNonblock)
+    }
+
+    /// Keeps the others out of a store that cannot be written.
+    pub(super) fn hold(root: &Path) -> Result<Self, StoreError> {
+        Self::lock(root, Self::open(root)?, FlockArg::LockExclusiveNonblock)
+    }
+
+    /// What is locked, to be read.
+    fn open(root: &Path) -> Result<File, StoreError> {
         let path = root.join(LOCK);
         let file = match File::open(&path) {
             // Whoever opens a store makes the file first: nobody has this one open.
             Err(error) if error.kind() == ErrorKind::NotFound => File::open(root),
             file => file,
         };
-        let file = file.map_err(StoreError::io("open", &path))?;
-        Self::lock(root, file, FlockArg::LockSharedNonblock)
+        file.map_err(StoreError::io("open", path))
     }
 
     fn lock(root: &Path, mut file: File, how: FlockArg) -> Result<Self, StoreError> {
@@ -112,6 +145,7 @@ pub fn open_stores(root: &Path) -> Result<Stores, StoreError> {
         incidents: [told, also_told].concat(),
         lock,
         root: root.to_owned(),
+        frost: None,
     })
 }
 

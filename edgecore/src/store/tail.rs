@@ -147,6 +147,12 @@ impl<S: Store> Tail<S> {
         self.pulse.clone()
     }
 
+    /// Counts its steps with this one.
+    pub(super) fn beating(mut self, pulse: Pulse) -> Self {
+        self.pulse = pulse;
+        self
+    }
+
     /// What was damaged when it was opened.
     pub(super) fn found(&self) -> Option<Incident> {
         self.found.clone()

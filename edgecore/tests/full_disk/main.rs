@@ -1,9 +1,11 @@
-//! The store on a disk that others fill.
+//! The store on a disk that others fill, or that becomes read-only.
 //!
 //! Each test runs once more, as a process in a mount namespace of its own, where a small file system is
 //! mounted over an empty directory. Both are gone when that process ends, however it ends.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod read_only;
 
 use std::collections::BTreeMap;
 use std::env;

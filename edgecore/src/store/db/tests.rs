@@ -89,6 +89,44 @@ async fn a_failed_sync_ends_the_writer_for_good() {
     assert!(matches!(db.watch().await, WriterEnded::Failed));
 }
 
+/// Refuses everything, and takes a disk once it is told to.
+struct Refusing(Arc<std::sync::atomic::AtomicBool>);
+
+const REFUSED: StoreError = StoreError::ReadOnly {
+    path: std::path::PathBuf::new(),
+};
+
+impl Store for Refusing {
+    fn get(&self, _: Table, _: &str) -> Result<Option<Bytes>, StoreError> {
+        Ok(None)
+    }
+    fn scan(&self, _: Table, _: Option<&str>, _: usize) -> Result<Vec<(String, Bytes)>, StoreError> {
+        Ok(Vec::new())
+    }
+    fn commit(&mut self, _: &Batch) -> Result<(), StoreError> {
+        Err(REFUSED)
+    }
+    fn thaw(&mut self, _: Box<dyn Store>) -> Result<(), StoreError> {
+        self.0.load(Ordering::SeqCst).then_some(()).ok_or(REFUSED)
+    }
+}
+
+#[tokio::test]
+async fn a_disk_is_handed_over_alone_and_its_refusal_ends_nothing() {
+    let takes = Arc::default();
+    let db = Db::start("test", Refusing(Arc::clone(&takes))).unwrap();
+    for is_taken in [false, true] {
+        takes.store(is_taken, Ordering::SeqCst);
+        let commits = || futures::future::join_all((0..10).map(|n| db.commit(one(n))));
+        let thaw = db.thaw(Box::new(MemoryStore::new()));
+        let (before, thawed, after) = tokio::join!(commits(), thaw, commits());
+        assert_eq!(thawed.is_ok(), is_taken);
+        for refused in before.into_iter().chain(after) {
+            assert!(matches!(refused, Err(StoreError::ReadOnly { .. })));
+        }
+    }
+}
+
 /// Folds for as long as it is told to: each word is one commit of the database.
 struct Folding(std::sync::mpsc::Receiver<()>, Pulse);
 

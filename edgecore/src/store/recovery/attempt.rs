@@ -59,6 +59,8 @@ pub(super) fn is_damage(error: &StoreError) -> bool {
         | StoreError::Newer { .. }
         | StoreError::Full { .. }
         | StoreError::Filled { .. }
+        | StoreError::ReadOnly { .. }
+        | StoreError::Moved { .. }
         | StoreError::Stopped => false,
     }
 }
