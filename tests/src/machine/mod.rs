@@ -287,6 +287,16 @@ impl Machine {
         Ok(())
     }
 
+    /// The disk of its store meets an error, and takes no more writes.
+    pub fn fail_store(&self) -> Result<()> {
+        disk::fail(&disk::of_store(&self.dir()))
+    }
+
+    /// The disk of its store, checked and mounted again as at a boot; the machine is off.
+    pub fn mend_store(&self) -> Result<()> {
+        disk::mend(&self.disk_image(), &disk::of_store(&self.dir()))
+    }
+
     fn scrap(&self) -> Result<()> {
         if self.is_on() {
             self.power_off()?;

@@ -23,6 +23,7 @@ mod old_api;
 mod old_runtime;
 mod pressure;
 mod pull_secrets;
+mod read_only;
 mod sizes;
 mod storage;
 mod surroundings;
@@ -82,6 +83,7 @@ fn main() -> Result<()> {
         counters::TESTS,
         transport::TESTS,
         pressure::TESTS,
+        read_only::TESTS,
     ]
     .concat();
     let own_testbed = [
