@@ -17,6 +17,7 @@
 
 mod devices;
 mod flow;
+mod statuses;
 mod transitions;
 mod unwritten;
 
@@ -25,19 +26,18 @@ pub use flow::{FlowError, Way};
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use k8s_openapi::api::core::v1::{Event, Node, NodeCondition, Pod, PodStatus};
+use k8s_openapi::api::core::v1::{Event, Node, NodeCondition, Pod};
 use parking_lot::Mutex;
 use prost::Message as _;
 use protocol::reported::{Change, Outbox, OutboxKey, PodIdentity, Seq};
 use protocol::wire::Report as Entry;
-use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::pods::spec;
-use crate::pods::status::Failure;
 use crate::store::{Db, MAX_OPS, Op, StoreError, Table};
+use statuses::LastStatus;
 use unwritten::{RESERVED, Unwritten};
 
 /// Why a report could not be kept.
@@ -70,6 +70,8 @@ struct Book {
     outbox: Outbox,
     /// The last status of each pod, also from before a restart.
     statuses: BTreeMap<String, LastStatus>,
+    /// Those of which nothing may be said yet.
+    withheld: BTreeMap<String, LastStatus>,
     /// Since when what holds of the node.
     conditions: Vec<NodeCondition>,
     unwritten: Unwritten,
@@ -77,16 +79,6 @@ struct Book {
     made: u64,
     /// Which entries of devices are on flash, and which are not.
     devices: devices::Places,
-}
-
-/// What was last said of a pod.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct LastStatus {
-    pod: PodIdentity,
-    status: PodStatus,
-    /// Why it fails, which the status says only when nothing of it runs any more.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    failure: Option<Failure>,
 }
 
 impl Reporter {
@@ -119,6 +111,7 @@ impl Reporter {
         let mut book = Book {
             outbox,
             statuses: BTreeMap::new(),
+            withheld: BTreeMap::new(),
             conditions: transitions::load(&db).await?,
             unwritten: Unwritten::default(),
             made: 0,
@@ -164,42 +157,6 @@ impl Reporter {
     /// Which conditions the node had last, and since when, also from before a restart.
     pub fn node_conditions(&self) -> Vec<NodeCondition> {
         self.book.lock().conditions.clone()
-    }
-
-    /// Reports a pod's status, and keeps here why it fails.
-    pub async fn pod_status(
-        &self,
-        pod: &Pod,
-        status: &PodStatus,
-        failure: Option<&Failure>,
-    ) -> Result<(), ReportError> {
-        let identity = identity(pod);
-        let last = LastStatus {
-            pod: identity.clone(),
-            status: status.clone(),
-            failure: failure.cloned(),
-        };
-        let (json, kept) = (serde_json::to_vec(status)?, serde_json::to_vec(&last)?);
-        self.put(|book| {
-            book.put(OutboxKey::Pod(identity.clone()), &json);
-            let (uid, put) = (identity.uid, Op::Put(kept.into()));
-            if book.statuses.insert(uid.clone(), last).is_some() {
-                book.keep(Table::PodState, uid, put);
-            } else {
-                book.keep_new(Table::PodState, uid, put);
-            }
-        })
-        .await
-    }
-
-    /// The status that was last reported of a pod.
-    pub fn last_status(&self, uid: &str) -> Option<PodStatus> {
-        Some(self.book.lock().statuses.get(uid)?.status.clone())
-    }
-
-    /// Why a pod fails, as it was kept beside its last status.
-    pub fn last_failure(&self, uid: &str) -> Option<Failure> {
-        self.book.lock().statuses.get(uid)?.failure.clone()
     }
 
     /// Says that nothing of a pod is left here.
@@ -328,25 +285,6 @@ impl Book {
         if let Some(reserved) = reserved {
             let end = Bytes::copy_from_slice(&reserved.to_be_bytes());
             self.keep(Table::Meta, RESERVED.to_owned(), Op::Put(end));
-        }
-    }
-
-    /// A status from before the restart: said again in the next session unless a newer one waits.
-    fn remember(&mut self, uid: String, last: LastStatus, waiting: &[OutboxKey]) {
-        let key = OutboxKey::Pod(last.pod.clone());
-        let gone = OutboxKey::Gone(last.pod.clone());
-        if let Ok(json) = serde_json::to_vec(&last.status)
-            && !waiting.contains(&key)
-            && !waiting.contains(&gone)
-        {
-            self.put(key, &json);
-        }
-        self.statuses.insert(uid, last);
-    }
-
-    fn forget_status(&mut self, uid: &str) {
-        if self.statuses.remove(uid).is_some() {
-            self.keep(Table::PodState, uid.to_owned(), Op::Delete);
         }
     }
 }

@@ -3,6 +3,8 @@
 mod powercut;
 
 use super::*;
+use crate::pods::status::Failure;
+use k8s_openapi::api::core::v1::PodStatus;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use protocol::devices::{DeviceIdentity, DeviceStatusStatus};
 use protocol::reported::Carries;

@@ -7,7 +7,8 @@
 //! asked is taken in, in memory: pods come and end, and a restart begins with what the disk has, as after a power cut.
 //!
 //! That such a pod is *gone* is not said (`run::reports`): the cluster would make its successor, maybe elsewhere, and
-//! the next start without a link would start the pod again, of whose deletion the disk knows nothing. To start no pods
+//! the next start without a link would start the pod again, of whose deletion the disk knows nothing. Neither is it said
+//! that a pod has failed because the node wanted it: its object may then go, and it has a successor. To start no pods
 //! from such a disk before the cluster has spoken is no way out. A device that boots without a link would stay dark;
 //! and the usual cure, a boot that checks the disk, leaves a store of which nobody can tell that it was ever
 //! read-only. A pod whose object goes without the node's word (by force, or because it has ended) rests on no promise:

@@ -21,6 +21,7 @@ mod resizes;
 mod sandboxes;
 mod unanswered;
 mod unread;
+mod warnings;
 
 use std::time::Duration;
 
@@ -28,6 +29,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::pods::testbed::Node;
+use warnings::Warnings;
 
 fn pod(name: &str, uid: &str, spec: &Value) -> Value {
     json!({"apiVersion": "v1", "kind": "Pod",
@@ -226,6 +228,7 @@ async fn init_containers_run_one_after_the_other_and_before_the_rest() {
 
 #[tokio::test(start_paused = true)]
 async fn on_a_disk_that_keeps_nothing_no_status_is_news_again_and_no_deleted_pod_is_gone() {
+    let (warnings, _guard) = Warnings::heard();
     let node = booted(&["app:1"]).await;
     *node.report.keeps_nothing.lock() = true;
     node.want(&web("u1"));
@@ -244,6 +247,8 @@ async fn on_a_disk_that_keeps_nothing_no_status_is_news_again_and_no_deleted_pod
         .await;
     settled("it has ended").await;
     assert!(node.gone().is_empty(), "its end is not kept");
+    let told = warnings.with("a status waits");
+    assert_eq!(told.len(), 1, "{told:?}");
     *node.report.keeps_nothing.lock() = false;
     node.until("gone", |node| node.gone() == ["u1"]).await;
 }

@@ -9,7 +9,6 @@ use k8s_openapi::api::core::v1::PodStatus;
 use tokio_util::sync::CancellationToken;
 
 use super::Worker;
-use super::telling::tell;
 use crate::pods::status;
 
 impl Worker {
@@ -22,7 +21,7 @@ impl Worker {
         // First the pulse: no beat is missed.
         let pulse = self.probing.pulse().filter(|_| !self.order.removed);
         let (kit, order) = (Arc::clone(&self.kit), self.order.clone());
-        let (first, failure) = (self.report(), self.end.failed.clone());
+        let (first, teller) = (self.report(), self.teller());
         async move {
             let (mut status, mut kept) = first.await;
             let Some(mut pulse) = pulse else {
@@ -33,7 +32,7 @@ impl Worker {
                 let pod = &order.desired.pod;
                 let now = status::with_health(pod, &status, &pulse.health(), kit.clock.now());
                 let news = !kept || now != status;
-                if news && tell(&kit, &order, &now, failure.as_ref()).await {
+                if news && teller.tell(&now).await {
                     (status, kept) = (now, true);
                 }
             }

@@ -27,6 +27,7 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, SystemTime};
 
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
@@ -88,6 +89,8 @@ pub struct Worker {
     probing: Probing,
     resizing: Resizing,
     reported: Option<PodStatus>,
+    /// It was said that a status could not be kept.
+    status_waits: Arc<AtomicBool>,
     announced: BTreeSet<String>,
 }
 
@@ -137,6 +140,7 @@ impl Worker {
             refresh_at: None,
             objects_seen,
             reported,
+            status_waits: Arc::default(),
             announced: BTreeSet::new(),
         };
         worker.history.deadline = worker.deadline();

@@ -3,11 +3,12 @@
 //! Statuses are [`status::build`]'s. **Invariant:** a status is told again until it is kept.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::PodStatus;
 use tokio::time::{Instant, timeout};
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::act::field;
 use super::{Order, RETRY, Turn, Waiting, Worker};
@@ -126,11 +127,19 @@ impl Worker {
     pub(super) fn report(&self) -> impl Future<Output = (PodStatus, bool)> + use<> {
         let status = self.status();
         let news = self.reported.as_ref() != Some(&status) && !self.order.removed;
-        let (kit, order) = (Arc::clone(&self.kit), self.order.clone());
-        let failure = self.end.failed.clone();
+        let teller = self.teller();
         async move {
-            let kept = !news || tell(&kit, &order, &status, failure.as_ref()).await;
+            let kept = !news || teller.tell(&status).await;
             (status, kept)
+        }
+    }
+
+    pub(super) fn teller(&self) -> Teller {
+        Teller {
+            kit: Arc::clone(&self.kit),
+            order: self.order.clone(),
+            failure: self.end.failed.clone(),
+            waits: Arc::clone(&self.status_waits),
         }
     }
 
@@ -141,13 +150,33 @@ impl Worker {
     }
 }
 
-/// Whether the status could be kept.
-pub(super) async fn tell(kit: &Kit, order: &Order, status: &PodStatus, failure: Option<&Failure>) -> bool {
-    let told = kit.report.pod_status(&order.desired.pod, status, failure).await;
-    if let Err(error) = &told {
-        warn!(pod = spec::name(&order.desired.pod), %error, "a status waits");
+/// Tells statuses of a pod while its worker goes on.
+pub(super) struct Teller {
+    kit: Arc<Kit>,
+    order: Order,
+    failure: Option<Failure>,
+    /// The last one could not be kept.
+    waits: Arc<AtomicBool>,
+}
+
+impl Teller {
+    /// Whether the status could be kept.
+    pub(super) async fn tell(&self, status: &PodStatus) -> bool {
+        let pod = &self.order.desired.pod;
+        let told = self
+            .kit
+            .report
+            .pod_status(pod, status, self.failure.as_ref())
+            .await;
+        let waited = self.waits.swap(told.is_err(), Ordering::Relaxed);
+        match &told {
+            Ok(()) => {}
+            // Warned of once: it is tried each second.
+            Err(error) if waited => debug!(pod = spec::name(pod), %error, "a status waits still"),
+            Err(error) => warn!(pod = spec::name(pod), %error, "a status waits"),
+        }
+        told.is_ok()
     }
-    told.is_ok()
 }
 
 /// Works, and tells meanwhile; not if the work is done `soon`, for then there is newer to tell, nor as long as telling

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use super::warnings::Warnings;
 use super::{booted, deleted, pod, web};
 use crate::pods::testbed::Node;
 
@@ -183,43 +184,17 @@ async fn an_orphan_with_a_long_grace_is_stopped_once_and_its_hook_run() {
     }
 }
 
-/// Counts what is warned of.
-#[derive(Clone, Default)]
-struct Warnings(std::sync::Arc<parking_lot::Mutex<Vec<u8>>>);
-
-impl std::io::Write for Warnings {
-    fn write(&mut self, text: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().extend(text);
-        Ok(text.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
 #[tokio::test(start_paused = true)]
 async fn remains_that_resist_are_warned_of_once_with_the_pods_name() {
-    let warnings = Warnings::default();
-    let kept = warnings.clone();
-    let subscriber = tracing_subscriber::fmt()
-        .with_max_level(tracing::Level::WARN)
-        .with_ansi(false)
-        .with_writer(move || kept.clone())
-        .finish();
-    let _guard = tracing::subscriber::set_default(subscriber);
+    let (warnings, _guard) = Warnings::heard();
     let node = booted(&["app:1"]).await;
     node.want(&web("u1"));
     node.until("Running", |node| node.phase("u1") == "Running").await;
     node.runtime.removals_hang(true);
     node.want(&deleted(web("u1"), 1));
     tokio::time::sleep(Duration::from_mins(20)).await;
-    let text = String::from_utf8(warnings.0.lock().clone()).unwrap();
-    let told: Vec<_> = text
-        .lines()
-        .filter(|line| line.contains("cannot be erased"))
-        .collect();
-    assert_eq!(told.len(), 1, "{text}");
+    let told = warnings.with("cannot be erased");
+    assert_eq!(told.len(), 1, "{told:?}");
     assert!(
         told[0].contains("pod=\"web\"") && told[0].contains("sandbox"),
         "{told:?}"
