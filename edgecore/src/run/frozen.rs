@@ -7,11 +7,13 @@ use tokio_util::sync::CancellationToken;
 use super::{Parts, repairs};
 use crate::cli::Paths;
 use crate::reported::{ReportError, Reporter};
-use crate::store::{StoreError, Stores};
+use crate::store::{StoreError, Stores, Thaw};
 use crate::supervise::BoxError;
 
 /// How often it is tried.
 const EVERY: Duration = Duration::from_secs(30);
+/// How long it is waited at most after tries that failed: each may copy the whole database.
+const MOST: Duration = Duration::from_hours(1);
 /// What the operator asked for, and does not happen.
 pub(super) const WAITS: &str = "this node moves to the other cluster only when its disk can be written: what the old \
     one wanted cannot be forgotten before. Make the disk writable, then restart edgecore";
@@ -41,13 +43,21 @@ async fn follow(parts: &Parts) -> Result<(), StoreError> {
         return Ok(());
     };
     tell(parts, ("Warning", "StoreReadOnly", &trouble.to_string())).await;
+    let mut pause = EVERY;
     while parts.stores.frozen().is_some() {
-        tokio::time::sleep(EVERY).await;
-        parts.stores.thaw().await?;
+        tokio::time::sleep(pause).await;
+        pause = pause_after(parts.stores.thaw().await?, pause);
     }
     let said = "The disk of the node's store can be written again.";
     tell(parts, ("Normal", "StoreWritable", said)).await;
     Ok(())
+}
+
+fn pause_after(thaw: Thaw, pause: Duration) -> Duration {
+    match thaw {
+        Thaw::Done | Thaw::ReadOnly => EVERY,
+        Thaw::Failed => (2 * pause).min(MOST),
+    }
 }
 
 async fn tell(parts: &Parts, what: (&str, &str, &str)) {
@@ -98,6 +108,19 @@ mod tests {
         assert!(stores.meta.scan(Table::Desired).await.unwrap().is_empty());
         assert!(!paths.replace_cluster().exists());
         std::fs::remove_dir_all(root).unwrap();
+    }
+
+    #[test]
+    fn a_disk_on_which_the_store_cannot_be_opened_is_tried_less_and_less_often() {
+        let mut pause = EVERY;
+        let pauses: Vec<_> = (0..9)
+            .map(|_| {
+                pause = pause_after(Thaw::Failed, pause);
+                pause.as_secs()
+            })
+            .collect();
+        assert_eq!(pauses, [60, 120, 240, 480, 960, 1920, 3600, 3600, 3600]);
+        assert_eq!(pause_after(Thaw::ReadOnly, pause), EVERY);
     }
 
     #[tokio::test]

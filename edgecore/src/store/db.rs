@@ -228,7 +228,7 @@ impl<S: Store> Writer<S> {
         }
     }
 
-    /// Merges the commits that wait, as far as the limits allow. A batch over the limits is answered alone.
+    /// Merges the commits that wait, as far as the limits and the store allow. A batch over the limits is answered alone.
     fn gather(&mut self, first: Pending) -> Option<(Batch, Vec<Reply<()>>)> {
         let mut group: Option<(Batch, Vec<Reply<()>>)> = None;
         let mut next = Some(first);
@@ -245,7 +245,11 @@ impl<S: Store> Writer<S> {
             } else {
                 group = Some((batch, vec![done]));
             }
-            next = self.next_commit();
+            next = if self.store.merges() {
+                self.next_commit()
+            } else {
+                None
+            };
         }
         group
     }

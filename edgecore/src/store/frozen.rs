@@ -130,6 +130,17 @@ fn read(root: &Path, scratch: &[PathBuf]) -> Result<[look::Read; 2], StoreError>
     ))
 }
 
+/// What became of a try to go on with the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Thaw {
+    /// Both databases are open there.
+    Done,
+    /// It is read-only still; nothing was tried.
+    ReadOnly,
+    /// It can be written, and the store could not be opened there, which may have taken a copy of it.
+    Failed,
+}
+
 /// Both databases of a disk that was read-only at the start.
 #[derive(Debug)]
 pub struct Frost {
@@ -178,30 +189,30 @@ impl Frost {
 
     /// Goes on with the disk where it can be written again. What hinders that is tried again, unless it breaks the
     /// store.
-    pub(super) async fn thaw(&self, dbs: [&Db; 2]) -> Result<(), StoreError> {
+    pub(super) async fn thaw(&self, dbs: [&Db; 2]) -> Result<Thaw, StoreError> {
         for (frozen, db) in self.databases.iter().zip(dbs) {
             if !frozen.waits.load(Ordering::Relaxed) {
                 continue;
             }
             let thawed = match self.opened(frozen).await {
                 Ok(disk) => db.thaw(disk).await,
-                Err(StoreError::ReadOnly { .. }) => return Ok(()),
+                Err(StoreError::ReadOnly { .. }) => return Ok(Thaw::ReadOnly),
                 // Nothing of it was changed here.
                 Err(error) => {
                     waits(frozen.name, &error);
-                    return Ok(());
+                    return Ok(Thaw::Failed);
                 }
             };
             match thawed {
                 Err(error) if error.breaks() => return Err(error),
                 Err(error) => {
                     waits(frozen.name, &error);
-                    return Ok(());
+                    return Ok(Thaw::Failed);
                 }
                 Ok(()) => frozen.melt(),
             }
         }
-        Ok(())
+        Ok(Thaw::Done)
     }
 
     /// The database on the disk, opened by a thread that nobody waits for at the end of the program.

@@ -52,7 +52,7 @@ use thiserror::Error;
 
 pub use batch::{Batch, Op};
 pub use db::{Db, WriterEnded};
-pub use frozen::{Frost, open_stores_or_freeze};
+pub use frozen::{Frost, Thaw, open_stores_or_freeze};
 pub use incident::{Incident, Rung};
 pub use look::{Look, look_at};
 pub use memory::MemoryStore;
@@ -167,6 +167,12 @@ pub trait Store: Send {
 
     /// Makes a batch durable.
     fn commit(&mut self, batch: &Batch) -> Result<(), StoreError>;
+
+    /// Whether batches may be made durable as one, with one answer. Not where one may be refused for what is in it:
+    /// the others would share its answer.
+    fn merges(&self) -> bool {
+        true
+    }
 
     /// Goes on with the disk, if this store stands in for it while it cannot be written. After an error that does not
     /// break the store it stands in still.

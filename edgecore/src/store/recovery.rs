@@ -42,7 +42,7 @@ use std::{
 /// The database of what the node has to say: small commits, and many of them.
 pub(super) const SAYS: &str = "outbox";
 /// The key of a store's epoch in [`Table::Meta`].
-const EPOCH: &str = "epoch";
+pub(super) const EPOCH: &str = "epoch";
 /// Dropped rows that are named one by one.
 const NAMED_ROWS: usize = 8;
 /// A database may be four times as large as what it holds, and this.

@@ -1,7 +1,7 @@
 //! Both databases of the node, and the only right to them.
 
 use super::{
-    Db, Frost, Incident, StoreError, format,
+    Db, Frost, Incident, StoreError, Thaw, format,
     guarded::Guarded,
     place::Place,
     recovery::{SAYS, tail_of, with_room},
@@ -71,11 +71,11 @@ impl Stores {
     }
 
     /// Looks whether a disk that was read-only can be written again, and goes on there if so.
-    pub async fn thaw(&self) -> Result<(), StoreError> {
+    pub async fn thaw(&self) -> Result<Thaw, StoreError> {
         match &self.frost {
             // In this order: what is said rests on what is held.
             Some(frost) => frost.thaw([&self.meta, &self.outbox]).await,
-            None => Ok(()),
+            None => Ok(Thaw::Done),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use edgecore::store::open_stores_or_freeze;
+use edgecore::store::{Rung, Thaw, open_stores_or_freeze};
 
 use super::*;
 
@@ -137,7 +137,7 @@ fn a_read_only_disk_is_read_and_no_promise_is_made_on_it() {
             assert_eq!(keys(&stores.outbox, Table::Outbox), ["1"]);
             assert_eq!(keys(&stores.outbox, Table::Meta), ["epoch"]);
 
-            wait(stores.thaw()).unwrap();
+            assert_eq!(wait(stores.thaw()).unwrap(), Thaw::ReadOnly);
             assert!(stores.frozen().is_some());
             let other = open_stores_or_freeze(&disk.root(), std::slice::from_ref(&scratch)).map(drop);
             assert!(matches!(other, Err(StoreError::InUse { .. })), "{other:?}");
@@ -175,7 +175,7 @@ fn a_disk_that_can_be_written_again_has_what_changed_meanwhile() {
                 tokio::join!(change(), change(), stores.thaw(), change(), change())
             };
             let (before, _, thawed, _, after) = wait(thaw);
-            thawed.unwrap();
+            assert_eq!(thawed.unwrap(), Thaw::Failed);
             is_refused(before);
             is_refused(after);
             assert!(stores.frozen().is_some(), "there is no room for it");
@@ -183,7 +183,7 @@ fn a_disk_that_can_be_written_again_has_what_changed_meanwhile() {
         }
 
         disk.make_room();
-        wait(stores.thaw()).unwrap();
+        assert_eq!(wait(stores.thaw()).unwrap(), Thaw::Done);
         assert!(stores.frozen().is_none());
         put(&stores.outbox, Table::Outbox, "2").unwrap();
         delete(&stores.outbox, Table::Outbox, "1").unwrap();
@@ -316,6 +316,30 @@ fn what_is_damaged_is_told_and_left_to_a_disk_that_can_be_written() {
         let stores = open_stores(&disk.root()).unwrap();
         assert_eq!(stores.incidents.len(), 1);
         assert_eq!(keys(&stores.meta, Table::Desired), ["d"]);
+    });
+}
+
+#[test]
+fn a_database_that_was_lost_is_gone_on_with_as_well() {
+    let name = "read_only::a_database_that_was_lost_is_gone_on_with_as_well";
+    on_a_small_disk(name, |disk| {
+        let scratch = disk.scratch("64m");
+        left(disk);
+        disk.remount("rw");
+        fs::write(disk.root().join("meta/conf"), "garbage that is no configuration").unwrap();
+        disk.remount("ro");
+        let stores = opened(disk, &scratch);
+        let rungs: Vec<_> = stores.incidents.iter().map(|incident| incident.rung).collect();
+        assert_eq!(rungs, [Rung::Snapshots, Rung::Emptied]);
+        put(&stores.meta, Table::Desired, "d").unwrap();
+        disk.remount("rw");
+        // It is repaired once more there, and has another epoch than any before.
+        assert_eq!(wait(stores.thaw()).unwrap(), Thaw::Done);
+        assert!(stores.frozen().is_none());
+        drop(stores);
+        let stores = open_stores(&disk.root()).unwrap();
+        assert_eq!(keys(&stores.meta, Table::Desired), ["d"]);
+        assert_eq!(keys(&stores.outbox, Table::Outbox), ["1"]);
     });
 }
 

@@ -65,6 +65,13 @@ impl Store for StandIn {
         Err(StoreError::ReadOnly { path })
     }
 
+    fn merges(&self) -> bool {
+        match &self.state {
+            State::Frozen(_) => false,
+            State::Open(store) => store.merges(),
+        }
+    }
+
     fn thaw(&mut self, mut disk: Box<dyn Store>) -> Result<(), StoreError> {
         let State::Frozen(held) = &mut self.state else {
             return Ok(());

@@ -120,6 +120,14 @@ fn a_disk_that_cannot_be_read_is_tried_again() {
 }
 
 #[test]
+fn what_may_be_taken_in_shares_nobodys_refusal_until_the_disk_is_there() {
+    let (mut stand_in, _) = with_changes();
+    assert!(!stand_in.merges());
+    stand_in.thaw(Box::new(MemoryStore::new())).unwrap();
+    assert!(stand_in.merges());
+}
+
+#[test]
 fn each_table_that_is_read_and_each_batch_that_is_written_is_a_step() {
     let (mut stand_in, pulse) = with_changes();
     pulse.turn();
