@@ -142,7 +142,8 @@ pub async fn run(paths: Paths, clock: Clock) -> anyhow::Result<()> {
 
 impl Parts {
     async fn open(paths: Paths, config: Config, clock: Clock) -> anyhow::Result<Self> {
-        // What is read of a read-only disk is copied where it lasts no longer than the boot.
+        // Where a read-only disk is copied to be read: in memory as a rule. /tmp may be on a disk; the copy is removed
+        // as soon as it is read, and one that a power cut left there is taken for no store.
         let scratch = [paths.run_dir(), std::env::temp_dir()];
         let stores = open_stores_or_freeze(&paths.state_dir(), &scratch);
         let stores = stores.context("the store cannot be opened")?;

@@ -27,14 +27,19 @@ pub(super) async fn tell(parts: &Parts) {
     }
 }
 
-/// Forgets the incidents when all of their events are in the outbox, and not before.
+/// Forgets the incidents when all of their events are in the outbox, and not before. One that is refused waits in memory
+/// and is sent from there, as the others are: none is left out.
 async fn told(
     stores: &Stores,
     reporter: &Reporter,
     events: impl Iterator<Item = Event>,
 ) -> Result<(), BoxError> {
+    let mut refused = None;
     for event in events {
-        reporter.event(&event).await?;
+        refused = reporter.event(&event).await.err().or(refused);
+    }
+    if let Some(error) = refused {
+        return Err(error.into());
     }
     stores.told()?;
     Ok(())
@@ -120,17 +125,22 @@ mod tests {
         std::fs::write(root.join("meta.untold"), line).unwrap();
         let stores = open_stores(&root).unwrap();
         assert_eq!(stores.incidents, std::slice::from_ref(&incident));
-        let events = || std::iter::once(repaired("pump-7", UNIX_EPOCH, 0, &incident));
+        let events = || (0..2).map(|number| repaired("pump-7", UNIX_EPOCH, number, &incident));
 
         let (full, is_full) = Db::fillable();
         let reporter = Reporter::load(full).await.unwrap();
         is_full.store(true, Ordering::Relaxed);
         told(&stores, &reporter, events()).await.unwrap_err();
+        assert_eq!(
+            reporter.pending_events(),
+            2,
+            "both are sent while there is a link"
+        );
         assert!(root.join("meta.untold").exists());
 
         let reporter = Reporter::load(stores.outbox.clone()).await.unwrap();
         told(&stores, &reporter, events()).await.unwrap();
-        assert_eq!(reporter.pending_events(), 1);
+        assert_eq!(reporter.pending_events(), 2);
         assert!(!root.join("meta.untold").exists());
         std::fs::remove_dir_all(root).unwrap();
     }
