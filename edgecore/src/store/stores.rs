@@ -57,7 +57,7 @@ impl Stores {
             .try_for_each(|name| untold::clear(&untold::path(&self.root.join(name))))
     }
 
-    /// Why nothing new is kept, and what to do, while the disk is [read-only](super::frozen).
+    /// Why nothing new is kept, and what to do, while the disk is read-only.
     pub fn frozen(&self) -> Option<StoreError> {
         self.frost.as_ref()?.trouble()
     }
