@@ -31,7 +31,7 @@ const BURST: u16 = 60;
 const REQUESTS: usize = 8;
 
 /// How often each has its turn.
-const ROUNDS: u16 = 3;
+const ROUNDS: u16 = 5;
 
 /// How long a burst took to run, pod by pod in order, and to be gone.
 struct Burst {

@@ -76,7 +76,7 @@ What is measured (w1 is a node with the stock kubelet, e1 an edge node):
                           to the watch event with phase Running; w1 and e1 in turn, in
                           random order, with random pauses
   burst60.median, .last   60 pods at once: until half of them run, and all; the median of
-                          three rounds, in each of which all take turns in random order
+                          five rounds, in each of which all take turns in random order
   burst60.deleted         their deletion by one request, until the last is gone; likewise
   deployment10.running    a Deployment of 10 with a ConfigMap volume and the default
                           token, sent by the scheduler: until all run
