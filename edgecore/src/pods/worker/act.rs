@@ -257,6 +257,14 @@ impl Worker {
     }
 
     fn failed(&mut self, container: &Container, Failure { reason, message }: Failure) {
+        let (pod, name) = (spec::name(self.pod()), container.name.as_str());
+        warn!(
+            pod,
+            container = name,
+            reason,
+            message,
+            "the container could not be started"
+        );
         self.say(
             &container.name,
             (Tone::Warning, "Failed", &format!("Error: {message}")),

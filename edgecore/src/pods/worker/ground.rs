@@ -19,6 +19,7 @@ use futures::future::{BoxFuture, Shared};
 use k8s_cri::v1::PodSandboxConfig;
 use k8s_openapi::api::core::v1::Container;
 use tokio::time::Instant;
+use tracing::warn;
 
 use super::act::AFTER_FAILURE;
 use super::orders::ordered_to_end_sooner;
@@ -32,6 +33,7 @@ use crate::pods::lifecycle;
 use crate::pods::observed;
 use crate::pods::resources::{self, PodLimits};
 use crate::pods::sandbox_config;
+use crate::pods::spec;
 use crate::pods::turns::keeping;
 use crate::pods::volumes::{MountError, Mounted, PRIVATE};
 
@@ -107,6 +109,10 @@ impl Worker {
 
     fn no_sandbox(&mut self, error: &dyn std::error::Error) -> bool {
         let message = format!("Failed to create pod sandbox: {error}");
+        warn!(
+            pod = spec::name(self.pod()),
+            %error, "the sandbox could not be created"
+        );
         self.kit
             .events
             .pod(self.pod(), Tone::Warning, "FailedCreatePodSandBox", &message);
@@ -159,6 +165,10 @@ impl Worker {
     }
 
     fn unprepared(&mut self, reason: &str, message: &str) -> bool {
+        warn!(
+            pod = spec::name(self.pod()),
+            message, "the sandbox could not be prepared"
+        );
         self.kit.events.pod(self.pod(), Tone::Warning, reason, message);
         self.holds.sandbox = Some(Instant::now() + AFTER_FAILURE);
         false
@@ -265,6 +275,7 @@ impl Worker {
     }
 
     fn not_mounted(&mut self, error: &MountError) -> bool {
+        warn!(pod = spec::name(self.pod()), %error, "the volumes could not be mounted");
         self.kit
             .events
             .pod(self.pod(), Tone::Warning, "FailedMount", &error.to_string());

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::Result;
 use futures::{StreamExt, TryStreamExt, stream};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Event, Pod};
 use kube::{
     Api,
     api::{DeleteParams, ListParams, PostParams},
@@ -29,6 +29,9 @@ const APP: &str = "bench-burst";
 const BURST: u16 = 60;
 /// Requests to the API server side by side, as controllers send them.
 const REQUESTS: usize = 8;
+
+/// Behind the half of its burst, a pod this late did not only wait for the processor.
+const LATE: Duration = Duration::from_secs(15);
 
 /// How often each has its turn.
 const ROUNDS: u16 = 5;
@@ -110,11 +113,40 @@ async fn burst(stage: &Stage<'_>, node: &str) -> Result<Burst> {
         create(&api, node, APP, BURST),
     )
     .await?;
+    if let Some(late) = late(&running) {
+        note(&format!(
+            "{late} pods came late; warned of was:\n{}",
+            warnings(stage).await?
+        ));
+    }
     let gone = times(&api, (APP, count), Milestone::Gone, delete(&api, APP)).await?;
     Ok(Burst {
         running,
         deleted: gone.last().copied().unwrap_or_default(),
     })
+}
+
+/// How many pods came so late that no load explains it.
+fn late(running: &[Duration]) -> Option<usize> {
+    let half = percentile(running, 50)?;
+    let late = running.iter().filter(|took| **took > half + LATE).count();
+    (late > 0).then_some(late)
+}
+
+/// Why: what is left of it when the testbed is gone.
+async fn warnings(stage: &Stage<'_>) -> Result<String> {
+    let api: Api<Event> = Api::namespaced(stage.testbed.client(), "default");
+    let only = ListParams::default().fields("type=Warning");
+    let line = |event: Event| {
+        let pod = event.involved_object.name.unwrap_or_default();
+        let (reason, message) = (
+            event.reason.unwrap_or_default(),
+            event.message.unwrap_or_default(),
+        );
+        format!("    {pod}: {reason}: {message}")
+    };
+    let lines: Vec<_> = api.list(&only).await?.into_iter().map(line).collect();
+    Ok(lines.join("\n"))
 }
 
 async fn alone(stage: &Stage<'_>) -> Result<Burst> {
