@@ -7,6 +7,7 @@
 //! **Invariant:** nothing is compared before the node's pods were listed consistently in this
 //! session.
 
+mod retry;
 mod serve;
 mod source;
 

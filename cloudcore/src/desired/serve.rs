@@ -19,6 +19,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
+use super::retry::Retry;
 use super::{NodeSource, Source};
 use crate::cluster::{BoxError, Cluster, Holder, persist};
 use crate::waits::{due, write_all};
@@ -29,12 +30,6 @@ const AHEAD: usize = 2;
 /// A reference that was not read for so long no longer holds a comparison up; its pod still
 /// waits for it.
 const PATIENCE: Duration = Duration::from_secs(5);
-
-/// The first pause before what the edge refused is offered again; it doubles.
-const FIRST_RETRY: Duration = Duration::from_secs(5);
-
-/// The longest such pause.
-const LAST_RETRY: Duration = Duration::from_mins(5);
 
 /// Why a desired stream ended. The edge opens a new one, which starts with a comparison.
 #[derive(Debug, Error)]
@@ -143,7 +138,11 @@ impl<'a> Shell<'a> {
                     self.patience = None;
                     self.publisher.hurry();
                 }
-                () = due(self.retry.next(self.publisher.has_refused())) => self.retry.fire(&mut self.publisher),
+                () = due(self.retry.next(self.publisher.has_refused())) => {
+                    if self.retry.fire(self.publisher.has_refused()) {
+                        self.publisher.retry_refused();
+                    }
+                }
             }
         }
     }
@@ -206,38 +205,6 @@ impl<'a> Lists<'a> {
             self.want(kind);
         }
         !again
-    }
-}
-
-/// When what the edge refused is offered again.
-struct Retry {
-    pause: Duration,
-    at: Option<Instant>,
-}
-
-impl Retry {
-    const fn new() -> Self {
-        Self {
-            pause: FIRST_RETRY,
-            at: None,
-        }
-    }
-
-    /// The pause begins with the first refusal, and is short again when nothing is refused.
-    fn next(&mut self, has_refused: bool) -> Option<Instant> {
-        if !has_refused && self.at.is_none() {
-            self.pause = FIRST_RETRY;
-            return None;
-        }
-        Some(*self.at.get_or_insert_with(|| Instant::now() + self.pause))
-    }
-
-    fn fire(&mut self, publisher: &mut Publisher) {
-        self.at = None;
-        if publisher.has_refused() {
-            self.pause = (self.pause * 2).min(LAST_RETRY);
-            publisher.retry_refused();
-        }
     }
 }
 
