@@ -149,13 +149,23 @@ async fn pods_deleted_while_cut_that_the_node_never_had_go_when_the_link_is_back
     let mut uids = Vec::new();
     edge.machine.cut()?;
     let deleted = async {
+        let present = async |name| pods::list(&testbed.client(), "default", &format!("app={name}")).await;
         for (name, maps) in [(&unsent, TOO_MANY), (&unseen, 1)] {
             apply(testbed, &naming(name, maps)).await?;
+            uids.extend(
+                present(name)
+                    .await?
+                    .into_iter()
+                    .filter_map(|pod| pod.metadata.uid),
+            );
             delete(testbed, &["pod", name]).await?;
-            let left = pods::list(&testbed.client(), "default", &format!("app={name}")).await?;
-            ensure!(left.len() == 1, "{name} is gone while its node is away");
-            uids.extend(left.into_iter().filter_map(|pod| pod.metadata.uid));
         }
+        // The other may go at once, while the session is not known to be lost: it was never sent.
+        ensure!(
+            present(&unseen).await?.len() == 1,
+            "{unseen} is gone while its node is away"
+        );
+        ensure!(uids.len() == 2, "{uids:?}");
         Ok(())
     }
     .await;
