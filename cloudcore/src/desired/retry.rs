@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// The first pause.
-pub(super) const FIRST: Duration = Duration::from_secs(5);
+const FIRST: Duration = Duration::from_secs(5);
 
 /// The longest: a disk that has room again waits for it. And how long nothing may be refused for the first to hold
 /// again: longer than an answer takes.

@@ -55,6 +55,7 @@ mod tests {
     use std::process::Command;
 
     use super::*;
+    use crate::network::testing::in_a_namespace;
 
     fn ip(line: &str) {
         let words = line.split_whitespace();
@@ -103,19 +104,6 @@ mod tests {
 
     #[test]
     fn a_line_without_a_gateway_and_one_with_ipv6_alone_have_an_address() {
-        let script =
-            "ip link set lo up && exec \"$0\" --exact node::address::tests::inside_a_namespace --ignored";
-        let program = std::env::current_exe().unwrap();
-        let ran = Command::new("unshare")
-            .args(["-rn", "sh", "-c", script])
-            .arg(program)
-            .output();
-        let output = ran.expect("unshare, of the package util-linux");
-        let said = String::from_utf8_lossy(&output.stdout);
-        let complaint = String::from_utf8_lossy(&output.stderr);
-        assert!(
-            output.status.success() && said.contains("1 passed"),
-            "{said}\n{complaint}"
-        );
+        in_a_namespace("node::address::tests::inside_a_namespace");
     }
 }

@@ -13,10 +13,10 @@ use crate::supervise::BoxError;
 
 /// Keeps one event for each incident; they cross the link when there is one.
 pub(super) async fn tell(parts: &Parts) {
-    let (node, now) = (parts.config.node_name.to_string(), parts.clock.now());
     if parts.stores.incidents.is_empty() {
         return;
     }
+    let (node, now) = (parts.config.node_name.to_string(), parts.clock.now());
     let events = parts.stores.incidents.iter().enumerate();
     let events = events.map(|(number, incident)| repaired(&node, now, number, incident));
     if let Err(error) = told(&parts.stores, &parts.reporter, events).await {

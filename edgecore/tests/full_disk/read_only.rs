@@ -97,6 +97,13 @@ fn left(disk: &Disk) {
     disk.remount("ro");
 }
 
+/// The same, opened.
+fn frozen(disk: &Disk) -> Stores {
+    let scratch = disk.scratch("64m");
+    left(disk);
+    opened(disk, &scratch)
+}
+
 #[test]
 fn a_read_only_disk_is_read_and_no_promise_is_made_on_it() {
     let name = "read_only::a_read_only_disk_is_read_and_no_promise_is_made_on_it";
@@ -151,9 +158,7 @@ fn a_read_only_disk_is_read_and_no_promise_is_made_on_it() {
 fn a_disk_that_can_be_written_again_has_what_changed_meanwhile() {
     let name = "read_only::a_disk_that_can_be_written_again_has_what_changed_meanwhile";
     on_a_small_disk(name, |disk| {
-        let scratch = disk.scratch("64m");
-        left(disk);
-        let stores = opened(disk, &scratch);
+        let stores = frozen(disk);
         put(&stores.meta, Table::Desired, "d").unwrap();
         delete(&stores.meta, Table::Desired, "a").unwrap();
         // More than one batch of the disk.
@@ -207,9 +212,7 @@ fn a_disk_that_can_be_written_again_has_what_changed_meanwhile() {
 fn nobody_waits_for_a_disk_that_takes_long_to_open() {
     let name = "read_only::nobody_waits_for_a_disk_that_takes_long_to_open";
     on_a_small_disk(name, |disk| {
-        let scratch = disk.scratch("64m");
-        left(disk);
-        let stores = opened(disk, &scratch);
+        let stores = frozen(disk);
         disk.remount("rw");
         // It is read until the other end is closed.
         let format = disk.root().join("format");
@@ -238,9 +241,7 @@ fn nobody_waits_for_a_disk_that_takes_long_to_open() {
 fn what_was_taken_in_memory_never_goes_over_another_store() {
     let name = "read_only::what_was_taken_in_memory_never_goes_over_another_store";
     on_a_small_disk(name, |disk| {
-        let scratch = disk.scratch("64m");
-        left(disk);
-        let stores = opened(disk, &scratch);
+        let stores = frozen(disk);
         delete(&stores.meta, Table::Desired, "a").unwrap();
         disk.remount("rw");
         // Somebody puts another card in.

@@ -70,7 +70,6 @@ impl Addresses {
         owner: &str,
         cables: &dyn Cables,
     ) -> Result<Ipv4Addr, PluginError> {
-        let failed = |error| self.failed(error);
         self.is_there_or_begins(cables)?;
         let last = fs::read_link(self.dir.join(LAST)).ok();
         let last = last.and_then(|last| last.to_str()?.parse().ok());
@@ -81,7 +80,7 @@ impl Addresses {
                     return Ok(address);
                 }
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(failed(error)),
+                Err(error) => return Err(self.failed(error)),
             }
         }
         Err(PluginError::NoAddress {

@@ -109,15 +109,7 @@ impl Worker {
 
     fn no_sandbox(&mut self, error: &dyn std::error::Error) -> bool {
         let message = format!("Failed to create pod sandbox: {error}");
-        warn!(
-            pod = spec::name(self.pod()),
-            %error, "the sandbox could not be created"
-        );
-        self.kit
-            .events
-            .pod(self.pod(), Tone::Warning, "FailedCreatePodSandBox", &message);
-        self.holds.sandbox = Some(Instant::now() + AFTER_FAILURE);
-        false
+        self.unprepared("FailedCreatePodSandBox", &message)
     }
 
     /// Sees what was just made, and nothing else of the pod.
@@ -164,11 +156,9 @@ impl Worker {
         }
     }
 
+    /// The sandbox, or what it needs, could not be made.
     fn unprepared(&mut self, reason: &str, message: &str) -> bool {
-        warn!(
-            pod = spec::name(self.pod()),
-            message, "the sandbox could not be prepared"
-        );
+        warn!(pod = spec::name(self.pod()), message, "the pod has no sandbox");
         self.kit.events.pod(self.pod(), Tone::Warning, reason, message);
         self.holds.sandbox = Some(Instant::now() + AFTER_FAILURE);
         false
